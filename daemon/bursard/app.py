@@ -48,6 +48,7 @@ from bursard.events.public import public
 from bursard.events.subject import head_of
 from bursard.fleet import Agents, Fleet
 from bursard.fleet.refresh import Refresh
+from bursard.idle import IdleWatch
 from bursard.machines.opening import open_local, refuse_pools
 from bursard.machines.renting import Renting
 from bursard.replay import restore
@@ -158,6 +159,7 @@ async def run(settings: Settings) -> int:
         tasks.append(asyncio.create_task(door.sessions.run(), name="sessions"))
         tasks.append(asyncio.create_task(fleet.keep_deadlines(), name="deadlines"))
         tasks.append(asyncio.create_task(keeper.run(), name="services"))
+        tasks.append(asyncio.create_task(IdleWatch(engine, telemetry.newest).run(), name="idle"))
         if cycle.rents is not None:
             tasks.append(asyncio.create_task(cycle.rents.run(), name="machines"))
         if bridge is not None:

@@ -78,7 +78,8 @@ def test_of_a_pending_job_this_can_be_changed_and_is_written_down(at_a_desk: Any
 
 def test_every_field_that_a_call_can_change_is_held_by_these_tests() -> None:
     asked = {name for given, _ in CHANGES.values() for name in given}
-    assert asked == {field.name for field in pb.UpdateRequest.DESCRIPTOR.fields} - {"job"}
+    snoozed = {"idle_snooze_us"}  # of test_idle_policy.py
+    assert asked == {field.name for field in pb.UpdateRequest.DESCRIPTOR.fields} - {"job"} - snoozed
 
 
 def test_gpus_change_in_each_alternative_and_those_that_became_equal_are_one(at_a_desk: Any) -> None:
@@ -134,7 +135,8 @@ def test_a_running_job_takes_priority_and_comment_and_keeps_what_it_was_promised
             await changed(desk, ref, priority=80, time_limit_us=HOUR_US, cpu_milli=4_000)
         assert refused.value.message == (
             "job 1 is RUNNING: its resources cannot change, since nodes, limits and money were promised when"
-            " it was placed; only priority, comment, time limit and max cost can. To run it otherwise:"
+            " it was placed; only priority, comment, idle snooze, time limit and max cost can. To run it"
+            " otherwise:"
             " `bursar cancel 1`, then submit the changed job"
         )
         assert refused.value.facts == {"fields": "resources"}

@@ -173,7 +173,7 @@ def test_a_limit_that_no_budget_has_room_for_is_refused_with_the_sum() -> None:
         ({"time_limit_us": 600 * SECOND_US}, "has run for 10m00s, longer than a time limit of 10m00s; give"),
         ({"max_cost_nanos": 1, "currency": "USD"}, "does not pay for job 1, which costs"),
         ({"nodes": 2}, "its nodes cannot change, since nodes, limits and money were promised"),
-        ({"project": "q"}, "only priority, comment, time limit and max cost can"),
+        ({"project": "q"}, "only priority, comment, idle snooze, time limit and max cost can"),
         ({"max_price_nanos_per_hour": 1, "currency": "USD"}, "its max price cannot change"),
     ],
 )

@@ -23,6 +23,7 @@ from bursard.events.clock import ClockStepped
 from bursard.events.codec import SCHEMA, NewerSchema, decode, encode
 from bursard.events.condition import NodeCondition
 from bursard.events.follow import Follow
+from bursard.events.measured import AttemptIdle, NodeCalibrated
 from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
 from bursard.events.services import KeyIssued, KeyRevoked, KeyUse, ServiceMetered, ServiceScaled
@@ -57,7 +58,6 @@ from bursard.events.union import (
     MemberOverdue,
     MemberStarted,
     NodeBooted,
-    NodeCalibrated,
     NodeConnected,
     NodeEnrolled,
     NodeMetered,
@@ -84,6 +84,7 @@ __all__ = [
     "SCHEMA",
     "ApprovalLapsed",
     "AttemptEnded",
+    "AttemptIdle",
     "AttemptPlaced",
     "Attribution",
     "BudgetApproved",

@@ -16,6 +16,7 @@ import msgspec
 
 from bursar.model import (
     Calibration,
+    IdleSpec,
     Progress,
     ServiceSpec,
 )
@@ -27,6 +28,7 @@ from bursard.events import budgets as b
 from bursard.events import union as e
 from bursard.events.clock import ClockStepped
 from bursard.events.condition import NodeCondition
+from bursard.events.measured import AttemptIdle, NodeCalibrated
 from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
 from bursard.events.services import KeyIssued, KeyRevoked, KeyUse, ServiceMetered, ServiceScaled
@@ -59,6 +61,7 @@ _SPEC = _shape(
     checkpoint=_shape("signal grace_us before_us script_only"),
     retry=_shape("on max avoid_same_node never"),
     service=_shape(" ".join(ServiceSpec.__struct_fields__)),
+    idle_policy=_shape(" ".join(IdleSpec.__struct_fields__)),
 )
 _MEMBER = _shape("rank node_id cpu_milli memory_bytes price_id", devices=_shape("index milli"), rates=_RATES)
 _FACTS = _shape(
@@ -95,6 +98,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.LimitChanged: _shape("attempt_id order time_limit_us hold_nanos cut_by_budget full_limit_us"),
     e.LimitTaken: _shape("attempt_id rank order ran_us time_limit_us hold_nanos"),
     e.LimitRefused: _shape("attempt_id rank order problem"),
+    AttemptIdle: _shape("attempt_id idle_us ends_in_us"),
     e.MemberOverdue: _shape("attempt_id rank phase message"),
     e.MemberEnded: _shape("attempt_id rank", report=_REPORT, pieces=_PIECE),
     e.AttemptEnded: _shape("attempt_id cause exit_code requeue counts"),
@@ -127,7 +131,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.MachineGone: _shape("machine_id billed_until reason", refund=_CHARGE),
     e.NodeQuarantined: _shape("node_id reason"),
     e.NodeMisbehaved: _shape("node_id how job_id"),
-    e.NodeCalibrated: _shape("node_id", found=_shape(" ".join(Calibration.__struct_fields__))),
+    NodeCalibrated: _shape("node_id", found=_shape(" ".join(Calibration.__struct_fields__))),
     NodeCondition: _shape("node_id trouble"),
     e.NodeRemoved: _shape("node_id name"),
     e.NodeMetered: _shape("node_id through price_id posted", used=_USED, rest=_REST),

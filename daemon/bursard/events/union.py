@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from bursar.model import (
-    Calibration,
     EndCause,
     Hold,
     JobSpec,
@@ -37,6 +36,7 @@ from bursard.events.budgets import (
 from bursard.events.clock import ClockStepped
 from bursard.events.condition import NodeCondition
 from bursard.events.follow import Follow
+from bursard.events.measured import AttemptIdle, NodeCalibrated
 from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
 from bursard.events.services import KeyIssued, KeyRevoked, ServiceMetered, ServiceScaled
@@ -423,13 +423,6 @@ class NodeMisbehaved(msgspec.Struct, frozen=True, tag="node-misbehaved"):
     job_id: str = ""
 
 
-class NodeCalibrated(msgspec.Struct, frozen=True, tag="node-calibrated"):
-    """What a node delivered, as a job measured it there."""
-
-    node_id: str
-    found: Calibration
-
-
 class NodeRemoved(msgspec.Struct, frozen=True, tag="node-removed"):
     """A node is gone for good: its time is owned up to here, its secrets are void. Its name may return."""
 
@@ -727,6 +720,7 @@ Event = (
     | LimitTaken
     | LimitRefused
     | MemberOverdue
+    | AttemptIdle
     | MemberEnded
     | AttemptEnded
     | NodeRegistered

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from bursar.clock import DAY_US
 from bursar.codec.amounts import exact
 from bursar.codec.spec import options_with, refuse, spec_from_wire
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable, WrongState
-from bursar.model import Dependency, JobSpec, JobState, Reason
+from bursar.model import Dependency, IdleSpec, JobSpec, JobState, Reason
 from bursar.model.check import check
 from bursar.model.ends import BY
 from bursar.v1 import jobs_pb2 as pb
@@ -61,6 +62,8 @@ _BATCH_MAX = 256
 _PIECE = 32
 """Submits of one message that are decided in one go: a few milliseconds."""
 _PIECES_IN_FLIGHT = 128
+SNOOZE_US_MAX = 7 * DAY_US
+
 _UPDATABLE = (
     "name", "project", "experiment", "model", "model_version", "priority", "preemptible", "nodes",
     "spot_policy", "time_limit_us", "max_price_nanos_per_hour", "currency", "comment",
@@ -391,7 +394,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         """Change a pending job, or of a running one what can still be changed, its limits included."""
         user = caller().name
         job = await find_job(self.engine, request.job, Action.STEER_JOBS)
-        changes = _changes(request, job.spec)
+        changes = _changes(request, job.spec, self.engine.now())
         if "project" in changes:
             authorize(Action.SUBMIT, str(changes["project"]))
         # An update has the bounds of a submit; what an older version accepted is not this call's fault.
@@ -485,7 +488,7 @@ def _cancelled_by(user: str, why: str) -> str:
     return f"{BY}{user}" + (f": {why}" if why else "")
 
 
-def _changes(request: pb.UpdateRequest, spec: JobSpec) -> dict[str, object]:
+def _changes(request: pb.UpdateRequest, spec: JobSpec, now: int) -> dict[str, object]:
     """What a request wants to be different, by field of the spec."""
     changes: dict[str, object] = {
         field: getattr(request, field)
@@ -506,7 +509,17 @@ def _changes(request: pb.UpdateRequest, spec: JobSpec) -> dict[str, object]:
     )
     if options != spec.options:
         changes["options"] = options
+    if request.HasField("idle_snooze_us"):
+        changes["idle_policy"] = _snoozed(spec, request.idle_snooze_us, now)
     return changes
+
+
+def _snoozed(spec: JobSpec, snooze_us: int, now: int) -> IdleSpec:
+    if not spec.idle_policy.window_us:
+        raise InvalidRequest("idle_snooze: the job has no idle_policy")
+    if snooze_us > SNOOZE_US_MAX:
+        raise InvalidRequest("idle_snooze: at most 7 days at once")
+    return msgspec.structs.replace(spec.idle_policy, snoozed_until=now + snooze_us if snooze_us else 0)
 
 
 def _answers(responses: Iterable[pb.SubmitResponse]) -> Iterator[pb.SubmitAnswers]:

@@ -13,6 +13,7 @@ from bursar_policies.decision import Snapshot
 from bursard.events import (
     ApprovalLapsed,
     AttemptEnded,
+    AttemptIdle,
     AttemptPlaced,
     BudgetApproved,
     BudgetClosed,
@@ -141,6 +142,7 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     LimitTaken: limits.taken,
     LimitRefused: limits.refused,
     MemberOverdue: attempts.member_overdue,
+    AttemptIdle: attempts.idle,
     MemberEnded: attempts.member_ended,
     AttemptEnded: attempts.attempt_ended,
     NodeRegistered: nodes.registered,

@@ -61,6 +61,7 @@ class AttemptRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         limit_order: of the newest change of it, 0 for none. wanted_limit_us: by that order; 0: nothing waits.
         lease_us: its budgets pay by leases of so long; 0: they hold its worst case. full_limit_us: how far
             those may go.
+        idle_told_at: when it was told last that its devices do nothing.
         taken: by rank that lives by the newest order, how long it had run by then. refused: by rank, why it
             does not.
     """
@@ -95,6 +96,7 @@ class AttemptRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     taken: dict[int, int] = {}
     refused: dict[int, str] = {}
     lease_us: int = 0
+    idle_told_at: int = 0
     full_limit_us: int = 0
 
     @property

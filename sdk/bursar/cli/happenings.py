@@ -38,6 +38,8 @@ SENTENCES: Final[Mapping[str, str]] = {
     "limit-changed": "{actor} set the time limit of {attempt_id} to {limit}",
     "limit-taken": "rank {rank} of {attempt_id} lives by its new time limit{inforce}",
     "limit-refused": "rank {rank} of {attempt_id} keeps the time limit it had: {problem}",
+    "node-calibrated": "{actor} measured what node {node_id} delivers",
+    "attempt-idle": "all GPUs of {attempt_id} do nothing{idle}",
     "member-overdue": "rank {rank} of {attempt_id} is overdue: {message}",
     "member-ended": "rank {rank} of {attempt_id} ended: {ending}",
     "attempt-ended": "{attempt_id} ended: {end}{again}",
@@ -105,6 +107,13 @@ def sentence(event: Row) -> str:
     return SENTENCES[kind].format_map(_Words(words))
 
 
+def _idle(data: Mapping[str, Any]) -> str:
+    """For how long, and what follows."""
+    passed, left = data.get("idle_us", 0), data.get("ends_in_us", 0)
+    words = f", for {format_duration(passed)} so far"
+    return words + (f"; it is stopped in {format_duration(left)} unless that changes" if left else "")
+
+
 def _made(data: Mapping[str, Any]) -> dict[str, Any]:
     """Words that are not fields themselves."""
     spec, facts = _part(data, "spec"), _part(data, "facts")
@@ -112,6 +121,7 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
     named = [f"{one['kind']} {one['name']}" for one in documents]
     nodes = sorted({str(one["node_id"]) for one in members})
     return {
+        "idle": _idle(data),
         "named": f" {spec['name']!r}" if spec.get("name") else "",
         "project": spec.get("project", "default"),
         "node": facts.get("name", ""),

@@ -430,11 +430,12 @@ def requeue(client: WireClient, jobs: tuple[str, ...], output: Output) -> None:
 @click.option("--max-price", metavar="PRICE", help="Of the whole job: '40 USD/h'.")
 @click.option("--spot-policy", type=NearChoice(("auto", "spot", "on-demand")), help="Which machines.")
 @click.option("--comment", help="A note.")
+@click.option("--idle-snooze", metavar="DURATION", help="Its idle policy waits so long; 0s: no longer.")
 @listing
 @changing
 def update(client: WireClient, job: str, output: Output, **flags: Any) -> None:
-    """Change a pending job, which keeps its place in the queue; of a running one --priority, --comment, and
-    of one that is no array --time-limit (from its start) and --max-cost.
+    """Change a pending job, which keeps its place in the queue; of a running one --priority, --comment,
+    --idle-snooze, and of one that is no array --time-limit (from its start) and --max-cost.
 
     Example: bursar update 12 --gpus 4 --time-limit 2h
     """

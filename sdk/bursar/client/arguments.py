@@ -135,6 +135,7 @@ class JobChanges(TypedDict, total=False):
     max_price: str
     spot_policy: Literal["auto", "spot", "on-demand"]
     comment: str
+    idle_snooze: str | timedelta
 
 
 class JobFilters(TypedDict, total=False):

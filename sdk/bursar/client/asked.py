@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from bursar import jobfile
 from bursar.client.arguments import JobRef, WrongArgument
-from bursar.clock import SECOND_US, SystemClock
+from bursar.clock import SECOND_US, SystemClock, parse_duration
 from bursar.codec.spec import spec_to_wire
 from bursar.errors import InvalidRequest
 from bursar.jobfile.flags import RunFlags
@@ -270,31 +270,43 @@ def in_python(fault: InvalidRequest, fields: Mapping[str, Any]) -> InvalidReques
     return said
 
 
+_APART = ("spot_policy", "idle_snooze")
+"""Of what `update` changes, what is no flag of `run`."""
+
+
 def changes_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Keywords of `update` as fields of its request. Raises `InvalidRequest`."""
     if not fields:
         raise WrongArgument(
             "update() has nothing to change; name at least one of priority, time_limit, gpus, …"
         )
-    flags = run_flags({name: value for name, value in fields.items() if name != "spot_policy"})
-    given = {name: getattr(flags, FLAG_OF.get(name, name)) for name in fields if name != "spot_policy"}
+    flags = run_flags({name: value for name, value in fields.items() if name not in _APART})
+    given = {name: getattr(flags, FLAG_OF.get(name, name)) for name in fields if name not in _APART}
     given = {FLAG_OF.get(name, name): value for name, value in given.items()}
-    if "spot_policy" in fields:
-        given["spot_policy"] = fields["spot_policy"]
+    given |= {name: fields[name] for name in _APART if name in fields}
     try:
         return changes(given)
     except InvalidRequest as fault:
         raise in_python(fault, fields) from None
 
 
+def snooze_us(text: str | timedelta) -> int:
+    """Raises `InvalidRequest`."""
+    if isinstance(text, timedelta):
+        return text // timedelta(microseconds=1)
+    return 0 if text in ("0", "0s") else parse_duration(text)
+
+
 def changes(given: Mapping[str, Any]) -> dict[str, Any]:
     """What the flags of `update` mean: they are read as those of `run` are, by the same rules."""
-    typed = {name: value for name, value in given.items() if name != "spot_policy"}
+    typed = {name: value for name, value in given.items() if name not in _APART}
     spec = jobfile.spec_from_flags(RunFlags(command=("true",), **typed))
     wire = spec_to_wire(spec)
     found = {field: getattr(spec, field) for name in typed for field in UPDATED_BY.get(name, ())}
     if "spot_policy" in given:
         found["spot_policy"] = given["spot_policy"]
+    if "idle_snooze" in given:
+        found["idle_snooze_us"] = snooze_us(given["idle_snooze"])
     if "label" in given:
         found["labels"] = dict(spec.labels)
     [option] = wire.options

@@ -172,6 +172,7 @@ def update(
     spot_policy: str | None = None,
     preemptible: bool | None = None,
     comment: str | None = None,
+    idle_snooze_us: int | None = None,
 ) -> Call[types_pb2.Job]:
     """Change a pending job; of a running one its priority and comment."""
     request = jobs_pb2.UpdateRequest(
@@ -193,6 +194,7 @@ def update(
         spot_policy=spot_policy,
         preemptible=preemptible,
         comment=comment,
+        idle_snooze_us=idle_snooze_us,
     )
     if max_cost_nanos is not None:
         put_amounts(request, max_cost_nanos=max_cost_nanos)

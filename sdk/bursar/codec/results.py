@@ -240,6 +240,7 @@ def _place(wire: types_pb2.Member, currency: str) -> results.Place:
         price_id=wire.price_id,
         held=span(wire.held_us),
         started_at=instant(wire.started_at),
+        gpu_limited=wire.gpu_limited,
     )
 
 

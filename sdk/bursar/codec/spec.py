@@ -22,6 +22,7 @@ from bursar.model import (
     Dependency,
     Device,
     DeviceShare,
+    IdleSpec,
     JobSpec,
     NodeFacts,
     RetrySpec,
@@ -80,6 +81,17 @@ def spec_to_wire(spec: JobSpec) -> pb.JobSpec:
         wire.checkpoint.grace_us = spec.checkpoint.grace_us
         wire.checkpoint.before_us = spec.checkpoint.before_us
         wire.checkpoint.script_only = spec.checkpoint.script_only
+    if spec.idle_policy != IdleSpec():
+        idle = spec.idle_policy
+        wire.idle_policy.CopyFrom(
+            pb.IdleSpec(
+                below_percent=idle.below_percent,
+                window_us=idle.window_us,
+                warn_after_us=idle.warn_after_us,
+                action=idle.action,
+                snoozed_until=idle.snoozed_until,
+            )
+        )
     if spec.retry != RetrySpec():
         retry = spec.retry
         wire.retry.CopyFrom(
@@ -194,6 +206,9 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "array": _array,
     "checkpoint": lambda wire: CheckpointSpec(wire.signal, wire.grace_us, wire.before_us, wire.script_only),
     "service": lambda wire: ServiceSpec(**{field.name: value for field, value in wire.ListFields()}),
+    "idle_policy": lambda wire: IdleSpec(
+        wire.below_percent, wire.window_us, wire.warn_after_us, wire.action, wire.snoozed_until
+    ),
     "retry": lambda wire: RetrySpec(tuple(wire.on), wire.max, wire.avoid_same_node, wire.never),
     "env": _pairs,
 }

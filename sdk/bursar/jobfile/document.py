@@ -24,12 +24,13 @@ from bursar.jobfile.sections import (
     read_budget,
     read_checkpoint,
     read_depends_on,
+    read_idle,
     read_pairs,
     read_priority,
     read_retry,
     read_secrets,
 )
-from bursar.model import CheckpointSpec, JobSpec, RetrySpec, ServiceSpec
+from bursar.model import CheckpointSpec, IdleSpec, JobSpec, RetrySpec, ServiceSpec
 from bursar.model.check import SPOT_POLICIES, Path, Problem, check, quote
 from bursar.yamlfile import (
     Faults,
@@ -53,10 +54,10 @@ _BUILT = (
     "array", "budget", "checkpoint", "retry", "env", "workdir", "setup", "run", "arguments", "command",
     "held", "comment", "secrets", "launch", "tasks_per_node", "output_file", "error_file", "open_mode",
     *service.KEYS,
+    "idle_policy",
 )  # fmt: skip
 _NOT_BUILT: Final = {
     "deadline": "use priority, and time_limit for the longest run",
-    "idle_policy": "use time_limit; jobs that idle are not ended yet",
     "image": "the job runs on the node itself; prepare it in setup",
     **service.NOT_BUILT,
 }
@@ -203,6 +204,7 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
         on_exceed=caps.on_exceed,
         checkpoint=reader.checkpoint(),
         retry=read_retry(fields["retry"], faults) if "retry" in fields else RetrySpec(),
+        idle_policy=read_idle(fields["idle_policy"], faults) if "idle_policy" in fields else IdleSpec(),
         env=read_pairs(fields["env"], faults) if "env" in fields else (),
         command=command,
         script=script,

@@ -54,6 +54,14 @@ def spec_to_yaml(spec: JobSpec) -> str:
         fields.update(service_fields(spec.service))
     fields["array"] = _array(spec.array) if spec.array is not None and spec.service is None else None
     fields["budget"] = _budget(spec)
+    if spec.idle_policy.window_us:
+        idle = spec.idle_policy
+        fields["idle_policy"] = {
+            "min_gpu_utilization": idle.below_percent,
+            "time_window": exact_duration(idle.window_us),
+            "warn_after": exact_duration(idle.warn_after_us),
+            "action": idle.action,
+        }
     if spec.checkpoint.signal:
         grace = exact_duration(spec.checkpoint.grace_us)
         fields["checkpoint"] = {"signal": spec.checkpoint.signal, "grace": grace}

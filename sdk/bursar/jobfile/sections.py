@@ -15,9 +15,10 @@ from bursar.errors import InvalidRequest
 from bursar.jobfile.arrays import TEXT_MAX as ARRAY_TEXT_MAX
 from bursar.jobfile.arrays import parse_array
 from bursar.jobfile.reading import read_mapping
-from bursar.model import ArraySpec, CheckpointSpec, Dependency, RetrySpec
+from bursar.model import ArraySpec, CheckpointSpec, Dependency, IdleSpec, RetrySpec
 from bursar.model.check import (
     DEPENDENCY_WHEN,
+    IDLE_ACTIONS,
     MAX_COST_PER,
     ON_EXCEED,
     ON_EXCEED_BUILT,
@@ -213,6 +214,24 @@ def read_checkpoint(node: Node, faults: Faults) -> CheckpointSpec:
     if signal is None:
         return CheckpointSpec("", (grace or 0), before, alone) if "signal" not in fields else CheckpointSpec()
     return CheckpointSpec(signal, GRACE_DEFAULT_US if grace is None else grace, before, alone)
+
+
+def read_idle(node: Node, faults: Faults) -> IdleSpec:
+    """What becomes of the job when its devices do nothing."""
+    fields = read_mapping(node, faults, ("min_gpu_utilization", "time_window", "warn_after", "action"))
+    if fields is None:
+        return IdleSpec()
+    below = read_int(fields["min_gpu_utilization"], faults) if "min_gpu_utilization" in fields else None
+    window = (read_duration(fields["time_window"], faults) if "time_window" in fields else None) or 0
+    warn = read_duration(fields["warn_after"], faults) if "warn_after" in fields else None
+    action = read_enum(fields["action"], faults, IDLE_ACTIONS) if "action" in fields else None
+    default = IdleSpec()
+    return IdleSpec(
+        default.below_percent if below is None else below,
+        window,
+        window // 2 if warn is None else warn,
+        action or default.action,
+    )
 
 
 def _read_signal(node: Node, faults: Faults) -> str | None:

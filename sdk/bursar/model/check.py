@@ -99,6 +99,8 @@ _LATEST = parse_instant("2200-01-01")
 
 _CAUSE_WORDS = {cause: word for word, cause in RETRY_CAUSES.items()}
 _DEFAULT = JobSpec()
+IDLE_ACTIONS: Final = ("stop", "notify")
+IDLE_WINDOW_US_MIN: Final = 60_000_000
 _NOT_SECRETS = frozenset(("PATH", "HOME", "USER", "SHELL", "IFS", "PYTHONPATH", "CUDA_VISIBLE_DEVICES"))
 
 Path = tuple[str | int, ...]
@@ -146,6 +148,7 @@ def check(spec: JobSpec) -> list[Problem]:
         *_caps(spec),
         *(_checkpoint(spec.checkpoint) if spec.checkpoint != _DEFAULT.checkpoint else ()),
         *(_retry(spec.retry) if spec.retry != _DEFAULT.retry else ()),
+        *(_idle(spec) if spec.idle_policy != _DEFAULT.idle_policy else ()),
         *(_environment(spec) if spec.env else ()),
         *(_secrets(spec) if spec.secrets or spec.secret_files else ()),
         *_code(spec),
@@ -373,6 +376,18 @@ def _checkpoint(checkpoint: CheckpointSpec) -> Iterator[Problem]:
         yield Problem(("checkpoint", "grace"), "is longer than a day; at most 24h")
     elif checkpoint.grace_us and not checkpoint.signal:
         yield Problem(("checkpoint", "grace"), "needs checkpoint.signal beside it, such as USR1")
+
+
+def _idle(spec: JobSpec) -> Iterator[Problem]:
+    idle, path = spec.idle_policy, ("idle_policy",)
+    yield from _bounds((*path, "min_gpu_utilization"), idle.below_percent, 1, 100)
+    if not IDLE_WINDOW_US_MIN <= idle.window_us <= 7 * DAY_US:
+        yield Problem((*path, "time_window"), "is needed: how long it may be idle, from 1m to 7d")
+    elif not 0 < idle.warn_after_us <= idle.window_us:
+        yield Problem((*path, "warn_after"), "is to be more than 0 and at most time_window")
+    yield from _choice((*path, "action"), idle.action, IDLE_ACTIONS)
+    if not all(option.gpus for option in spec.options):
+        yield Problem(path, "needs GPUs in every alternative: it is judged by what they do")
 
 
 def _retry(retry: RetrySpec) -> Iterator[Problem]:

@@ -124,6 +124,24 @@ class CheckpointSpec(msgspec.Struct, frozen=True):
     script_only: bool = False
 
 
+class IdleSpec(msgspec.Struct, frozen=True):
+    """What becomes of a job whose devices do nothing; `window_us` 0: nothing.
+
+    Attributes:
+        below_percent: of multiprocessors at work; a device below it is idle, whatever it holds.
+        window_us: so long all devices of all its members are idle before it is acted.
+        warn_after_us: so long before it is told.
+        action: stop, or notify: tell alone.
+        snoozed_until: before this instant it is neither told nor acted.
+    """
+
+    below_percent: int = 5
+    window_us: int = 0
+    warn_after_us: int = 0
+    action: str = "stop"
+    snoozed_until: int = 0
+
+
 PUBLIC_FIELDS: Final = frozenset(
     (
         "name", "project", "experiment", "model", "model_version", "labels", "priority", "preemptible",
@@ -216,6 +234,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error_file: str = ""
     open_mode: str = ""
     service: ServiceSpec | None = None
+    idle_policy: IdleSpec = IdleSpec()
 
     @property
     def caps_array(self) -> bool:

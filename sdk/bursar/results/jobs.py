@@ -64,6 +64,7 @@ class Place(Result, frozen=True, kw_only=True):
         devices: indices of its GPUs. gpus: how many, or the fraction of one.
         rate_per_hour: its price; None: unknown. held: for how long it was charged so far.
         started_at: when its process started; None: not yet.
+        gpu_limited: it has a fraction of a GPU, and its node keeps it to that.
     """
 
     rank: int
@@ -77,6 +78,7 @@ class Place(Result, frozen=True, kw_only=True):
     price_id: str
     held: timedelta
     started_at: datetime | None
+    gpu_limited: bool
 
 
 class Attempt(Result, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from bursar.model import WRITTEN_OTHERWISE, JobSpec
 from bursar.model.check import (
     COMMENT_MAX,
     DEPENDENCY_WHEN,
+    IDLE_ACTIONS,
     LAUNCHES,
     MAX_COST_PER,
     NAME_MAX,
@@ -246,6 +247,18 @@ def _what_it_may() -> dict[str, Schema]:
                 "script_only": forms.boolean("To the process that was started alone.", False),
             },
             dependencies={"grace": ["signal"], "before": ["signal"], "script_only": ["signal"]},
+        ),
+        "idle_policy": forms.mapping(
+            "What becomes of it when its GPUs do nothing.",
+            {
+                "min_gpu_utilization": forms.whole(
+                    "Percent of multiprocessors at work; less is idle.", 1, 100
+                ),
+                "time_window": forms.duration("So long all are idle before it is acted; from 1m to 7d."),
+                "warn_after": forms.duration("So long before it is told; half of `time_window`."),
+                "action": forms.word("What is done.", IDLE_ACTIONS, "stop"),
+            },
+            required=["time_window"],
         ),
         "retry": forms.mapping(
             "After which ends another attempt follows.",

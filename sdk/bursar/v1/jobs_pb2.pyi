@@ -729,6 +729,7 @@ class UpdateRequest(google.protobuf.message.Message):
     PREEMPTIBLE_FIELD_NUMBER: builtins.int
     COMMENT_FIELD_NUMBER: builtins.int
     MAX_COST_NANOS_WIDE_FIELD_NUMBER: builtins.int
+    IDLE_SNOOZE_US_FIELD_NUMBER: builtins.int
     job: builtins.str
     priority: builtins.int
     time_limit_us: builtins.int
@@ -746,6 +747,8 @@ class UpdateRequest(google.protobuf.message.Message):
     spot_policy: builtins.str
     preemptible: builtins.bool
     comment: builtins.str
+    idle_snooze_us: builtins.int
+    """so long its idle policy neither tells nor acts; 0: no longer"""
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """merged"""
@@ -779,9 +782,10 @@ class UpdateRequest(google.protobuf.message.Message):
         preemptible: builtins.bool | None = ...,
         comment: builtins.str | None = ...,
         max_cost_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
+        idle_snooze_us: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_comment", b"_comment", "_cpu_milli", b"_cpu_milli", "_currency", b"_currency", "_experiment", b"_experiment", "_max_cost_nanos", b"_max_cost_nanos", "_max_price_nanos_per_hour", b"_max_price_nanos_per_hour", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_model_version", b"_model_version", "_name", b"_name", "_nodes", b"_nodes", "_preemptible", b"_preemptible", "_priority", b"_priority", "_project", b"_project", "_spot_policy", b"_spot_policy", "_time_limit_us", b"_time_limit_us", "comment", b"comment", "cpu_milli", b"cpu_milli", "currency", b"currency", "experiment", b"experiment", "gpus", b"gpus", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_comment", b"_comment", "_cpu_milli", b"_cpu_milli", "_currency", b"_currency", "_experiment", b"_experiment", "_max_cost_nanos", b"_max_cost_nanos", "_max_price_nanos_per_hour", b"_max_price_nanos_per_hour", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_model_version", b"_model_version", "_name", b"_name", "_nodes", b"_nodes", "_preemptible", b"_preemptible", "_priority", b"_priority", "_project", b"_project", "_spot_policy", b"_spot_policy", "_time_limit_us", b"_time_limit_us", "comment", b"comment", "cpu_milli", b"cpu_milli", "currency", b"currency", "experiment", b"experiment", "gpus", b"gpus", "job", b"job", "labels", b"labels", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_comment", b"_comment", "_cpu_milli", b"_cpu_milli", "_currency", b"_currency", "_experiment", b"_experiment", "_idle_snooze_us", b"_idle_snooze_us", "_max_cost_nanos", b"_max_cost_nanos", "_max_price_nanos_per_hour", b"_max_price_nanos_per_hour", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_model_version", b"_model_version", "_name", b"_name", "_nodes", b"_nodes", "_preemptible", b"_preemptible", "_priority", b"_priority", "_project", b"_project", "_spot_policy", b"_spot_policy", "_time_limit_us", b"_time_limit_us", "comment", b"comment", "cpu_milli", b"cpu_milli", "currency", b"currency", "experiment", b"experiment", "gpus", b"gpus", "idle_snooze_us", b"idle_snooze_us", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_comment", b"_comment", "_cpu_milli", b"_cpu_milli", "_currency", b"_currency", "_experiment", b"_experiment", "_idle_snooze_us", b"_idle_snooze_us", "_max_cost_nanos", b"_max_cost_nanos", "_max_price_nanos_per_hour", b"_max_price_nanos_per_hour", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_model_version", b"_model_version", "_name", b"_name", "_nodes", b"_nodes", "_preemptible", b"_preemptible", "_priority", b"_priority", "_project", b"_project", "_spot_policy", b"_spot_policy", "_time_limit_us", b"_time_limit_us", "comment", b"comment", "cpu_milli", b"cpu_milli", "currency", b"currency", "experiment", b"experiment", "gpus", b"gpus", "idle_snooze_us", b"idle_snooze_us", "job", b"job", "labels", b"labels", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_comment", b"_comment"]) -> typing.Literal["comment"] | None: ...
     @typing.overload
@@ -790,6 +794,8 @@ class UpdateRequest(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_currency", b"_currency"]) -> typing.Literal["currency"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_experiment", b"_experiment"]) -> typing.Literal["experiment"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_idle_snooze_us", b"_idle_snooze_us"]) -> typing.Literal["idle_snooze_us"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_cost_nanos", b"_max_cost_nanos"]) -> typing.Literal["max_cost_nanos"] | None: ...
     @typing.overload

@@ -226,6 +226,40 @@ class CheckpointSpec(google.protobuf.message.Message):
 global___CheckpointSpec = CheckpointSpec
 
 @typing.final
+class IdleSpec(google.protobuf.message.Message):
+    """What becomes of a job whose devices do nothing; window 0: nothing."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BELOW_PERCENT_FIELD_NUMBER: builtins.int
+    WINDOW_US_FIELD_NUMBER: builtins.int
+    WARN_AFTER_US_FIELD_NUMBER: builtins.int
+    ACTION_FIELD_NUMBER: builtins.int
+    SNOOZED_UNTIL_FIELD_NUMBER: builtins.int
+    below_percent: builtins.int
+    """of multiprocessors at work: below it a device is idle"""
+    window_us: builtins.int
+    """so long all its devices are idle before it is acted"""
+    warn_after_us: builtins.int
+    """so long before it is told"""
+    action: builtins.str
+    """stop | notify"""
+    snoozed_until: builtins.int
+    """before this instant neither; set by Update alone"""
+    def __init__(
+        self,
+        *,
+        below_percent: builtins.int = ...,
+        window_us: builtins.int = ...,
+        warn_after_us: builtins.int = ...,
+        action: builtins.str = ...,
+        snoozed_until: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "below_percent", b"below_percent", "snoozed_until", b"snoozed_until", "warn_after_us", b"warn_after_us", "window_us", b"window_us"]) -> None: ...
+
+global___IdleSpec = IdleSpec
+
+@typing.final
 class JobSpec(google.protobuf.message.Message):
     """What the user asks for. Every field has a bound; a request beyond one is refused with INVALID_ARGUMENT."""
 
@@ -320,6 +354,7 @@ class JobSpec(google.protobuf.message.Message):
     ARGUMENTS_FIELD_NUMBER: builtins.int
     OPEN_MODE_FIELD_NUMBER: builtins.int
     SERVICE_FIELD_NUMBER: builtins.int
+    IDLE_POLICY_FIELD_NUMBER: builtins.int
     name: builtins.str
     project: builtins.str
     """path, such as nlp/finetune; made by its first use"""
@@ -402,6 +437,8 @@ class JobSpec(google.protobuf.message.Message):
     def service(self) -> global___ServiceSpec:
         """its tasks are replicas"""
 
+    @property
+    def idle_policy(self) -> global___IdleSpec: ...
     def __init__(
         self,
         *,
@@ -446,9 +483,10 @@ class JobSpec(google.protobuf.message.Message):
         arguments: collections.abc.Iterable[builtins.str] | None = ...,
         open_mode: builtins.str = ...,
         service: global___ServiceSpec | None = ...,
+        idle_policy: global___IdleSpec | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["array", b"array", "checkpoint", b"checkpoint", "max_cost_nanos_wide", b"max_cost_nanos_wide", "retry", b"retry", "service", b"service"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "error_file", b"error_file", "experiment", b"experiment", "held", b"held", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "open_mode", b"open_mode", "options", b"options", "ordered", b"ordered", "output_file", b"output_file", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "service", b"service", "setup", b"setup", "spot_policy", b"spot_policy", "tasks_per_node", b"tasks_per_node", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["array", b"array", "checkpoint", b"checkpoint", "idle_policy", b"idle_policy", "max_cost_nanos_wide", b"max_cost_nanos_wide", "retry", b"retry", "service", b"service"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "error_file", b"error_file", "experiment", b"experiment", "held", b"held", "idle_policy", b"idle_policy", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "open_mode", b"open_mode", "options", b"options", "ordered", b"ordered", "output_file", b"output_file", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "service", b"service", "setup", b"setup", "spot_policy", b"spot_policy", "tasks_per_node", b"tasks_per_node", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
 
 global___JobSpec = JobSpec
 

@@ -21,6 +21,7 @@ CALLED: Final = {
     "max_price_nanos_per_hour": "max price",
     "model_version": "model version",
     "spot_policy": "spot policy",
+    "idle_policy": "idle snooze",
 }
 WORD_CHARS_MAX: Final = 100
 

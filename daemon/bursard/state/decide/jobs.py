@@ -45,7 +45,7 @@ EVENTS_MAX = 1_000
 
 STOPS_MAX = 16
 """So often an attempt may be asked to end sooner: each is an event, and a grace has many microseconds."""
-RUNNING_CHANGES = ("priority", "comment")
+RUNNING_CHANGES = ("priority", "comment", "idle_policy")
 """Fields of a spec that may change while the job runs: no promise rests on them."""
 MARKS = ("project", "experiment", "model", "labels")
 """Fields of a spec that scopes of budgets go by."""

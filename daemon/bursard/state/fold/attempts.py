@@ -7,6 +7,7 @@ from bursar.errors import InvariantViolation
 from bursar.model import EndCause, JobState, runs_once
 from bursard.events import (
     AttemptEnded,
+    AttemptIdle,
     AttemptPlaced,
     MemberEnded,
     MemberOverdue,
@@ -167,6 +168,13 @@ def member_started(state: Tables, event: MemberStarted, at: int, applied: Applie
         job.started_at = job.started_at or attempt.started_at
         move(state, job, JobState.RUNNING)
         meet_started(state, job, at)
+
+
+def idle(state: Tables, event: AttemptIdle, at: int, applied: Applied) -> None:
+    """It is remembered when that was told last."""
+    attempt = state.attempts.get(event.attempt_id)
+    if attempt is not None:
+        attempt.idle_told_at = at
 
 
 def member_overdue(state: Tables, event: MemberOverdue, at: int, applied: Applied) -> None:
