@@ -28,6 +28,7 @@ from bursar.cli import (
     output,
     period,
     policy,
+    reconcile,
     rights,
     services,
     submit,
@@ -90,6 +91,11 @@ def node() -> types_pb2.Node:
 
 NODE_ROW = view.node(node())
 BY = money.DIMENSIONS
+RECONCILED = {
+    "resource": "node-1", "hour_start": "2026-11-01T00:00:00Z", "state": "matched", "hours": 1,
+    "estimate": {"amount": "1.000000000", "currency": "USD"}, "final": None,
+    "variance": {"amount": "-1.000000000", "currency": "USD"},
+}  # fmt: skip
 EXPLAINED_JOB = jobs_pb2.ExplainResponse(budgets=[filled(jobs_pb2.BudgetAfter)])
 EXPLAINED = filled(money_pb2.PriceExplanation)
 ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
@@ -118,6 +124,7 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
     "cloud.MACHINE_COLUMNS": (cloud.MACHINE_COLUMNS, view.machine(filled(nodes_pb2.Machine))),
     "cloud.CHECK_COLUMNS": (cloud.CHECK_COLUMNS, view.cloud_check(filled(nodes_pb2.CloudCheck))),
     "money.PRICE_HISTORY_COLUMNS": (money.PRICE_HISTORY_COLUMNS, view.price(filled(money_pb2.Price))),
+    "reconcile.RECONCILED_COLUMNS": (reconcile.RECONCILED_COLUMNS, RECONCILED),
     "money.EXPLAIN_COLUMNS": (
         money.EXPLAIN_COLUMNS,
         {"name": "n1", "means": "what jobs pay", **view.price_explanation(EXPLAINED)["rates"][0]},

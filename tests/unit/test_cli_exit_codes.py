@@ -58,6 +58,7 @@ WORDS = {
     "report quotas": ["--period", "2026-11"],
     "report budgets": ["--period", "2026-11"],
     "report commitments": ["--period", "2026-11"],
+    "report reconcile": ["bill.csv", "--period", "2026-11"],
     "report statement": ["--period", "2026-11"],
     "policy apply": ["policy.yaml"],
     "policy check": ["policy.yaml"],

@@ -18,6 +18,7 @@ from bursar.cli.groups import NearChoice, NearGroup, nearest
 from bursar.cli.output import Column, Output, Row, emit, say
 from bursar.cli.policy import emit_applied, read_sources
 from bursar.cli.pricefile import FIXED, HEADERS, Book, read_table
+from bursar.cli.reconcile import report_reconcile
 from bursar.cli.terminal import money_text, seconds_text, time_text
 from bursar.cli.texts import within_terminal
 from bursar.clock import format_instant
@@ -635,6 +636,9 @@ def report_quotas(
     Example: bursar report quotas --project nlp
     """
     _write_report(client, "quotas", period, _text_form(out, form), out, "", project, timezone)
+
+
+report.add_command(report_reconcile)
 
 
 def _text_form(out: str | None, form: str) -> str:

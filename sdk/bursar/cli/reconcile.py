@@ -1,0 +1,386 @@
+"""A provider's bill held against the books: by machine and hour, and what matches nothing on either side.
+
+Owns    reading a FOCUS file (CSV, `.gz` as it is) of a provider, and matching it with `report focus` of the
+        same time. What the books say is the estimate, what the file says is final; neither changes the other.
+Why     a total that ties may hide two errors, so every machine and hour is held against its own. Sums are
+        exact decimals. A cell that cannot be read would shift the sums: the file is refused, with all faults.
+Limits  what a provider charges for more than an hour at once matches no hour; it is told as the provider's.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Context, Decimal, Inexact, localcontext
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final, NamedTuple
+
+import click
+
+from bursar.cli.common import connected, fail, listing
+from bursar.cli.groups import NearChoice, nearest
+from bursar.cli.output import Column, Output, Row, emit, say
+from bursar.cli.terminal import money_text
+from bursar.clock import HOUR_US, format_instant, parse_instant
+from bursar.codec import view
+from bursar.errors import InvalidRequest
+from bursar.words import decimal_of, plural
+
+if TYPE_CHECKING:
+    from bursar.client import WireClient
+
+BYTES_MAX: Final = 2 << 30
+"""Of a file, unpacked."""
+ROWS_MAX: Final = 5_000_000
+CELL_MAX: Final = 65_536
+FAULTS_SHOWN: Final = 20
+PLACES: Final = 9
+_EXACT: Final = Context(prec=80)
+_NANO: Final = Decimal(10) ** -PLACES
+NEEDED: Final = ("ResourceId", "ChargePeriodStart", "ChargePeriodEnd", "BillingCurrency")
+NODE_TAG: Final = "bursar-node"
+"""A tag of the provider's that names the node, where no other name does."""
+
+Key = tuple[str, int]
+"""A machine's name, and the hour that it is of."""
+
+
+class Bill(NamedTuple):
+    """What a file says. `names`: by resource, what else it is called. `left_out`: outside of the period.
+
+    `longer`: by resource and begin, of more than an hour.
+    """
+
+    amounts: Mapping[Key, Decimal]
+    longer: Mapping[Key, Decimal]
+    names: Mapping[str, frozenset[str]]
+    currency: str
+    left_out: int
+
+
+def open_bill(file: str) -> IO[str]:
+    """The text of a file, as it is read. Raises `InvalidRequest`."""
+    try:
+        with Path(file).open("rb") as stream:
+            packed = stream.read(2) == b"\x1f\x8b"
+        if packed:
+            return gzip.open(file, "rt", encoding="utf-8-sig", newline="")
+        return Path(file).open(encoding="utf-8-sig", newline="")
+    except OSError as error:
+        raise InvalidRequest(f"{file} cannot be read: {error.strerror or error}") from None
+
+
+def read_bill(file: str, lines: IO[str], cost: str, since: int, until: int) -> Bill:
+    """The machines of a provider's file, by hour; `cost`: the column that counts.
+
+    Raises:
+        InvalidRequest: with every fault: its line, its column, what is wrong and what would be right.
+    """
+    faults: list[str] = []
+    amounts: dict[Key, Decimal] = {}
+    longer: dict[Key, Decimal] = {}
+    names: dict[str, set[str]] = {}
+    currencies: dict[str, int] = {}
+    left_out = 0
+    with localcontext(_EXACT):
+        for line, row in _rows(file, lines, cost, faults):
+            resource = row["ResourceId"].strip()
+            start, end = (_instant(row[name], line, name, faults) for name in NEEDED[1:3])
+            amount = _amount(row[cost], line, cost, faults)
+            if start is None or end is None or amount is None:
+                continue
+            currencies.setdefault(row["BillingCurrency"], line)
+            if end <= start:
+                faults.append(f"{line}: ChargePeriodEnd: is not after ChargePeriodStart")
+            elif not (since <= start < until):
+                left_out += 1
+            else:
+                into, key = amounts, (resource, start - start % HOUR_US)
+                if end - key[1] > HOUR_US:
+                    into, key = longer, (resource, start)
+                into[key] = into.get(key, Decimal()) + amount
+                names.setdefault(resource, set()).update(_called(row))
+    if len(currencies) > 1:
+        told = " and ".join(f"{name} (line {line})" for name, line in sorted(currencies.items()))
+        faults.append(f"BillingCurrency: is {told}; one bill is in one currency")
+    if faults:
+        shown = "\n  ".join(faults[:FAULTS_SHOWN])
+        rest = f"\n  and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
+        raise InvalidRequest(f"{file} cannot be held against the books:\n  {shown}{rest}")
+    currency = next(iter(currencies), "")
+    called = {name: frozenset(found) for name, found in names.items()}
+    return Bill(amounts, longer, called, currency, left_out)
+
+
+def _rows(file: str, lines: IO[str], cost: str, faults: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Lines with their numbers; those that are no rows are faults."""
+    csv.field_size_limit(CELL_MAX)
+    reader = csv.reader(_bounded(file, lines), strict=True)
+    try:
+        head = next(reader, [])
+        for name in (*NEEDED, cost):
+            if name not in head:
+                near = nearest(name, head) if head else "the file is empty"
+                faults.append(f"1: {name}: there is no such column; {near[:200]}")
+        if faults:
+            return
+        for count, cells in enumerate(reader, 1):
+            if count > ROWS_MAX:
+                raise InvalidRequest(f"{file} has more than {ROWS_MAX} rows; reconcile it in parts")
+            if len(cells) != len(head):
+                faults.append(f"{reader.line_num}: has {len(cells)} cells; the head has {len(head)}")
+            else:
+                yield reader.line_num, dict(zip(head, cells, strict=True))
+    except csv.Error as error:
+        faults.append(f"{reader.line_num}: is not CSV: {error}")
+    except UnicodeDecodeError:
+        faults.append(f"{reader.line_num + 1}: is not UTF-8")
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        faults.append(f"{reader.line_num + 1}: the gzip file is damaged from here on")
+
+
+def _bounded(file: str, lines: IO[str]) -> Iterator[str]:
+    size = 0
+    while line := lines.readline(CELL_MAX * 100):
+        size += len(line)
+        if size > BYTES_MAX:
+            raise InvalidRequest(f"{file} has more than {BYTES_MAX >> 30} GiB; reconcile it in parts")
+        yield line
+
+
+def _instant(text: str, line: int, column: str, faults: list[str]) -> int | None:
+    try:
+        return int(parse_instant(text))
+    except InvalidRequest:
+        faults.append(f"{line}: {column}: {text[:40]!r} is no time, such as 2026-10-01T00:00:00Z")
+        return None
+
+
+def _amount(text: str, line: int, column: str, faults: list[str]) -> Decimal | None:
+    found = decimal_of(text.strip())
+    if found is None or abs(found.adjusted()) > 30:
+        faults.append(f"{line}: {column}: {text[:40]!r} is no amount, such as 12.345")
+        return None
+    return found
+
+
+def _called(row: Mapping[str, str]) -> Iterator[str]:
+    """What a resource is called beside its id."""
+    if name := row.get("ResourceName", "").strip():
+        yield name
+    if (tags := row.get("Tags", "")).startswith("{"):
+        try:
+            found = json.loads(tags)
+        except (ValueError, RecursionError):
+            return
+        tag = found.get(NODE_TAG) if isinstance(found, dict) else None
+        if isinstance(tag, str) and tag:
+            yield tag
+
+
+class Books(NamedTuple):
+    """What `report focus` says of machines of providers: amounts, and what each is called. `currency`."""
+
+    amounts: Mapping[Key, Decimal]
+    called: Mapping[str, str]
+    currency: str
+
+
+def read_books(lines: Iterable[str], cost: str) -> Books:
+    """Our own export, of machines that somebody else rents out; by node id and hour."""
+    amounts: dict[Key, Decimal] = {}
+    called: dict[str, str] = {}
+    currency = ""
+    with localcontext(_EXACT):
+        for row in csv.DictReader(lines):
+            currency = row["BillingCurrency"]
+            if row["HostProviderName"] == row["InvoiceIssuerName"] or row["ResourceType"] == "Commitment":
+                continue
+            node, start = row["ResourceId"], int(parse_instant(row["ChargePeriodStart"]))
+            key = (node, start - start % HOUR_US)
+            amounts[key] = amounts.get(key, Decimal()) + Decimal(row[cost])
+            called[node] = row["ResourceName"]
+    return Books(amounts, called, currency)
+
+
+def matched(bill: Bill, books: Books) -> list[Row]:
+    """A row for each machine and hour of either side, in that order: what it is in both, or in one alone."""
+    nodes = {name: node for node, name in books.called.items()} | {node: node for node in books.called}
+    of_resource = {
+        resource: nodes[name]
+        for resource, names in bill.names.items()
+        for name in sorted({resource, *names}, reverse=True)
+        if name in nodes
+    }
+    final: dict[Key, Decimal] = {}
+    found: list[Row] = []
+    with localcontext(_EXACT):
+        for (resource, hour), amount in bill.longer.items():
+            found.append(_row(resource, hour, "provider-only", None, amount, bill.currency))
+        for (resource, hour), amount in bill.amounts.items():
+            if (node := of_resource.get(resource)) is None:
+                found.append(_row(resource, hour, "provider-only", None, amount, bill.currency))
+            else:
+                final[node, hour] = final.get((node, hour), Decimal()) + amount
+        for key in {*final, *books.amounts}:
+            node, hour = key
+            state = "matched" if key in final and key in books.amounts else "provider-only"
+            if key not in final:
+                state = "books-only"
+            name = books.called[node]
+            found.append(_row(name, hour, state, books.amounts.get(key), final.get(key), bill.currency))
+    return sorted(found, key=lambda row: (row["resource"], row["hour_start"], row["state"]))
+
+
+def _row(
+    name: str, hour: int, state: str, estimate: Decimal | None, final: Decimal | None, currency: str
+) -> Row:
+    def money(amount: Decimal | None) -> Row | None:
+        return None if amount is None else {"amount": f"{amount.quantize(_NANO):f}", "currency": currency}
+
+    return {
+        "resource": name,
+        "hour_start": format_instant(hour),
+        "state": state,
+        "hours": 1,
+        "estimate": money(estimate),
+        "final": money(final),
+        "variance": money((final or Decimal()) - (estimate or Decimal())),
+    }
+
+
+def by_resource(rows: Iterable[Row]) -> list[Row]:
+    """The same by machine and state: so many hours, and the sums."""
+    found: dict[tuple[str, str], Row] = {}
+    for row in rows:
+        one = found.get((row["resource"], row["state"]))
+        if one is None:
+            found[row["resource"], row["state"]] = {key: row[key] for key in row if key != "hour_start"}
+            continue
+        one["hours"] += 1
+        for name in ("estimate", "final", "variance"):
+            one[name] = _plus(one[name], row[name])
+    return list(found.values())
+
+
+def _plus(one: Row | None, other: Row | None) -> Row | None:
+    if one is None or other is None:
+        return one or other
+    with localcontext(_EXACT) as context:
+        context.traps[Inexact] = True
+        total = Decimal(one["amount"]) + Decimal(other["amount"])
+    return {**one, "amount": f"{total:f}"}
+
+
+def summary(rows: Iterable[Row], tolerance: Decimal, sure: Callable[[str], Row]) -> Row:
+    """The sums of all states, how many hours of each, and how many differ by more than the tolerance."""
+    total: Row = {
+        "estimate": sure("0"), "final": sure("0"), "variance": sure("0"), "matched": 0, "books_only": 0,
+        "provider_only": 0, "differing": 0,
+    }  # fmt: skip
+    for row in rows:
+        total[row["state"].replace("-", "_")] += 1
+        for name in ("estimate", "final", "variance"):
+            total[name] = _plus(total[name], row[name])
+        if row["state"] == "matched":
+            total["differing"] += abs(Decimal(row["variance"]["amount"])) > tolerance
+    return total
+
+
+RECONCILED_COLUMNS = (
+    Column("resource", shrink=True),
+    Column("hour_start", shrink=True, missing="all"),
+    Column("state"),
+    Column("hours", right=True, drop=1),
+    Column("estimate", right=True),
+    Column("final", right=True),
+    Column("variance", right=True),
+)
+
+
+@click.command("reconcile")
+@click.argument("file", metavar="FILE")
+@click.option("--period", required=True, metavar="P", help="2026-11, 2026-11-21, last-month.")
+@click.option(
+    "--by",
+    type=NearChoice(["resource", "hour"]),
+    default="resource",
+    show_default=True,
+    help="What a row is of.",
+)
+@click.option(
+    "--cost", type=NearChoice(["EffectiveCost", "BilledCost"]), default="EffectiveCost", show_default=True,
+    help="The column that counts.",
+)  # fmt: skip
+@click.option(
+    "--tolerance", default="0.01", show_default=True, metavar="N", help="Of an hour, in the currency."
+)
+@listing
+@connected
+def report_reconcile(
+    client: WireClient, file: str, period: str, by: str, cost: str, tolerance: str, output: Output
+) -> None:
+    """Hold a provider's FOCUS file against the books, by machine and hour.
+
+    The books' amounts are estimates, the file's are final; both are shown, and neither is changed. A resource
+    is a node's if its id, its name or its tag bursar-node is the node's name or id. What only one side has is
+    told too. Ends with 1 where an hour differs by more than the tolerance, or where one side lacks something.
+
+    Example: bursar report reconcile aws-2026-10.csv.gz --period 2026-10 --by hour -o csv
+    """
+    most = decimal_of(tolerance)
+    if most is None or most < 0:
+        raise InvalidRequest(f"--tolerance: {tolerance!r} is no amount of 0 or more, such as 0.01")
+    first = view.cost(client.cost(by=["project"], period=period, top=1), ["project"])
+    since, until = int(parse_instant(first["since"])), int(parse_instant(first["until"]))
+    with open_bill(file) as lines:
+        bill = read_bill(file, lines, cost, since, until)
+    books = read_books(_focus_lines(client, period), cost)
+    currency = books.currency or first["currency"]
+    if bill.currency and bill.currency != currency:
+        raise InvalidRequest(
+            f"{file} is in {bill.currency}, and the books are in {currency}; convert it first"
+        )
+    rows = matched(bill._replace(currency=currency), books)
+
+    def amount(text: str) -> Row:
+        return {"amount": f"{Decimal(text):.9f}", "currency": currency}
+
+    total = summary(rows, most, amount)
+    shown = rows if by == "hour" else by_resource(rows)
+    document = {
+        "period": first["period"],
+        "cost": cost,
+        "rows": shown,
+        "total": total,
+        "outside": bill.left_out,
+    }
+    emit(
+        shown,
+        RECONCILED_COLUMNS,
+        output,
+        identity="resource",
+        document=document,
+        empty="nothing on either side",
+    )
+    say(
+        f"estimate {money_text(total['estimate'])}, final {money_text(total['final'])}, variance"
+        f" {money_text(total['variance'])}; hours: {total['matched']} matched, {total['differing']} differ,"
+        f" {total['books_only']} in the books only, {total['provider_only']} of the provider only;"
+        f" {plural(bill.left_out, 'row')} outside of the period"
+    )
+    if total["differing"] or total["books_only"] or total["provider_only"]:
+        raise fail(1)
+
+
+def _focus_lines(client: WireClient, period: str) -> Iterator[str]:
+    """The books' own export, line by line."""
+    rest = b""
+    for chunk in client.report("focus", period, format="csv", focus_version="1.4"):
+        *whole, rest = (rest + chunk.data).split(b"\n")
+        yield from (line.decode() + "\n" for line in whole)
+    if rest:
+        yield rest.decode()

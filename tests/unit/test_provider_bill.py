@@ -1,0 +1,170 @@
+"""A provider's bill against the books: each machine and hour against its own; faults all at once."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cloud_month import RESERVED, month
+from money_daemon import Daemon, in_a_daemon
+
+from bursar.cli import reconcile
+from bursar.cli.main import run
+from bursar.clock import HOUR_US, parse_instant
+from bursar.errors import InvalidRequest
+from bursar.v1 import money_pb2
+
+HOUR = int(parse_instant("2026-11-01T00:00:00Z"))
+HEAD = "ResourceId,ResourceName,ChargePeriodStart,ChargePeriodEnd,BillingCurrency,EffectiveCost,Tags\n"
+OURS = (
+    "ResourceId,ResourceName,ResourceType,HostProviderName,InvoiceIssuerName,ChargePeriodStart,BillingCurrency,"
+    "EffectiveCost\n"
+)
+
+
+def line(resource: str, hour: int, cost: str, name: str = "", hours: int = 1, tags: str = "") -> str:
+    quoted = '"' + tags.replace('"', '""') + '"'
+    times = f"2026-11-01T{hour:02}:00:00Z,2026-11-01T{hour + hours:02}:00:00Z"
+    return f"{resource},{name},{times},USD,{cost},{quoted}\n"
+
+
+def ours(node: str, hour: int, cost: str, host: str = "aws", name: str = "n") -> str:
+    return f"{node},{name},GPU Node,{host},Bursar c1,2026-11-01T{hour:02}:00:00Z,USD,{cost}\n"
+
+
+def bill(text: str, folder: Path, **more: Any) -> reconcile.Bill:
+    file = folder / "bill.csv"
+    file.write_text(text)
+    asked = {"cost": "EffectiveCost", "since": HOUR, "until": HOUR + 720 * HOUR_US} | more
+    with reconcile.open_bill(str(file)) as lines:
+        return reconcile.read_bill(str(file), lines, **asked)
+
+
+def test_a_machine_is_known_by_id_name_or_tag_and_each_hour_is_held_against_its_own(tmp_path: Path) -> None:
+    text = HEAD + line("i-1", 0, "1.5", tags='{"bursar-node": "a"}') + line("i-2", 1, "2", name="b")
+    text += line("node_c", 2, "3.0000000001") + line("i-9", 0, "7") + line("i-1", 1, "4", tags='{"x": 1}')
+    books = reconcile.read_books(
+        [OURS, ours("node_a", 0, "1", name="a"), ours("node_a", 0, "0.25", name="a"),
+         ours("node_b", 3, "9", name="b"), ours("node_c", 2, "3", name="c"),
+         ours("node_own", 0, "5", host="Bursar c1")], "EffectiveCost",
+    )  # fmt: skip
+    rows = reconcile.matched(bill(text, tmp_path), books)
+
+    def amount(row: dict[str, Any], name: str) -> str:
+        return row[name]["amount"] if row[name] else "-"
+
+    assert [
+        (row["resource"], row["hour_start"][11:13], row["state"],
+         *(amount(row, name) for name in ("estimate", "final", "variance")))
+        for row in rows
+    ] == [
+        ("a", "00", "matched", "1.250000000", "1.500000000", "0.250000000"),
+        ("a", "01", "provider-only", "-", "4.000000000", "4.000000000"),
+        ("b", "01", "provider-only", "-", "2.000000000", "2.000000000"),
+        ("b", "03", "books-only", "9.000000000", "-", "-9.000000000"),
+        ("c", "02", "matched", "3.000000000", "3.000000000", "0.000000000"),
+        ("i-9", "00", "provider-only", "-", "7.000000000", "7.000000000"),
+    ]  # fmt: skip
+    by = {(row["resource"], row["state"]): row for row in reconcile.by_resource(rows)}
+    assert len(by) == 6
+    total = reconcile.summary(rows, Decimal("0.01"), lambda text: {"amount": text, "currency": "USD"})
+    assert (total["matched"], total["books_only"], total["provider_only"], total["differing"]) == (2, 1, 3, 1)
+    assert Decimal(total["variance"]["amount"]) == Decimal("4.25")
+
+
+def test_what_is_charged_for_more_than_an_hour_or_another_time_matches_no_hour(tmp_path: Path) -> None:
+    text = HEAD + line("n", 0, "5", name="n", hours=3) + line("n", 0, "1", name="n")
+    text += line("n", 0, "8").replace("2026-11", "2026-10")
+    found = bill(text, tmp_path)
+    assert (found.left_out, list(found.longer.values())) == (1, [Decimal(5)])
+    rows = reconcile.matched(found, reconcile.read_books([OURS, ours("node_n", 0, "1")], "EffectiveCost"))
+    assert [row["state"] for row in rows] == ["matched", "provider-only"]
+
+
+def test_a_packed_file_is_read_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress((HEAD + line("n", 0, "1")).encode()))
+    with reconcile.open_bill(str(tmp_path / "b.csv.gz")) as lines:
+        found = reconcile.read_bill("b", lines, "EffectiveCost", HOUR, HOUR + HOUR_US)
+    assert list(found.amounts.values()) == [Decimal(1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", ["1: ResourceId: there is no such column; the file is empty"]),
+        (HEAD.replace("EffectiveCost", "EffectivCost"), ["1: EffectiveCost: there is no such column; did"]),
+        (HEAD.replace("ResourceId", "x").replace("BillingC", "y"), ["ResourceId:", "BillingCurrency:"]),
+        (HEAD + "a,b\n" + line("n", 0, "x"), ["2: has 2 cells; the head has 7", "3: EffectiveCost: 'x' is"]),
+        (HEAD + line("n", 0, "1").replace("2026-11-01T00:00:00Z", "now"), ["2: ChargePeriodStart: 'now'"]),
+        (HEAD + line("n", 0, "1", hours=0), ["2: ChargePeriodEnd: is not after ChargePeriodStart"]),
+        (HEAD + line("n", 0, "1") + line("n", 1, "1").replace("USD", "EUR"), ["EUR (line 3) and USD (l"]),
+        (HEAD + line("n", 0, "1e40") + line("n", 0, "NaN"), ["2: EffectiveCost", "3: EffectiveCost: 'NaN'"]),
+        (HEAD + 'n,"' + "a" * 70_000 + '"\n', ["is not CSV: field larger than"]),
+        (HEAD + "".join(line("n", 0, "x") for _ in range(30)), ["21: EffectiveCost", "and 10 more"]),
+    ],
+)  # fmt: skip
+def test_every_fault_of_a_file_is_told_with_line_column_and_what_would_be_right(
+    text: str, told: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        bill(text, tmp_path)
+    for words in told:
+        assert words in str(caught.value)
+
+
+def test_a_file_that_is_no_text_or_cut_or_not_there_is_refused(tmp_path: Path) -> None:
+    whole = gzip.compress((HEAD + line("n", 0, "1") * 2_000).encode())
+    for name, data, words in (
+        ("b.csv", HEAD.encode() + b"\xff\xfe\n", "is not UTF-8"),
+        ("c.gz", whole[: len(whole) // 2], "damaged from here on"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with reconcile.open_bill(str(tmp_path / name)) as lines, pytest.raises(InvalidRequest, match=words):
+            reconcile.read_bill(name, lines, "EffectiveCost", HOUR, HOUR + HOUR_US)
+    with pytest.raises(InvalidRequest, match="cannot be read: No such file"):
+        reconcile.open_bill(str(tmp_path / "none"))
+
+
+def test_the_books_side_is_our_own_export_to_the_last_digit(tmp_path: Path) -> None:
+    async def story(daemon: Daemon) -> None:
+        await month(daemon, RESERVED)
+        text = (await daemon.report(kind="focus"))[0].decode()
+        books = reconcile.read_books(text.splitlines(keepends=True), "EffectiveCost")
+        assert set(books.called.values()) == {"a", "b", "c", "s"}
+        file = HEAD + "".join(
+            line(f"i-{books.called[node]}", (hour - HOUR) // HOUR_US, f"{amount:f}", name=books.called[node])
+            for (node, hour), amount in books.amounts.items()
+        )
+        rows = reconcile.matched(bill(file, tmp_path), books)
+        assert rows
+        assert {row["state"] for row in rows} == {"matched"}
+        assert {row["variance"]["amount"] for row in rows} == {"0.000000000"}
+
+    in_a_daemon(story)
+
+
+def test_the_verb_ends_with_1_where_something_differs_and_prints_both_sides(
+    fake: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    fake.answers["Money/Cost"] = money_pb2.CostResponse(
+        since=HOUR, until=HOUR + 720 * HOUR_US, period="2026-11", currency="USD", timezone="UTC",
+        total=money_pb2.CostRow(),
+    )  # fmt: skip
+    data = (OURS + ours("node_n", 0, "1") + ours("node_n", 1, "2")).encode()
+    fake.answers["Money/Report"] = [money_pb2.ReportChunk(data=part) for part in (data[:50], data[50:])]
+    Path("same.csv").write_text(HEAD + line("i", 0, "1.009", name="n") + line("i", 1, "2", name="n"))
+    Path("other.csv").write_text(HEAD + line("i", 0, "1.5", name="n"))
+    Path("euro.csv").write_text(HEAD + line("i", 0, "1.5", name="n").replace("USD", "EUR"))
+    assert run(["report", "reconcile", "same.csv", "--period", "2026-11", "-o", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(row["state"], row["hours"], row["variance"]["amount"]) for row in found["rows"]] == [
+        ("matched", 2, "0.009000000")
+    ]
+    assert run(["report", "reconcile", "other.csv", "--period", "2026-11", "--by", "hour"]) == 1
+    assert "1 matched, 1 differ, 1 in the books only" in capsys.readouterr().err
+    assert run(["report", "reconcile", "euro.csv", "--period", "2026-11"]) == 2
+    assert run(["report", "reconcile", "same.csv", "--period", "2026-11", "--tolerance", "-1"]) == 2
