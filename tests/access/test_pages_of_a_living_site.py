@@ -58,6 +58,8 @@ def days_pass(site: Site) -> None:
         site.clock.advance(hours * HOUR_US)
         end(site, attempt, failed(0, cause=EndCause.COMPLETED))
         site.clock.advance(DAY_US - hours * HOUR_US)
+    unpriced = begin(site, site.job("bob", "ops", name="unpriced", constraints=(("pool", "d"),)))
+    end(site, unpriced, failed(0, cause=EndCause.COMPLETED))
 
 
 async def shown(site: Site) -> list[str]:

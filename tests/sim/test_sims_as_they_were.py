@@ -72,7 +72,7 @@ spec: {weights: {run_time: 1, fair_share: 2}, max_wait: 1h, preempt: {gap: 20, r
 """
 WRONG = (
     "-1", "0", "1.5", "0.5", "1e3", "1000000", "1000001", "99999999999999999999", "x", "x y", "1_0", "A100|",
-    "A100=0", "A100=1;x", "A100=1000001", "true", "2", "nan", "inf", "12.5", "low", "a" * 201, "\u2028",
+    "A100=0", "A100=1;x", "A100=1000001", "true", "2", "3", "nan", "inf", "12.5", "low", "a" * 201, "\u2028",
 )  # fmt: skip
 LEAST_JOB = {"job_id": "j", "submit_s": "5", "gpus": "1"}
 LEAST_NODE = {"node_id": "n", "cpu_milli": "4000", "memory_mib": "1000", "gpus": "2", "available_from_s": "3"}
