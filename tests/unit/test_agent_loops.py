@@ -164,6 +164,7 @@ def living(problem: BaseException | None = None) -> App:
         _sample=wait,
         _janitor=wait,
         _watch_notices=wait,
+        _sharing=SimpleNamespace(watch=wait, close=lambda: None),
     )
 
 

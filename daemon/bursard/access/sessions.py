@@ -28,10 +28,11 @@ class Session:
     Attributes:
         error: why the stream is being ended, told to its caller.
         sending_since: boot time since which a message waits for the reader; 0 while none does.
+        opening: the head of the answer on its way; None before the first message.
         resume: how to go on after the last message, such as `events --after 17`; empty when nothing is lost.
     """
 
-    __slots__ = ("authorization", "error", "identity", "resume", "rule", "sending_since", "task")
+    __slots__ = ("authorization", "error", "identity", "opening", "resume", "rule", "sending_since", "task")
 
     def __init__(self, identity: Identity, authorization: str, rule: Rule) -> None:
         self.identity = identity
@@ -40,6 +41,7 @@ class Session:
         self.task = asyncio.current_task()
         self.error: BursarError | None = None
         self.sending_since = 0
+        self.opening: asyncio.Future[None] | None = None
         self.resume = ""
 
     def end(self, error: BursarError) -> None:

@@ -131,6 +131,8 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
                 ticket = None
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(ABORT_S):
+                        if session.opening is not None:
+                            await session.opening
                         await self._abort(method, identity, context, session.error)
             except Exception as error:
                 if ticket is None:
@@ -164,6 +166,11 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
             await context.write(data)
             return
         session.sending_since = self._clock.boot_us()
+        if session.opening is None:
+            # By itself: a first message that nobody takes would hold the head of the answer with it, and
+            # gRPC says no last word to a call whose head is still being sent.
+            session.opening = asyncio.ensure_future(context.send_initial_metadata(()))
+            await asyncio.shield(session.opening)
         await context.write(data)
         session.sending_since = 0
 
