@@ -18,7 +18,6 @@ from bursar.cli import texts
 from bursar.cli.common import changing, fail, listing
 from bursar.cli.output import Output, Row, emit_one, say
 from bursar.codec import view
-from bursar.codec.spec import CALIBRATED
 from bursar.errors import InvalidRequest, WrongState
 from bursar.model import JobSpec, JobState
 from bursar.resources import GpuRequest, ResourceRequest
@@ -94,6 +93,8 @@ def job_of(node: Row, project: str, python: str) -> JobSpec:
 
 def found_in(log: str, job_id: str) -> types_pb2.Calibration:
     """What the program printed. Raises `WrongState` when there is no such line."""
+    from bursar.codec.spec import CALIBRATED  # `nodes` and `cost` need nothing of it
+
     lines = [line for line in log.splitlines() if line.startswith(_MARK)]
     try:
         told: dict[str, Any] = json.loads(lines[-1].removeprefix(_MARK))
