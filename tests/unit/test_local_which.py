@@ -106,12 +106,21 @@ def test_damaged_pointer_names_no_cluster(noted, tmp_path: Path, text: str) -> N
     assert address.known_clusters() == [{"server": "unix:///x", "state_dir": "/x"}]
 
 
+AGAIN = "`bursar up --state-dir DIR --detach`"
+
+
 @pytest.mark.parametrize(
     ("keeper", "line"),
     [
         ("ready", "daemon     not running; its keeper starts it again"),
-        ("stopped", "daemon     not running; `bursar up --detach` starts it and keeps what runs"),
-        ("not responding", "daemon     not running; `bursar up --detach` starts it and keeps what runs"),
+        (
+            "stopped",
+            "daemon     not running; `bursar up --state-dir DIR --detach` starts it and keeps what runs",
+        ),
+        (
+            "not responding",
+            "daemon     not running; `bursar up --state-dir DIR --detach` starts it and keeps what runs",
+        ),
     ],
 )
 def test_status_says_of_a_daemon_that_is_gone_that_it_does_not_run(
@@ -123,4 +132,4 @@ def test_status_says_of_a_daemon_that_is_gone_that_it_does_not_run(
     monkeypatch.setattr(LocalCluster, "keeper", lambda self: None if keeper == "stopped" else me)
     monkeypatch.setattr(LocalCluster, "keeper_responds", lambda self, process: keeper == "ready")
     row = local.read_status(LocalCluster(tmp_path / "a"))
-    assert local._status_text(row).splitlines()[2] == line
+    assert local._status_text(row).splitlines()[2] == line.replace("DIR", str(tmp_path / "a"))

@@ -10,6 +10,7 @@ import pytest
 
 from bursar.clock import SECOND_US
 from bursar.errors import InvalidRequest, ServerUnavailable, WrongState
+from bursar.model import ArraySpec, JobSpec
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2 as types
 from bursard.fleet import LogAnswer, LogRange, door
@@ -142,13 +143,14 @@ def test_times_are_told_on_the_daemon_s_axis_when_they_are_asked_for() -> None:
 
 
 def test_an_array_is_asked_for_by_task_or_with_all_of_them() -> None:
-    job: Any = SimpleNamespace(display="3", number=3, array=object())
+    spec = JobSpec(array=ArraySpec(((4, 9, 1),)))
+    job: Any = SimpleNamespace(display="3", number=3, array=object(), spec=spec)
     nobody: Any = None
 
     async def first() -> None:
         await anext(logs.stream(nobody, nobody, job, pb.LogsRequest(job="3")))
 
-    with pytest.raises(WrongState, match=r"such as 3\[0\].*`bursar logs '3\[\*\]'`"):
+    with pytest.raises(WrongState, match=r"such as 3\[4\].*`bursar logs '3\[\*\]'`"):
         asyncio.run(first())
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from starlette.requests import Request
 
 from bursar.cli.cluster import HIDDEN_SHARE
-from bursar.cli.happenings import METERING
+from bursar.cli.happenings import HIDDEN
 from bursar.cli.output import Row
 from bursar.client.aio import AsyncWireClient
 from bursar.codec import view
@@ -48,7 +48,7 @@ async def events_shown(
     told = list[pb.Event]()
     for share in (1,) if kinds else (FIRST_SHARE, HIDDEN_SHARE):
         last = client.events(tail=count * share, job=job, node=node, kinds=kinds)
-        told = [each async for each in last if kinds or each.kind != METERING]
+        told = [each async for each in last if kinds or each.kind not in HIDDEN]
         if len(told) >= count:
             break
     return [view.event(each) for each in reversed(told[-count:])]

@@ -15,7 +15,7 @@ from bursar.cli.common import changing, changing_unless, connected, fail, listin
 from bursar.cli.ends import LIVE
 from bursar.cli.files import write_whole
 from bursar.cli.groups import NearChoice, NearGroup
-from bursar.cli.happenings import METERING, sentence
+from bursar.cli.happenings import HIDDEN, sentence
 from bursar.cli.jobs import JOB_COLUMNS
 from bursar.cli.output import (
     NAME_LEAST,
@@ -379,7 +379,7 @@ def events(
     asked = min(tail * HIDDEN_SHARE, TAIL_MAX) if hidden and not follow else tail
     found = client.events(after_seq=after, follow=follow, job=job, node=node_name, kinds=kinds, tail=asked)
     at = read_since(since)
-    rows = (view.event(each) for each in found if each.at >= at and not (hidden and each.kind == METERING))
+    rows = (view.event(each) for each in found if each.at >= at and not (hidden and each.kind in HIDDEN))
     if follow:
         _stream_events(rows, output)
     elif hidden and tail:

@@ -18,6 +18,9 @@ from bursar.money import format_nanos
 from bursar.words import plural
 
 METERING: Final = "node-metered"
+COUNTING: Final = "service-metered"
+HIDDEN: Final = (METERING, COUNTING)
+"""What happens each minute, and is shown to who asks for it alone."""
 """Written for each node and minute: left out of what people read unless they ask for it."""
 
 SENTENCES: Final[Mapping[str, str]] = {
@@ -54,6 +57,10 @@ SENTENCES: Final[Mapping[str, str]] = {
     "node-condition": "node {node_id} {condition}",
     "node-removed": "node {name} is gone for good",
     METERING: "node {node_id} was metered",
+    "service-scaled": "service {job_id} is to have so many replicas: {target}, {why}",
+    COUNTING: "a minute of service {job_id} was counted at gateway {gateway}",
+    "key-issued": "{actor} made key {name} for service {job_id}",
+    "key-revoked": "{actor} revoked a key of service {job_id}",
     "charges-corrected": "{actor} corrected charges of {attempt_id}: {reason}",
     "period-closed": "{actor} closed {name} of the books",
     "period-signed": "{name} of the books was signed with {charges} charges",
