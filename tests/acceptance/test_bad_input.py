@@ -44,13 +44,13 @@ WRONG_JOBS = {
     "bad time": (RUN + "begin_after: tomorrow\n", ["begin_after"]),
     "bad spot": (RUN + "spot_policy: cheap\n", ["spot_policy", "spot"]),
     "bad type": (RUN + "type: batch\n", ["type", "job"]),
+    "idle policy without GPUs": (RUN + "idle_policy: {time_window: 30m}\n", ["idle_policy", "GPUs"]),
+    "service without a name": (RUN + "type: service\n", ["name", "service"]),
     "control character": ("run: 'a\x01'\n", ["1:"]),
 }
 NOT_BUILT = {
     "deadline": "deadline: 2027-01-01T00:00:00Z",
-    "idle_policy": "idle_policy: {time_window: 30m}",
     "image": "image: ghcr.io/acme/train:1",
-    "type: service": "type: service",
     "type: interactive": "type: interactive",
     "mig": "resources: {gpus: {count: 1, mig: 1g.10gb}}",
     "topology": "resources: {constraints: {topology: same-rack}}",

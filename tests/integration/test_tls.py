@@ -26,10 +26,10 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from bursar.client.link import UNIX_OPTIONS
-from bursar.v1 import access_pb2, agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2
+from bursar.v1 import access_pb2, agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, services_pb2
 
 DEADLINE_S = 120.0
-FILES = (access_pb2, agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2)
+FILES = (access_pb2, agents_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, services_pb2)
 METHODS = [
     method
     for file in FILES

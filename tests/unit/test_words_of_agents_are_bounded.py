@@ -29,6 +29,12 @@ Made = Callable[[str, int, int], pb.AgentMessage]
 
 WORDS: dict[str, tuple[Made, int]] = {
     "condition": (lambda a, n, b: pb.AgentMessage(condition=pb.Condition(trouble=f"{n}")), 2 * BURST),
+    "readiness": (
+        lambda a, n, b: pb.AgentMessage(
+            readiness=pb.Readiness(attempt_id=a, ready=n % 2 == 0, message=f"{n}")
+        ),
+        0,
+    ),
     "notice": (lambda a, n, b: pb.AgentMessage(notice=pb.Notice(said=f"{n}", left_us=n)), 2),
     "started": (
         lambda a, n, b: pb.AgentMessage(started=pb.Started(attempt_id=a, pid=n + 1, boot_us=b + n)),

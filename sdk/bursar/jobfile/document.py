@@ -80,7 +80,7 @@ _HINTS: Final = {
     "commands": "write run, one line per command after |",
     "max_duration": "write time_limit: 24h",
     "timeout": "write time_limit: 24h",
-    "utilization_policy": "use time_limit; jobs that idle are not ended yet",
+    "utilization_policy": "use idle_policy: {time_window: 30m}",
     "use_spot": "write spot_policy: spot",
     "account": "write project",
     "depends": "write depends_on",

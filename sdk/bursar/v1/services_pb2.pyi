@@ -71,9 +71,6 @@ class Service(google.protobuf.message.Message):
     CONCURRENCY_MILLI_FIELD_NUMBER: builtins.int
     P50_US_FIELD_NUMBER: builtins.int
     P95_US_FIELD_NUMBER: builtins.int
-    TOKENS_IN_FIELD_NUMBER: builtins.int
-    TOKENS_OUT_FIELD_NUMBER: builtins.int
-    REQUESTS_FIELD_NUMBER: builtins.int
     SETTLED_FIELD_NUMBER: builtins.int
     CURRENCY_FIELD_NUMBER: builtins.int
     API_FIELD_NUMBER: builtins.int
@@ -96,10 +93,6 @@ class Service(google.protobuf.message.Message):
     concurrency_milli: builtins.int
     p50_us: builtins.int
     p95_us: builtins.int
-    tokens_in: builtins.int
-    """of this month, as is the cost"""
-    tokens_out: builtins.int
-    requests: builtins.int
     currency: builtins.str
     api: builtins.str
     @property
@@ -133,16 +126,13 @@ class Service(google.protobuf.message.Message):
         concurrency_milli: builtins.int = ...,
         p50_us: builtins.int = ...,
         p95_us: builtins.int = ...,
-        tokens_in: builtins.int = ...,
-        tokens_out: builtins.int = ...,
-        requests: builtins.int = ...,
         settled: bursar.v1.types_pb2.Amount | None = ...,
         currency: builtins.str = ...,
         api: builtins.str = ...,
         rate: bursar.v1.types_pb2.Amount | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["rate", b"rate", "reason", b"reason", "settled", b"settled"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["api", b"api", "concurrency_milli", b"concurrency_milli", "currency", b"currency", "job_id", b"job_id", "name", b"name", "number", b"number", "p50_us", b"p50_us", "p95_us", b"p95_us", "project", b"project", "rate", b"rate", "ready", b"ready", "reason", b"reason", "replicas", b"replicas", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "requests", b"requests", "requests_per_second_milli", b"requests_per_second_milli", "revision", b"revision", "settled", b"settled", "state", b"state", "target", b"target", "tokens_in", b"tokens_in", "tokens_out", b"tokens_out", "url", b"url", "user", b"user"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["api", b"api", "concurrency_milli", b"concurrency_milli", "currency", b"currency", "job_id", b"job_id", "name", b"name", "number", b"number", "p50_us", b"p50_us", "p95_us", b"p95_us", "project", b"project", "rate", b"rate", "ready", b"ready", "reason", b"reason", "replicas", b"replicas", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "requests_per_second_milli", b"requests_per_second_milli", "revision", b"revision", "settled", b"settled", "state", b"state", "target", b"target", "url", b"url", "user", b"user"]) -> None: ...
 
 global___Service = Service
 

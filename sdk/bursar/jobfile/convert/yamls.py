@@ -49,7 +49,7 @@ DSTACK_HINTS: Final = {
     "disk": "local disk is not counted",
     "shm_size": "shared memory is the node's",
     "backends": "write resources.constraints: {provider: ...}",
-    "utilization_policy": "use time_limit; jobs that idle are not ended yet",
+    "utilization_policy": "use idle_policy: {time_window: 30m}",
     "idle_duration": "nodes end by the policy of their pool",
     "fleets": "write resources.constraints: {pool: ...}",
 }
