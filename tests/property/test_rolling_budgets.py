@@ -174,6 +174,15 @@ def test_what_is_older_than_the_window_is_free_again() -> None:
     assert settled_of(record, history.world.state.ledger) == 0
 
 
+def test_days_that_passed_while_nobody_looked_leave_the_window_one_by_one() -> None:
+    """Nodes go on without their daemon, and tell it of two days when it is back."""
+    history = tell(
+        "UTC", [("document", "wide", 900, "rolling-3d"), ("submit", "p", 70 * 60, 1), ("passes", 5)]
+    )
+    history.dies(50 * 60, False)
+    history.passes(60)
+
+
 def test_money_that_was_granted_and_spent_does_not_pass_a_limit_when_its_day_leaves_the_window() -> None:
     history = tell("UTC", [("document", "wide", 10, "rolling-2d"), ("grant", "wide", 60)])
     history.passes(20)

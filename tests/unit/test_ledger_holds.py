@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from bursar.clock import HOUR_US
+from bursar.clock import DAY_US, HOUR_US
 from bursar.errors import InvariantViolation
 from bursar.model import Hold
 from bursard.events import Charge, OpeningHold
@@ -356,3 +356,25 @@ def test_an_image_keeps_from_when_an_account_counts() -> None:
     again = Ledger.from_image(ledger.image())
     again.charge([usage(30, MAY)])
     assert position(again) == (-70, 70, 0)
+
+
+def test_what_is_told_late_after_a_month_became_a_rolling_window_settles_on_its_day() -> None:
+    """The month began today: who held of it already is in the right period, and was in no day before."""
+    ledger = placed(100)
+    ledger.roll("team", MAY, JUNE)
+    days = [(JUNE - DAY_US, 0)]
+    ledger.open("team", JUNE, 0, JUNE - DAY_US, [OpeningHold("a1", 100, 100)], days)
+    ledger.charge([usage(30, JUNE - HOUR_US)])
+    assert ledger.over("team", (JUNE - DAY_US, JUNE)) == (30, 0)
+    assert ledger.settled("team", JUNE - DAY_US) == 30
+    assert ledger.held("team", JUNE) == 70
+
+
+def test_a_window_counts_what_was_settled_while_a_clock_was_back() -> None:
+    ledger = placed(100)
+    ledger.roll("team", MAY, JUNE)
+    assert ledger.over("team", (MAY, JUNE)) == (0, 0)
+    ledger.roll("team", JUNE, MAY)
+    ledger.charge([usage(30, MAY)])
+    ledger.roll("team", MAY, JUNE)
+    assert ledger.over("team", (MAY, JUNE)) == (30, 0)

@@ -156,6 +156,21 @@ def test_a_budget_that_opens_later_counts_what_was_moved_to_its_scope() -> None:
     in_a_daemon(story)
 
 
+def test_a_budget_whose_day_has_just_ended_counts_what_is_moved_in_the_day_it_is_booked_in() -> None:
+    async def story(daemon: Daemon) -> None:
+        await site(daemon)
+        await daemon.apply(OLD.replace("research", "ops").replace("old", "daily").replace("month", "day"))
+        daemon.clock.advance(DAY)
+        found = await retag(daemon, project="ops")
+        state = daemon.engine.state
+        record = state.budgets.records["daily"]
+        assert record.period_start <= found.booked_at < record.period_end
+        assert state.ledger.settled("daily", record.period_start) == found.before_nanos
+        sound(daemon)
+
+    in_a_daemon(story)
+
+
 def test_a_hard_budget_is_not_passed_by_what_is_moved_to_it() -> None:
     async def story(daemon: Daemon) -> None:
         await site(daemon)

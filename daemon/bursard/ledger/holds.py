@@ -231,6 +231,7 @@ class Ledger:
         """
         if to_period == from_period:
             raise InvariantViolation(f"{budget} cannot roll from {from_period} to itself")
+        self._touch(budget)  # the period it was in is one of those before from now on
         moving = self._live.pop((budget, from_period), {})
         old = self._budget_accounts(budget, from_period)
         new = self._budget_accounts(budget, to_period)
@@ -342,6 +343,8 @@ class Ledger:
                 if joined:
                     hold = Transaction("hold", tuple(joined), one.attempt_id, money.job_id, budget=budget)
                     transactions.append(self.post(hold))
+            elif earlier:  # what it was rolled out of may be longer periods than the days of its window
+                held.earlier = counted
             held.since = since
         return transactions
 

@@ -22,6 +22,7 @@ from bursard.services.lookup import find_job
 from bursard.state import JobRecord
 from bursard.state.admission import check_currency
 from bursard.state.decide import corrections as decide
+from bursard.state.decide import policies
 from bursard.state.decide.corrections import CHARGES_MAX, Owner, Standing, Target
 from bursard.store import ChargeFilter, ChargeRow, Views
 
@@ -45,7 +46,7 @@ async def correct(engine: Engine, request: pb.CorrectRequest) -> pb.CorrectRespo
     authorize(Action.CORRECT_BOOKS, job.spec.project, what=f"job {job.display}")
     decide.refuse_running(job.display, job.state.terminal)
     standing = await _read(engine, job, request.since, request.until)
-    now = engine.now()
+    now = _rolled(engine)
     events = decide.correct(engine.state, standing, target, reason, now)
     if events and not request.dry_run:
         await engine.durable(engine.commit(events, caller().name))
@@ -79,7 +80,7 @@ async def _retag(engine: Engine, request: pb.CorrectRequest) -> pb.CorrectRespon
     standing = await _read(engine, job, request.since, request.until)
     for project in {one.owner.attribution.project for one in standing}:
         authorize(Action.CORRECT_BOOKS, project, what=f"charges of job {job.display}")
-    events = decide.retag(engine.state, standing, asked, reason, engine.now())
+    events = decide.retag(engine.state, standing, asked, reason, _rolled(engine))
     if events and not request.dry_run:
         await engine.durable(engine.commit(events, caller().name))
     moved = sum(line.gpu + line.cpu + line.memory for event in events for line in event.charges)
@@ -122,6 +123,14 @@ def _target(engine: Engine, request: pb.CorrectRequest) -> Target:
     if not (digits.isascii() and digits.isdecimal() and len(digits) < 60):
         raise InvalidRequest("amount: is not a whole number of nanos, 0 or more")
     return Target(nanos=int(digits))
+
+
+def _rolled(engine: Engine) -> int:
+    """Now: budgets whose period has ended enter theirs first, or they would miss what is booked in it."""
+    now = engine.now()
+    if engine.state.budgets.due(now):
+        engine.commit(policies.roll_periods(engine.state, now), "bursard")
+    return now
 
 
 async def _read(engine: Engine, job: JobRecord, since: int, until: int) -> list[Standing]:

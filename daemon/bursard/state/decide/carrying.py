@@ -30,7 +30,7 @@ def carried_over(state: State, record: BudgetRecord, start: int) -> list[RestCar
     held = ledger.held(name, record.period_start)
     events: list[RestCarried] = []
     before, coming = record.period_start, 0
-    for following in _following(record, start):
+    for following in entered(record, start):
         committed = ledger.settled(name, before) + held
         rule = record.spec.carry_over
         rest = limit + ledger.given(name, before) + coming - committed
@@ -60,8 +60,8 @@ def _made_up(state: State, record: BudgetRecord, start: int) -> list[RestCarried
     return [RestCarried(name, record.window()[0], start, missing, reason)]
 
 
-def _following(record: BudgetRecord, start: int) -> list[int]:
-    """The periods after the one it is in, up to that which begins at `start`."""
+def entered(record: BudgetRecord, start: int) -> list[int]:
+    """Where the periods after its own begin, up to that which begins at `start`."""
     found: list[int] = []
     at = record.period_end
     while at < start and len(found) < PERIODS_MAX:

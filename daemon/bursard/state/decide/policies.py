@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Final
 
@@ -31,7 +32,7 @@ from bursard.events import (
 from bursard.state.admission import check_currency
 from bursard.state.budgets import BudgetRecord, limit_of, settled_of
 from bursard.state.core import State
-from bursard.state.decide.carrying import carried_over, taken_back
+from bursard.state.decide.carrying import carried_over, entered, taken_back
 from bursard.state.decide.names import check_names
 from bursard.state.decide.opening import NOTHING, Before, by_marks, in_force, open_account
 
@@ -199,7 +200,10 @@ def roll_periods(state: State, now: int) -> list[Event]:
         carried = taken_back(state, record, start) if back else carried_over(state, record, start)
         if back and (charged >= (end or 0) or (record.hard and not _fits(state, record, start, carried))):
             continue
-        events.append(HoldsRolled(record.name, record.period_start, start))
+        # Each day of a rolling window is entered, also those that passed unseen: what is told late of one of
+        # them is to leave the window with it.
+        days = entered(record, start) if record.rolling and not back else [start]
+        events += [HoldsRolled(record.name, *step) for step in pairwise([record.period_start, *days])]
         events += carried
     return events
 
