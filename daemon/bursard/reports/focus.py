@@ -255,11 +255,11 @@ class _Maker:
         done, after, energy = 0, before + line.nanos, line.energy
         for piece in pieces:
             covered = _cut(piece.nanos, before, after, piece.of)
-            if not covered:
+            effective = _cut(piece.effective, before, after, piece.of)
+            if not covered and not effective:  # of a fee above the list price a part of a nano may be covered
                 continue
             made = _share(line, done, done + covered)
             spec = self._context.specs[piece.commitment]
-            effective = _cut(piece.effective, before, after, piece.of)
             amount = int(piece.hours * _QUANTITY) if spec.quantity else piece.effective * _PER_NANO
             yield made._replace(
                 constant=self._committed(line.constant, piece.commitment),
