@@ -8,6 +8,7 @@ Why     an answer that says nothing must not count as nothing: it is estimated, 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
@@ -15,6 +16,7 @@ COUNT_MAX: Final = 10**12
 """Tokens of one request: more is no count."""
 EVENT_BYTES_MAX: Final = 1 << 20
 """Of one event of a stream; a longer one passes unread."""
+_END: Final = re.compile(rb"\n\n|\r\n\r\n|\r\r")
 _BYTES_A_TOKEN: Final = 3
 _STREAMED: Final = ("/chat/completions", "/completions")
 """Paths below which OpenAI says `usage` of a stream only when asked."""
@@ -79,7 +81,11 @@ def asks_for_usage(api: str, path: str, body: bytes) -> tuple[bytes, bool]:
     if isinstance(options, dict) and "include_usage" in options:
         return body, False
     asked["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-    return json.dumps(asked, ensure_ascii=False, separators=(",", ":")).encode(), True
+    try:
+        made = json.dumps(asked, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except (ValueError, RecursionError):  # half a character, a number without end: as it came
+        return body, False
+    return made, True
 
 
 class Stream:
@@ -110,14 +116,15 @@ class Stream:
         return rest if self._hide else b""
 
     def _events(self, data: bytes) -> Iterator[bytes]:
-        self._rest += data
-        while (end := _end_of_event(self._rest)) >= 0:
-            event, self._rest = self._rest[:end], self._rest[end:]
+        whole, at = self._rest + data, 0
+        for found in _END.finditer(whole):
+            event, at = whole[at : found.end()], found.end()
             if self._unread:
                 self._unread = False
                 yield event
             elif not self._read(event) or not self._hide:
                 yield event
+        self._rest = whole[at:]
         if len(self._rest) > EVENT_BYTES_MAX:
             yield self._rest
             self._rest, self._unread = b"", True
@@ -140,11 +147,6 @@ class Stream:
         if isinstance(document, dict) and document.get("choices"):
             self.pieces += 1
         return isinstance(document, dict) and document.get("choices") == []
-
-
-def _end_of_event(data: bytes) -> int:
-    found = [at + len(mark) for mark in (b"\n\n", b"\r\n\r\n", b"\r\r") if (at := data.find(mark)) >= 0]
-    return min(found, default=-1)
 
 
 def estimated(body: bytes, pieces: int) -> Usage:

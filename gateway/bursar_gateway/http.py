@@ -128,6 +128,7 @@ class Gateway:
         return _Server(
             self.handle, access_log=None, max_line_size=LINE_BYTES_MAX, max_field_size=LINE_BYTES_MAX,
             max_headers=HEADERS_MAX, keepalive_timeout=75, handler_cancellation=True, lingering_time=1,
+            auto_decompress=False,  # it goes on as it came, with its `Content-Encoding`
         )  # fmt: skip
 
     async def open(self) -> None:
@@ -244,20 +245,18 @@ class Gateway:
         cold = not route.replicas
         if cold:
             self._wake()
+        had = False
         try:
             async with asyncio.timeout((route.cold_us if cold else route.queue_us) / SECOND_US):
-                return await asyncio.shield(turn)
+                attempt = await asyncio.shield(turn)
+            had = True
+            return attempt
         except TimeoutError:
             return self.core.timed_out(self.core.routes.get(route.name, route))
         finally:
             # Whoever leaves in the moment of its turn gives back what it was given.
-            if not self.core.stop_waiting(route, waiter) and turn.done() and asyncio.current_task():
-                self._unless_returned(turn, route)
-
-    def _unless_returned(self, turn: asyncio.Future[str], route: Route) -> None:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            self.core.give(route, turn.result(), self._now())
+            if not had and not self.core.stop_waiting(route, waiter) and turn.done():
+                self.core.give(route, turn.result(), self._now())
 
     async def _ask(
         self, request: web.BaseRequest, route: Route, attempt: str, path: str, body: bytes
@@ -308,6 +307,12 @@ class Gateway:
             await made.prepare(request)
             await self._pass(route, answer, made, stream)
             used.failed = int(answer.status >= 500)
+        except (aiohttp.ClientError, ConnectionError, TimeoutError):
+            # It has begun: another answer would be read as more of this one. It ends here, and not well.
+            _cut(request)
+        except asyncio.CancelledError:
+            _cut(request)
+            raise
         finally:
             if stream is not None:
                 _count(used, stream.usage, body, stream.pieces)
@@ -344,6 +349,11 @@ def _held(answer: aiohttp.ClientResponse) -> Iterator[None]:
             answer.release()
         else:
             answer.close()
+
+
+def _cut(request: web.BaseRequest) -> None:
+    if request.transport is not None:
+        request.transport.abort()
 
 
 async def _body(request: web.BaseRequest) -> bytes | Refusal:

@@ -29,7 +29,9 @@ EVERY_S: Final = 1.0
 EAGER_S: Final = 0.1
 """While somebody waits for a first replica."""
 MINUTES_MAX: Final = 500
-"""Of one call."""
+USES_MAX: Final = 4_000
+LOADS_MAX: Final = 1_000
+"""Of one call, which the daemon takes up to 1 MiB and so many: what is more is told with the next."""
 
 
 class Spool:
@@ -161,7 +163,11 @@ class Link:
         elapsed_us, self._told_at = max(now - self._told_at, 0), now
         request = pb.SyncRequest(gateway=self._name, boot_id=self._boot_id, url=self._url)
         gateway = self.gateway
-        for route in self._core.routes.values():
+        waited_for = {job_id for job_id, line in self._core.lines.items() if line.many}
+        routes = self._core.routes.values()
+        # Those that have something to tell are first.
+        told = sorted(routes, key=lambda one: not one.replicas and one.job_id not in waited_for)
+        for route in told[:LOADS_MAX]:
             job_id = route.job_id
             seen = sorted(gateway.latencies.get(job_id, ())) if gateway is not None else []
             line = self._core.lines.get(job_id)
@@ -186,7 +192,11 @@ class Link:
         return {one for one in self._core.outstanding if one not in others}
 
     def _tell_minutes(self, request: pb.SyncRequest) -> None:
+        uses = 0
         for minute in list(self._meter.pending)[:MINUTES_MAX]:
+            uses += len(minute.uses)
+            if request.minutes and uses > USES_MAX:
+                break
             told = request.minutes.add(
                 seq=minute.seq,
                 job_id=minute.job_id,

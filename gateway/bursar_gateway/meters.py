@@ -16,6 +16,8 @@ GAP_MAX_US: Final = 3_600_000_000
 """A clock that jumped further has shown no time that anything took."""
 PENDING_MAX: Final = 20_000
 """Minutes that wait for the daemon: two weeks of one service."""
+COUNT_MAX: Final = 2**53
+"""Of any number: the daemon takes no more, and a replica that says anything must not stop all others."""
 USES_MAX: Final = 1_000
 """Keys of one message."""
 
@@ -95,7 +97,7 @@ class Meter:
             del hands[key_id]
         row = self._use(job_id, key_id)
         for name in Use.__struct_fields__:
-            setattr(row, name, getattr(row, name) + getattr(used, name))
+            setattr(row, name, min(getattr(row, name) + getattr(used, name), COUNT_MAX))
 
     def room(self, job_id: str, capacity: int, now: int) -> None:
         """So many requests its ready replicas may have in hand from now on."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bursar_gateway.meters import MINUTE_US, USES_MAX, Kept, Meter, Use
+from bursar_gateway.core import Core
+from bursar_gateway.link import Link, Spool
+from bursar_gateway.meters import MINUTE_US, USES_MAX, Kept, Meter, Minute, Use
 
 steps = st.lists(
     st.tuples(st.sampled_from(("begin", "end", "room", "wait")), st.sampled_from("ab"),
@@ -91,3 +95,23 @@ def test_very_many_keys_of_one_minute_are_told_in_parts() -> None:
     meter.roll(T0 + MINUTE_US)
     assert [len(minute.uses) for minute in meter.pending] == [USES_MAX, 1]
     assert [minute.busy_us for minute in meter.pending] == [MINUTE_US, 0]
+
+
+def test_no_number_grows_past_what_the_daemon_takes_whatever_a_replica_says() -> None:
+    meter = Meter(Kept(), 0)
+    for _ in range(3):
+        meter.begin("job_1", "key_1", 0)
+        meter.end("job_1", "key_1", Use(requests=1, tokens_in=2**52), 0)
+    meter.roll(60_000_000)
+    assert meter.pending[0].uses["key_1"].tokens_in == 2**53
+
+
+def test_what_waits_is_told_in_messages_that_the_daemon_takes(tmp_path: Path) -> None:
+    uses = {f"key_{n:026}": Use(*[2**53] * 8) for n in range(300)}
+    pending = [Minute("job_1", n * MINUTE_US, 1, 1, uses, n + 1) for n in range(100)]
+    meter = Meter(Kept(100, pending), 0)
+    link = Link(None, "g", "b", "", Core(), meter, Spool(tmp_path), lambda: 0)  # type: ignore[arg-type]
+    while meter.pending:
+        request = link._request(0)
+        assert 0 < request.ByteSize() < 1 << 20
+        meter.acknowledged(request.minutes[-1].seq)

@@ -116,3 +116,9 @@ def test_usage_is_asked_for_where_the_client_did_not_say() -> None:
         ("http", path, body),
     ):
         assert asks_for_usage(api, where, given) == (given, False)
+
+
+@pytest.mark.parametrize("value", [b'"\\ud800"', b"1e999"])
+def test_what_we_could_not_write_as_it_was_goes_on_as_it_came(value: bytes) -> None:
+    body = b'{"stream":true,"x":' + value + b"}"
+    assert asks_for_usage("openai", "/v1/chat/completions", body) == (body, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import json
 from collections.abc import Awaitable, Callable
@@ -14,7 +15,7 @@ from aiohttp import web
 from yarl import URL
 
 from bursar_gateway import http
-from bursar_gateway.core import Core, Key, Route
+from bursar_gateway.core import Core, Key, Refusal, Route
 from bursar_gateway.http import Gateway
 from bursar_gateway.meters import Kept, Meter
 
@@ -340,5 +341,53 @@ def test_of_too_many_connections_the_last_are_closed(monkeypatch: pytest.MonkeyP
             assert await opened[2][0].read() == b""
             for _, writer in opened:
                 writer.close()
+
+    play(story)
+
+
+def test_an_answer_that_breaks_off_is_cut_and_never_gone_on_with_by_another() -> None:
+    async def half(request: web.BaseRequest) -> web.StreamResponse:
+        made = web.StreamResponse()
+        made.content_length = 400
+        await made.prepare(request)
+        await made.write(b"a" * 100)
+        assert request.transport is not None
+        request.transport.close()
+        return made
+
+    async def story() -> None:
+        async with Site(Replica(half), Replica(half)) as site:
+            async with site.client.get(site.url + "/file") as r:
+                with pytest.raises(aiohttp.ClientError):
+                    await r.read()
+            assert sum(len(one.asked) for one in site.replicas) == 1
+            await until(lambda: not site.core.outstanding)
+            assert site.used().failed == 1
+
+    play(story)
+
+
+def test_who_gives_up_in_the_moment_of_its_turn_gives_it_back() -> None:
+    async def story() -> None:
+        async with Site(Replica(), queue_us=1, target=1) as site:
+            route = site.core.routes["chat"]
+            for _ in range(2):
+                site.core.take("att_0")
+            turn = asyncio.create_task(site.gateway._turn(route, Key(id="key_1", job_id="job_1"), 0, []))
+            await until(lambda: bool(turn.cancelling()))
+            site.core.give(route, "att_0", site.clock)
+            assert isinstance(await turn, Refusal)
+            assert site.core.outstanding == {"att_0": 1}
+
+    play(story)
+
+
+def test_a_compressed_body_goes_on_as_it_came() -> None:
+    async def story() -> None:
+        async with Site(Replica()) as site:
+            headers = {"Content-Encoding": "gzip"}
+            async with site.client.post(site.url, data=gzip.compress(b"hello"), headers=headers) as r:
+                assert r.status == 200
+            assert site.replicas[0].asked[0][3] == b"hello"  # the replica took it apart, and alone did
 
     play(story)

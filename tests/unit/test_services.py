@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -10,8 +11,10 @@ import pytest
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.errors import InvalidRequest, WrongState
 from bursar.model import EndCause, JobState, ServiceSpec
+from bursar.v1 import services_pb2 as pb
 from bursard.doctor import check_state
 from bursard.fleet.testing import FACTS, World
+from bursard.services.serving import ServicesService
 from bursard.serving.board import Gateway, Load
 from bursard.serving.keeper import Keeper
 from bursard.state import JobRecord, image
@@ -324,3 +327,22 @@ def test_what_a_gateway_tells_twice_is_taken_once() -> None:
         events = decide.metered(state, site.job, "g", seq, 0, 1, 1, ())
         assert len(events) == many
         site.world.engine.commit(events, "gateway:g")
+
+
+def test_a_key_that_lapses_after_all_that_a_message_can_say_is_refused() -> None:
+    site = Site()
+    with pytest.raises(InvalidRequest, match="year 9999"):
+        decide.new_key(
+            site.world.state, site.world.ids, site.job, sha256="f" * 64, user="ann", name="ci", project="p",
+            expires_at=2**63,
+        )  # fmt: skip
+
+
+def test_a_service_that_too_many_gateways_told_of_stops_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site()
+    monkeypatch.setattr(decide, "GATEWAYS_MAX", 1)
+    calls = ServicesService(site.world.engine, SimpleNamespace(), site.keeper)  # type: ignore[arg-type]
+    for gateway in ("one", "two"):
+        minute = pb.ServiceMinute(seq=1, job_id=site.job.id, busy_us=1, capacity_us=1)
+        assert calls._meter(pb.SyncRequest(gateway=gateway, minutes=[minute])) == 1
+    assert site.job.gateways == {"one": 1}

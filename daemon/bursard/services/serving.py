@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import secrets
 from typing import Any, Final
 
 from bursar.codec.spec import refuse, spec_from_wire
-from bursar.errors import InvalidRequest, NotFound
+from bursar.errors import InvalidRequest, NotFound, RateLimited
 from bursar.model.check import check
 from bursar.projects import is_within, problem_of
 from bursar.v1 import services_pb2 as pb
@@ -27,6 +28,8 @@ from bursard.serving.board import GATEWAYS_MAX, Gateway, Load
 from bursard.serving.keeper import Keeper
 from bursard.state import JobRecord
 from bursard.state.decide import services as decide
+
+log = logging.getLogger(__name__)
 
 SECRET_BYTES: Final = 20
 """Of a key: 160 bits."""
@@ -233,10 +236,14 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
             if job is None or job.spec.service is None or job.parent_id:
                 continue
             uses = [KeyUse(*(getattr(use, name) for name in KeyUse.__struct_fields__)) for use in minute.uses]
-            events = decide.metered(
-                state, job, request.gateway, minute.seq, minute.minute - minute.minute % MINUTE_US,
-                minute.busy_us, minute.capacity_us, uses,
-            )  # fmt: skip
+            try:
+                events = decide.metered(
+                    state, job, request.gateway, minute.seq, minute.minute - minute.minute % MINUTE_US,
+                    minute.busy_us, minute.capacity_us, uses,
+                )  # fmt: skip
+            except RateLimited as error:  # told again it would stop its gateway again
+                log.warning("what a gateway counted is not kept", extra={"error": error.message})
+                continue
             self.engine.commit(events, f"gateway:{request.gateway}")
         return seq
 

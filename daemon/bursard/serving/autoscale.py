@@ -10,7 +10,7 @@ Why     whoever else wrote that number would fight with this (docs/adr/0029). Th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -127,17 +127,18 @@ def zero_after_us(service: ServiceSpec, cold_us: int) -> int:
     return service.zero_after_us or min(HOUR_US, cold_us + ZERO_WAIT_US)
 
 
-def mean_milli(samples: Iterable[Sample], since: int) -> int:
+def mean_milli(samples: Sequence[Sample], since: int) -> int:
     """Requests in hand after an instant, in thousandths, rounded up: the means of all gateways together."""
     sums: dict[str, tuple[int, int]] = {}
-    for one in samples:
-        if one.at > since:
-            busy_us, span_us = sums.get(one.gateway, (0, 0))
-            sums[one.gateway] = busy_us + one.busy_us, span_us + one.span_us
+    for one in reversed(samples):  # an hour of them is there, and a minute is asked for
+        if one.at <= since:
+            break
+        busy_us, span_us = sums.get(one.gateway, (0, 0))
+        sums[one.gateway] = busy_us + one.busy_us, span_us + one.span_us
     return sum(-(-busy_us * 1_000 // span_us) for busy_us, span_us in sums.values() if span_us)
 
 
-def _needed(samples: Iterable[Sample], since: int, target: int) -> int:
+def _needed(samples: Sequence[Sample], since: int, target: int) -> int:
     return -(-mean_milli(samples, since) // (target * 1_000))
 
 

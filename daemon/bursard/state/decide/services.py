@@ -38,6 +38,8 @@ from bursard.state.shares import bytes_of_spec, refuse_more
 
 KEYS_MAX: Final = 10_000
 """Of the whole site: every gateway knows them all."""
+EXPIRES_MAX: Final = 253_402_300_799 * 1_000_000
+"""The end of the year 9999: what is later fits no message, and gateways would get none."""
 GATEWAYS_MAX: Final = 64
 """That ever told of one service."""
 FIXED: Final = ("name", "project", "held", "begin_after", "depends_on")
@@ -147,6 +149,9 @@ def new_key(
         raise WrongState(f"service {job.spec.name} has ended")
     if len(state.service_keys) >= KEYS_MAX:
         raise RateLimited(f"there are {KEYS_MAX} keys already; revoke some: `bursar key revoke ID`")
+    if limits.get("expires_at", 0) > EXPIRES_MAX:
+        text = "valid_us: ends after the year 9999; 0 is until it is revoked"
+        raise InvalidRequest(text, {"field": "valid_us"})
     given = {key: value for key, value in limits.items() if value}
     return [
         KeyIssued(
