@@ -346,3 +346,22 @@ def test_a_service_that_too_many_gateways_told_of_stops_none_of_them(monkeypatch
         minute = pb.ServiceMinute(seq=1, job_id=site.job.id, busy_us=1, capacity_us=1)
         assert calls._meter(pb.SyncRequest(gateway=gateway, minutes=[minute])) == 1
     assert site.job.gateways == {"one": 1}
+
+
+def test_a_daemon_that_begins_anew_does_not_take_a_busy_service_for_one_that_nobody_asks() -> None:
+    site = Site(replicas_min=0, replicas_max=4)
+    site.asks(waiting=1)
+    site.turn(1, ready=True)
+    site.asks(busy=4)
+    [before] = site.live()
+    site.keeper = Keeper(site.world.engine)
+    site.world.fleet.readied = site.keeper.readied
+    site.turn(1)
+    site.turn(1, ready=True)  # its agent is heard before its gateway
+    site.turn(1)
+    assert site.live() == [before]
+    assert before.stop_cause is None
+    assert not site.keeper.board.draining
+    site.turn(5 * 60, ready=True)
+    site.turn(1)
+    assert site.live() == []

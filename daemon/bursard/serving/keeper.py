@@ -104,6 +104,8 @@ class Keeper:
         assert service is not None
         assert job.array is not None
         now, pace = self.engine.now(), self.board.pace(job.id)
+        if pace.memory is None and job.array.max_parallel:
+            pace.asked_at = now  # a daemon that begins has heard nobody: what runs is not idle for that
         seen = self._seen(job, now)
         memory = pace.memory or Memory(target=min(job.array.max_parallel, service.replicas_max))
         scaled, pace.memory = scale(service, seen, memory)
