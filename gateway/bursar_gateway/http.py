@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -24,6 +25,8 @@ from bursar_gateway.core import SECOND_US, Core, Key, Refusal, Route, Waiter
 from bursar_gateway.meters import Meter, Use
 
 BODY_BYTES_MAX: Final = 32 << 20
+BODIES_BYTES_MAX: Final = 1 << 30
+"""Of all requests in hand."""
 WHOLE_BYTES_MAX: Final = 4 << 20
 """An answer in JSON up to this is read whole, to be counted; a longer one passes uncounted."""
 HEADERS_S: Final = 10.0
@@ -122,6 +125,7 @@ class Gateway:
         self.asked: dict[str, int] = {}
         """Requests that came since the daemon was told, by job."""
         self.latencies: dict[str, deque[int]] = {}
+        self._bodies = 0
 
     def server(self) -> web.Server:
         """What to listen with."""
@@ -185,11 +189,11 @@ class Gateway:
     async def _admitted(
         self, request: web.BaseRequest, key: Key, route: Route, path: str
     ) -> web.StreamResponse:
-        job_id, used = route.job_id, Use(requests=1, failed=1)
+        job_id, used, taken = route.job_id, Use(requests=1, failed=1), list[int]()
         self.asked[job_id] = self.asked.get(job_id, 0) + 1
         self.meter.begin(job_id, key.id, self._now())
         try:
-            body = await _body(request)
+            body = await _body(request, partial(self._room, taken))
             if isinstance(body, Refusal):
                 return _refusal(body)
             async with asyncio.timeout(route.total_us / SECOND_US):
@@ -198,7 +202,16 @@ class Gateway:
             text = f"service {route.name} took longer than its `total`"
             return _refusal(Refusal(504, "api_error", "timeout", text))
         finally:
+            self._bodies -= sum(taken)
             self.meter.end(job_id, key.id, used, self._now())
+
+    def _room(self, taken: list[int], size: int) -> bool:
+        """Is there room for more of a body? Then it is taken."""
+        if self._bodies + size > BODIES_BYTES_MAX:
+            return False
+        self._bodies += size
+        taken.append(size)
+        return True
 
     async def _forward(
         self, request: web.BaseRequest, key: Key, route: Route, path: str, body: bytes, used: Use
@@ -356,7 +369,7 @@ def _cut(request: web.BaseRequest) -> None:
         request.transport.abort()
 
 
-async def _body(request: web.BaseRequest) -> bytes | Refusal:
+async def _body(request: web.BaseRequest, room: Callable[[int], bool]) -> bytes | Refusal:
     length = request.content_length
     if length is not None and length > BODY_BYTES_MAX:
         return _too_large()
@@ -367,6 +380,9 @@ async def _body(request: web.BaseRequest) -> bytes | Refusal:
                 size += len(part)
                 if size > BODY_BYTES_MAX:
                     return _too_large()
+                if not room(len(part)):
+                    text = "the gateway holds as much of other requests as it may"
+                    return Refusal(503, "overloaded_error", "bodies_full", text, 1)
                 parts.append(part)
     except TimeoutError:
         text = f"the body did not come within {BODY_S:g} s"

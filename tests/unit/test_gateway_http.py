@@ -391,3 +391,16 @@ def test_a_compressed_body_goes_on_as_it_came() -> None:
             assert site.replicas[0].asked[0][3] == b"hello"  # the replica took it apart, and alone did
 
     play(story)
+
+
+def test_bodies_of_all_requests_together_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "BODIES_BYTES_MAX", 100)
+
+    async def story() -> None:
+        async with Site(Replica()) as site:
+            for size, status in ((80, 200), (101, 503), (100, 200)):
+                async with site.client.post(site.url, data=b"a" * size) as r:
+                    assert r.status == status
+            assert [len(body) for *_, body in site.replicas[0].asked] == [80, 100]
+
+    play(story)
