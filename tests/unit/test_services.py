@@ -365,3 +365,10 @@ def test_a_daemon_that_begins_anew_does_not_take_a_busy_service_for_one_that_nob
     site.turn(5 * 60, ready=True)
     site.turn(1)
     assert site.live() == []
+
+
+def test_an_update_names_money_of_the_site_as_a_submit_does() -> None:
+    site = Site()
+    priced = msgspec.structs.replace(site.job.spec, max_price_nanos_per_hour=10**12, currency="EUR")
+    with pytest.raises(InvalidRequest, match="EUR"):
+        decide.update(site.world.state, site.job, priced)

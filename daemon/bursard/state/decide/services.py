@@ -28,7 +28,7 @@ from bursard.events import (
     StopRequested,
 )
 from bursard.events.changes import difference, with_changes
-from bursard.state.admission import refuse_unaffordable
+from bursard.state.admission import check_currency, refuse_beyond_quota, refuse_unaffordable
 from bursard.state.arrays import size_of_spec
 from bursard.state.core import State
 from bursard.state.decide.changed import changed
@@ -106,7 +106,11 @@ def _updated(state: State, job: JobRecord, spec: JobSpec) -> list[Event]:
     if job.state.terminal:
         raise WrongState(f"service {job.spec.name} has ended; submit it anew")
     spec = with_places(spec, size_of_spec(job.spec))
+    if spec.currency:
+        check_currency(state, spec.currency, "the job's budget")
     secrets_of(state, spec)
+    if spec.options != job.spec.options:
+        refuse_beyond_quota(state, job.user, spec)
     refuse_unaffordable(state, job.user, spec)
     share, more = state.shares.of(job.user), size_of_spec(spec) - size_of_spec(job.spec)
     size = bytes_of_spec(spec) - bytes_of_spec(job.spec)
