@@ -68,6 +68,8 @@ class _Connection(web.RequestHandler):
         super().connection_made(transport)
         if self.counted is not None and not self.counted(1):
             transport.close()
+        # Who connects and says nothing holds one of so many connections.
+        self._slow = asyncio.get_running_loop().call_later(HEADERS_S, self.force_close)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """It is gone."""

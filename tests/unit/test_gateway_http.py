@@ -404,3 +404,15 @@ def test_bodies_of_all_requests_together_have_an_end(monkeypatch: pytest.MonkeyP
             assert [len(body) for *_, body in site.replicas[0].asked] == [80, 100]
 
     play(story)
+
+
+def test_who_connects_and_says_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "HEADERS_S", 0.01)
+
+    async def story() -> None:
+        async with Site(Replica()) as site:
+            reader, writer = await asyncio.open_connection(*site.address)
+            assert await reader.read() == b""
+            writer.close()
+
+    play(story)
