@@ -23,7 +23,7 @@ MACHINE_COLUMNS = (
     Column("market", drop=5),
     Column("zone", shrink=True, drop=6),
     Column("provider", drop=8),
-    Column("price", "rate_per_hour", right=True, drop=2, title="rate_per_hour"),
+    Column("price", "rate_per_hour", right=True, drop=2, title="rate_per_hour", suffix="/h"),
     Column("cost", right=True),
     Column("launched", "launched_at", drop=7, title="launched_at"),
     Column("ends", "ends_at", drop=3, title="ends_at"),

@@ -11,7 +11,7 @@ import click
 from bursar.cli.common import changing, connected, listing
 from bursar.cli.groups import NearGroup
 from bursar.cli.output import NAME_LEAST, Column, Output, Row, emit, emit_one, write_lines
-from bursar.cli.terminal import clean, time_text
+from bursar.cli.terminal import clean, money_text, time_text
 from bursar.codec import view
 from bursar.errors import InvalidRequest, NotBuilt, WrongState
 
@@ -27,7 +27,7 @@ SERVICE_COLUMNS = (
     Column("revision", right=True, drop=5),
     Column("rps", right=True, drop=4),
     Column("concurrency", right=True, drop=6),
-    Column("price", "rate_per_hour", right=True, drop=2, title="rate_per_hour"),
+    Column("price", "rate_per_hour", right=True, drop=2, title="rate_per_hour", suffix="/h"),
     Column("project", shrink=True, drop=3),
     Column("url", wrap=True, least=20, drop=7),
 )
@@ -38,7 +38,7 @@ REPLICA_COLUMNS = (
     Column("port", right=True),
     Column("outstanding", right=True),
     Column("revision", right=True),
-    Column("price", "rate_per_hour", right=True, title="rate_per_hour"),
+    Column("price", "rate_per_hour", right=True, title="rate_per_hour", suffix="/h"),
     Column("message", shrink=True),
 )
 KEY_COLUMNS = (
@@ -204,7 +204,7 @@ def _text(row: Row) -> str:
         f"  replicas   {row['ready']} ready of {row['target']} wanted, {row['bounds']} allowed",
         f"  revision   {row['revision']}",
         f"  address    {row['url'] or 'no gateway serves it'}",
-        f"  cost       {cost['amount']} {cost['currency']} so far",
+        f"  cost       {money_text(cost)} so far",
     ]
     if row["rps"] is not None:
         lines.append(
@@ -259,13 +259,16 @@ def key_new(
         raise NotBuilt(
             "--budget: budgets of keys are not built; those of the service's project hold for its replicas"
         )
+    valid_us = parse_duration(valid) if valid else 0
+    if valid and not valid_us:
+        raise InvalidRequest("--valid: is to be more than 0; without it a key is good until it is revoked")
     made = client.new_key(
         service_name,
         name=name,
         project=project,
         requests_per_minute=rpm or 0,
         concurrency=concurrency or 0,
-        valid_us=parse_duration(valid) if valid else 0,
+        valid_us=valid_us,
     )
     emit_one(view.service_key(made), output, _key_text, columns=KEY_COLUMNS)
 

@@ -33,12 +33,12 @@ class Link(NamedTuple):
 
 
 def loopback(text: str, flag: str) -> tuple[str, int]:
-    """Host and port to listen at. Raises `InvalidRequest`: pages are served to this machine alone."""
+    """Host and port to listen at. Raises `InvalidRequest`: this machine alone is served."""
     host, _, port = text.rpartition(":")
     if host not in LOOPBACK or not (port.isascii() and port.isdigit()) or not 0 < int(port[:6]) < 65_536:
         raise InvalidRequest(
-            f"{flag}: {text!r} is not 127.0.0.1:PORT; pages are served to this machine alone, for others put"
-            " a proxy that speaks https before `bursar-web --site`"
+            f"{flag}: {text!r} is not 127.0.0.1:PORT; this machine alone is served, for others put a proxy"
+            " that speaks https before it"
         )
     return host.strip("[]"), int(port)
 
