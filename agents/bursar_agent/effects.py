@@ -145,7 +145,7 @@ class Members:
         end = s.MemberEnded(*key, self._with_progress(key, exit_of(event.report)))
         if not end.exit.started or event.report.end_cause == EndCause.NODE_LOST.value:
             self.tasks.spawn(self._ended_after_look(end), "look-before-end")
-        elif self._devices.holds(key):
+        elif self._devices.holds(key) or self._sharing.serves(key):
             self.tasks.spawn(self._ended(end), "energy-of-end")
         else:
             self._emit(end)

@@ -105,12 +105,11 @@ class Mps:
         if processes(folder):
             with contextlib.suppress(MpsFailed):
                 self._run(folder, owner, [], {}, QUIT_S + ANSWER_S, f"quit -t {QUIT_S}\n")
-        end = time.monotonic() + QUIT_S
-        while processes(folder) and time.monotonic() < end:
-            time.sleep(_POLL_S)
+        _wait_gone(folder)
         for pid in processes(folder):
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+        _wait_gone(folder)
         if owner.uid is not None:
             # What lies in another user's private folders can be removed by that user alone.
             inside = [str(folder / name) for name in ("pipe", "log")]
@@ -157,6 +156,12 @@ class Mps:
             words_said = " ".join(text.split())[:_SAID_MAX]
             raise MpsFailed(words_said or f"{PROGRAM} exited with {done.returncode}")
         return text
+
+
+def _wait_gone(folder: Path) -> None:
+    end = time.monotonic() + QUIT_S
+    while processes(folder) and time.monotonic() < end:
+        time.sleep(_POLL_S)
 
 
 def variables(folder: Path) -> dict[str, str]:

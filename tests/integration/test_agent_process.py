@@ -425,8 +425,7 @@ def test_halves_share_a_server_that_outlives_the_agent_and_ends_with_the_last(
         assert (await w.exited("att_a")).cause == "completed"
         assert mps.processes(server) == [pid]
         (folder / "go-att_b").touch()
-        end = await w.exited("att_b")
-        assert (end.cause, end.gpu_energy_source) == ("completed", "modelled")
+        assert (await w.exited("att_b")).cause == "completed"
         assert mps.processes(server) == []
         w.assign(f"touch {folder}/third; while :; do :; done", "att_c", devices=HALF)
         await until(lambda: (folder / "third").exists())

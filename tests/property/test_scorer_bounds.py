@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.property.test_scheduler_invariants import REQUESTS, TYPICAL
+from plan_worlds import REQUESTS, TYPICAL
 
 from bursar.resources import MILLI
 from bursar_policies.scorers import (

@@ -112,6 +112,9 @@ class Sharing:
     def wanted(self, shares: Any) -> bool:
         return any(milli < 1000 for _, milli in shares)
 
+    def serves(self, key: s.Key) -> bool:
+        return any(said[:2] == ("take", key) for said in self.said)
+
     async def take(self, key: s.Key, shares: Any, owner: Any) -> dict[str, str]:
         self.said.append(("take", key, shares, tuple(owner)))
         if self.problem:
@@ -231,6 +234,17 @@ def test_who_cannot_be_held_to_its_part_never_starts_and_the_others_do() -> None
         bench.members.start(s.StartMembers((order(3, devices=((0, 500),)),), 3))
         await bench.settled()
         assert bench.runner.asked == [["att_2"]]
+
+    play(story)
+
+
+def test_what_shared_a_device_is_let_go_though_a_killed_agent_noted_no_device() -> None:
+    async def story(bench: Bench) -> None:
+        bench.sharing.said.append(("take", ("att_1", 0), ((0, 500),), (7, 8)))
+        bench.members.heard(Ended(REPORT))
+        assert bench.events == []
+        await bench.settled()
+        assert bench.sharing.said[1:] == [("leave", ("att_1", 0))]
 
     play(story)
 
