@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster import until
 
 from bursar.client import WireClient
 from bursar.model import JobSpec
@@ -269,18 +270,17 @@ def test_all_views_of_the_money_tie_to_the_nano(cluster: Any) -> None:
                 assert owned == amount(each["settled"]), each["name"]
 
 
-def test_each_node_hour_is_jobs_and_idle_exactly(cluster: Any) -> None:
-    cluster.ended(cluster.job("--nodes", "2", "--cpus", "1", "--", "true"))
+def node_costs(cluster: Any) -> dict[str, tuple[Decimal, list[Decimal]]]:
+    """Of each node what its rows sum to, and what its time cost up to each moment at which it was metered."""
     rows = read_focus(cluster)
     rates = {}
     for node in cluster.ask("nodes"):
         (price,) = cluster.ask("prices", "explain", node["name"])["explanations"]
         (cost,) = (one["per_hour"] for one in price["rates"] if one["rate"] == "cost")
         rates[node["id"]] = amount(cost)
-    events = cluster.ask("events", "--kind", "node-metered", "--tail", "100000")
     # Nodes are metered as time goes by, since the rows were read too: they are of one of these moments.
     spans: dict[str, list[tuple[int, int]]] = {}
-    for event in events:
+    for event in cluster.ask("events", "--kind", "node-metered", "--tail", "100000"):
         data = event["data"]
         # Jobs leave something of each node idle, so its own time spans the whole interval.
         for _, from_us, to_us, *_ in data.get("rest", ()):
@@ -293,14 +293,33 @@ def test_each_node_hour_is_jobs_and_idle_exactly(cluster: Any) -> None:
         assert row["x_Simulated"] == "false"
         assert row["ChargeCategory"] != "Usage" or Decimal(row["ListUnitPrice"]) > 0
     assert set(sums) == set(rates) == set(spans)
-    for node, moments in spans.items():
-        metered = [rates[node] * (end - start) / 3_600_000_000 for start, end in moments]
-        assert any(abs(sums[node] - each) <= 4 * NANO for each in metered), (node, sums[node], metered)
+    return {
+        node: (sums[node], [rates[node] * (end - start) / 3_600_000_000 for start, end in moments])
+        for node, moments in spans.items()
+    }
+
+
+def test_each_node_hour_is_jobs_and_idle_exactly(cluster: Any) -> None:
+    """A read close behind another is not metered for: the end of a job then stands in the rows before the
+    rest of its node does, so it is read until both do.
+    """
+    cluster.ended(cluster.job("--nodes", "2", "--cpus", "1", "--", "true"))
+
+    def tied() -> dict[str, tuple[Decimal, list[Decimal]]] | None:
+        found = node_costs(cluster)
+        fits = all(any(abs(told - each) <= 4 * NANO for each in metered) for told, metered in found.values())
+        return found if fits else None
+
+    found = until(tied, "each node's rows sum to its time at its price")
     statement = cluster.run("report", "statement", "--period", time.strftime("%Y-%m", time.gmtime())).stdout
     named = {line[:12].strip(): line[12:34].strip() for line in statement.splitlines() if line[34:36] == "  "}
     assert named["difference"] == "0.000000000"
     kinds = ("jobs", "idle", "down", "unknown", "overhead", "variance", "absorption")
-    assert sum(Decimal(named[each]) for each in kinds) == Decimal(named["node cost"]) >= sum(sums.values())
+    assert (
+        sum(Decimal(named[each]) for each in kinds)
+        == Decimal(named["node cost"])
+        >= sum(told for told, _ in found.values())
+    )
 
 
 def test_prices_change_from_now_and_the_past_stays(cluster: Any, make_file: Callable[..., str]) -> None:
