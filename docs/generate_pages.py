@@ -116,7 +116,9 @@ does.
 `period: rolling-30d` (from `rolling-1d` to `rolling-366d`) limits what any so many days in a row cost, today
 among them, in the days of its `timezone`. At each midnight the oldest day leaves the window, and what it
 cost is free again; what jobs hold goes on with them. `budget show` tells what the window has settled and
-since when, `budget history` the window as it was on each day.
+since when, `budget history` the window as it was on each day. What a correction or `ledger retag` takes
+back is taken back on the day of the correction: once the corrected day has left the window, as much more
+than the limit may be spent until that day leaves too.
 
 - What is granted or transferred counts as long as the day of the grant is in the window. Where a hard budget
   has spent or still holds money of a grant whose day leaves, as much stays granted, as a posting that says
