@@ -16,7 +16,7 @@ from bursar.v1 import money_pb2 as pb
 from bursard.access.authorize import Action, authorize
 from bursard.access.identity import caller
 from bursard.engine import Engine
-from bursard.events import Attribution, BudgetShift
+from bursard.events import Attribution, BudgetShift, ChargesCorrected
 from bursard.ledger import PAID
 from bursard.services.lookup import find_job
 from bursard.state import JobRecord
@@ -52,15 +52,7 @@ async def correct(engine: Engine, request: pb.CorrectRequest) -> pb.CorrectRespo
         await engine.durable(engine.commit(events, caller().name))
     before = sum(one.nanos for one in standing)
     more = sum(line.more_nanos for event in events for line in event.charges)
-    found = pb.CorrectResponse(
-        job_id=job.id,
-        charges=sum(len(event.charges) for event in events),
-        currency=engine.state.currency,
-        booked_at=events[0].booked_at if events else 0,
-        budgets=[_shift(one) for one in _summed(shift for event in events for shift in event.budgets)],
-    )
-    put_amounts(found, before_nanos=before, after_nanos=before + more)
-    return found
+    return _booked(engine, job, events, before, before + more)
 
 
 async def _retag(engine: Engine, request: pb.CorrectRequest) -> pb.CorrectResponse:
@@ -84,6 +76,13 @@ async def _retag(engine: Engine, request: pb.CorrectRequest) -> pb.CorrectRespon
     if events and not request.dry_run:
         await engine.durable(engine.commit(events, caller().name))
     moved = sum(line.gpu + line.cpu + line.memory for event in events for line in event.charges)
+    return _booked(engine, job, events, moved, moved)
+
+
+def _booked(
+    engine: Engine, job: JobRecord, events: Sequence[ChargesCorrected], before_nanos: int, after_nanos: int
+) -> pb.CorrectResponse:
+    """What was, or would be, posted."""
     found = pb.CorrectResponse(
         job_id=job.id,
         charges=sum(len(event.charges) for event in events),
@@ -91,7 +90,7 @@ async def _retag(engine: Engine, request: pb.CorrectRequest) -> pb.CorrectRespon
         booked_at=events[0].booked_at if events else 0,
         budgets=[_shift(one) for one in _summed(shift for event in events for shift in event.budgets)],
     )
-    put_amounts(found, before_nanos=moved, after_nanos=moved)
+    put_amounts(found, before_nanos=before_nanos, after_nanos=after_nanos)
     return found
 
 

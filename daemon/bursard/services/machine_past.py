@@ -18,6 +18,7 @@ from bursard.events import (
     decode,
 )
 from bursard.state import MachineRecord
+from bursard.state.fold.machines import as_intended
 from bursard.store import ChargeFilter, Dim, EventFilter, EventRow, Unposted, Views
 
 PAGE: Final = 1000
@@ -54,20 +55,8 @@ def _intended(views: Views) -> Iterator[EventRow]:
 
 
 def _retold(views: Views, intent: MachineIntended, at: int, unposted: Unposted) -> Past | None:
-    machine = MachineRecord(
-        id=intent.machine_id,
-        name=intent.name,
-        pool=intent.pool,
-        provider=intent.provider,
-        region=intent.region,
-        zone=intent.zone,
-        instance_type=intent.instance_type,
-        market=intent.market,
-        why=intent.why,
-        rate=intent.rate,
-        intended_at=at,
-        lease_until=intent.lease_until,
-    )
+    machine = as_intended(intent, at)
+    machine.job_id, machine.holding = "", False  # its launch is over
     for row in views.events(limit=EVENTS_MAX, query=EventFilter(about=intent.machine_id)):
         match decode(row.payload):
             case MachineLaunched(provider_id=provider_id):

@@ -18,7 +18,16 @@ from bursard.state.tables import Applied, Tables
 
 def intended(state: Tables, event: MachineIntended, at: int, applied: Applied) -> None:
     """It is to be rented; from here on it may exist."""
-    state.machines[event.machine_id] = MachineRecord(
+    state.machines[event.machine_id] = as_intended(event, at)
+    if event.name:
+        state.rented[event.name] = event.machine_id
+    if event.job_id:
+        _moved(applied, state.ledger.place(event.machine_id, event.job_id, event.holds))
+
+
+def as_intended(event: MachineIntended, at: int) -> MachineRecord:
+    """A machine as its intent has it."""
+    return MachineRecord(
         id=event.machine_id,
         provider=event.provider,
         region=event.region,
@@ -35,10 +44,6 @@ def intended(state: Tables, event: MachineIntended, at: int, applied: Applied) -
         facts=event.facts,
         rate=event.rate,
     )
-    if event.name:
-        state.rented[event.name] = event.machine_id
-    if event.job_id:
-        _moved(applied, state.ledger.place(event.machine_id, event.job_id, event.holds))
 
 
 def launched(state: Tables, event: MachineLaunched, at: int, applied: Applied) -> None:
