@@ -73,10 +73,11 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
     last = len(snapshot.queues) - 1
     tables = planner.world.tables(job_class)
     table = max(tables, key=lambda t: (t.usable_count, t.capable_count))
-    ahead, ahead_total = _ahead(planner, last, result.starts)
+    before = _before(planner, last)
+    ahead, ahead_total = _ahead(planner, before, result.starts)
     starts = _start_of(result.starts, job_id) is not None
     claim = None if starts else _claim(planner, job_class)
-    foreseen = 0 if starts else _foreseen(planner, snapshot, last, result.starts, ahead_total)
+    foreseen = 0 if starts else _foreseen(planner, snapshot, before, result.starts, ahead_total)
     names = snapshot.nodes.names
     return Explanation(
         job_id=job_id,
@@ -125,8 +126,9 @@ def what_if(
         claim = _claim(planner, job_class)
         reason = _reason(asked, result, len(snapshot.queues))
         unpaid = _unpaid(snapshot, job_class, now, priority, project) if reason.code in _OF_BUDGETS else None
-        _, ahead_total = _ahead(planner, len(snapshot.queues), result.starts)
-        foreseen = _foreseen(planner, asked, len(snapshot.queues), result.starts, ahead_total)
+        before = _before(planner, len(snapshot.queues))
+        _, ahead_total = _ahead(planner, before, result.starts)
+        foreseen = _foreseen(planner, asked, before, result.starts, ahead_total)
         return WhatIf(
             None,
             reason,
@@ -194,23 +196,23 @@ def _claim(planner: Planner, job_class: JobClass) -> Reservation | None:
 
 
 def _foreseen(
-    planner: Planner, snapshot: Snapshot, index: int, starts: Sequence[Start], ahead_total: int
+    planner: Planner, snapshot: Snapshot, before: Sequence[_Before], starts: Sequence[Start], ahead_total: int
 ) -> int:
-    """When the only job of the queue `index` starts if what runs, and those ahead of it, take their whole
+    """When the only job of the last queue starts if what runs, and those ahead of it, take their whole
     limits; 0 where that is not known, or there are too many to follow.
     """
     if ahead_total > JOBS_MAX:
         return 0
-    started = {start.job_id for start in starts}
+    started, places = {start.job_id for start in starts}, {start.queue for start in starts}
+    *others, own = snapshot.queues
     queues = []
-    for row, (queue, before) in enumerate(zip(snapshot.queues, _before(planner, index), strict=True)):
+    for row, (queue, ahead) in enumerate(zip(others, before[:-1], strict=True)):
         wanted = np.zeros(len(queue.jobs), dtype=np.bool_)
-        wanted[before] = True
-        if any(start.queue == row for start in starts):  # what goes now may be in its way, whatever its place
+        wanted[ahead.rows] = True
+        if row in places:  # what goes now may be in its way, whatever its place
             wanted |= [job_id in started for job_id in queue.jobs.ids.tolist()]
-        queues.append(queue if row == index else replace(queue, jobs=queue.jobs.kept(wanted)))
-    job_id = snapshot.queues[index].jobs[0][1]
-    found = start_at(replace(snapshot, queues=queues), job_id, planner.now)
+        queues.append(replace(queue, jobs=queue.jobs.kept(wanted)))
+    found = start_at(replace(snapshot, queues=[*queues, own]), own.jobs[0][1], planner.now)
     return found if found > planner.now else 0
 
 
@@ -228,31 +230,39 @@ class _Place(NamedTuple):
     queue: int
 
 
-def _ahead(planner: Planner, index: int, starts: Sequence[Start]) -> tuple[list[_Place], int]:
-    """Jobs that are looked at before the one of this queue and do not start now: the first of them, as many
+def _ahead(planner: Planner, before: Sequence[_Before], starts: Sequence[Start]) -> tuple[list[_Place], int]:
+    """Jobs that are looked at before another and do not start now: the first of them, as many
     as an explanation names, and how many there are. A queue may have very many, so none is looked at alone.
     """
     started, places = {start.job_id for start in starts}, {start.queue for start in starts}
-    before, total = list[_Place](), 0
-    for row, rows in enumerate(_before(planner, index)):
-        jobs, key = planner.snapshot.queues[row].jobs, _keys(planner, row)
+    ahead, total = list[_Place](), 0
+    for row, (rows, key) in enumerate(before):
+        jobs = planner.snapshot.queues[row].jobs
         if row in places:
             rows = rows[[job_id not in started for job_id in jobs.ids[rows].tolist()]]
         total += len(rows)
         rows = _first(rows, key)
         found = zip(key[rows].tolist(), jobs.orders[rows].tolist(), jobs.ids[rows].tolist(), strict=True)
-        before += [_Place(*one, row) for one in found]
-    return sorted(before)[:AHEAD_SHOWN], total
+        ahead += [_Place(*one, row) for one in found]
+    return sorted(ahead)[:AHEAD_SHOWN], total
 
 
-def _before(planner: Planner, index: int) -> list[NDArray[np.intp]]:
-    """Of each queue the rows that are looked at before the only job of the queue `index`."""
+class _Before(NamedTuple):
+    """Of one queue the rows that are looked at before another job, and what ranks all of its jobs."""
+
+    rows: NDArray[np.intp]
+    key: NDArray[np.int64]
+
+
+def _before(planner: Planner, index: int) -> list[_Before]:
+    """Of each queue what is looked at before the only job of the queue `index`."""
     queues = planner.snapshot.queues
     own, submitted = _keys(planner, index).item(0), queues[index].jobs.orders.item(0)
-    found = list[NDArray[np.intp]]()
+    found = list[_Before]()
     for row, queue in enumerate(queues):
         key = _keys(planner, row)
-        found.append(np.flatnonzero((key < own) | ((key == own) & (queue.jobs.orders < submitted))))
+        rows = np.flatnonzero((key < own) | ((key == own) & (queue.jobs.orders < submitted)))
+        found.append(_Before(rows, key))
     return found
 
 
