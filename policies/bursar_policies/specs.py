@@ -330,6 +330,18 @@ class SlurmNamesSpec(msgspec.Struct, frozen=True, tag="SlurmNames"):
     accounts: tuple[SlurmName, ...] = ()
 
 
+class LaunchSetting(msgspec.Struct, frozen=True):
+    """One thing that a provider is told when it makes a machine, such as its image.
+
+    Attributes:
+        where: the region or zone that it is of; empty: everywhere that has none of its own.
+    """
+
+    key: str
+    text: str
+    where: str = ""
+
+
 class CloudPoolSpec(msgspec.Struct, frozen=True, tag="CloudPool"):
     """Machines that may be rented for jobs that no node has room for.
 
@@ -339,6 +351,7 @@ class CloudPoolSpec(msgspec.Struct, frozen=True, tag="CloudPool"):
         keep_alive_us: idle for so long, a machine is given back.
         max_lifetime_us: then it is drained and given back, whatever runs there.
         boot_timeout_us: one whose agent has not said hello by then is given back.
+        launch: what its provider is told beside that; which keys there are, is the provider's.
     """
 
     provider: str
@@ -352,6 +365,7 @@ class CloudPoolSpec(msgspec.Struct, frozen=True, tag="CloudPool"):
     keep_alive_us: int = 300 * SECOND_US
     max_lifetime_us: int = 3 * DAY_US
     boot_timeout_us: int = 900 * SECOND_US
+    launch: tuple[LaunchSetting, ...] = ()
 
 
 class PlanRate(msgspec.Struct, frozen=True):

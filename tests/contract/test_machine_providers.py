@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
 
 import pytest
+from cloud_stands import STANDS, Stand, stand_of
 from msgspec.structs import replace
 
-from bursar.clock import SECOND_US, VirtualClock
-from bursard.machines.local import Handle, LocalProvider
-from bursard.machines.localfile import LocalFault, LocalType, parse_cloud
+from bursar.clock import SECOND_US
+from bursard.machines.errors import error_of
 from bursard.machines.provider import (
     CloudError,
     InstanceState,
@@ -19,7 +18,7 @@ from bursard.machines.provider import (
     Kind,
     Order,
     Place,
-    Provider,
+    PoolTerms,
     Wanted,
 )
 
@@ -27,93 +26,11 @@ LIFETIME_US = 3600 * SECOND_US
 STATES_OF_LIFE = (InstanceState.PENDING, InstanceState.RUNNING)
 
 
-class Stand(Protocol):
-    """A provider, and how a test makes things happen there."""
-
-    provider: Provider
-    here: Place
-    """Of a machine that can be had. """
-
-    def fail(self, call: str, kind: Kind) -> AbstractContextManager[None]:
-        """The next such call fails so; `create-lost`: after it has been done."""
-
-    def pass_time(self) -> None:
-        """Long enough for a machine to boot, or to be gone."""
-
-    def again(self) -> Provider:
-        """The same cloud, asked by a daemon that was started again."""
-
-
-CLOUD = """
-regions: {home: [home-a, home-b]}
-boot: 20s
-ending: 10s
-quotas: {spot: 1}
-types:
-  gpu.small: {cpus: 4, memory: 8GiB, gpus: "L4:1", prices: {on-demand: 1.20 USD/h, spot: 0.40 USD/h}}
-  cpu.large: {cpus: 16, memory: 64GiB, prices: {on-demand: 0.60 USD/h}}
-"""
-
-
-class FakeRuns:
-    """Processes that are numbers."""
-
-    def __init__(self) -> None:
-        self.alive_ids: dict[str, int] = {}
-        self.started: list[str] = []
-        self.told: dict[str, tuple[str, int]] = {}
-
-    def start(self, provider_id: str, join: Join, place: Place, kind: LocalType) -> Handle:
-        self.started.append(provider_id)
-        self.alive_ids.setdefault(provider_id, len(self.started))
-        return Handle(self.alive_ids[provider_id], 0)
-
-    def notify(self, provider_id: str, said: str, left_us: int) -> None:
-        self.told[provider_id] = said, left_us
-
-    def end(self, provider_id: str, handle: Handle | None) -> None:
-        self.alive_ids.pop(provider_id, None)
-
-    def alive(self, handle: Handle) -> bool:
-        return handle.pid in self.alive_ids.values()
-
-
-_CODES = {
-    Kind.CAPACITY: "NoCapacity",
-    Kind.QUOTA: "QuotaExceeded",
-    Kind.AUTH: "NotAllowed",
-    Kind.THROTTLED: "Throttled",
-}
-
-
-class LocalStand:
-    """The provider `local`, with processes that are none."""
-
-    here = Place("home", "home-a", "gpu", "gpu.small", "on-demand")
-
-    def __init__(self, folder: Path) -> None:
-        self.clock, self.runs, self.file = VirtualClock(), FakeRuns(), folder / "cloud.json"
-        self.cloud = parse_cloud(CLOUD, "cloud.yaml")
-        self.provider: LocalProvider = self.again()
-
-    def again(self) -> LocalProvider:
-        return LocalProvider(self.cloud, self.file, self.runs, self.clock.now)
-
-    def fail(self, call: str, kind: Kind) -> AbstractContextManager[None]:
-        fault = LocalFault(call=call, code=_CODES[kind], place=Place(), times=1, after_us=0)
-        self.provider.cloud = replace(self.cloud, faults=(fault,))
-        return nullcontext()
-
-    def pass_time(self) -> None:
-        self.clock.advance(30 * SECOND_US)
-
-
-STANDS = {"local": LocalStand}
-
-
 @pytest.fixture(params=sorted(STANDS))
-def stand(request: pytest.FixtureRequest, tmp_path: Path) -> Stand:
-    return STANDS[request.param](tmp_path)
+def stand(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stand]:
+    made = stand_of(request.param, tmp_path)
+    yield made
+    made.close()
 
 
 def order(stand: Stand, machine_id: str = "mach_1", place: Place | None = None) -> Order:
@@ -124,7 +41,20 @@ def order(stand: Stand, machine_id: str = "mach_1", place: Place | None = None) 
         place=place or stand.here,
         join=join,
         lifetime_us=LIFETIME_US,
+        launch=stand.launch,
     )
+
+
+def terms(stand: Stand) -> PoolTerms:
+    """A pool that names the machine that can be had here."""
+    here = stand.here
+    wanted = Wanted(
+        regions=(here.region,),
+        zones=(here.zone,),
+        instance_types=(here.instance_type,),
+        markets=(here.market,),
+    )
+    return PoolTerms(name="pool", wanted=wanted, launch=stand.launch)
 
 
 def test_a_machine_is_made_runs_is_ended_and_is_billed_by_the_rule(stand: Stand) -> None:
@@ -201,10 +131,10 @@ def test_a_termination_that_failed_is_asked_again_until_it_is_gone(stand: Stand)
 
 
 def test_what_never_was_is_gone(stand: Stand) -> None:
-    assert stand.provider.terminate("i-0123456789abcdef0")
-    assert stand.provider.query(["i-0123456789abcdef0"]) == {"i-0123456789abcdef0": None}
+    assert stand.provider.terminate(stand.never)
+    assert stand.provider.query([stand.never]) == {stand.never: None}
     with pytest.raises(CloudError) as error:
-        stand.provider.poll("i-0123456789abcdef0")
+        stand.provider.poll(stand.never)
     assert error.value.kind is Kind.MISSING
 
 
@@ -220,13 +150,7 @@ def test_a_list_of_several_pages_is_whole(stand: Stand) -> None:
 
 def test_offers_are_what_is_wanted_with_a_price_and_its_date(stand: Stand) -> None:
     here = stand.here
-    wanted = Wanted(
-        regions=(here.region,),
-        zones=(here.zone,),
-        instance_types=(here.instance_type,),
-        markets=("on-demand",),
-    )
-    (offer,) = stand.provider.offers(wanted)
+    (offer,) = stand.provider.offers(terms(stand).wanted)
     assert (offer.place, offer.currency) == (here, "USD")
     assert offer.rate_nanos_per_hour > 0
     assert offer.as_of > 0
@@ -236,7 +160,7 @@ def test_offers_are_what_is_wanted_with_a_price_and_its_date(stand: Stand) -> No
 
 
 def test_a_stand_that_is_sound_passes_every_check(stand: Stand) -> None:
-    checks = stand.provider.preflight()
+    checks = stand.provider.preflight([terms(stand)])
     assert checks
     assert [one for one in checks if not one.good] == []
 
@@ -254,3 +178,63 @@ def test_states_of_life_come_in_order(stand: Stand) -> None:
     stand.provider.terminate(key)
     after = stand.provider.query([key])[key]
     assert after is None or after.state in (InstanceState.ENDING, InstanceState.GONE)
+
+
+def test_every_code_of_its_table_is_told_by_its_kind_for_its_places_and_time(stand: Stand) -> None:
+    for number, code in enumerate(stand.codes):
+        stand.say(code)
+        with pytest.raises(CloudError) as error:
+            stand.provider.create(order(stand, f"mach_code_{number}"))
+        meant, found = error_of(stand.provider.name, code, "", stand.here), error.value
+        assert (found.code, found.kind, found.scope) == (code, meant.kind, meant.scope), code
+        assert (found.ttl_us, found.maybe_created) == (meant.ttl_us, meant.maybe_created), code
+    assert stand.provider.list_owned("cluster_1", [stand.here.region]) == []
+
+
+def test_a_code_that_is_in_no_table_may_have_made_a_machine(stand: Stand) -> None:
+    stand.say("NeverHeardOf")
+    with pytest.raises(CloudError) as error:
+        stand.provider.create(order(stand))
+    assert error.value.maybe_created
+
+
+def test_a_spot_machine_that_is_taken_back_is_told_so_and_billed_by_the_rule(stand: Stand) -> None:
+    provider = stand.provider
+    key = provider.create(order(stand, place=stand.spot_here))
+    stand.pass_time()
+    (up,) = provider.list_owned("cluster_1")
+    assert up.place == stand.spot_here
+    assert not up.interrupted
+    stand.take_back(key)
+    stand.pass_time()
+    (gone,) = stand.again().list_owned("cluster_1")
+    assert (gone.provider_id, gone.state, gone.interrupted) == (key, InstanceState.GONE, True)
+    assert gone.message
+    assert gone.billed_until >= gone.billed_from == up.billed_from
+    billing = provider.capabilities.billing
+    assert billing.billed_us(gone.billed_until - gone.billed_from) >= billing.least_us
+
+
+def test_only_machines_of_that_cluster_are_listed_whatever_else_is_there(stand: Stand) -> None:
+    mine = stand.provider.create(order(stand))
+    other = replace(order(stand, "mach_2"), cluster="cluster_2")
+    theirs = stand.provider.create(other)
+    assert [one.provider_id for one in stand.provider.list_owned("cluster_1")] == [mine]
+    assert [one.provider_id for one in stand.provider.list_owned("cluster_2")] == [theirs]
+
+
+def test_the_token_is_handed_to_the_machine_and_to_nobody_else(stand: Stand) -> None:
+    key = stand.provider.create(order(stand))
+    stand.pass_time()
+    (listed,) = stand.provider.list_owned("cluster_1")
+    assert "node_secret" in stand.handed(key)
+    assert "node_secret" not in stand.told()
+    assert "node_secret" not in repr(listed)
+
+
+def test_a_list_that_fails_is_an_error_and_no_empty_list(stand: Stand) -> None:
+    stand.provider.create(order(stand))
+    with stand.fail("list", Kind.THROTTLED), pytest.raises(CloudError) as error:
+        stand.provider.list_owned("cluster_1")
+    assert error.value.kind is Kind.THROTTLED
+    assert len(stand.provider.list_owned("cluster_1")) == 1

@@ -4,7 +4,7 @@ daemon dies at any of its steps. In the end there is one machine for each record
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 import pytest
@@ -31,6 +31,7 @@ from bursard.machines.provider import (
     MachineOffer,
     Order,
     Place,
+    PoolTerms,
     PricePoint,
     Quota,
     Wanted,
@@ -88,7 +89,7 @@ class WildCloud:
             raise CloudError(Kind.THROTTLED, "Timeout", "no answer", maybe_created=True)
         return key
 
-    def list_owned(self, cluster: str) -> list[Instance]:
+    def list_owned(self, cluster: str, regions: Collection[str] = ()) -> list[Instance]:
         if self._draw((*FAIR, "failed")) == "failed":
             raise CloudError(Kind.THROTTLED, "Unavailable", "not now")
         return [
@@ -124,7 +125,7 @@ class WildCloud:
             if one.cluster == cluster and one.provider_id not in self.ended_at
         ]
 
-    def preflight(self) -> list[Check]:
+    def preflight(self, pools: Sequence[PoolTerms]) -> list[Check]:
         return []
 
     def offers(self, wanted: Wanted) -> list[MachineOffer]:

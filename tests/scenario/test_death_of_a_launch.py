@@ -6,7 +6,7 @@ once: before and after an event is durable, before a call, within it, and before
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ class MortalProvider(LocalProvider):
     def create(self, order: Order) -> str:
         return self._within("create", lambda: super(MortalProvider, self).create(order))
 
-    def list_owned(self, cluster: str) -> list[Instance]:
+    def list_owned(self, cluster: str, regions: Collection[str] = ()) -> list[Instance]:
         when = "empty"
         if self._book.machines:
             when = str(min(one.state.value for one in super().list_owned(cluster)))

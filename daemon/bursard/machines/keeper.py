@@ -149,7 +149,8 @@ class Keeper:
         before = set(self._busy)
         known: Mapping[str, MachineRecord] = self.records()
         try:
-            listed = await hands.call(lambda: self.provider.list_owned(self._state.cluster_id))
+            regions = {machine.region for machine in known.values()}
+            listed = await hands.call(lambda: self.provider.list_owned(self._state.cluster_id, regions))
         except CloudError as error:
             self.fault = str(error)
             self._fail(hands.now())

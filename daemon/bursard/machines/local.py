@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -38,6 +38,7 @@ from bursard.machines.provider import (
     MachineOffer,
     Order,
     Place,
+    PoolTerms,
     PricePoint,
     Quota,
     Wanted,
@@ -128,7 +129,7 @@ class LocalProvider:
 
     # --- what is asked
 
-    def preflight(self) -> list[Check]:
+    def preflight(self, pools: Sequence[PoolTerms]) -> list[Check]:
         """That the file of its machines can be written."""
         try:
             self._write()
@@ -216,7 +217,7 @@ class LocalProvider:
         known = self._book.machines
         return {key: _instance(known[key]) if key in known else None for key in provider_ids}
 
-    def list_owned(self, cluster: str) -> list[Instance]:
+    def list_owned(self, cluster: str, regions: Collection[str] = ()) -> list[Instance]:
         """Every machine of a cluster, gone ones too for as long as they are remembered."""
         self._fail("list", Place())
         self._look()

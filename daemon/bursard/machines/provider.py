@@ -11,15 +11,16 @@ integer nanos of the provider's own currency.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
 from fnmatch import fnmatchcase
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from bursar.clock import SECOND_US
 from bursar.money import US_PER_HOUR
+from bursar_policies.specs import LaunchSetting
 
 
 class Kind(Enum):
@@ -225,6 +226,22 @@ class Join(msgspec.Struct, frozen=True, kw_only=True):
         return f"Join(server={self.server!r}, name={self.name!r}, pool={self.pool!r})"
 
 
+class PoolTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pool in force asks of its provider: which machines, and how they are made."""
+
+    name: str
+    wanted: Wanted
+    launch: tuple[LaunchSetting, ...] = ()
+
+
+def setting(launch: Iterable[LaunchSetting], key: str, place: Place) -> str:
+    """What a pool says under a key of `launch` for a place: of its zone, else of its region, else of all; ""
+    when it says nothing.
+    """
+    found = {one.where: one.text for one in launch if one.key == key}
+    return found.get(place.zone) or found.get(place.region) or found.get("", "")
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked for when a machine is made.
 
@@ -233,6 +250,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
             twice is one machine.
         cluster: whose it is, as a tag.
         lifetime_us: it is not to live longer, whoever has forgotten it.
+        launch: what its pool says of how it is made; `setting` reads it.
     """
 
     machine_id: str
@@ -240,6 +258,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     place: Place
     join: Join
     lifetime_us: int
+    launch: tuple[LaunchSetting, ...] = ()
 
 
 class InstanceState(Enum):
@@ -300,14 +319,20 @@ class CostRow(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
 
 
+SWEEP_US: Final = 600 * SECOND_US
+"""Where nothing of ours should be is looked at so often at least, by a provider that has to ask there."""
+
+
 class Provider(Protocol):
     """A cloud. Every call may raise `CloudError`, and nothing else."""
 
     name: str
     capabilities: Capabilities
 
-    def preflight(self) -> list[Check]:
-        """Credentials, permissions, places: everything that can be known without renting."""
+    def preflight(self, pools: Sequence[PoolTerms]) -> list[Check]:
+        """Credentials, permissions, places and what these pools launch by: everything that can be known
+        without renting. Never raises.
+        """
 
     def offers(self, wanted: Wanted) -> list[MachineOffer]:
         """What could be asked for now."""
@@ -327,8 +352,13 @@ class Provider(Protocol):
     def query(self, provider_ids: Sequence[str]) -> dict[str, Instance | None]:
         """Some machines as they are; None: there is nothing of it, and nobody remembers."""
 
-    def list_owned(self, cluster: str) -> list[Instance]:
-        """Every machine of a cluster in every place, also one that failed or ends; those lately gone too."""
+    def list_owned(self, cluster: str, regions: Collection[str] = ()) -> list[Instance]:
+        """Every machine of a cluster in every place, also one that failed or ends; those lately gone too.
+
+        `regions`: where machines are known to be or may come to be. Each call looks there. A provider that
+        is asked region by region may look elsewhere only now and then (`SWEEP_US` at most), and then in
+        every call for as long as something of ours is there.
+        """
 
     def terminate(self, provider_id: str) -> bool:
         """End a machine for good. True: it is gone. Asked again, or of what never was: no error."""

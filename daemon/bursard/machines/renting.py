@@ -34,7 +34,17 @@ from bursard.engine import Engine
 from bursard.events import Event, NodeScheduling, NodeTokenIssued, StopRequested
 from bursard.machines.choose import Choice, Coming, Pool, choose, unheld
 from bursard.machines.keeper import Keeper
-from bursard.machines.provider import Check, CloudError, Join, Kind, MachineOffer, Order, Provider, Wanted
+from bursard.machines.provider import (
+    Check,
+    CloudError,
+    Join,
+    Kind,
+    MachineOffer,
+    Order,
+    PoolTerms,
+    Provider,
+    Wanted,
+)
 from bursard.place import LastPlan
 from bursard.state import JobRecord, MachineRecord, MachineState, NodeRecord
 from bursard.state.decide import machines as decide
@@ -342,7 +352,12 @@ class Renting:
             lifetime_us = spec.max_lifetime_us + OWN_END_US
             cluster = engine.state.cluster_id
             return Order(
-                machine_id=machine_id, cluster=cluster, place=place, join=join, lifetime_us=lifetime_us
+                machine_id=machine_id,
+                cluster=cluster,
+                place=place,
+                join=join,
+                lifetime_us=lifetime_us,
+                launch=spec.launch,
             )
 
         await self.keeper.rent(machine_id, intent, order)
@@ -429,7 +444,8 @@ class Renting:
 
     async def check(self) -> list[Check]:
         """What must be right before machines can be rented, and what each pool could rent."""
-        found = list(await self.call(self._provider.preflight))
+        terms = [terms_of(name, spec) for name, spec in self.pools()]
+        found = list(await self.call(lambda: self._provider.preflight(terms)))
         for name, spec in self.pools():
             offers = await self.call(partial(self._provider.offers, wanted_of(spec)))
             says = f"{len(offers)} offers" if offers else "no machine of the provider is one that it names"
@@ -515,6 +531,11 @@ def wanted_of(spec: CloudPoolSpec) -> Wanted:
         gpus=spec.gpus,
         markets=spec.markets,
     )
+
+
+def terms_of(name: str, spec: CloudPoolSpec) -> PoolTerms:
+    """What a pool asks of its provider."""
+    return PoolTerms(name=name, wanted=wanted_of(spec), launch=spec.launch)
 
 
 def price_book(provider: str, offers: Sequence[MachineOffer]) -> Document | None:
