@@ -191,7 +191,7 @@ def _reason(snapshot: Snapshot, result: Plan, index: int) -> Reason:
 def _claim(planner: Planner, job_class: JobClass) -> Reservation | None:
     """When there is room for it by the latest ends of what runs, as if nobody came before it."""
     rooms = Rooms(planner.snapshot.budgets)
-    found = reserve(planner.world, job_class, rooms, planner.releases, planner.now)
+    found = reserve(planner.world, job_class, rooms, planner.claims.releases, planner.now)
     return found if isinstance(found, Reservation) else None
 
 

@@ -25,9 +25,9 @@ from bursar_policies.decision import (
 )
 from bursard.scheduler.admit import Rooms
 from bursard.scheduler.backfill import Reservation, reserve
-from bursard.scheduler.plan import ending, plan
+from bursard.scheduler.plan import plan
 from bursard.scheduler.quotas import uses_of
-from bursard.scheduler.releases import NEVER, Releases
+from bursard.scheduler.releases import NEVER, Releases, ending
 from bursard.scheduler.world import World
 
 JOBS_MAX: Final = 64

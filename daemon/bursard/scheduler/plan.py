@@ -6,38 +6,34 @@ Why     daemon, simulator, `bursar plan` and tests call exactly this function.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from bursar.model import EndCause, ReasonCode
+from bursar.model import ReasonCode
 from bursar_policies.decision import (
     UNCOMPUTABLE,
     Action,
-    PendingQueue,
     Placement,
     Plan,
     Purse,
     Snapshot,
     Start,
-    Stop,
     Verdict,
 )
 from bursar_policies.scorers import Weights
 from bursard.scheduler import gang, quiet
 from bursard.scheduler.admit import Admitted, Refusal, Rooms
-from bursard.scheduler.backfill import Reservation, reserve
-from bursard.scheduler.gang import gang_rate
+from bursard.scheduler.allowance import Allowance
+from bursard.scheduler.backfill import Reservation
+from bursard.scheduler.claims import Claims, Head
 from bursard.scheduler.kept import Kept
+from bursard.scheduler.making_room import Stops
 from bursard.scheduler.order import Order
-from bursard.scheduler.preempt import Preemption, debtors, lower_ones
-from bursard.scheduler.pricing import SECOND_US
 from bursard.scheduler.quiet import Quiet
 from bursard.scheduler.quotas import Over, Tenancy, Uses
-from bursard.scheduler.rank import Key, Lane, Ranking
-from bursard.scheduler.releases import NEVER, Releases
+from bursard.scheduler.rank import Lane, Ranking
+from bursard.scheduler.releases import ending
 from bursard.scheduler.stages import staged
 from bursard.scheduler.table import Table
 from bursard.scheduler.world import PlanCache, World
@@ -79,20 +75,6 @@ def plan(
         return Planner(snapshot, now, world).run()
 
 
-class _Head(NamedTuple):
-    """A job that waits for room, and so may have the claim.
-
-    Attributes:
-        key: its place among all jobs. position: in its lane.
-        from_hold_us: jobs of the lane that hold for at least so long wait for the same.
-    """
-
-    key: Key
-    lane: int
-    position: int
-    from_hold_us: int
-
-
 class Planner:
     """The state of one plan while it is made. `explain` looks at it afterwards."""
 
@@ -102,26 +84,29 @@ class Planner:
         self.world = world
         self.rooms = Rooms(snapshot.budgets, snapshot.currency)
         self.groups: list[tuple[Action, ...]] = []
-        self.reservation: Reservation | None = None
         self.considered = 0
         self.purses: list[Purse] = []
-        self._heads: list[_Head] = []
+        self.claims = Claims(world, snapshot, self.rooms, now, self._bound)
         rules = snapshot.priority
         self.order = None if rules is None else Order(snapshot, rules, world.sizes, now)
         keeping = rules if rules is not None and rules.kept_ppm > 0 else None
         self.kept = Kept(keeping, snapshot.nodes, world.free) if keeping is not None else None
         self.tenancy = Tenancy(snapshot) if snapshot.quotas else None
-        self._over: Over | None = None
+        self._allowance = Allowance(self.tenancy, world, now) if self.tenancy is not None else None
         self._quiet: Quiet | None = None
         if self.kept is None and self.tenancy is None and len(snapshot.queues) > quiet.FEW:
             self._quiet = Quiet(world, snapshot, self.order)
             self.rooms.watch(self._quiet.marks())
         firsts = self._quiet.firsts if self._quiet is not None else None
-        self._ranking = Ranking(snapshot.queues, self.order, firsts, self._within if self.tenancy else None)
+        within = self._allowance.within if self._allowance is not None else None
+        self._ranking = Ranking(snapshot.queues, self.order, firsts, within)
         self._told: dict[int, Verdict] = {}
         """By queue, what stops those that were passed over."""
-        self._releases: Releases | None = None
-        self._started: list[tuple[tuple[Placement, ...], int]] = []
+
+    @property
+    def reservation(self) -> Reservation | None:
+        """The claim, once there is one."""
+        return self.claims.held
 
     def run(self) -> Plan:
         """Walk the whole queue."""
@@ -144,43 +129,9 @@ class Planner:
             ranking.go_on()
         return self._answer()
 
-    def _within(self, lane: Lane) -> bool:
-        """Is it within a guarantee, at the least that it can cost?"""
-        tenancy, job_class = self.tenancy, lane.job_class
-        if tenancy is None or not job_class.quotas:
-            return False
-        rate = 0
-        if job_class.rated:
-            lane.tables = lane.tables or self.world.tables(job_class)
-            rate = max(min(table.cheapest_rate(job_class.nodes) for table in lane.tables), 0)
-        return tenancy.within(job_class, rate)
-
     def comes_first(self, index: int) -> bool:
         """Does a queue come before all others, because what it asks for is guaranteed to it?"""
         return bool(self._ranking.lane(index).before)
-
-    def _ways(self, queue: PendingQueue) -> Iterator[tuple[str, Preemption]]:
-        """Whom a job of this queue may have stopped, and what they are told: first those that hold what is
-        guaranteed to it.
-        """
-        tenancy, rules, job_class = self.tenancy, self.snapshot.priority, queue.job_class
-        if tenancy is not None:
-            options = (tenancy.at_least(one, job_class.nodes) for one in job_class.options)
-            names = {name for uses in options for name in tenancy.guaranteed(job_class, uses)}
-            inner_first = [name for name in job_class.quotas if name in names]
-
-            def within(table: Table, rows: list[int]) -> bool:
-                uses = tenancy.of_rows(table.request, rows, gang_rate(table, rows))
-                return bool(tenancy.guaranteed(job_class, uses)) and tenancy.stops(job_class, uses, 0) is None
-
-            lost = debtors(self.snapshot, job_class, inner_first, tenancy, self.now)
-            if lost:
-                message = f"gives back what quota {inner_first[-1]} guarantees"
-                yield message, Preemption(self.world, self.snapshot, lost, self.now, within)
-        if rules is not None and rules.preempt_gap:
-            lost = lower_ones(self.snapshot, rules, queue, tenancy, self.now)
-            message = f"makes room for a job of priority {queue.priority}"
-            yield message, Preemption(self.world, self.snapshot, lost, self.now)
 
     def _pass_over(self, quiet: Quiet) -> bool:
         """Pass over the next job, if it needs no look, and its queue with it."""
@@ -190,32 +141,13 @@ class Planner:
         if first is None or not quiet.passes(first.queue):
             return False
         self._ranking.pass_over()
-        if self.reservation is None and quiet.may_claim(first.queue):
-            heapq.heappush(self._heads, _Head((first.rank, first.order), first.queue, 0, 0))
         claimed, purses = self.reservation is not None, len(self.purses)
+        if not claimed and quiet.may_claim(first.queue):
+            self.claims.wait(Head((first.rank, first.order), first.queue, 0, 0))
         self._told[first.queue] = Verdict(
             "room", len(self.groups), claimed, position=first.row, purses=purses
         )
         return True
-
-    def _make_room(self, job_id: str, index: int) -> bool:
-        """Stop others for the job with the claim, where that is worth it. Is anybody ending for it?"""
-        claim = self.reservation
-        if not self.snapshot.holders:
-            return False
-        queue = self.snapshot.queues[index]
-        job_class, held = queue.class_at(queue.position_of(job_id)), claim.hold_nanos if claim else 0
-        self.rooms.promise(job_class.payers, -held)
-        found = claim or reserve(self.world, job_class, self.rooms, self.releases, self.now)
-        at = found.at if isinstance(found, Reservation) else NEVER
-        ways = self._ways(queue) if at > self.now else iter(())
-        tried = ((told, way.room_for(job_class, self.rooms, at)) for told, way in ways)
-        message, room = next(((told, room) for told, room in tried if room is not None), ("", None))
-        self.rooms.promise(job_class.payers, held)
-        if room is not None and room.victims:
-            stops = (Stop(one, EndCause.PREEMPTED, job_id, message) for one in room.victims)
-            self.groups.append(tuple(stops))
-        return room is not None
 
     def _answer(self) -> Plan:
         snapshot, claim = self.snapshot, self.reservation
@@ -227,8 +159,7 @@ class Planner:
         if claim is not None:
             budgets = snapshot.queues[claim.queue].job_class.payers
             making_room = self._make_room(reserved, claim.queue)
-        elif self._heads:
-            head = self._heads[0]
+        elif (head := self.claims.first()) is not None:
             row = self._ranking.lane(head.lane).row(head.position)
             reserved = snapshot.queues[head.lane].jobs[row][1]
             making_room = self._make_room(reserved, head.lane)
@@ -248,29 +179,39 @@ class Planner:
             making_room_for=reserved if making_room else "",
         )
 
+    def _make_room(self, job_id: str, index: int) -> bool:
+        """Stop others for the job with the claim, where that is worth it. Is anybody ending for it?"""
+        ways = Stops(self.world, self.snapshot, self.tenancy, self.now)
+        stops = ways.for_job(job_id, index, self.rooms, self.claims)
+        if stops:
+            self.groups.append(stops)
+        return stops is not None
+
     def attempt(self, lane: Lane) -> Verdict | None:
         """Start the job that a lane shows, or say what stops it."""
         job_class, tables, limit_us = lane.job_class, lane.tables, lane.limit_us
-        self._over = None
-        if self.tenancy is not None and (refused := self._quota_stops(self.tenancy, lane)) is not None:
-            return refused
+        if self._allowance is not None:
+            self._allowance.over = None
+            if (refused := self._allowance.stops(lane)) is not None:
+                return self._beyond_quota(lane, *refused)
         if not self.world.may_start(tables, job_class.nodes):
             # On a full site that is nearly every queue.
             return self._wait(lane, gang.NO_ROOM)
         if self.kept is not None and self._must_leave(self.kept, lane):
             return self._verdict(lane, "kept")
-        if self.reservation is not None and self._stopped_by(self.reservation, lane):
-            return self._verdict(lane, "claim", self.reservation.at - self.now + 1)
+        claims = self.claims
+        if claims.held is not None and self._stopped_by(claims.held, lane):
+            return self._verdict(lane, "claim", claims.held.at - self.now + 1)
         best = self._leaving(lane, self._best)
         answer = gang.choose(tables, job_class, self.rooms, best, limit_us)
-        if isinstance(answer, gang.Choice) and self._heads and self.reservation is None:
-            self._reserve(lane.key(lane.position))
+        if isinstance(answer, gang.Choice) and claims.open:
+            claims.settle(self._ranking, lane.key(lane.position))
             answer = gang.choose(tables, job_class, self.rooms, best, limit_us)
         if isinstance(answer, gang.NoChoice):
             verdict = self._wait(lane, answer)
             self._set_aside(lane, answer.refusals)
             return verdict
-        reservation, gpus = self.reservation, self.world.free.gpus
+        reservation, gpus = claims.held, self.world.free.gpus
         if (
             reservation is None
             or self.now + answer.admitted.hold_us <= reservation.at
@@ -296,51 +237,14 @@ class Planner:
             reservation.take(member.node, member.cpu_milli, member.memory_bytes, held)
         return None
 
-    def _quota_stops(self, tenancy: Tenancy, lane: Lane) -> Verdict | None:
-        """Does a quota stop it wherever it goes? Where it goes may stop it too, which `_leaving` sees to."""
-        job_class = lane.job_class
-        if not tenancy.counts(job_class):
-            return None
-        found: tuple[Over, Uses] | None = None
-        for table in lane.tables:
-            rate = table.cheapest_rate(job_class.nodes) if job_class.rated else 0
-            uses = tenancy.at_least(table.request, job_class.nodes, rate)
-            over = tenancy.stops(job_class, uses, self.now + lane.hold_us)
-            if over is None:
-                return None
-            found = found or (over, uses)
-        return self._beyond_quota(tenancy, lane, *found) if found is not None else None
-
-    def _beyond_quota(self, tenancy: Tenancy, lane: Lane, over: Over, uses: Uses) -> Verdict:
-        tenancy.set_aside(lane.job_id, over, uses)
+    def _beyond_quota(self, lane: Lane, over: Over, uses: Uses) -> Verdict:
+        if self.tenancy is not None:
+            self.tenancy.set_aside(lane.job_id, over, uses)
         from_us = over.until - self.now + 1 if over.for_job else 0
         made = self._verdict(lane, "quota", max(from_us, 0))
         return replace(
             made, quota=over.quota, resource=over.resource, needed_nanos=over.asked, for_job=over.for_job
         )
-
-    def _allowed(self, tenancy: Tenancy, lane: Lane, best: gang.Best) -> gang.Best:
-        """The same without nodes on which quotas do not let it start: of another type of GPU, or dearer."""
-        job_class, ends_at = lane.job_class, self.now + lane.hold_us
-
-        def stops(table: Table, rows: list[int]) -> Over | None:
-            uses = tenancy.of_rows(table.request, rows, gang_rate(table, rows))
-            return tenancy.stops(job_class, uses, ends_at)
-
-        def found(table: Table, count: int) -> list[int]:
-            rows = best(table, count)
-            if len(rows) < count or (over := stops(table, rows)) is None:
-                return rows
-            self._over = self._over or over
-            gpus, (_, _, kind) = table.request.gpus, over.resource.partition("/")
-            others = [name for name in self.world.nodes.gpu_types if name != kind]
-            if not kind or gpus is None or not (types := set(gpus.types or others) & set(others)):
-                return []
-            request = replace(table.request, gpus=replace(gpus, types=tuple(sorted(types))))
-            rows = best(self.world.table(replace(table.ask, request=request)), count)
-            return [] if len(rows) == count and stops(table, rows) is not None else rows
-
-        return found
 
     def _stopped_by(self, claim: Reservation, lane: Lane) -> bool:
         """Would it outlive the beginning of the claim wherever it went? Whether there is room for it at all
@@ -372,9 +276,9 @@ class Planner:
         """The same without alternatives that take of the room that is kept from the job, or that its quotas
         do not let it have.
         """
-        kept, tenancy = self.kept, self.tenancy
-        if tenancy is not None and tenancy.counts(lane.job_class):
-            best = self._allowed(tenancy, lane, best)
+        kept = self.kept
+        if self._allowance is not None:
+            best = self._allowance.but(lane, best)
         if kept is None or len(lane.tables) == 1 or not self._bound(lane, lane.position):
             return best
         return lambda table, count: [] if kept.short(table.request, count) else best(table, count)
@@ -382,54 +286,12 @@ class Planner:
     def _best(self, table: Table, count: int) -> list[int]:
         return table.best(self.world.packing, count) if self.world.has_room(table, count) else []
 
-    @property
-    def releases(self) -> Releases:
-        """What ends when, the starts of this plan among it. Most plans never look."""
-        if self._releases is None:
-            self._releases = Releases(self.snapshot.running, self.world.free)
-        while self._started:
-            members, ends_at = self._started.pop()
-            for member in members:
-                self._releases.add(member, ends_at)
-        return self._releases
-
-    def _reserve(self, before: tuple[int, int]) -> None:
-        """The claim of the first job that waits, worked out when a later job could go ahead of it: the one at
-        `before`, whose turn it is.
-
-        Its money is set aside too: a gap filled with the head's own budget would delay the head.
-        """
-        while self.reservation is None and self._heads and self._heads[0].key < before:
-            head = heapq.heappop(self._heads)
-            lane = self._ranking.lane(head.lane)
-            row = lane.row(head.position)
-            job_class = lane.queue.class_at(row)
-            try:
-                found = reserve(self.world, job_class, self.rooms, self.releases, self.now)
-            except ArithmeticError:
-                continue
-            if isinstance(found, Reservation):
-                found.job_id, found.queue = lane.queue.jobs[row][1], head.lane
-                self.reservation = found
-                self.rooms.promise(job_class.payers, found.hold_nanos)
-            elif found.money:
-                self._next_head(lane, head, job_class.hold_us)
-
-    def _next_head(self, lane: Lane, head: _Head, below_us: int) -> None:
-        """Money refuses a head its place to come; a job of its lane that holds for less may have one."""
-        position = lane.following(head.position, below_us)
-        while position >= 0 and (lane.hold_at(position) < head.from_hold_us or self._bound(lane, position)):
-            position = lane.following(position, below_us)
-        if position >= 0:
-            heapq.heappush(self._heads, head._replace(key=lane.key(position), position=position))
-
     def _wait(self, lane: Lane, answer: gang.NoChoice) -> Verdict:
         """What stops a job that found no place: room if any alternative is only short of that, else money."""
         job_class, limit_us = lane.job_class, lane.limit_us
         nodes, refusals = job_class.nodes, list(answer.refusals)
-        if self.tenancy is not None and self._over is not None:
-            uses = {self._over.resource: self._over.asked}
-            return self._beyond_quota(self.tenancy, lane, self._over, uses)
+        if self._allowance is not None and (over := self._allowance.over) is not None:
+            return self._beyond_quota(lane, over, {over.resource: over.asked})
         refused = [option for option, _ in refusals]
         for option, table in enumerate(lane.tables):
             if option in refused or table.capable_count < nodes:
@@ -440,8 +302,7 @@ class Planner:
                 # Its place to come may be one of another alternative, which is for the claim to find out.
                 usable = any(one.usable_count >= nodes for one in lane.tables)
                 if self.reservation is None and usable and not self._bound(lane, lane.position):
-                    head = _Head(lane.key(lane.position), lane.index, lane.position, from_us)
-                    heapq.heappush(self._heads, head)
+                    self.claims.wait(Head(lane.key(lane.position), lane.index, lane.position, from_us))
                 return self._verdict(lane, "room", from_us, option)
             refusals.append((option, verdict))
         if not refusals:
@@ -458,9 +319,9 @@ class Planner:
         """
         if not any(refusal.code is ReasonCode.BUDGET_COMMITTED for _, refusal in refusals):
             return
-        if self._heads and self.reservation is None:
+        if self.claims.open:
             rank, order = lane.key(lane.position)
-            self._reserve((rank, order + 1))
+            self.claims.settle(self._ranking, (rank, order + 1))
         claim = self.reservation
         if claim is not None and claim.job_id != lane.job_id and self.now + lane.hold_us > claim.at:
             spared = self._leaving(lane, self._spared(claim))
@@ -522,20 +383,4 @@ class Planner:
             self.tenancy.take(lane.job_class, lane.job_id, uses, self.now + admitted.hold_us)
         if self.kept is not None:
             self.kept.take(members)
-        self._started.append((members, self.now + admitted.hold_us))
-
-
-def ending(snapshot: Snapshot, now: int) -> Snapshot:
-    """The same world, in which attempts that were asked to end are gone with their grace: what waits for
-    their place is not passed by jobs that would end later.
-    """
-    ending = ((name, one) for name, one in snapshot.holders.items() if one.stopping)
-    gone_at = {name: now + max(one.grace_us, SECOND_US) for name, one in ending}
-    if not gone_at:
-        return snapshot
-    running = snapshot.running
-    ends_at = running.ends_at.copy()
-    for row, attempt_id in enumerate(running.attempt_ids):
-        if attempt_id in gone_at:
-            ends_at[row] = min(ends_at.item(row), gone_at[attempt_id])
-    return replace(snapshot, running=replace(running, ends_at=ends_at))
+        self.claims.started(members, self.now + admitted.hold_us)

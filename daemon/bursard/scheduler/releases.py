@@ -11,12 +11,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from bursar.resources import MILLI, ResourceRequest
-from bursar_policies.decision import GPU_SLOTS_MAX, MemberColumns, Placement
+from bursar_policies.decision import GPU_SLOTS_MAX, MemberColumns, Placement, Snapshot
 from bursar_policies.scorers import NodeState
 from bursard.scheduler.free import Free, Mask
+from bursard.scheduler.pricing import SECOND_US
 
 NEVER = np.iinfo(np.int64).max
 Ints = NDArray[np.int64]
@@ -143,3 +145,19 @@ def _since(values: Ints, begins: NDArray[np.intp]) -> Ints:
     total = values.cumsum(axis=0)
     found: Ints = total - (total - values)[begins]
     return found
+
+
+def ending(snapshot: Snapshot, now: int) -> Snapshot:
+    """The same world, in which attempts that were asked to end are gone with their grace: what waits for
+    their place is not passed by jobs that would end later.
+    """
+    ending = ((name, one) for name, one in snapshot.holders.items() if one.stopping)
+    gone_at = {name: now + max(one.grace_us, SECOND_US) for name, one in ending}
+    if not gone_at:
+        return snapshot
+    running = snapshot.running
+    ends_at = running.ends_at.copy()
+    for row, attempt_id in enumerate(running.attempt_ids):
+        if attempt_id in gone_at:
+            ends_at[row] = min(ends_at.item(row), gone_at[attempt_id])
+    return replace(snapshot, running=replace(running, ends_at=ends_at))
