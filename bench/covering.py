@@ -25,6 +25,7 @@ SOURCES = (
     "daemon/bursard",
     "agents/bursar_agent",
     "web/bursar_web",
+    "gateway/bursar_gateway",
 )
 FOLDER = Path(os.environ["BURSAR_COVERING"])
 durations: dict[str, float] = {}

@@ -42,7 +42,14 @@ import mutations
 from mutations import Mutation
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("sdk/bursar", "policies/bursar_policies", "daemon/bursard", "agents/bursar_agent", "web/bursar_web")
+ROOMS = (
+    "sdk/bursar",
+    "policies/bursar_policies",
+    "daemon/bursard",
+    "agents/bursar_agent",
+    "web/bursar_web",
+    "gateway/bursar_gateway",
+)
 PURE = (
     "tests/unit",
     "tests/scenario",
