@@ -170,6 +170,7 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
             # By itself: a first message that nobody takes would hold the head of the answer with it, and
             # gRPC says no last word to a call whose head is still being sent.
             session.opening = asyncio.ensure_future(context.send_initial_metadata(()))
+            session.opening.add_done_callback(_heed)
             await asyncio.shield(session.opening)
         await context.write(data)
         session.sending_since = 0
@@ -221,6 +222,12 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
         code = grpc.StatusCode[error.status]
         message, details = last_word(code, error)
         await context.abort(code, message, trailing_metadata=(details,))
+
+
+def _heed(opening: asyncio.Future[None]) -> None:
+    """A caller who has left has no use for the head of an answer: that it did not leave is no fault."""
+    if not opening.cancelled():
+        opening.exception()
 
 
 async def _messages(kind: type[Message], raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
