@@ -96,12 +96,16 @@ class Bucket:
 
 
 class Waiter:
-    """A request that waits for a replica. `go` is called once, with the attempt that it gets."""
+    """A request that waits for a replica. `go` is called once, with the attempt that it gets.
 
-    __slots__ = ("go", "key_id", "size")
+    Args:
+        again: it had its turn, and its replica went away with it.
+    """
 
-    def __init__(self, key_id: str, size: int, go: Callable[[str], None]) -> None:
-        self.key_id, self.size, self.go = key_id, size, go
+    __slots__ = ("again", "go", "key_id", "size")
+
+    def __init__(self, key_id: str, size: int, go: Callable[[str], None], again: bool = False) -> None:
+        self.key_id, self.size, self.go, self.again = key_id, size, go, again
 
 
 class Line:
@@ -112,8 +116,13 @@ class Line:
         self.many = 0
 
     def add(self, waiter: Waiter) -> None:
-        """At the end of its key's own."""
-        self._keys.setdefault(waiter.key_id, deque()).append(waiter)
+        """At the end of its key's own; before all others where it has waited once already."""
+        line = self._keys.setdefault(waiter.key_id, deque())
+        if waiter.again:
+            line.appendleft(waiter)
+            self._keys.move_to_end(waiter.key_id, last=False)
+        else:
+            line.append(waiter)
         self.many += 1
 
     def next(self) -> Waiter | None:
@@ -159,13 +168,14 @@ class Core:
         self._ejected: dict[str, int] = {}
         self._waiting_bytes = 0
 
-    def learn(self, routes: Iterable[Route], keys: Mapping[str, Key], now: int) -> None:
-        """What the daemon says now. Who waits for a replica that is new gets it."""
+    def learn(self, routes: Iterable[Route], keys: Mapping[str, Key] | None, now: int) -> None:
+        """What the daemon says now. Who waits for a replica that is new gets it. No `keys`: they stay."""
         self.known = True
         self.routes = {one.name: one for one in routes}
-        self._keys = dict(keys)
-        ids = {key.id for key in keys.values()}
-        self._buckets = {key_id: one for key_id, one in self._buckets.items() if key_id in ids}
+        if keys is not None:
+            self._keys = dict(keys)
+            ids = {key.id for key in keys.values()}
+            self._buckets = {key_id: one for key_id, one in self._buckets.items() if key_id in ids}
         self._ejected = {attempt: at for attempt, at in self._ejected.items() if now < at}
         for route in self.routes.values():
             self.serve(route, now)
@@ -269,7 +279,8 @@ class Core:
             return refusal
         line, places = self.line(route), len(route.replicas) * route.target
         most = min(QUEUE_A_PLACE * places, WAITING_MAX) if places else WAITING_MAX
-        if line.many >= max(most, 1) or self._waiting_bytes + waiter.size > WAITING_BYTES_MAX:
+        full = line.many >= max(most, 1) and not waiter.again
+        if full or self._waiting_bytes + waiter.size > WAITING_BYTES_MAX:
             return Refusal(
                 503, "overloaded_error", "queue_full",
                 f"{line.many} requests wait for service {route.name} already", 1, {"waiting": str(line.many)},

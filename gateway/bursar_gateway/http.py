@@ -32,6 +32,9 @@ WHOLE_BYTES_MAX: Final = 4 << 20
 HEADERS_S: Final = 10.0
 """From the first byte of a request to the end of its head."""
 BODY_S: Final = 30.0
+READ_S: Final = 30.0
+READ_BYTES_MIN: Final = 16 << 10
+"""So much of what waits to be sent is read in that time, or nobody reads."""
 HEADERS_MAX: Final = 100
 LINE_BYTES_MAX: Final = 8_190
 CONNECT_S: Final = 2.0
@@ -57,9 +60,10 @@ def passed_on(headers: Mapping[str, str], also: frozenset[str]) -> CIMultiDict[s
 
 
 class _Connection(web.RequestHandler):
-    """A client that begins a request and does not go on with it is cut."""
+    """A client that begins a request and does not go on with it is cut; so is one that does not read."""
 
     _slow: asyncio.TimerHandle | None = None
+    _full: asyncio.TimerHandle | None = None
     _head_here = False
     counted: Callable[[int], bool] | None = None
 
@@ -74,6 +78,7 @@ class _Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """It is gone."""
         self._cancel()
+        self._flows()
         if self.counted is not None:
             self.counted(-1)
         super().connection_lost(exc)
@@ -83,6 +88,35 @@ class _Connection(web.RequestHandler):
         if not self._head_here and self._slow is None:
             self._slow = asyncio.get_running_loop().call_later(HEADERS_S, self.force_close)
         super().data_received(data)
+
+    def pause_writing(self) -> None:
+        """The buffer is full: what is written waits until the client has read."""
+        super().pause_writing()
+        self._look_after(self._unread())
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        super().resume_writing()
+        self._flows()
+
+    def _unread(self) -> int:
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
+
+    def _look_after(self, unread: int) -> None:
+        self._full = asyncio.get_running_loop().call_later(READ_S, self._look, unread)
+
+    def _look(self, before: int) -> None:
+        """Some of it was read, or it never will be. Nothing more is written while the buffer is full."""
+        unread = self._unread()
+        if before - unread >= READ_BYTES_MIN:
+            self._look_after(unread)
+        elif self.transport is not None:
+            self.transport.abort()
+
+    def _flows(self) -> None:
+        if self._full is not None:
+            self._full.cancel()
+            self._full = None
 
     def heard(self) -> None:
         """The head of a request is here."""
@@ -249,11 +283,11 @@ class Gateway:
         """A replica, taken; waits for one where none is free."""
         route = self.core.routes.get(route.name, route)
         attempt = self.core.pick(route, self._now(), tried) or ""
-        if attempt and not self.core.line(route).many:
+        if attempt and (tried or not self.core.line(route).many):
             self.core.take(attempt)
             return attempt
         turn: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(key.id, size, turn.set_result)
+        waiter = Waiter(key.id, size, turn.set_result, bool(tried))
         refusal = self.core.wait(route, waiter)
         if refusal is not None:
             return refusal

@@ -102,6 +102,7 @@ class Link:
         self._told_at = now()
         self._woken = asyncio.Event()
         self._away = False
+        self._keys_tag = ""
         self.gateway: Gateway | None = None
 
     def wake(self) -> None:
@@ -145,6 +146,11 @@ class Link:
     def _learn(self, answer: pb.SyncResponse) -> None:
         now = self._now()
         routes = [_route(one) for one in answer.routes]
+        for route in routes:
+            self._meter.room(route.job_id, len(route.replicas) * route.target, now)
+        if self._keys_tag and answer.keys_tag == self._keys_tag:
+            self._core.learn(routes, None, now)
+            return
         keys = {
             one.sha256: Key(
                 id=one.id,
@@ -155,13 +161,14 @@ class Link:
             )
             for one in answer.keys
         }
-        for route in routes:
-            self._meter.room(route.job_id, len(route.replicas) * route.target, now)
         self._core.learn(routes, keys, now)
+        self._keys_tag = answer.keys_tag
 
     def _request(self, now: int) -> pb.SyncRequest:
         elapsed_us, self._told_at = max(now - self._told_at, 0), now
-        request = pb.SyncRequest(gateway=self._name, boot_id=self._boot_id, url=self._url)
+        request = pb.SyncRequest(
+            gateway=self._name, boot_id=self._boot_id, url=self._url, keys_tag=self._keys_tag
+        )
         gateway = self.gateway
         waited_for = {job_id for job_id, line in self._core.lines.items() if line.many}
         routes = self._core.routes.values()

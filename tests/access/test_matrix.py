@@ -122,7 +122,7 @@ TABLE: Final[dict[str, Row]] = {
     "Access.Secrets": everywhere("SPOA"),
     "Services.List": everywhere(EVERYBODY),
     "Services.Scale": STEERED,
-    "Services.Update": STEERED,
+    "Services.Update": ("SPOA", "OA", "SPOA", "OA", "", "", ""),
     "Services.Rollback": STEERED,
     "Services.Sync": of_the_site("OA"),
     "Services.NewKey": KEPT,

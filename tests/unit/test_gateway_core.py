@@ -141,3 +141,24 @@ def test_without_money_it_is_429_with_the_numbers_and_no_waiting() -> None:
     assert made.wait(made.routes["chat"], Waiter("k", 1, lambda _: None)) is None, (
         "what still runs still answers"
     )
+
+
+def test_who_waits_again_is_first_of_all_keys_and_finds_no_line_full() -> None:
+    made, _ = core(route(replicas={"a": 1}, target=1))
+    one = made.routes["chat"]
+    for _ in range(2):
+        made.take("a")
+    gone: list[str] = []
+    for key_id, again in (("k1", False), ("k1", False), ("k2", False), ("k2", False), ("k2", True)):
+        assert made.wait(one, Waiter(key_id, 1, lambda _, k=key_id: gone.append(k), again)) is None  # type: ignore[misc]
+    for _ in range(3):
+        made.give(one, "a", 0)
+    assert gone == ["k2", "k1", "k2"]
+    assert made.line(one).many == 2
+
+
+def test_keys_stay_when_the_daemon_says_that_none_has_changed() -> None:
+    made, key = core(route(), requests_per_minute=60)
+    made.learn([route(name="other")], None, 0)
+    assert made.key_of({"x-api-key": "bsk_a"}, 0) == key
+    assert list(made.routes) == ["other"]

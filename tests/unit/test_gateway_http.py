@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import hashlib
 import json
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -414,5 +415,70 @@ def test_who_connects_and_says_nothing_is_cut(monkeypatch: pytest.MonkeyPatch) -
             reader, writer = await asyncio.open_connection(*site.address)
             assert await reader.read() == b""
             writer.close()
+
+    play(story)
+
+
+def test_a_reader_that_does_not_read_holds_no_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "READ_S", 0.01)
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        made = web.StreamResponse()
+        await made.prepare(request)
+        while True:
+            await made.write(b"a" * 65_536)
+
+    async def story() -> None:
+        async with Site(Replica(answer)) as site:
+            _, writer = await asyncio.open_connection(*site.address, limit=1024)
+            writer.write(b"GET /chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer bsk_a\r\n\r\n")
+            await until(lambda: bool(site.core.outstanding))
+            await site.replicas[0].cut.wait()
+            await until(lambda: not site.core.outstanding)
+            writer.close()
+
+    play(story)
+
+
+def test_a_whole_answer_that_nobody_reads_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "READ_S", 0.01)
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        return web.json_response({"text": "a" * (3 << 20)})
+
+    async def story() -> None:
+        async with Site(Replica(answer)) as site:
+            made = socket.socket()
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            made.connect(site.address)
+            _, writer = await asyncio.open_connection(sock=made, limit=1024)
+            server = site.runner.server
+            assert server is not None
+            writer.write(b"GET /chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer bsk_a\r\n\r\n")
+            await until(lambda: bool(server.connections))
+            await until(lambda: bool(site.replicas[0].asked))
+            await until(lambda: not server.connections)
+            writer.close()
+
+    play(story)
+
+
+def test_a_request_whose_replica_went_away_is_before_those_that_never_had_one() -> None:
+    async def story() -> None:
+        gone = Replica()
+        async with Site(gone, target=1) as site:
+            await gone.close()
+            other = Replica()
+            route = site.core.routes["chat"]
+            site.core.take("att_0")
+            ask = asyncio.create_task(site.client.get(site.url, headers={"x-first": "1"}))
+            await until(lambda: site.core._ejected.get("att_0", 0) > 0)
+            later = [asyncio.create_task(site.client.get(site.url)) for _ in range(3)]
+            await until(lambda: site.core.line(route).many == 4)
+            site.learn({"att_9": await other.open()})
+            for one in (ask, *later):
+                assert (await one).status == 200
+            assert "x-first" in other.asked[0][2]
+            await other.close()
 
     play(story)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from bursar.clock import HOUR_US, SECOND_US
-from bursar.errors import InvalidRequest, WrongState
+from bursar.errors import BudgetExceeded, InvalidRequest, RateLimited, WrongState
 from bursar.model import EndCause, JobState, ServiceSpec
 from bursar.v1 import services_pb2 as pb
 from bursard.doctor import check_state
@@ -343,7 +343,8 @@ def test_a_service_that_too_many_gateways_told_of_stops_none_of_them(monkeypatch
     monkeypatch.setattr(decide, "GATEWAYS_MAX", 1)
     calls = ServicesService(site.world.engine, SimpleNamespace(), site.keeper)  # type: ignore[arg-type]
     for gateway in ("one", "two"):
-        minute = pb.ServiceMinute(seq=1, job_id=site.job.id, busy_us=1, capacity_us=1)
+        now = site.world.engine.now()
+        minute = pb.ServiceMinute(seq=1, job_id=site.job.id, minute=now, busy_us=1, capacity_us=1)
         assert calls._meter(pb.SyncRequest(gateway=gateway, minutes=[minute])) == 1
     assert site.job.gateways == {"one": 1}
 
@@ -372,3 +373,76 @@ def test_an_update_names_money_of_the_site_as_a_submit_does() -> None:
     priced = msgspec.structs.replace(site.job.spec, max_price_nanos_per_hour=10**12, currency="EUR")
     with pytest.raises(InvalidRequest, match="EUR"):
         decide.update(site.world.state, site.job, priced)
+
+
+def issue(site: Site, count: int = 1, **more: int) -> None:
+    for _ in range(count):
+        events = decide.new_key(
+            site.world.state, site.world.ids, site.job, sha256="f" * 64, user="ann", name="", project="p",
+            now=site.world.engine.now(), **more,
+        )  # fmt: skip
+        site.world.engine.commit(events, "ann")
+
+
+def test_keys_are_so_many_of_one_service_and_those_that_lapsed_are_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decide, "KEYS_MAX", 3)
+    site = Site()
+    issue(site, 3, expires_at=site.world.engine.now() + MINUTE_US)
+    with pytest.raises(RateLimited, match="service chat has 3 keys already"):
+        issue(site)
+    site.world.clock.advance(MINUTE_US)
+    issue(site, 3)
+    with pytest.raises(RateLimited):
+        issue(site)
+
+
+def test_all_services_together_have_no_more_keys_than_a_gateway_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decide, "KEYS_OF_SITE_MAX", 2)
+    site = Site()
+    issue(site, 2)
+    with pytest.raises(RateLimited, match="all services together have 2 keys"):
+        issue(site)
+
+
+def test_a_key_that_lapsed_leaves_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decide, "LAPSED_MAX", 2)
+    site = Site()
+    issue(site, 5, expires_at=site.world.engine.now() + MINUTE_US)
+    issue(site)
+    site.turn(59)
+    assert len(site.world.state.service_keys) == 6
+    for _ in range(4):
+        site.turn(20)
+    assert [key.expires_at for key in site.world.state.service_keys.values()] == [0]
+
+
+def capped(site: Site, nanos: int) -> Any:
+    return msgspec.structs.replace(
+        site.job.spec, max_cost_nanos=nanos, max_cost_per="job", currency="USD", command=("true", "2")
+    )
+
+
+def test_an_update_sets_no_cap_below_what_the_service_has_committed() -> None:
+    site = Site()
+    site.world.apply(BUDGET)
+    site.world.backend.finish(site.live()[0].id, 0)
+    site.world.backend.report()
+    site.turn(1)
+    committed = site.world.state.array_money[site.job.id].committed_nanos
+    assert committed > 1
+    with pytest.raises(BudgetExceeded, match=r"max_cost .* of service chat is below"):
+        decide.update(site.world.state, site.job, capped(site, committed - 1))
+
+
+def test_an_update_changes_no_mark_while_a_machine_comes_up_for_the_service() -> None:
+    site = Site()
+    machine = SimpleNamespace(holding=True, job_id=f"{site.job.id}.0", name="m1")
+    site.world.state.machines["m"] = machine  # type: ignore[assignment]
+    other = msgspec.structs.replace(site.job.spec, labels=(("team", "b"),))
+    with pytest.raises(WrongState, match="machine m1 is coming up for job"):
+        decide.update(site.world.state, site.job, other)
+    assert decide.update(site.world.state, site.job, msgspec.structs.replace(site.job.spec, command=("a",)))

@@ -29,6 +29,7 @@ class Action(StrEnum):
     APPROVE_BUDGETS = "approve what budgets ask for"
     SUBMIT = "submit jobs"
     STEER_JOBS = "change jobs"
+    CHANGE_PROGRAM = "change what a service runs in its owner's name"
     SET_SECRETS = "keep secrets"
     GRANT = "grant the roles of a project"
     SEE_GRANTS = "see grants"
@@ -50,7 +51,9 @@ _PROJECT = _SUBMIT | {
     _A.SEE_PRIVATE, _A.READ_LOGS, _A.STEER_JOBS, _A.SEE_BOOKS, _A.SET_SECRETS, _A.GRANT, _A.SEE_GRANTS,
     _A.APPROVE_BUDGETS,
 }  # fmt: skip
-_OPERATE = (_PROJECT - {_A.GRANT}) | {_A.FUND_BUDGETS, _A.APPLY_POLICIES, _A.STEER_NODES, _A.VERIFY}
+_OPERATE = (_PROJECT - {_A.GRANT}) | {
+    _A.FUND_BUDGETS, _A.APPLY_POLICIES, _A.STEER_NODES, _A.VERIFY, _A.CHANGE_PROGRAM,
+}  # fmt: skip
 
 RIGHTS: Final[Mapping[Role, frozenset[Action]]] = {
     Role.VIEWER: _READ,
@@ -66,7 +69,8 @@ RIGHTS: Final[Mapping[Role, frozenset[Action]]] = {
 
 OWN: Final[Mapping[Role, frozenset[Action]]] = {
     Role.VIEWER: frozenset({_A.SEE_PRIVATE}),
-    Role.SUBMITTER: frozenset({_A.SEE_PRIVATE, _A.READ_LOGS, _A.STEER_JOBS}),
+    Role.SUBMITTER: frozenset({_A.SEE_PRIVATE, _A.READ_LOGS, _A.STEER_JOBS, _A.CHANGE_PROGRAM}),
+    Role.PROJECT_ADMIN: frozenset({_A.CHANGE_PROGRAM}),
 }
 """What a role may do beside that to jobs that the caller submitted."""
 

@@ -114,7 +114,7 @@ _ACCESS: Final = {
 _SERVICES: Final = {
     "List": Rule(Action.SEE_JOBS),
     "Scale": Rule(Action.STEER_JOBS, writes=Writes.CHANGES),
-    "Update": Rule(Action.STEER_JOBS, writes=Writes.CHANGES),
+    "Update": Rule(Action.CHANGE_PROGRAM, writes=Writes.CHANGES),
     "Rollback": Rule(Action.STEER_JOBS, writes=Writes.CHANGES),
     "Sync": Rule(Action.STEER_NODES, site=True, writes=Writes.MEASURES),
     "NewKey": Rule(Action.SET_SECRETS, writes=Writes.CHANGES),

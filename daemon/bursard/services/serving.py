@@ -18,10 +18,11 @@ from bursard.access.authorize import Action, allowed, authorize
 from bursard.access.identity import caller
 from bursard.cycle import Cycle
 from bursard.engine import Engine
-from bursard.events import KeyIssued, KeyUse
+from bursard.events import KeyIssued
 from bursard.services.kinds import refuse_unknown_gpus
 from bursard.services.lookup import find_job
 from bursard.services.pushback import after_room
+from bursard.services.servicekeys import AHEAD_US, Keys
 from bursard.services.serviceviews import key_view, route_view, service_view
 from bursard.services.unseen import unnamed_refusals
 from bursard.serving.board import GATEWAYS_MAX, Gateway, Load
@@ -48,6 +49,7 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
         self.engine = engine
         self.cycle = cycle
         self.keeper = keeper
+        self.keys = Keys(engine)
 
     # --- services
 
@@ -77,8 +79,8 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
 
     @after_room
     async def Update(self, request: pb.UpdateServiceRequest, context: Any) -> pb.Service:
-        """Another revision."""
-        job = await self._find(request.service, Action.STEER_JOBS)
+        """Another revision: what it runs, it runs in its owner's name."""
+        job = await self._find(request.service, Action.CHANGE_PROGRAM)
         spec = spec_from_wire(request.spec)
         refuse_unknown_gpus(self.engine, spec.options)
         return await self._changed(job, decide.update(self.engine.state, job, spec))
@@ -107,7 +109,10 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
             if job_id in self.keeper.services and not state.jobs[job_id].state.terminal:
                 ref = job_id
                 break
-        job = await find_job(self.engine, ref, action)
+        try:
+            job = await find_job(self.engine, ref, action)
+        except NotFound:
+            raise NotFound(f"there is no service {ref!r}; `bursar service ls` lists them") from None
         if job.spec.service is None or job.parent_id:
             raise NotFound(f"job {job.display} is no service; `bursar service ls` lists them")
         return job
@@ -124,6 +129,8 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
         project = request.project.lower() or job.spec.project
         if problem := problem_of(project):
             raise InvalidRequest(f"project: {problem}", {"field": "project"})
+        if project != job.spec.project:  # what is asked with it is told of that project
+            authorize(Action.SUBMIT, project)
         if len(request.name) > NAME_MAX:
             raise InvalidRequest(f"name: at most {NAME_MAX} characters", {"field": "name"})
         for field in ("requests_per_minute", "concurrency"):
@@ -142,6 +149,7 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
             requests_per_minute=request.requests_per_minute,
             concurrency=request.concurrency,
             expires_at=self.engine.now() + request.valid_us if request.valid_us else 0,
+            now=self.engine.now(),
         )
         await self.engine.durable(self.engine.commit(events, user))
         issued = events[0]
@@ -152,12 +160,13 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
         """Keys of the projects whose secrets the caller keeps."""
         job = await self._find(request.service, Action.SET_SECRETS) if request.service else None
         await self.engine.durable()
-        identity, state = caller(), self.engine.state
+        identity, state, now = caller(), self.engine.state, self.engine.now()
         return pb.KeysResponse(
             keys=[
                 key_view(state, key)
                 for key in state.service_keys.values()
                 if (job is None or key.job_id == job.id)
+                and not key.lapsed(now)
                 and allowed(identity, Action.SET_SECRETS, state.jobs[key.job_id].spec.project)
             ]
         )
@@ -184,6 +193,7 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
     async def Sync(self, request: pb.SyncRequest, context: Any) -> pb.SyncResponse:
         """Take what a gateway saw, give it what it serves by."""
         authorize(Action.STEER_NODES)
+        await self.keys.learn(request.minutes)
         state, board, now = self.engine.state, self.keeper.board, self.engine.now()
         if _GATEWAY.fullmatch(request.gateway) is None:
             raise InvalidRequest("gateway: a name of 1 to 64 letters, digits, '.', '_', '-'")
@@ -203,6 +213,7 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
             del board.gateways[name]
         seq = self._meter(request)
         self.keeper.heard(gateway, list(map(_load, request.loads)))
+        keys, tag = self.keys.listed()
         jobs = [state.jobs[job_id] for job_id in self.keeper.services if job_id in state.jobs]
         answer = pb.SyncResponse(
             routes=[
@@ -210,17 +221,8 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
                 for job in jobs
                 if not job.state.terminal
             ],
-            keys=[
-                pb.GatewayKey(
-                    id=key.id,
-                    sha256=key.sha256,
-                    job_id=key.job_id,
-                    requests_per_minute=key.requests_per_minute,
-                    concurrency=key.concurrency,
-                    expires_at=key.expires_at,
-                )
-                for key in state.service_keys.values()
-            ],
+            keys=keys if request.keys_tag != tag else (),
+            keys_tag=tag,
             acknowledged_seq=seq,
             now=now,
         )
@@ -235,17 +237,34 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
             job = state.jobs.get(minute.job_id)
             if job is None or job.spec.service is None or job.parent_id:
                 continue
-            uses = [KeyUse(*(getattr(use, name) for name in KeyUse.__struct_fields__)) for use in minute.uses]
+            began = minute.minute - minute.minute % MINUTE_US
+            if problem := self._out_of_time(job, began):
+                self._not_kept(request.gateway, job, problem)
+                continue
+            uses, strange = self.keys.own(job.id, minute.uses)
+            if strange:
+                self._not_kept(request.gateway, job, f"of {strange} keys that are none of it")
             try:
                 events = decide.metered(
-                    state, job, request.gateway, minute.seq, minute.minute - minute.minute % MINUTE_US,
-                    minute.busy_us, minute.capacity_us, uses,
-                )  # fmt: skip
+                    state, job, request.gateway, minute.seq, began, minute.busy_us, minute.capacity_us, uses
+                )
             except RateLimited as error:  # told again it would stop its gateway again
-                log.warning("what a gateway counted is not kept", extra={"error": error.message})
+                self._not_kept(request.gateway, job, error.message)
                 continue
             self.engine.commit(events, f"gateway:{request.gateway}")
         return seq
+
+    def _out_of_time(self, job: JobRecord, began: int) -> str:
+        """Why a minute can be none of a service; empty: it can."""
+        if began > self.engine.now() + AHEAD_US:
+            return "it is of a minute that has not come: is its clock right?"
+        if began < job.submitted_at - MINUTE_US:
+            return "it is of a minute before the service was there: is its clock right?"
+        return ""
+
+    def _not_kept(self, gateway: str, job: JobRecord, why: str) -> None:
+        facts = {"gateway": gateway, "service": job.display, "why": why}
+        log.warning("what a gateway counted is not kept as it was told", extra=facts)
 
 
 def _sane(request: pb.SyncRequest) -> None:

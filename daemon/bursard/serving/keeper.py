@@ -24,6 +24,7 @@ from bursard.state.decide import services as decide
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 1.0
+LAPSED_EVERY_US: Final = 10 * SECOND_US
 
 
 class Keeper:
@@ -36,6 +37,7 @@ class Keeper:
             job.id: None for job in engine.state.jobs.values() if job.spec.service and not job.parent_id
         }
         """Jobs that are services, oldest first."""
+        self._lapsed_at = 0
         engine.listeners.append(self.on_event)
 
     def on_event(self, seq: int, event: Event, at: int, actor: str) -> None:
@@ -79,6 +81,7 @@ class Keeper:
     def look(self) -> None:
         """Bring every service to what it is to be."""
         state = self.engine.state
+        self._drop_lapsed()
         for job_id in list(self.services):
             job = state.jobs.get(job_id)
             if job is None or job.state.terminal:
@@ -86,6 +89,19 @@ class Keeper:
                 self.board.paces.pop(job_id, None)
             else:
                 self.look_at(job)
+
+    def _drop_lapsed(self) -> None:
+        """Keys that are void by time leave."""
+        now = self.engine.now()
+        if now < self._lapsed_at:
+            return
+        self._lapsed_at = now + LAPSED_EVERY_US
+        if events := decide.lapsed(self.engine.state, now):
+            self._lapsed_at = now  # there may be more
+            try:
+                self.engine.commit(events, "bursard")
+            except BursarError as error:  # the next look tries again
+                log.warning("void keys could not be dropped", extra={"error": error.message})
 
     def look_at(self, job: JobRecord) -> None:
         """Bring one service to what it is to be."""

@@ -224,10 +224,13 @@ def refuse_cap_below(state: Tables, array: JobRecord, spec: JobSpec) -> None:
         return
     settled, held = state.array_money[array.id].settled_nanos, state.array_money[array.id].held_nanos
     cash = state.currency
+    service = spec.service is not None
+    what = f"service {spec.name}" if service else f"array {array.display}"
+    its, less = ("replicas", "scale it down") if service else ("running tasks", "cancel tasks")
     raise BudgetExceeded(
-        f"max_cost {money(spec.max_cost_nanos, cash)} of array {array.display} is below the"
-        f" {money(settled, cash)} settled and {money(held, cash)} held by its running tasks; set"
-        f" {at_least(committed, cash)} or more, or cancel tasks first",
+        f"max_cost {money(spec.max_cost_nanos, cash)} of {what} is below the"
+        f" {money(settled, cash)} settled and {money(held, cash)} held by its {its}; set"
+        f" {at_least(committed, cash)} or more, or {less} first",
         {"settled": format_nanos(settled), "held": format_nanos(held), "currency": cash},
     )
 

@@ -148,6 +148,10 @@ class ServiceKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     concurrency: int = 0
     expires_at: int = 0
 
+    def lapsed(self, now: int) -> bool:
+        """It is good for nothing any more."""
+        return 0 < self.expires_at <= now
+
 
 class ArrayRecord(msgspec.Struct, omit_defaults=True):
     """The book-keeping of an array's parent.

@@ -249,12 +249,15 @@ class SyncRequest(google.protobuf.message.Message):
     URL_FIELD_NUMBER: builtins.int
     LOADS_FIELD_NUMBER: builtins.int
     MINUTES_FIELD_NUMBER: builtins.int
+    KEYS_TAG_FIELD_NUMBER: builtins.int
     gateway: builtins.str
     """which one: kept in its state directory"""
     boot_id: builtins.str
     """of its machine: replicas on others it cannot reach"""
     url: builtins.str
     """where it listens"""
+    keys_tag: builtins.str
+    """of the keys that it has; empty: it has none"""
     @property
     def loads(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ServiceLoad]: ...
     @property
@@ -267,8 +270,9 @@ class SyncRequest(google.protobuf.message.Message):
         url: builtins.str = ...,
         loads: collections.abc.Iterable[global___ServiceLoad] | None = ...,
         minutes: collections.abc.Iterable[global___ServiceMinute] | None = ...,
+        keys_tag: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["boot_id", b"boot_id", "gateway", b"gateway", "loads", b"loads", "minutes", b"minutes", "url", b"url"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["boot_id", b"boot_id", "gateway", b"gateway", "keys_tag", b"keys_tag", "loads", b"loads", "minutes", b"minutes", "url", b"url"]) -> None: ...
 
 global___SyncRequest = SyncRequest
 
@@ -417,8 +421,11 @@ class SyncResponse(google.protobuf.message.Message):
     KEYS_FIELD_NUMBER: builtins.int
     ACKNOWLEDGED_SEQ_FIELD_NUMBER: builtins.int
     NOW_FIELD_NUMBER: builtins.int
+    KEYS_TAG_FIELD_NUMBER: builtins.int
     acknowledged_seq: builtins.int
     now: builtins.int
+    keys_tag: builtins.str
+    """of all keys there are; the same as in the request: `keys` is empty, and none has changed"""
     @property
     def routes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Route]: ...
     @property
@@ -430,8 +437,9 @@ class SyncResponse(google.protobuf.message.Message):
         keys: collections.abc.Iterable[global___GatewayKey] | None = ...,
         acknowledged_seq: builtins.int = ...,
         now: builtins.int = ...,
+        keys_tag: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["acknowledged_seq", b"acknowledged_seq", "keys", b"keys", "now", b"now", "routes", b"routes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["acknowledged_seq", b"acknowledged_seq", "keys", b"keys", "keys_tag", b"keys_tag", "now", b"now", "routes", b"routes"]) -> None: ...
 
 global___SyncResponse = SyncResponse
 

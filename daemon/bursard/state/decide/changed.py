@@ -1,4 +1,4 @@
-"""What an update changed of a job, in words, for whoever reads the log. PURE.
+"""What an update changed of a job, in words, for whoever reads the log, and when it may not. PURE.
 
 Why     the event has the new values alone, from which nobody sees what was there before; and of fields that
         are not everybody's to see no word may get into what everybody reads.
@@ -10,9 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bursar.clock import format_duration
+from bursar.errors import WrongState
 from bursar.model import JobSpec
 from bursar.model.job import PUBLIC_FIELDS
 from bursar.money import format_nanos
+from bursard.state.core import State
+from bursard.state.records import JobRecord
 
 CALLED: Final = {
     "options": "resources",
@@ -23,6 +26,8 @@ CALLED: Final = {
     "spot_policy": "spot policy",
     "idle_policy": "idle snooze",
 }
+MARKS: Final = ("project", "experiment", "model", "labels")
+"""Fields of a spec that scopes of budgets go by."""
 WORD_CHARS_MAX: Final = 100
 
 
@@ -53,3 +58,20 @@ _WORDS: Final[Mapping[str, Callable[[JobSpec, Any], str]]] = {
     "labels": lambda spec, labels: " ".join(f"{key}={value}" for key, value in labels),
     "preemptible": lambda spec, yes: "yes" if yes else "no",
 }
+
+
+def refuse_while_launched(state: State, live: JobRecord, spec: JobSpec) -> None:
+    """What a machine costs that comes up for a job is held in the budgets that cover the job, until it is
+    there: so long nothing may change that they go by. Raises `WrongState`.
+    """
+    fixed = [CALLED.get(name, name) for name in MARKS if getattr(spec, name) != getattr(live.spec, name)]
+    if not fixed:
+        return
+    for machine in state.machines.values():
+        if machine.holding and live.id in (machine.job_id, machine.job_id.partition(".")[0]):
+            raise WrongState(
+                f"machine {machine.name} is coming up for job {live.display} and is paid for by its budgets,"
+                f" so its {', '.join(fixed)} cannot change until it is there; change it then, or"
+                f" `bursar cancel {live.display}` and submit the changed job",
+                {"fields": ",".join(fixed), "machine": machine.name},
+            )

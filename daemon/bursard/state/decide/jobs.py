@@ -31,7 +31,7 @@ from bursard.state.admission import check_currency, refuse_beyond_quota, refuse_
 from bursard.state.arrays import size_of_spec
 from bursard.state.core import State
 from bursard.state.decide import following, limits, services
-from bursard.state.decide.changed import CALLED, changed
+from bursard.state.decide.changed import CALLED, changed, refuse_while_launched
 from bursard.state.decide.following import Fates
 from bursard.state.decide.rights import secrets_of
 from bursard.state.fold.jobs import satisfied, tasks_of
@@ -47,8 +47,6 @@ STOPS_MAX = 16
 """So often an attempt may be asked to end sooner: each is an event, and a grace has many microseconds."""
 RUNNING_CHANGES = ("priority", "comment", "idle_policy")
 """Fields of a spec that may change while the job runs: no promise rests on them."""
-MARKS = ("project", "experiment", "model", "labels")
-"""Fields of a spec that scopes of budgets go by."""
 LIMIT_CHANGES = ("time_limit_us", "max_cost_nanos", "currency")
 """And these of a job that is no array: its nodes are told, and its holds follow."""
 
@@ -338,7 +336,7 @@ def update(state: State, job: JobRecord, changes: Mapping[str, object], now: int
     if not _has_pending(live):
         _refuse_promised(live, spec)
     elif spec != live.spec:
-        _refuse_while_launched(state, live, spec)
+        refuse_while_launched(state, live, spec)
         if spec.currency:
             check_currency(state, spec.currency, "the job's budget")
         settled = 0
@@ -361,23 +359,6 @@ def _other_limit(state: State, live: JobRecord, spec: JobSpec, now: int) -> list
     if spec.currency:
         check_currency(state, spec.currency, "the job's budget")
     return limits.change(state, live, attempt, spec, now)
-
-
-def _refuse_while_launched(state: State, live: JobRecord, spec: JobSpec) -> None:
-    """What a machine costs that comes up for a job is held in the budgets that cover the job, until it is
-    there: so long nothing may change that they go by. Raises `WrongState`.
-    """
-    fixed = [CALLED.get(name, name) for name in MARKS if getattr(spec, name) != getattr(live.spec, name)]
-    if not fixed:
-        return
-    for machine in state.machines.values():
-        if machine.holding and live.id in (machine.job_id, machine.job_id.partition(".")[0]):
-            raise WrongState(
-                f"machine {machine.name} is coming up for job {live.display} and is paid for by its budgets,"
-                f" so its {', '.join(fixed)} cannot change until it is there; change it then, or"
-                f" `bursar cancel {live.display}` and submit the changed job",
-                {"fields": ",".join(fixed), "machine": machine.name},
-            )
 
 
 def _refuse_promised(live: JobRecord, spec: JobSpec) -> None:

@@ -8,6 +8,7 @@ Why     a service is an array whose tasks are places for replicas. How many of t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -28,16 +29,20 @@ from bursard.events import (
     StopRequested,
 )
 from bursard.events.changes import difference, with_changes
-from bursard.state.admission import check_currency, refuse_beyond_quota, refuse_unaffordable
+from bursard.state.admission import check_currency, refuse_beyond_quota, refuse_cap_below, refuse_unaffordable
 from bursard.state.arrays import size_of_spec
 from bursard.state.core import State
-from bursard.state.decide.changed import changed
+from bursard.state.decide.changed import changed, refuse_while_launched
 from bursard.state.decide.rights import secrets_of
 from bursard.state.records import AttemptRecord, JobRecord, ServiceKey
 from bursard.state.shares import bytes_of_spec, refuse_more
 
-KEYS_MAX: Final = 10_000
-"""Of the whole site: every gateway knows them all."""
+KEYS_MAX: Final = 1_000
+"""Of one service."""
+KEYS_OF_SITE_MAX: Final = 10_000
+"""Every gateway knows them all."""
+LAPSED_MAX: Final = 100
+"""Keys that are dropped at one look."""
 EXPIRES_MAX: Final = 253_402_300_799 * 1_000_000
 """The end of the year 9999: what is later fits no message, and gateways would get none."""
 GATEWAYS_MAX: Final = 64
@@ -106,12 +111,17 @@ def _updated(state: State, job: JobRecord, spec: JobSpec) -> list[Event]:
     if job.state.terminal:
         raise WrongState(f"service {job.spec.name} has ended; submit it anew")
     spec = with_places(spec, size_of_spec(job.spec))
+    refuse_while_launched(state, job, spec)
     if spec.currency:
         check_currency(state, spec.currency, "the job's budget")
     secrets_of(state, spec)
     if spec.options != job.spec.options:
         refuse_beyond_quota(state, job.user, spec)
-    refuse_unaffordable(state, job.user, spec)
+    settled = 0
+    if spec.caps_array:
+        settled = state.array_money[job.id].settled_nanos
+        refuse_cap_below(state, job, spec)
+    refuse_unaffordable(state, job.user, spec, settled)
     share, more = state.shares.of(job.user), size_of_spec(spec) - size_of_spec(job.spec)
     size = bytes_of_spec(spec) - bytes_of_spec(job.spec)
     limits = state.limits
@@ -146,13 +156,22 @@ def replace(state: State, attempt: AttemptRecord, why: str, wanted: bool, grace_
 
 
 def new_key(
-    state: State, ids: Ids, job: JobRecord, *, sha256: str, user: str, name: str, project: str, **limits: Any
-) -> list[Event]:
+    state: State, ids: Ids, job: JobRecord, *, sha256: str, user: str, name: str, project: str, now: int = 0,
+    **limits: Any,
+) -> list[Event]:  # fmt: skip
     """A key to a service. Raises `RateLimited`, `WrongState`."""
     if job.state.terminal:
         raise WrongState(f"service {job.spec.name} has ended")
-    if len(state.service_keys) >= KEYS_MAX:
-        raise RateLimited(f"there are {KEYS_MAX} keys already; revoke some: `bursar key revoke ID`")
+    good = [key for key in state.service_keys.values() if not key.lapsed(now)]
+    if sum(key.job_id == job.id for key in good) >= KEYS_MAX:
+        raise RateLimited(
+            f"service {job.spec.name} has {KEYS_MAX} keys already; revoke some: `bursar key revoke ID`"
+        )
+    if len(good) >= KEYS_OF_SITE_MAX:
+        raise RateLimited(
+            f"all services together have {KEYS_OF_SITE_MAX} keys already, as many as a gateway takes; revoke"
+            " some: `bursar key revoke ID`"
+        )
     if limits.get("expires_at", 0) > EXPIRES_MAX:
         text = "valid_us: ends after the year 9999; 0 is until it is revoked"
         raise InvalidRequest(text, {"field": "valid_us"})
@@ -168,6 +187,12 @@ def new_key(
             **given,
         )
     ]
+
+
+def lapsed(state: State, now: int) -> list[Event]:
+    """Keys that are good for nothing any more leave by themselves, so that they fill no list."""
+    found = (key for key in state.service_keys.values() if key.lapsed(now))
+    return [KeyRevoked(key.id, key.job_id) for key in islice(found, LAPSED_MAX)]
 
 
 def revoke_key(state: State, key_id: str) -> tuple[ServiceKey, list[Event]]:

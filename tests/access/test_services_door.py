@@ -1,0 +1,145 @@
+"""What services' calls take from whom: programs, projects of keys, and what gateways say was used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from whole_site import Site, play
+
+from bursar.clock import DAY_US, SECOND_US
+from bursar.codec.spec import spec_to_wire
+from bursar.model import ServiceSpec
+from bursar.v1 import services_pb2
+from bursard.events import ServiceMetered, decode
+from bursard.store import EventFilter
+
+MINUTE_US = 60 * SECOND_US
+
+
+def service(site: Site, owner: str = "bob", project: str = "nlp", name: str = "chat") -> str:
+    return site.job(owner, project, name=name, time_limit_us=0, service=ServiceSpec())
+
+
+async def new_key(site: Site, token: str, **more: Any) -> Any:
+    request = services_pb2.NewKeyRequest(service="chat", **more)
+    (status, details), answers = await site.ask("Services.NewKey", request, token=token)
+    return answers[0] if status == "OK" else (status, details)
+
+
+async def sync(site: Site, *minutes: services_pb2.ServiceMinute, keys_tag: str = "") -> Any:
+    request = services_pb2.SyncRequest(gateway="g", minutes=minutes, keys_tag=keys_tag)
+    (status, details), answers = await site.ask("Services.Sync", request, token=site.token("g", "operator"))
+    assert status == "OK", details
+    return answers[0]
+
+
+def minute(site: Site, job: str, seq: int, at: int, **uses: int) -> services_pb2.ServiceMinute:
+    made = services_pb2.ServiceMinute(seq=seq, job_id=job, minute=at, busy_us=1, capacity_us=1)
+    for key, requests in uses.items():
+        made.uses.add(key_id=key, requests=requests)
+    return made
+
+
+async def metered(site: Site) -> list[ServiceMetered]:
+    asked = EventFilter(kinds=("service-metered",))
+    await site.engine.durable()
+    rows = await site.engine.read(lambda views: views.events(0, 100, asked))
+    return [event for row in rows if isinstance(event := decode(row.payload), ServiceMetered)]
+
+
+def test_what_a_service_runs_is_its_owners_and_operators_to_change() -> None:
+    async def story(site: Site) -> None:
+        job = service(site)
+        spec = spec_to_wire(site.engine.state.jobs[job].spec)
+        spec.command[:] = ["id"]
+        request = services_pb2.UpdateServiceRequest(service="chat", spec=spec)
+        boss = site.token("pat", "project-admin", "nlp")
+        status, details = await site.call("Services.Update", request, token=boss)
+        assert (status, "change what a service runs in its owner's name" in details) == (
+            "PERMISSION_DENIED",
+            True,
+        )
+        scaled = services_pb2.ScaleServiceRequest(service="chat", replicas_min=2, replicas_max=2)
+        assert (await site.call("Services.Scale", scaled, token=boss))[0] == "OK"
+        assert site.engine.state.jobs[job].spec.command == ("true",)
+        assert (await site.call("Services.Update", request, token=site.token("bob", "submitter", "nlp")))[
+            0
+        ] == "OK"
+        assert site.engine.state.jobs[job].spec.command == ("id",)
+
+    play(story)
+
+
+def test_what_is_asked_with_a_key_is_told_of_a_project_where_its_maker_may_submit() -> None:
+    async def story(site: Site) -> None:
+        service(site)
+        token = site.token("ann", "project-admin", "nlp")
+        refused = await new_key(site, token, project="vision")
+        assert refused[0] == "PERMISSION_DENIED"
+        assert not site.engine.state.service_keys
+        assert (await new_key(site, token, project="nlp/deep")).project == "nlp/deep"
+        assert (await new_key(site, site.token("root", "admin"), project="vision")).project == "vision"
+
+    play(story)
+
+
+def test_a_service_that_is_not_there_is_told_as_a_service() -> None:
+    async def story(site: Site) -> None:
+        site.job("bob", "nlp", name="prep")
+        said = {}
+        for name in ("none", "prep"):
+            request = services_pb2.ListServicesRequest(service=name)
+            status, said[name] = await site.call("Services.List", request, token=site.token("root", "admin"))
+            assert status == "NOT_FOUND"
+        assert said["none"].startswith("there is no service 'none'; `bursar service ls` lists them")
+        assert "is no service" in said["prep"]
+
+    play(story)
+
+
+def test_a_gateway_gets_the_keys_again_only_when_they_are_others() -> None:
+    async def story(site: Site) -> None:
+        service(site)
+        root = site.token("root", "admin")
+        first = await new_key(site, root)
+        answer = await sync(site)
+        assert [one.id for one in answer.keys] == [first.id]
+        again = await sync(site, keys_tag=answer.keys_tag)
+        assert (list(again.keys), again.keys_tag) == ([], answer.keys_tag)
+        await site.call("Services.RevokeKey", services_pb2.RevokeKeyRequest(key=first.id), token=root)
+        none = await sync(site, keys_tag=answer.keys_tag)
+        assert (list(none.keys), none.keys_tag != answer.keys_tag) == ([], True)
+
+    play(story)
+
+
+def test_what_a_gateway_says_of_a_strange_key_is_told_of_none() -> None:
+    async def story(site: Site) -> None:
+        job, now = service(site), site.engine.now()
+        root = site.token("root", "admin")
+        ours, void = await new_key(site, root), await new_key(site, root)
+        service(site, name="other")
+        request = services_pb2.NewKeyRequest(service="other")
+        _, [theirs] = await site.ask("Services.NewKey", request, token=root)
+        await site.call("Services.RevokeKey", services_pb2.RevokeKeyRequest(key=void.id), token=root)
+        told = minute(site, job, 1, now, **{ours.id: 1, void.id: 2, theirs.id: 3, "key_made_up": 4})
+        assert (await sync(site, told)).acknowledged_seq == 1
+        [event] = await metered(site)
+        assert [(use.key_id, use.requests) for use in event.uses] == [
+            (ours.id, 1),
+            (void.id, 2),
+            ("", 3),
+            ("", 4),
+        ]
+
+    play(story)
+
+
+def test_a_minute_that_has_not_come_or_was_before_its_service_is_not_kept() -> None:
+    async def story(site: Site) -> None:
+        job, now = service(site), site.engine.now()
+        told = [minute(site, job, n, at) for n, at in enumerate((now, now + DAY_US, now - DAY_US), start=1)]
+        assert (await sync(site, *told)).acknowledged_seq == 3, "told again they would stop all others"
+        assert [event.minute for event in await metered(site)] == [now - now % MINUTE_US]
+
+    play(story)
