@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,6 +55,22 @@ def test_it_stays_within_its_bounds_and_lets_go_only_of_what_is_spare(
     assert len(scaled.drain) == max(len(ready) - memory.target, 0)
     starting = {one.attempt_id for one in standing if not one.ready and not one.old}
     assert starting.isdisjoint({*scaled.drain, *scaled.replace}), "one that starts is left alone"
+
+
+@given(specs, standings, samples, st.integers(0, 4), st.integers(0, 4), st.integers(0, 2))
+def test_an_update_leaves_no_more_missing_than_may_be_and_only_where_there_is_no_room(
+    spec: ServiceSpec, rows: list[tuple[bool, bool, bool, int, int]], loads: list[int], unplaced: int,
+    missing: int, surge: int,
+) -> None:  # fmt: skip
+    spec = msgspec.structs.replace(spec, max_unavailable=missing, max_surge=surge)
+    standing = replicas(rows)
+    scaled, memory = scale(spec, seen(standing, loads, unplaced=unplaced), Memory(target=spec.replicas_min))
+    ready = {one.attempt_id: one for one in standing if one.ready and not one.leaving}
+    left = len(ready) - len(scaled.drain)
+    assert left >= min(len(ready), memory.target - missing)
+    if left < min(len(ready), memory.target):
+        assert all(ready[one].old for one in scaled.drain)
+        assert unplaced or not surge
 
 
 @given(specs, standings, samples)

@@ -446,3 +446,81 @@ def test_an_update_changes_no_mark_while_a_machine_comes_up_for_the_service() ->
     with pytest.raises(WrongState, match="machine m1 is coming up for job"):
         decide.update(site.world.state, site.job, other)
     assert decide.update(site.world.state, site.job, msgspec.structs.replace(site.job.spec, command=("a",)))
+
+
+def full(site: Site, **service: Any) -> None:
+    """Its node has room for what it runs, and for no more; then it is updated."""
+    for attempt in site.live():
+        site.world.backend.ready(attempt.id)
+    room = sum(attempt.members[0].alloc.cpu_milli for attempt in site.live())
+    site.world.backend.connect(msgspec.structs.replace(FACTS, cpu_milli=room))
+    other = msgspec.structs.replace(site.job.spec.service, **service)
+    updated(site, command=("true", "2"), service=other)
+
+
+def turns(site: Site, many: int) -> list[int]:
+    """So many seconds; how many replicas were ready in each."""
+    seen = []
+    for _ in range(many):
+        site.asks()
+        site.turn(1)
+        ready = site.keeper.board.ready
+        live = [
+            one for one in site.live() if one.stop_cause is None and one.id not in site.keeper.board.draining
+        ]
+        seen.append(sum(one.id in ready and ready[one.id].ready for one in live))
+        site.turn(0, ready=True)
+    return seen
+
+
+def revisions(site: Site) -> list[int]:
+    return [task.spec.service.revision for task, _ in site.keeper.live(site.job) if task.spec.service]
+
+
+def test_an_update_without_room_takes_one_old_replica_after_another_down_where_it_may() -> None:
+    site = Site(replicas_min=3, replicas_max=3)
+    site.turn(ready=True)
+    full(site, max_unavailable=1)
+    seen = turns(site, 60)
+    assert revisions(site) == [2, 2, 2]
+    assert min(seen) == 2
+    assert site.findings() == []
+
+
+def test_an_update_without_room_waits_where_nothing_may_be_missing() -> None:
+    site = Site(replicas_min=2, replicas_max=2)
+    site.turn(ready=True)
+    full(site)
+    assert min(turns(site, 40)) == 2
+    assert revisions(site) == [1, 1]
+
+
+def test_an_update_with_room_takes_nothing_down_first_whatever_may_be_missing() -> None:
+    site = Site(replicas_min=2, replicas_max=2, max_unavailable=2)
+    site.turn(ready=True)
+    updated(site, command=("true", "2"))
+    assert min(turns(site, 30)) >= 2
+    assert revisions(site) == [2, 2]
+
+
+def test_an_update_may_ask_for_no_room_at_all() -> None:
+    site = Site(replicas_min=3, replicas_max=3, max_surge=0, max_unavailable=1)
+    site.turn(ready=True)
+    updated(site, command=("true", "2"))
+    seen = []
+    for _ in range(40):
+        seen += turns(site, 1)
+        assert len(site.live()) <= 3
+    assert revisions(site) == [2, 2, 2]
+    assert min(seen) == 2
+
+
+def test_a_revision_that_never_gets_ready_takes_no_more_down_than_may_be_missing() -> None:
+    site = Site(replicas_min=3, replicas_max=3)
+    site.turn(ready=True)
+    old = {attempt.id for attempt in site.live()}
+    full(site, max_unavailable=1)
+    for _ in range(60):
+        site.asks()
+        site.turn(1)
+    assert len(old & {attempt.id for attempt in site.live()}) == 2

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
+
 from bursar.clock import SECOND_US
-from bursar.model import JobState, Reason, ReasonCode
+from bursar.model import JobState, Reason, ReasonCode, ServiceSpec
 from bursar.v1 import services_pb2 as pb
 from bursar.v1 import types_pb2
 from bursard.access.identity import Identity
@@ -124,7 +126,7 @@ def _state(
     if waits is not None and waits[1] >= CRASH_LOOP:
         return "failing", waits[0]
     if any(one.revision != service.revision for one in replicas):
-        return "updating", waits[0] if waits is not None else None
+        return "updating", _update_waits(service, waits[0]) if waits is not None else None
     if not target and not replicas:
         return "idle", None
     if ready >= max(target, 1):
@@ -132,6 +134,18 @@ def _state(
     if waits is not None:
         return ("failing" if waits[1] > 1 else "waiting"), waits[0]
     return ("scaling" if ready else "starting"), None
+
+
+def _update_waits(service: ServiceSpec, reason: Reason) -> Reason:
+    """Why a new revision takes over no further."""
+    may = (
+        "with update: {max_unavailable: 1} an old replica goes first; " if not service.max_unavailable else ""
+    )
+    return msgspec.structs.replace(
+        reason,
+        message=f"revision {service.revision} waits for room for a replica more: {reason.message}",
+        remedy=f"{may}{reason.remedy}",
+    )
 
 
 def waiting_reason(engine: Engine, cycle: Cycle, job: JobRecord) -> tuple[Reason, int] | None:

@@ -60,6 +60,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
         asked_at: when somebody had asked or waited last; 0: never.
         waiting: requests that no replica has yet.
         cold_us: how long a start took last.
+        unplaced: places that have found no room for a while.
         cap: so many replicas are within its `max_price`; None: it has none, or its price is not known.
     """
 
@@ -69,6 +70,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     asked_at: int = 0
     waiting: int = 0
     cold_us: int = 0
+    unplaced: int = 0
     cap: int | None = None
 
 
@@ -108,8 +110,11 @@ def scale(service: ServiceSpec, seen: Seen, memory: Memory) -> tuple[Scaled, Mem
     target, memory = _in_time(service, seen, memory, wanted)
     live = [one for one in seen.replicas if not one.leaving]
     updating = target > 0 and any(one.old for one in live)
+    first = sorted(ready, key=lambda one: (not one.old, -one.rate, one.outstanding, one.attempt_id))
     spare = max(len(ready) - target, 0)
-    going = sorted(ready, key=lambda one: (not one.old, -one.rate, one.outstanding, one.attempt_id))[:spare]
+    if updating and not spare:
+        spare = min(_makes_room(service, seen, target - len(ready)), sum(one.old for one in ready))
+    going = first[:spare]
     useless = tuple(one.attempt_id for one in live if one.old and not one.ready)
     scaled = Scaled(
         places=target + service.max_surge * updating,
@@ -118,6 +123,14 @@ def scale(service: ServiceSpec, seen: Seen, memory: Memory) -> tuple[Scaled, Mem
         why=f"revision {service.revision} takes over; {why}" if updating else why,
     )
     return scaled, msgspec.structs.replace(memory, target=target)
+
+
+def _makes_room(service: ServiceSpec, seen: Seen, missing: int) -> int:
+    """How many old replicas go before there is a new one: where none finds room, as many as may be missing.
+    Those that are on their way out, or in, are missing already.
+    """
+    wait = seen.unplaced if service.max_surge else service.max_unavailable
+    return max(min(service.max_unavailable - missing, wait), 0)
 
 
 def zero_after_us(service: ServiceSpec, cold_us: int) -> int:

@@ -58,6 +58,7 @@ class Pace(msgspec.Struct):
     p50_us: int = 0
     p95_us: int = 0
     cold_us: int = 0
+    waits_since: int = 0
     memory: Memory | None = None
     why: str = ""
 

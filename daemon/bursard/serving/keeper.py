@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 LOOK_S: Final = 1.0
 LAPSED_EVERY_US: Final = 10 * SECOND_US
+NO_ROOM_US: Final = 10 * SECOND_US
+"""A place that waits for so long, and for no machine that comes up, finds no room."""
 
 
 class Keeper:
@@ -152,8 +154,26 @@ class Keeper:
             asked_at=pace.asked_at,
             waiting=board.waiting(job.id, now),
             cold_us=pace.cold_us,
+            unplaced=self._unplaced(job, now),
             cap=self._cap(job),
         )
+
+    def _unplaced(self, job: JobRecord, now: int) -> int:
+        """Places that find no room, and have not for a while."""
+        state, pace = self.engine.state, self.board.pace(job.id)
+        coming = {machine.job_id for machine in state.machines.values() if machine.holding}
+        waits = sum(
+            task.state is JobState.PENDING
+            and task.has_slot
+            and task.retry_at <= now
+            and task.id not in coming
+            for task in state.tasks.get(job.id, {}).values()
+        )
+        if not waits:
+            pace.waits_since = 0
+        elif not pace.waits_since:
+            pace.waits_since = now
+        return waits if waits and now - pace.waits_since >= NO_ROOM_US else 0
 
     def _cap(self, job: JobRecord) -> int | None:
         """How many replicas its `max_price` pays for, at the dearest that runs or the cheapest there is."""

@@ -43,6 +43,7 @@ SERVICE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "down_delay_us": ("scaling", "down_delay"),
     "zero_after_us": ("scaling", "zero_after"),
     "max_surge": ("update", "max_surge"),
+    "max_unavailable": ("update", "max_unavailable"),
     "drain_us": ("update", "drain"),
     "queue_us": ("timeouts", "queue"),
     "cold_queue_us": ("timeouts", "cold_queue"),

@@ -40,6 +40,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         zero_after_us: without a request, until there is no replica; 0: as long as keeping one costs what a
             start costs.
         max_surge: replicas above what is wanted while an update goes on.
+        max_unavailable: replicas that may be missing from it meanwhile, where there is no room for one more.
         drain_us: how long one that is to go may still answer what it has in hand.
         queue_us, cold_queue_us: how long a request waits for a free replica, and where there is none at all;
             0 of the latter: as long as a start may take.
@@ -63,6 +64,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     down_delay_us: int = 5 * 60 * SECOND_US
     zero_after_us: int = 0
     max_surge: int = 1
+    max_unavailable: int = 0
     drain_us: int = 120 * SECOND_US
     queue_us: int = 30 * SECOND_US
     cold_queue_us: int = 0
@@ -87,7 +89,8 @@ _BOUNDS: Final = {
     "replicas_max": (("replicas",), 1, REPLICAS_MAX),
     "probe_failures": (("readiness_probe", "failures"), 1, 100),
     "target": (("scaling", "target"), 1, TARGET_MAX),
-    "max_surge": (("update", "max_surge"), 1, SURGE_MAX),
+    "max_surge": (("update", "max_surge"), 0, SURGE_MAX),
+    "max_unavailable": (("update", "max_unavailable"), 0, REPLICAS_MAX),
     "revision": ((), 1, 2**31 - 1),
 }
 _DURATIONS: Final = {
@@ -120,6 +123,8 @@ def problems_of(service: ServiceSpec) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("replicas",), f"{service.replicas_min}..{service.replicas_max} is empty; write the least first"
     if service.panic_window_us > service.window_us:
         yield ("scaling", "panic_window"), "is longer than window"
+    if not service.max_surge and not service.max_unavailable:
+        yield ("update", "max_surge"), "is 0, and max_unavailable too: no replica could ever be replaced"
     if service.api not in APIS:
         yield ("api",), f"{service.api[:40]!r} is not one of {', '.join(APIS)}"
     probe = service.probe_path

@@ -24,7 +24,7 @@ from bursar.model.check import (
     TAG_MAX,
     TASKS_PER_NODE_MAX,
 )
-from bursar.model.service import APIS, PORT_MAX, PORT_MIN, SURGE_MAX, TARGET_MAX
+from bursar.model.service import APIS, PORT_MAX, PORT_MIN, REPLICAS_MAX, SURGE_MAX, TARGET_MAX
 from bursar.schemas import forms
 from bursar.schemas.forms import Schema
 
@@ -313,7 +313,10 @@ def _service() -> dict[str, Schema]:
                 "",
                 {
                     "strategy": forms.word("How.", ("rolling",), "rolling"),
-                    "max_surge": forms.whole("Replicas above the number meanwhile.", 1, SURGE_MAX, default=1),
+                    "max_surge": forms.whole("Replicas above the number meanwhile.", 0, SURGE_MAX, default=1),
+                    "max_unavailable": forms.whole(
+                        "Replicas below it, where there is no room above.", 0, REPLICAS_MAX, default=0
+                    ),
                     "drain": forms.duration("To answer what it has in hand.", default="120s"),
                 },
             ),
