@@ -19,7 +19,7 @@ import grpc
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from bursar.clock import SystemClock
+from bursar.clock import Clock, SystemClock
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursar.ids import RandomIds
 from bursar.systemd import Notifier
@@ -36,6 +36,8 @@ from bursar.v1 import (
 from bursard import startup
 from bursard.access.allowances import Allowances
 from bursard.access.identity import Role
+from bursard.access.keyset import Keys, fetcher
+from bursard.access.oidc import Verifier
 from bursard.access.refusals import Refusals
 from bursard.access.tokens import Authority, UserToken, load_users, serve_peers
 from bursard.access.vault import Vault, open_vault
@@ -125,11 +127,13 @@ async def run(settings: Settings) -> int:
     keeper = Keeper(engine)
     fleet.readied = keeper.readied
     telemetry = LiveTelemetry()
+    provider = _provider(settings, clock)
     authority = Authority(
         state,
         clock,
         local_role=None if settings.local_role == "none" else Role(settings.local_role),
         users=_users(settings),
+        provider=provider,
     )
     allowances = Allowances(clock.boot_us, settings.limits)
     engine.on_written = allowances.charge
@@ -160,6 +164,8 @@ async def run(settings: Settings) -> int:
         tasks.append(asyncio.create_task(fleet.keep_deadlines(), name="deadlines"))
         tasks.append(asyncio.create_task(keeper.run(), name="services"))
         tasks.append(asyncio.create_task(IdleWatch(engine, telemetry.newest).run(), name="idle"))
+        if provider is not None:
+            tasks.append(asyncio.create_task(provider.keys.run(), name="oidc"))
         if cycle.rents is not None:
             tasks.append(asyncio.create_task(cycle.rents.run(), name="machines"))
         if bridge is not None:
@@ -239,6 +245,18 @@ def _users(settings: Settings) -> tuple[UserToken, ...]:
         return ()
     private_file("tokens_file", path)
     return load_users(path)
+
+
+def _provider(settings: Settings, clock: Clock) -> Verifier | None:
+    """Who checks tokens of the site's identity provider. Raises `InvalidRequest`."""
+    rules = settings.provider
+    if rules is None:
+        return None
+    try:
+        fetch = fetcher(rules.ca_file)
+    except OSError as error:
+        raise InvalidRequest(f"oidc_ca_file: {rules.ca_file} cannot be used: {error}") from None
+    return Verifier(rules, Keys(rules.issuer, fetch, clock.boot_us), clock.now)
 
 
 def private_file(setting: str, path: Path) -> bytes:

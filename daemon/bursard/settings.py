@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bursar.clock import parse_duration
+from bursar.clock import SECOND_US, parse_duration
 from bursar.errors import InvalidRequest
 from bursar.options import add_flags, collect
 from bursar.resources import parse_size
+from bursard.access.keyset import problem_of_address
+from bursard.access.oidc import ASYMMETRIC, Rules, read_grants
 from bursard.state import Limits
 
 CONFIG_PATH = Path("/etc/bursar/bursard.toml")
 ENV_PREFIX = "BURSARD_"
+OIDC_LEEWAY_MAX = "5m"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,36 @@ class Settings:
 
     tokens_file: Path = Path()
     """User tokens by hash: [[token]] user, role, sha256; mode 0600. `bursar config new-token` makes one."""
+
+    oidc_issuer: str = ""
+    """Identity provider (OpenID Connect) whose tokens are taken: its address, as tokens have it."""
+
+    oidc_audience: tuple[str, ...] = ()
+    """Whom tokens must be made for (`aud`): the client ids of `bursar login` and of bursar-web."""
+
+    oidc_client_id: str = ""
+    """What `bursar login` calls itself at the provider. Default: nobody logs in by it."""
+
+    oidc_algorithms: tuple[str, ...] = ("RS256", "ES256")
+    """How tokens may be signed: RS, PS or ES with 256, 384 or 512; never by a shared secret."""
+
+    oidc_user_claim: str = "email"
+    """Claim that is the user's name; of `email`, only one that the provider has verified."""
+
+    oidc_user_prefix: str = ""
+    """Put before that name, so that no account of this machine has the same."""
+
+    oidc_groups_claim: str = "groups"
+    """Claim that lists a user's groups; `a.b` is b inside a."""
+
+    oidc_roles: tuple[str, ...] = ()
+    """GROUP=ROLE or GROUP=ROLE@PROJECT: what a group holds; the group * is everybody with a token."""
+
+    oidc_leeway: str = "60s"
+    """How far the provider's clock may be from ours."""
+
+    oidc_ca_file: Path = Path()
+    """Authority that signed the provider's certificate, PEM. Default: those of the system."""
 
     secrets_key_file: Path = Path()
     """Key that seals secrets, mode 0600, made at the first start. Default: beside state_dir, .secrets-key."""
@@ -124,6 +157,24 @@ class Settings:
         return self.state_dir.with_name(self.state_dir.name + ".alert-secrets")
 
     @property
+    def provider(self) -> Rules | None:
+        """The site's identity provider; None: there is none."""
+        if not self.oidc_issuer:
+            return None
+        return Rules(
+            self.oidc_issuer,
+            self.oidc_audience,
+            self.oidc_client_id,
+            self.oidc_algorithms,
+            self.oidc_user_claim,
+            self.oidc_user_prefix,
+            self.oidc_groups_claim,
+            read_grants(self.oidc_roles),
+            parse_duration(self.oidc_leeway) // SECOND_US,
+            self.oidc_ca_file,
+        )
+
+    @property
     def log_cap_bytes(self) -> int:
         """`log_cap` as a number."""
         return parse_size(self.log_cap)
@@ -156,12 +207,14 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> CommandLine:
     )
 
 
+_LISTS = ("policies", "oidc_audience", "oidc_algorithms", "oidc_roles")
 _PATHS = (
     "state_dir",
     "socket_dir",
     "tls_cert_file",
     "tls_key_file",
     "tokens_file",
+    "oidc_ca_file",
     "secrets_key_file",
     "local_cloud",
     "alert_secrets",
@@ -169,9 +222,9 @@ _PATHS = (
 
 
 def _convert(name: str, raw: Any, at: str) -> Any:
-    if name == "policies":
+    if name in _LISTS:
         items = raw if isinstance(raw, list) else str(raw).split(",")
-        return tuple(str(item) for item in items if item)
+        return tuple(str(item).strip() for item in items if item)
     if name == "run_as_submitter":
         text = str(raw).lower()
         if text not in ("true", "false"):
@@ -185,7 +238,7 @@ def _convert(name: str, raw: Any, at: str) -> Any:
 
 
 _COUNT = re.compile("[1-9][0-9]{0,8}")
-_AT_LEAST = {"default_time_limit": "1s", "meter_interval": "1s", "overdue_after": "10s"}
+_AT_LEAST = {"default_time_limit": "1s", "meter_interval": "1s", "overdue_after": "10s", "oidc_leeway": "1s"}
 
 
 def _check(settings: Settings, places: Mapping[str, str]) -> None:
@@ -219,3 +272,30 @@ def _check(settings: Settings, places: Mapping[str, str]) -> None:
         fail("listen", "TCP is served with TLS only: set tls_cert_file and tls_key_file")
     if settings.listen and not settings.listen.rpartition(":")[2].isdigit():
         fail("listen", f"{settings.listen!r} is not HOST:PORT, such as 0.0.0.0:7443")
+    _check_provider(settings, fail)
+
+
+def _check_provider(settings: Settings, fail: Callable[[str, str], None]) -> None:
+    """`[oidc]`: nothing of it without an issuer, and nothing that could be passed off as a signature."""
+    if not settings.oidc_issuer:
+        for name in ("oidc_audience", "oidc_client_id", "oidc_roles"):
+            if getattr(settings, name):
+                fail(name, "is of no use without oidc_issuer, the provider's address")
+        return
+    if problem := problem_of_address(settings.oidc_issuer):
+        fail("oidc_issuer", f"{settings.oidc_issuer!r} {problem}")
+    if not settings.oidc_audience:
+        fail("oidc_audience", "say whom tokens are made for; without it, those of any program would do")
+    for algorithm in settings.oidc_algorithms:
+        if algorithm not in ASYMMETRIC:
+            fail("oidc_algorithms", f"{algorithm!r} is not one of {', '.join(ASYMMETRIC)}")
+    if not settings.oidc_algorithms:
+        fail("oidc_algorithms", f"name at least one of {', '.join(ASYMMETRIC)}")
+    if not settings.oidc_user_claim:
+        fail("oidc_user_claim", "name the claim that is the user's name, such as email or preferred_username")
+    if parse_duration(settings.oidc_leeway) > parse_duration(OIDC_LEEWAY_MAX):
+        fail("oidc_leeway", f"{settings.oidc_leeway!r} is too long: at most {OIDC_LEEWAY_MAX}")
+    try:
+        read_grants(settings.oidc_roles)
+    except InvalidRequest as error:
+        fail("oidc_roles", error.message)

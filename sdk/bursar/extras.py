@@ -14,7 +14,7 @@ from typing import Final
 from bursar.errors import BursarError
 
 MODULES: Final = {
-    "daemon": ("aiomqtt", "cryptography", "grpc_health", "numpy", "pyarrow", "sqlite_utils"),
+    "daemon": ("aiomqtt", "cryptography", "grpc_health", "joserfc", "numpy", "pyarrow", "sqlite_utils"),
     "agent": ("aiomqtt",),
     "gateway": ("aiohttp",),
     "web": ("jinja2", "prometheus_client", "starlette", "uvicorn"),

@@ -58,6 +58,8 @@ CONTRACT = (
     "restore",
     "archive",
     "audit",
+    "login",
+    "logout",
     "config",
     "schema",
     "completion",

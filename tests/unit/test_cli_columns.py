@@ -24,6 +24,7 @@ from bursar.cli import (
     forecast,
     jobs,
     ledger,
+    login,
     money,
     output,
     period,
@@ -120,6 +121,10 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
     "web.URL_COLUMNS": (
         web.URL_COLUMNS,
         {"url": "http://h/login?link=w", "expires_at": "2026-11-28T15:44:02Z"},
+    ),
+    "login.COLUMNS": (
+        login.COLUMNS,
+        {"server": "grpcs://h:7443", "user": "u", "role": "viewer", "ends_at": "2026-11-28T15:44:02Z"},
     ),
     "cloud.MACHINE_COLUMNS": (cloud.MACHINE_COLUMNS, view.machine(filled(nodes_pb2.Machine))),
     "cloud.CHECK_COLUMNS": (cloud.CHECK_COLUMNS, view.cloud_check(filled(nodes_pb2.CloudCheck))),

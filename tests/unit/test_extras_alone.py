@@ -16,7 +16,7 @@ from bursar import extras
 MODULES_OF = {
     "agent": {"psutil", "aiomqtt"},
     "nvml": {"pynvml"},
-    "daemon": {"aiomqtt", "cryptography", "grpc_health", "numpy", "sqlite_utils", "pyarrow"},
+    "daemon": {"aiomqtt", "cryptography", "grpc_health", "joserfc", "numpy", "sqlite_utils", "pyarrow"},
     "torch": {"torch"},
     "gateway": {"aiohttp", "uvloop", "yarl", "multidict"},
     "web": {"jinja2", "starlette", "uvicorn", "prometheus_client"},
@@ -93,7 +93,7 @@ sys.exit(main())
 """
 
 PROGRAMS = [
-    ("daemon", "bursard.__main__", ["bursard", "--check-config"], "numpy"),
+    ("daemon", "bursard.__main__", ["bursard", "--check-config"], "joserfc"),
     ("daemon", "bursar.cli.main", ["bursar", "up", "--detach"], "aiomqtt"),
     ("daemon", "bursar.cli.main", ["bursar", "sim", "--jobs", "a", "--nodes", "b"], "numpy"),
     ("daemon", "bursar.cli.main", ["bursar", "backup", "drill", "a"], ""),

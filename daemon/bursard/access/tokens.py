@@ -1,6 +1,7 @@
 """Proof of identity: the kernel's word on the unix socket, a token's hash everywhere else.
 
-Owns    short tokens for local callers (SO_PEERCRED on `auth.sock`), configured user tokens, node tokens.
+Owns    short tokens for local callers (SO_PEERCRED on `auth.sock`), configured user tokens, node tokens, and
+        who brings a token of the site's identity provider (`access/oidc`).
 Why     gRPC over a unix socket does not say who called, so a side socket asks the kernel and hands out a
         token that lives five minutes. Secrets are kept as SHA-256 (they have full entropy), looked up by
         that hash, and never logged. Rights are looked up at each call, so a grant holds from the next one.
@@ -24,6 +25,8 @@ import msgspec
 from bursar.clock import Clock
 from bursar.errors import InvalidRequest, Unauthenticated
 from bursard.access.identity import Grant, Identity, Role
+from bursard.access.keyset import KeyUnknown
+from bursard.access.oidc import Verifier
 from bursard.state import State
 
 LOCAL_TTL_S = 300
@@ -61,11 +64,18 @@ class Authority:
     """Turns a bearer token into an identity."""
 
     def __init__(
-        self, state: State, clock: Clock, *, local_role: Role | None, users: tuple[UserToken, ...] = ()
+        self,
+        state: State,
+        clock: Clock,
+        *,
+        local_role: Role | None,
+        users: tuple[UserToken, ...] = (),
+        provider: Verifier | None = None,
     ) -> None:
         self._state = state
         self._clock = clock
         self._local_role = local_role
+        self._provider = provider
         self._users: dict[str, UserToken] = {}
         self.replace(users)
         self._local: dict[str, _Local] = {}
@@ -113,8 +123,27 @@ class Authority:
             return self._local_identity(identity.uid, _user_name(identity.uid))
         return self.identify(authorization)
 
+    async def admit(self, authorization: str) -> Identity:
+        """As `identify`, after a look at the provider's keys for a token with one that is not known yet."""
+        try:
+            return self.identify(authorization)
+        except KeyUnknown:
+            assert self._provider is not None
+            await self._provider.keys.learn()
+        return self.identify(authorization)
+
     def identify(self, authorization: str) -> Identity:
-        """Who the `authorization` metadata proves, with its rights as of now. Raises `Unauthenticated`."""
+        """Who the `authorization` metadata proves, with its rights as of now.
+
+        Raises `Unauthenticated`; its facts say where a token could be had (`issuer`, `client_id`).
+        """
+        try:
+            return self._identify(authorization)
+        except Unauthenticated as error:
+            error.facts |= self._provider.facts if self._provider is not None else {}
+            raise
+
+    def _identify(self, authorization: str) -> Identity:
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthenticated("this call carries no token; use the bursar client, or set BURSAR_TOKEN")
@@ -132,7 +161,19 @@ class Authority:
         node = self._state.node_tokens.get(digest)
         if node is not None and node.good(self._clock.now()):
             return Identity(node.name, Role.AGENT, token_sha256=digest)
+        if self._provider is not None and token.count(".") == 2:
+            return self._of_provider(self._provider, token)
         raise Unauthenticated("the token is not known here, or has expired")
+
+    def _of_provider(self, provider: Verifier, token: str) -> Identity:
+        claimed = provider.check(token)
+        grants = (*claimed.grants, *self._state.grants.of(claimed.user))
+        if not grants:
+            raise Unauthenticated(
+                f"{claimed.user} has no role here; ask an administrator for `bursar grant`, or for a group"
+                " that [oidc] roles of bursard.toml names"
+            )
+        return Identity(claimed.user, None, grants=grants)
 
 
 def _user_name(uid: int) -> str:

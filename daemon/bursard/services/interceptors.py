@@ -105,7 +105,7 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
         async def call(raw: AsyncIterator[bytes], context: Context) -> None:
             identity, session, ticket = None, None, None
             try:
-                identity, authorization = self._who(method, context)
+                identity, authorization = await self._who(method, context)
                 rule = self._enter(method, identity)
                 ticket = self._admission.enter(identity, rule.action if rule else None, is_stream=is_stream)
                 if identity is not None and rule is not None and is_stream:
@@ -181,13 +181,13 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
         if ticket is not None:
             self._admission.leave(ticket)
 
-    def _who(self, method: str, context: Context) -> tuple[Identity | None, str]:
+    async def _who(self, method: str, context: Context) -> tuple[Identity | None, str]:
         """Who calls, and on which proof. Nobody is who calls an open method."""
         if method in _OPEN:
             return None, ""
         metadata = context.invocation_metadata() or ()
         given = str(next((value for key, value in metadata if key == "authorization"), ""))
-        return self._authority.identify(given), given
+        return await self._authority.admit(given), given
 
     def _enter(self, method: str, identity: Identity | None) -> Rule | None:
         """May they call this at all? What a request is about is for its handler to check."""

@@ -85,6 +85,8 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "restore": Verb("backup:restore", "Put a backup into an empty state directory."),
         "archive": Verb("backup:archive", "Move the events of closed months to a file."),
         "audit": Verb("backup:audit", "Verify the books: log, ledger, ends."),
+        "login": Verb("login:login", "Log in by the site's identity provider."),
+        "logout": Verb("login:logout", "End that login."),
         "config": Verb("misc:config", "Show the resolved configuration."),
         "schema": Verb("schema:schema", "Print the schema of job files or policies, for editors."),
         "slurm-shims": Verb("steps:slurm_shims", "Write Slurm's commands into a directory."),

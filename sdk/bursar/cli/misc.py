@@ -76,10 +76,12 @@ def config(server: str | None, output: Output) -> None:
         return
     import getpass
 
-    from bursar.client import address
+    from bursar.client import address, logins
 
     found = address.resolve(server_of(server))
     token = address.token_path()
+    if found.socket is None and logins.known(found.target):
+        token = logins.path()
     row: Row = {
         "server": found.url,
         "from": found.origin,

@@ -137,12 +137,14 @@ class Identity:
 
     On a unix socket the daemon learns the uid from the kernel (SO_PEERCRED) at `auth.sock`, beside
     its own socket, and answers with a short token, renewed here before it runs out and when the socket is
-    another one, as after a restart of the daemon, which knows no token of before. A token of the
-    environment or the token file comes first over TLS; on a unix socket only an explicit one does.
+    another one, as after a restart of the daemon, which knows no token of before. Over TLS come the token of
+    the environment, then the login for that server (`bursar login`), which is refreshed before it ends, then
+    the token file; on a unix socket only an explicit one does.
     """
 
     def __init__(self, address: Address, token: str | None) -> None:
         self._auth: Path | None = None
+        self._login = ""
         self._lock = threading.Lock()
         self._renew_at = float("inf")
         self._given_at: SocketMark = None
@@ -150,10 +152,15 @@ class Identity:
         if self._token:
             return
         if address.socket is None:
+            from bursar.client import logins  # of no use to whoever calls on this machine
+
+            if not os.environ.get("BURSAR_TOKEN") and logins.known(address.target):
+                self._login, self._renew_at = address.target, 0.0
+                return
             self._token = read_token()
             if not self._token:
                 raise errors.Unauthenticated(
-                    f"no token for {address.url}: set BURSAR_TOKEN or write the token to "
+                    f"no token for {address.url}: `bursar login`, set BURSAR_TOKEN, or write the token to "
                     "~/.config/bursar/token with mode 0600"
                 )
         else:
@@ -163,7 +170,7 @@ class Identity:
     @property
     def fresh(self) -> bool:
         """Is what `metadata` answers at hand? Else it asks the daemon, and waits for it."""
-        return self._auth is None or time.monotonic() < self._renew_at
+        return (self._auth is None and not self._login) or time.monotonic() < self._renew_at
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What to send now, after fetching a token if the last one is about to run out."""
@@ -172,6 +179,8 @@ class Identity:
                 time.monotonic() >= self._renew_at or _mark(self._auth) != self._given_at
             ):
                 self._fetch(self._auth)
+            if self._login and time.monotonic() >= self._renew_at:
+                self._refresh(self._login)
             return (("authorization", f"Bearer {self._token}"),) if self._token else ()
 
     async def obtain(self) -> tuple[tuple[str, str], ...]:
@@ -185,6 +194,12 @@ class Identity:
         with self._lock:
             self._renew_at = 0.0 if self._auth is not None else self._renew_at
             return self._auth is not None
+
+    def _refresh(self, server: str) -> None:
+        from bursar.client import logins
+
+        self._token, left_s = logins.token(server)
+        self._renew_at = time.monotonic() + max(left_s - logins.SOON_S, 1.0)
 
     def _fetch(self, path: Path) -> None:
         asked_at = time.monotonic()
