@@ -404,5 +404,11 @@ def begins(begin_after: int, now: int) -> Reason:
 
 
 def _array_reason(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Reason | None:
+    if job.spec.service is not None and job.array is not None and not job.array.max_parallel:
+        return Reason(
+            ReasonCode.NO_REQUESTS,
+            "nobody asks, and it may have no replica then",
+            f"it starts with the first request; `bursar service scale {job.spec.name} 1..N` keeps one",
+        )
     task = first_pending(state, job)
     return reason_of(state, cycle, task, now) if task is not None else None

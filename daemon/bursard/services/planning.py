@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from bursar.codec.amounts import exact, put_amounts, saturated
 from bursar.codec.spec import shares_to_wire
-from bursar.model import LIMITS, JobSpec, Reason, ReasonCode
+from bursar.model import LIMITS, JobSpec, JobState, Reason, ReasonCode
 from bursar.money import format_nanos
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
@@ -28,7 +28,7 @@ from bursard.services.views import job_view, node_state, reason_of_node, reason_
 from bursard.state import JobRecord, NodeRecord, State
 from bursard.state.admission import cheapest_hold, cheapest_rate, cheapest_start
 from bursard.state.arrays import size_of_spec
-from bursard.state.fold.jobs import first_pending
+from bursard.state.fold.jobs import first_pending, tasks_of
 
 
 async def plan_view(
@@ -95,9 +95,27 @@ async def plan_view(
     _members(engine, wire, snapshot, answer.start or answer.unpaid)
     if spec.caps_array:
         put_amounts(wire, worst_case_nanos=min(exact(wire, "worst_case_nanos"), spec.max_cost_nanos))
-    await _expect(engine, wire, spec, tasks)
+    if spec.service is not None:
+        _as_service(wire, spec)
+    else:
+        await _expect(engine, wire, spec, tasks)
     _afterwards(engine, wire, budgets, hard, [snapshot.budgets[name] for name in payers[len(hard) :]])
     return wire
+
+
+def _as_service(wire: pb.PlanResponse, spec: JobSpec) -> None:
+    """It runs for ever: what it costs is told by the hour, of as few and as many replicas as it may have."""
+    service, each = spec.service, exact(wire, "rate_nanos_per_hour")
+    assert service is not None
+    wire.service.replicas_min, wire.service.replicas_max = service.replicas_min, service.replicas_max
+    if each >= 0:
+        cap = spec.max_price_nanos_per_hour or each * service.replicas_max
+        wire.service.rate_min.nanos = str(each * service.replicas_min)
+        wire.service.rate_max.nanos = str(min(each * service.replicas_max, cap))
+    wire.time_limit_us = wire.worst_case_us = 0
+    put_amounts(
+        wire, expected_nanos=-1, task_expected_nanos=-1, worst_case_nanos=-1, task_worst_case_nanos=-1
+    )
 
 
 def _as_job(
@@ -289,8 +307,9 @@ async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.Expla
     """One job, why it is where it is, and what would change that."""
     state, now = engine.state, engine.now()
     reason = reason_of(state, cycle, job, now)
-    if reason is None and job.array is not None and (task := first_pending(state, job)) is not None:
-        reason = reason_of(state, cycle, task, now)  # of an array that runs, why the rest of it waits
+    behind = _waits_next(state, job) if job.array is not None else None
+    if reason is None and behind is not None:
+        reason = reason_of(state, cycle, behind, now)  # of an array that runs, why the rest of it waits
     wire = pb.ExplainResponse(job=job_view(state, job, reason, seen_by=caller(), now=now))
     await add_failed_tasks(engine, wire.job, job)
     await add_expected(engine, wire.job, job)
@@ -303,13 +322,20 @@ async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.Expla
             wire.budgets.append(_after(rooms[name], 0, name in job.hard_budgets))
     if job.spec.caps_array and (array := state.jobs.get(job.parent_id or job.id)) is not None:
         wire.budgets.append(_after(state.cap_room(array), 0, True))
-    if job.array is not None:
-        job = first_pending(state, job) or job
+    job = behind or job
     if reason is not None:
         wire.reason.CopyFrom(reason_view(reason, state, caller()))
     if job.id in state.pending:
         await _pending(engine, cycle, wire, job, now)
     return wire
+
+
+def _waits_next(state: State, job: JobRecord) -> JobRecord | None:
+    """The first task that waits; of a service, the first place that is to have a replica and has none."""
+    if job.spec.service is None:
+        return first_pending(state, job)
+    waits = (task for task in tasks_of(state, job) if task.state is JobState.PENDING and task.has_slot)
+    return min(waits, key=lambda task: task.array_index, default=None)
 
 
 def _away(node: NodeRecord, now: int) -> str:

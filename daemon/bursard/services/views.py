@@ -211,7 +211,8 @@ def job_view(
         left_out=_BRIEF_LACKS if form is Form.BRIEF else form.value,
     )
     put_amounts(wire, settled_nanos=job.settled_nanos + state.corrected.get(job.id, 0))
-    wire.spec.time_limit_us = state.time_limit_of(job.spec)  # a job without one gets the cluster's
+    # A job without one gets the cluster's; a service has none.
+    wire.spec.time_limit_us = 0 if job.spec.service is not None else state.time_limit_of(job.spec)
     if (elapsed_us := job_elapsed_us(job, now)) is not None:
         wire.elapsed_us = elapsed_us
     if job.exit_code >= 0:
@@ -225,7 +226,8 @@ def job_view(
     if form is not Form.BRIEF:
         most = MEMBERS_SHOWN if form is Form.WHOLE else MEMBERS_IN_ROW
         sees_all = allowed(seen_by, Action.SEE_JOBS)
-        wire.attempts.extend(_attempt(state, attempt, sees_all, now) for attempt in _newest(job, most))
+        lasts = job.spec.service is not None
+        wire.attempts.extend(_attempt(state, one, sees_all, now, lasts) for one in _newest(job, most))
     _money(state, wire, job, form, now, seen_by)
     private = allowed(seen_by, Action.SEE_PRIVATE, job.spec.project, job.user)
     if (end := end_view(job, private)) is not None:
@@ -395,7 +397,9 @@ def _source_of_both(one: str, other: str) -> str:
 
 
 def _left(state: State, job: JobRecord, placed: AttemptRecord | None) -> int | None:
-    """The most that what has not been settled of a job may cost; None where no price tells."""
+    """The most that what has not been settled of a job may cost; None where no price tells, or for ever."""
+    if job.spec.service is not None:
+        return None
     if placed is not None:
         return _left_of(placed)
     if job.array is None:
@@ -437,7 +441,10 @@ def _waits_for(attempt: AttemptRecord, member: MemberRecord) -> str:
     return f"{member.node} ({problem})" if problem else member.node
 
 
-def _attempt(state: State, attempt: AttemptRecord, sees_all: bool, now: int) -> pb.Attempt:
+def _attempt(
+    state: State, attempt: AttemptRecord, sees_all: bool, now: int, lasts: bool = False
+) -> pb.Attempt:
+    """One attempt. `lasts`: it has no time limit, and ends when nobody pays."""
     wire = pb.Attempt(
         id=attempt.id,
         number=attempt.number,
@@ -445,7 +452,7 @@ def _attempt(state: State, attempt: AttemptRecord, sees_all: bool, now: int) -> 
         started_at=attempt.started_at,
         finished_at=attempt_ended_at(attempt),
         message=attempt.message,
-        time_limit_us=attempt.longest_us,
+        time_limit_us=0 if lasts else attempt.longest_us,
         leased_us=attempt.time_limit_us if attempt.lease_us else 0,
         why=attempt.why if sees_all else unnamed(attempt.why),
         end_cause=attempt.cause.value if attempt.cause is not None else "",

@@ -204,7 +204,8 @@ def advise(client: WireClient, job: str, output: Output) -> None:
     """
     shown = view.job(client.get(job))
     if shown["array"] is not None:
-        raise InvalidRequest(f"{clean(job)} is an array; name one of its tasks, such as {clean(job)}[0]")
+        what, part = ("a service", "replicas") if shown["service"] else ("an array", "tasks")
+        raise InvalidRequest(f"{clean(job)} is {what}; name one of its {part}, such as {clean(job)}[0]")
     found = findings(shown, _paid(client, shown["id"]))
     cash = shown["cost"]["currency"]
     rows = [row_of(one, cash) for one in found]

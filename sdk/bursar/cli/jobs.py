@@ -62,6 +62,8 @@ def _needs(row: Row) -> str:
 
 def _why(row: Row) -> str:
     code = row["reason"]["code"] if row["reason"] else ""
+    if row["service"] and row["array"] and row["state"] in ("PENDING", *LIVE):
+        return " ".join(filter(None, (texts.replicas_text(row), code if row["state"] == "PENDING" else "")))
     if row["array"]:
         counts = [f"{n} {name.lower()}" for name, n in row["array"]["counts"].items()]
         return " ".join([*counts, code] if code and row["state"] in LIVE else counts)

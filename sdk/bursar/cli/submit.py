@@ -386,7 +386,8 @@ def _tell(row: Row, output: Output, manner: Manner) -> None:
         write_text(line)
         if not manner.wait:
             verb = "explain" if row["array"] or row["reason"] else "logs -f"
-            say(f"next: bursar {verb} {row['number']}")
+            next_one = f"service show {row['name']}" if row["service"] else f"{verb} {row['number']}"
+            say(f"next: bursar {next_one}")
 
 
 def _await(client: WireClient, job: Any, manner: Manner, *, quiet: bool) -> tuple[int, Any]:

@@ -115,8 +115,7 @@ def plan_text(plan: Row, now: int) -> str:
     pairs = [
         ("where", _where_text(plan)),
         ("price", rate_text(plan["rate_per_hour"]) + each),
-        ("expected", _expected_text(plan)),
-        ("worst case", _worst_text(plan)),
+        *_cost_pairs(plan),
         ("lease", _lease_text(plan)),
         ("budget", "\n".join(budgets) or "none applies"),
         ("start", start_text(plan, now)),
@@ -128,6 +127,26 @@ def plan_text(plan: Row, now: int) -> str:
         more = f"it can take more than it asks for of {names} there (see `bursar doctor`)"
         pairs.append(("limits", more + gpu))
     return "\n".join([pairs_text(pairs), *reason_lines(plan["reason"])])
+
+
+def _cost_pairs(plan: Row) -> list[Pair]:
+    """What it will cost, and at most; of a service by the hour, since it does not end."""
+    service = plan.get("service")
+    if not service:
+        return [("expected", _expected_text(plan)), ("worst case", _worst_text(plan))]
+    least, most = service["replicas_min"], service["replicas_max"]
+    few, many = rate_text(service["rate_min_per_hour"]), rate_text(service["rate_max_per_hour"])
+    if least == most:
+        return [("replicas", f"{most}: {many}, until it is cancelled")]
+    return [("replicas", f"{least} to {most}: {few} to {many}, until it is cancelled")]
+
+
+def replicas_text(job: Row) -> str:
+    """Of a service, how many replicas run and how many may: `2 of 1..8 replicas`."""
+    counts, service = job["array"]["counts"], job["service"]
+    runs = sum(counts.get(name, 0) for name in ("STARTING", "RUNNING", "STOPPING"))
+    least, most = service["replicas_min"], service["replicas_max"]
+    return f"{runs} of {least if least == most else f'{least}..{most}'} replicas"
 
 
 def _budget_text(budget: Row, tasks: int) -> str:
@@ -183,6 +202,9 @@ def _lease_text(plan: Row) -> str:
     lease, limit = plan.get("lease_s"), plan["time_limit_s"]
     if not lease or lease == limit:
         return ""
+    if plan.get("service"):
+        held = money_text(plan["hold_at_start"])
+        return f"{held} held for each replica, for {seconds_text(lease)}; renewed while the budget pays"
     each = " each task" if plan["worst_case_cost_per_task"] else ""
     held = money_text(plan["hold_at_start"])
     return f"{held}{each} held at its start, for {seconds_text(lease)}; renewed while the budget pays"
@@ -336,7 +358,7 @@ def job_text(job: Row) -> str:
         ("labels", clean(", ".join(f"{k}={v}" for k, v in job["labels"].items()))),
         ("needs", _needs_text(job)),
         ("priority", str(job["priority"])),
-        ("time limit", seconds_text(job["time_limit_s"])),
+        ("time limit", _limit_text(job)),
         ("lease", _leased_text(job)),
         ("submitted", time_text(job["submitted_at"])),
         ("started", time_text(job["started_at"]) if job["started_at"] else ""),
@@ -347,7 +369,8 @@ def job_text(job: Row) -> str:
         ("gpu energy", energy_text(job["gpu_energy_joules"], job["gpu_energy_source"])),
         ("gpus now", _gpus_now(job)),
         *progress_pairs(job),
-        ("array", _array_text(job["array"])),
+        ("service", _service_text(job)),
+        ("array", _array_text(job["array"]) if not job["service"] else ""),
         ("command", "(its owner's)" if job.get("redacted") else clean(" ".join(job["command"]))),
         ("workdir", clean(job["workdir"])),
         ("output file", clean(job["output_file"])),
@@ -378,7 +401,20 @@ def _leased_text(job: Row) -> str:
     leased, limit = last.get("leased_s"), last.get("time_limit_s")
     if not leased or leased == limit:
         return ""
-    return f"paid for {seconds_text(leased)} of it; renewed while the budget pays"
+    of_it = " of it" if limit else ""
+    return f"paid for {seconds_text(leased)}{of_it}; renewed while the budget pays"
+
+
+def _limit_text(job: Row) -> str:
+    return "none: it runs until it is cancelled" if job["service"] else seconds_text(job["time_limit_s"])
+
+
+def _service_text(job: Row) -> str:
+    service = job["service"]
+    if not service or not job["array"]:
+        return ""
+    more = f"`bursar service show {clean(job['name'])}`"
+    return f"{replicas_text(job)} run, revision {service['revision']}; more in {more}"
 
 
 def _limit_waits(attempt: Row) -> str:
@@ -438,7 +474,7 @@ def _money_pairs(job: Row) -> list[Pair]:
     return [
         ("cost", so_far),
         ("held", money_text(cost["held"]) if float(cost["held"]["amount"]) else ""),
-        ("estimate", estimate if said else ""),
+        ("estimate", estimate if said and not job["service"] else ""),
         ("price", rate_text(job["rate_per_hour"]) if live else ""),
         ("max cost", max_cost_text(job)),
         ("budgets", clean(", ".join(each["name"] for each in job["budgets"]))),

@@ -32,6 +32,7 @@ class ReasonCode(StrEnum):
     PROVISIONING = "Provisioning"
     PREEMPTION_PENDING = "PreemptionPending"
     RATE_LIMITED = "RateLimited"
+    NO_REQUESTS = "NoRequests"
     NODE_OVERDUE = "NodeOverdue"
     NODE_SILENT = "NodeSilent"
     NODE_UNWELL = "NodeUnwell"
@@ -58,6 +59,7 @@ MEANINGS: Final = {
     ReasonCode.PROVISIONING: "a machine for it is being rented",
     ReasonCode.PREEMPTION_PENDING: "what is to make room for it has not ended yet",
     ReasonCode.RATE_LIMITED: "its user or project starts too many at once",
+    ReasonCode.NO_REQUESTS: "a service that may have no replica is asked by nobody",
 }
 """What each reason of a job that waits means, from faults to routine."""
 

@@ -300,6 +300,7 @@ class PlanResponse(google.protobuf.message.Message):
     EXPECTED_P90_NANOS_WIDE_FIELD_NUMBER: builtins.int
     EXPECTED_RUNS_FIELD_NUMBER: builtins.int
     AHEAD_COUNTED_FIELD_NUMBER: builtins.int
+    SERVICE_FIELD_NUMBER: builtins.int
     LEASE_US_FIELD_NUMBER: builtins.int
     starts_now: builtins.bool
     rate_nanos_per_hour: builtins.int
@@ -361,6 +362,10 @@ class PlanResponse(google.protobuf.message.Message):
     def hold_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
     @property
     def expected_p90_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def service(self) -> global___ServicePlan:
+        """unset: it is no service, and ends"""
+
     def __init__(
         self,
         *,
@@ -394,12 +399,46 @@ class PlanResponse(google.protobuf.message.Message):
         expected_p90_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
         expected_runs: builtins.int = ...,
         ahead_counted: builtins.bool = ...,
+        service: global___ServicePlan | None = ...,
         lease_us: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "hold_nanos_wide", b"hold_nanos_wide", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "worst_case_nanos_wide", b"worst_case_nanos_wide"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ahead_counted", b"ahead_counted", "ahead_total", b"ahead_total", "budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos", b"expected_p90_nanos", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "expected_runs", b"expected_runs", "expected_start_at", b"expected_start_at", "hold_nanos", b"hold_nanos", "hold_nanos_wide", b"hold_nanos_wide", "lease_us", b"lease_us", "limits_not_held", b"limits_not_held", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "starts_now", b"starts_now", "task_expected_nanos", b"task_expected_nanos", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos", b"task_worst_case_nanos", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "tasks", b"tasks", "tasks_paid", b"tasks_paid", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_nanos", b"worst_case_nanos", "worst_case_nanos_wide", b"worst_case_nanos_wide", "worst_case_us", b"worst_case_us"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "hold_nanos_wide", b"hold_nanos_wide", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "service", b"service", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "worst_case_nanos_wide", b"worst_case_nanos_wide"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ahead_counted", b"ahead_counted", "ahead_total", b"ahead_total", "budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos", b"expected_p90_nanos", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "expected_runs", b"expected_runs", "expected_start_at", b"expected_start_at", "hold_nanos", b"hold_nanos", "hold_nanos_wide", b"hold_nanos_wide", "lease_us", b"lease_us", "limits_not_held", b"limits_not_held", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "service", b"service", "starts_now", b"starts_now", "task_expected_nanos", b"task_expected_nanos", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos", b"task_worst_case_nanos", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "tasks", b"tasks", "tasks_paid", b"tasks_paid", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_nanos", b"worst_case_nanos", "worst_case_nanos_wide", b"worst_case_nanos_wide", "worst_case_us", b"worst_case_us"]) -> None: ...
 
 global___PlanResponse = PlanResponse
+
+@typing.final
+class ServicePlan(google.protobuf.message.Message):
+    """A service has no worst case: it runs until it is cancelled."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REPLICAS_MIN_FIELD_NUMBER: builtins.int
+    REPLICAS_MAX_FIELD_NUMBER: builtins.int
+    RATE_MIN_FIELD_NUMBER: builtins.int
+    RATE_MAX_FIELD_NUMBER: builtins.int
+    replicas_min: builtins.int
+    replicas_max: builtins.int
+    @property
+    def rate_min(self) -> bursar.v1.types_pb2.Amount:
+        """nanos per hour of so few; unset: not known"""
+
+    @property
+    def rate_max(self) -> bursar.v1.types_pb2.Amount:
+        """of so many, and no more than its max_price"""
+
+    def __init__(
+        self,
+        *,
+        replicas_min: builtins.int = ...,
+        replicas_max: builtins.int = ...,
+        rate_min: bursar.v1.types_pb2.Amount | None = ...,
+        rate_max: bursar.v1.types_pb2.Amount | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["rate_max", b"rate_max", "rate_min", b"rate_min"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["rate_max", b"rate_max", "rate_min", b"rate_min", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min"]) -> None: ...
+
+global___ServicePlan = ServicePlan
 
 @typing.final
 class BudgetAfter(google.protobuf.message.Message):

@@ -16,13 +16,13 @@ from bursar.clock import DAY_US
 from bursar.model import JobSpec
 from bursar.model.ranges import count
 from bursar_policies.periods import rolling_days
-from bursard.forecast.completion import left
-from bursard.forecast.outlook import Account, Flow, Outlook, learn, outlook
+from bursard.forecast.completion import Left, left
+from bursard.forecast.outlook import AHEAD_MAX, Account, Flow, Outlook, learn, outlook
 from bursard.forecast.usual import HISTORY_DAYS, Usual
 from bursard.state.admission import cheapest_rate
 from bursard.state.budgets import BudgetRecord, limit_of, settled_of
 from bursard.state.core import State
-from bursard.state.records import JobRecord
+from bursard.state.records import AttemptRecord, JobRecord
 
 LOOKED_MAX: Final = 5_000
 """Live attempts, and as many jobs that wait, whose costs to come are added up: the oldest of more."""
@@ -84,7 +84,7 @@ class Outlooks:
 
     def _coming(self, names: Collection[str], now: int) -> dict[str, Coming]:
         state = self._state
-        likely = _Likely(state)
+        likely, kept = _Likely(state), Counter[str]()
         found = {name: Coming([], 0) for name in names if name in state.budgets.records}
         for attempt in islice(state.live_attempts(), LOOKED_MAX):
             job = state.jobs[attempt.job_id]
@@ -94,13 +94,12 @@ class Outlooks:
             if not attempt.priced:
                 _skip(found, mine)
                 continue
-            ran_us = max(now - (attempt.started_at or attempt.placed_at), 0)
-            goes = left(ran_us, attempt.longest_us, likely.of(job.spec, ran_us))
+            goes = _goes(job, attempt, likely, now, kept)
             _add(found, mine, Flow(attempt.rate, goes.likely_us, goes.most_us))
-        self._waiting(found, likely)
+        self._waiting(found, likely, kept)
         return found
 
-    def _waiting(self, found: dict[str, Coming], likely: _Likely) -> None:
+    def _waiting(self, found: dict[str, Coming], likely: _Likely, kept: Counter[str]) -> None:
         """What could start now, and the tasks behind those that could."""
         state, looked, arrays = self._state, 0, set[str]()
         for queue in state.pending.queues():
@@ -114,6 +113,8 @@ class Outlooks:
                 mine = tuple(name for name in job.budgets if name in found)
                 if mine:
                     goes = left(0, int(queue.jobs.limits_us[position]), likely.of(job.spec, 0))
+                    if job.spec.service is not None:
+                        goes = _lasts(job, kept)
                     alike[mine, goes.likely_us, goes.most_us] += 1 + _behind(state, job, arrays)
             for (mine, likely_us, most_us), many in alike.items():
                 if rate is None:
@@ -141,9 +142,30 @@ class _Likely:
         return half if half > ran_us else most
 
 
+def _goes(job: JobRecord, attempt: AttemptRecord, likely: _Likely, now: int, kept: Counter[str]) -> Left:
+    if job.spec.service is not None:
+        return _lasts(job, kept)
+    ran_us = max(now - (attempt.started_at or attempt.placed_at), 0)
+    return left(ran_us, attempt.longest_us, likely.of(job.spec, ran_us))
+
+
+def _lasts(place: JobRecord, kept: Counter[str]) -> Left:
+    """As many replicas as a service must have go on for ever, whatever became of those before them; what came
+    with the load goes on as long as it takes to let it go at least, and for ever at most.
+
+    Args:
+        kept: of each service, how many were looked at.
+    """
+    service, ever_us = place.spec.service, AHEAD_MAX * DAY_US
+    assert service is not None
+    kept[place.parent_id] += 1
+    must = kept[place.parent_id] <= service.replicas_min
+    return Left(ever_us if must else service.down_delay_us, ever_us)
+
+
 def _behind(state: State, task: JobRecord, arrays: set[str]) -> int:
     """Tasks of its array that are no records yet, said once of each array."""
-    if not task.parent_id or task.parent_id in arrays:
+    if not task.parent_id or task.parent_id in arrays or task.spec.service is not None:
         return 0
     arrays.add(task.parent_id)
     array = state.jobs[task.parent_id].array

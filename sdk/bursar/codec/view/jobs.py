@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bursar.codec.amounts import exact, rate_now
+from bursar.codec.amounts import amount, exact, rate_now
 from bursar.codec.view.readings import attempt_sample, gpu_sample, joules, progress
 from bursar.codec.view.scalars import DEFAULT_CURRENCY, View, count, instant, money, rate, seconds
 from bursar.resources import MICRO, MILLI
@@ -19,7 +19,7 @@ def job(wire: types_pb2.Job) -> View:
         "id": wire.id,
         "number": wire.number,
         "name": spec.name,
-        "type": "job",
+        "type": "service" if spec.HasField("service") else "job",
         "state": wire.state,
         "reason": reason(wire.reason),
         "project": spec.project,
@@ -66,6 +66,7 @@ def job(wire: types_pb2.Job) -> View:
         ],
         "budgets_total": wire.budgets_total,
         "array": _array(wire),
+        "service": _service(spec.service) if spec.HasField("service") else None,
         "depends_on": [{"job": each.job, "when": each.when} for each in spec.depends_on],
         "lineage": _lineage(wire),
         "command": list(spec.command),
@@ -226,6 +227,15 @@ def _array(wire: types_pb2.Job) -> View | None:
     }
 
 
+def _service(wire: types_pb2.ServiceSpec) -> View:
+    """What `service show` has more of. `array` beside it counts its places."""
+    return {
+        "revision": wire.revision,
+        "replicas_min": wire.replicas_min,
+        "replicas_max": wire.replicas_max,
+    }
+
+
 def _lineage(wire: types_pb2.Job) -> View:
     if not wire.parent_id:
         return {}
@@ -246,7 +256,7 @@ def plan(wire: jobs_pb2.PlanResponse) -> View:
         if known and wire.expected_runs
         else None,
         "expected_runs": wire.expected_runs or None,
-        "worst_case_cost": money(exact(wire, "worst_case_nanos"), cash) if known else None,
+        "worst_case_cost": rate(exact(wire, "worst_case_nanos"), cash) if known else None,
         "tasks": max(wire.tasks, 1),
         "expected_cost_per_task": rate(exact(wire, "task_expected_nanos"), cash)
         if known and wire.tasks
@@ -269,6 +279,17 @@ def plan(wire: jobs_pb2.PlanResponse) -> View:
         "ahead_total": wire.ahead_total,
         "placed_because": wire.why,
         "limits_not_held": list(wire.limits_not_held),
+        "service": _service_plan(wire.service, cash) if wire.HasField("service") else None,
+    }
+
+
+def _service_plan(wire: jobs_pb2.ServicePlan, cash: str) -> View:
+    """What a service costs by the hour, of as few and as many replicas as it may have."""
+    return {
+        "replicas_min": wire.replicas_min,
+        "replicas_max": wire.replicas_max,
+        "rate_min_per_hour": money(amount(wire, "rate_min"), cash) if wire.HasField("rate_min") else None,
+        "rate_max_per_hour": money(amount(wire, "rate_max"), cash) if wire.HasField("rate_max") else None,
     }
 
 

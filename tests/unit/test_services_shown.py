@@ -1,0 +1,112 @@
+"""What is said of services where jobs are shown: their own words, and no worst case."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from service_site import BUDGET, Site
+
+from bursar.cli.jobs import _why
+from bursar.cli.texts import job_text, plan_text
+from bursar.clock import SECOND_US
+from bursar.codec import view
+from bursar.model import JobState, ReasonCode
+from bursard.access.identity import Identity, Role, set_caller
+from bursard.cycle import reason_of
+from bursard.services import planning
+from bursard.services.views import job_view
+from bursard.state.decide.outlooks import Outlooks
+
+ME = Identity("ann", Role.ADMIN)
+
+
+def shown(site: Site, job: Any = None) -> Any:
+    return view.job(job_view(site.world.state, job or site.job, seen_by=ME, now=site.world.engine.now()))
+
+
+def test_a_service_has_no_time_limit_no_worst_case_and_says_how_many_replicas_run() -> None:
+    site = Site(replicas_min=2, replicas_max=4)
+    row = shown(site)
+    assert (row["type"], row["time_limit_s"], row["cost"]["estimate_max"]) == ("service", None, None)
+    assert row["service"] == {"revision": 1, "replicas_min": 2, "replicas_max": 4}
+    assert _why(row) == "2 of 2..4 replicas"
+    text = job_text(row)
+    assert "time limit  none: it runs until it is cancelled" in text
+    assert "service     2 of 2..4 replicas run, revision 1; more in `bursar service show chat`" in text
+    assert "array" not in text
+    assert "estimate" not in text
+    assert "366d" not in text
+
+
+def test_a_replica_says_what_is_paid_for_and_no_limit() -> None:
+    site = Site()
+    site.world.apply(BUDGET)
+    site.world.backend.finish(site.live()[0].id, 0)
+    site.world.backend.report()
+    site.turn()
+    row = shown(site, site.world.state.tasks[site.job.id][0])
+    assert "paid for 30m00s; renewed while the budget pays" in job_text(row)
+    assert "366d" not in job_text(row)
+
+
+def test_a_service_that_nobody_asks_says_so_and_nothing_of_arrays() -> None:
+    site = Site(replicas_min=0, replicas_max=4)
+    reason = reason_of(site.world.state, None, site.job, site.world.engine.now())
+    assert reason is not None
+    assert (site.job.state, reason.code) == (JobState.PENDING, ReasonCode.NO_REQUESTS)
+    assert "bursar service scale chat 1..N" in reason.remedy
+    assert _why({**shown(site), "reason": {"code": reason.code}}) == "0 of 0..4 replicas NoRequests"
+
+
+@pytest.mark.parametrize(("least", "said"), [(1, "replicas  1 to 4: "), (4, "replicas  4: ")])
+def test_a_plan_of_a_service_says_what_it_costs_by_the_hour(least: int, said: str) -> None:
+    site = Site(replicas_min=least, replicas_max=4)
+    spec, each = site.job.spec, site.live()[0].rate
+
+    async def ask() -> Any:
+        set_caller(ME)
+        return await planning.plan_view(site.world.engine, "ann", spec)
+
+    plan = view.plan(asyncio.run(ask()))
+    assert plan["worst_case_cost"] is plan["expected_cost"] is plan["time_limit_s"] is None
+    assert Decimal(plan["service"]["rate_max_per_hour"]["amount"]) == Decimal(4 * each).scaleb(-9)
+    text = plan_text(plan, site.world.engine.now())
+    assert said in text
+    assert ", until it is cancelled" in text
+    assert "worst case" not in text
+
+
+def running_nanos(site: Site) -> tuple[int, int]:
+    """Of a budget's outlook: what runs is expected to cost, and what waits."""
+    found, _ = Outlooks(site.world.state).of(["b"], site.world.engine.now())["b"]
+    return found.running, found.queued
+
+
+def test_replicas_that_a_service_must_have_last_in_forecasts_however_often_they_ended() -> None:
+    site = Site(replicas_min=1, replicas_max=3)
+    site.world.apply(BUDGET)
+    for _ in range(5):
+        site.world.backend.finish(site.live()[0].id, 0)
+        site.world.backend.report()
+        site.turn(400)
+    [attempt] = site.live()
+    running, queued = running_nanos(site)
+    assert running == attempt.rate * 24 * 366
+    assert queued == 0, "places that are not open are not waiting for anything"
+
+
+def test_replicas_that_came_with_the_load_are_expected_to_go() -> None:
+    site = Site(replicas_min=1, replicas_max=2, target=1, down_delay_us=3600 * SECOND_US)
+    site.world.apply(BUDGET)
+    site.world.backend.finish(site.live()[0].id, 0)
+    site.world.backend.report()
+    site.turn(ready=True)
+    for _ in range(5):
+        site.asks(busy=2)
+        site.turn(1, ready=True)
+    assert len(site.live()) == 2
+    rate = site.live()[0].rate
+    assert running_nanos(site)[0] == rate * (24 * 366 + 1)
