@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bursar.client.logins import problem_of_address
 from bursar.clock import SECOND_US, parse_duration
 from bursar.errors import InvalidRequest
 from bursar.options import add_flags, collect
 from bursar.resources import parse_size
-from bursard.access.keyset import problem_of_address
 from bursard.access.oidc import ASYMMETRIC, Rules, read_grants
 from bursard.state import Limits
 

@@ -17,7 +17,7 @@ MODULES: Final = {
     "daemon": ("aiomqtt", "cryptography", "grpc_health", "joserfc", "numpy", "pyarrow", "sqlite_utils"),
     "agent": ("aiomqtt",),
     "gateway": ("aiohttp",),
-    "web": ("jinja2", "prometheus_client", "starlette", "uvicorn"),
+    "web": ("authlib", "httpx2", "jinja2", "prometheus_client", "starlette", "uvicorn"),
 }
 """By extra: modules that its program imports, directly or when it comes to them."""
 

@@ -11,6 +11,7 @@ from whole_site import Site
 
 from bursar.clock import VirtualClock
 from bursar_web.app import Options, make_app
+from bursar_web.provider import Client
 
 HOST = "bursar.test:7480"
 OWN = {"sec-fetch-site": "same-origin"}
@@ -30,10 +31,13 @@ def server_of(site: Site) -> str:
 class Browser:
     """Asks the application as a browser would, and keeps its cookie."""
 
-    def __init__(self, site: Site, *, link: str = "", secure: bool = False) -> None:
+    def __init__(
+        self, site: Site, *, link: str = "", secure: bool = False, provider: Client | None = None
+    ) -> None:
         self.clock = VirtualClock(0)
+        self.world = self.clock
         self._secrets = iter(range(10_000))
-        options = Options(server_of(site), (HOST,), secure=secure, link=link)
+        options = Options(server_of(site), (HOST,), secure=secure, link=link, provider=provider)
         self.app = make_app(options, self.clock, lambda: f"secret-{next(self._secrets)}")
         self.cookie = ""
 

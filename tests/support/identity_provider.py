@@ -43,6 +43,7 @@ class Provider:
         self.pending = "authorization_pending"
         self.refreshes = True
         self.life_s = 600
+        self.nonce: str | None = None
         self.asked: Counter[str] = Counter()
         self.forms: list[dict[str, str]] = []
         self._codes: dict[str, dict[str, str]] = {}
@@ -90,7 +91,7 @@ class Provider:
         return 404, {"error": "no such page"}
 
     def _grant(self, form: dict[str, str]) -> tuple[int, Any]:
-        more: dict[str, Any] = {"aud": form.get("client_id", CLIENT)}
+        more: dict[str, Any] = {"aud": self.claims.get("aud", form.get("client_id", CLIENT))}
         kind = form.get("grant_type")
         if kind == "authorization_code":
             asked = self._codes.pop(form.get("code", ""), None)
@@ -99,7 +100,9 @@ class Provider:
                 "="
             ):
                 return 400, {"error": "invalid_grant"}
-            more["nonce"] = asked.get("nonce")
+            more["nonce"] = self.nonce or asked.get("nonce")
+            if asked["redirect_uri"] != form.get("redirect_uri"):
+                return 400, {"error": "invalid_grant"}
         elif kind == "refresh_token" and not (self.refreshes and form.get("refresh_token") == "r1"):
             return 400, {"error": "invalid_grant"}
         elif kind == "urn:ietf:params:oauth:grant-type:device_code" and not self.approved:

@@ -19,7 +19,7 @@ MODULES_OF = {
     "daemon": {"aiomqtt", "cryptography", "grpc_health", "joserfc", "numpy", "sqlite_utils", "pyarrow"},
     "torch": {"torch"},
     "gateway": {"aiohttp", "uvloop", "yarl", "multidict"},
-    "web": {"jinja2", "starlette", "uvicorn", "prometheus_client"},
+    "web": {"authlib", "httpx2", "jinja2", "starlette", "uvicorn", "prometheus_client"},
     "dev": {"hypothesis", "sklearn", "pytest"},
 }
 

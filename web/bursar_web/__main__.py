@@ -11,16 +11,19 @@ import argparse
 import os
 import secrets
 import socket
+import stat
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from bursar.aside import own_directory
+from bursar.client.logins import problem_of_address
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursar.local.pages import loopback
 from bursar.systemd import Notifier
 
 LISTEN = "127.0.0.1:7480"
+SECRET_CHARS_MAX = 4_096
 STOP_S = 3
 """How long open answers have to end before they are cut."""
 
@@ -43,6 +46,15 @@ def parser() -> argparse.ArgumentParser:
         "--site",
         action="store_true",
         help="for everybody: people log in with tokens, nobody as who runs this; browsers come by https",
+    )
+    made.add_argument(
+        "--oidc-issuer",
+        metavar="URL",
+        help="with --site: people log in by this identity provider too",
+    )
+    made.add_argument("--oidc-client-id", metavar="ID", help="what these pages are called there")
+    made.add_argument(
+        "--oidc-client-secret-file", metavar="FILE", help="their secret there, mode 0600; none: public"
     )
     made.add_argument(
         "--state-dir",
@@ -82,9 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InvalidRequest("--site: name with --host what browsers call it")
         if path and not given.site:
             raise InvalidRequest("--listen: a socket is for --site: a browser cannot open it")
+        provider = provider_of(given)
         import uvicorn
 
         from bursar_web.app import Options, hosts_of, make_app
+        from bursar_web.provider import Client
 
         bound = None if path else listening(given.listen)
     except ImportError as missing:
@@ -98,7 +112,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     home = "" if given.site else str(Path.home())
     scrape = scrape_secret(folder) if folder is not None else ""
     options = Options(
-        given.server, hosts_of(given.listen, given.host), given.site, link, folder, home, scrape
+        given.server,
+        hosts_of(given.listen, given.host),
+        given.site,
+        link,
+        folder,
+        home,
+        scrape,
+        Client(*provider) if provider else None,
     )
     if link:
         address = f"http://{given.listen}/login?link={link}"
@@ -120,6 +141,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if path:
         Path(path).unlink(missing_ok=True)
     return 0
+
+
+def provider_of(given: argparse.Namespace) -> tuple[str, str, str] | None:
+    """Issuer, client id and secret of the site's identity provider. Raises `InvalidRequest`."""
+    issuer, client_id, path = given.oidc_issuer, given.oidc_client_id, given.oidc_client_secret_file
+    if not issuer and not client_id and not path:
+        return None
+    if not issuer or not client_id:
+        raise InvalidRequest("--oidc-issuer and --oidc-client-id are of use together alone")
+    if not given.site:
+        raise InvalidRequest("--oidc-issuer: is for --site; here whoever runs this logs in by the link")
+    if problem := problem_of_address(issuer):
+        raise InvalidRequest(f"--oidc-issuer: {issuer!r} {problem}")
+    if not path:
+        return issuer, client_id, ""
+    try:
+        with open(path, encoding="utf-8") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            secret = file.read(SECRET_CHARS_MAX).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"--oidc-client-secret-file: {path} cannot be read: {error}") from None
+    if mode & 0o077:
+        raise InvalidRequest(f"--oidc-client-secret-file: {path} can be read by others; chmod 0600 it")
+    return issuer, client_id, secret
 
 
 def scrape_secret(folder: Path) -> str:

@@ -39,6 +39,7 @@ from bursar_web.pages import (
     runs,
     submit,
 )
+from bursar_web.provider import Client, Provider
 from bursar_web.sessions import FolderLinks, LoginLink, Session, Sessions, same
 from bursar_web.show import HERE, page
 from bursar_web.tables import FILES
@@ -99,6 +100,7 @@ class Options(NamedTuple):
         link: the word that logs whoever runs this process in, once; "" where nobody may.
         folder: where `bursar web url` leaves the links that do; None: nowhere.
         home: what the form of a submit offers as work directory.
+        provider: the site's identity provider, by which people log in too; None: there is none.
         scrape: the secret with which `/metrics` is read as whoever runs this process; "" for none.
     """
 
@@ -109,6 +111,7 @@ class Options(NamedTuple):
     folder: Path | None = None
     home: str = ""
     scrape: str = ""
+    provider: Client | None = None
 
 
 class Files(StaticFiles):
@@ -130,8 +133,9 @@ def make_app(
     clock = clock or SystemClock()
     sessions = Sessions(clock, secret)
     links = LoginLink(options.link) if options.folder is None else FolderLinks(options.folder, clock)
-    door = login.Login(options.server, sessions, links, options.secure)
-    entry = _Entry(sessions, door.cookie)
+    provider = Provider(options.provider, clock, secret) if options.provider is not None else None
+    door = login.Login(options.server, sessions, links, options.secure, clock, provider)
+    entry = _Entry(sessions, door)
     figures = metrics.Metrics(options.server, clock, options.scrape)
     verbs = ((jobs, "/jobs/{job}", jobs.VERBS), (nodes, "/nodes/{node}", nodes.VERBS))
 
@@ -147,6 +151,8 @@ def make_app(
             Route("/metrics", entry.anybody(figures.answer), methods=["GET"]),
             Mount("/static", Files(directory=HERE / "static")),
             Route("/login", door.form, methods=["GET"]),
+            Route("/login/provider", door.provider, methods=["GET"]),
+            Route(login.DONE, door.done, methods=["GET"]),
             Route("/login", entry.stranger(door.submit), methods=["POST"]),
             Route("/logout", entry.known(door.out), methods=["POST"]),
             *(
@@ -195,9 +201,10 @@ def asked(path: str, shown: Page) -> Page:
 class _Entry:
     """What lets a request in: its session, and of a form its fields and the word that only our pages have."""
 
-    def __init__(self, sessions: Sessions, cookie: str) -> None:
+    def __init__(self, sessions: Sessions, door: login.Login) -> None:
         self._sessions = sessions
-        self._cookie = cookie
+        self._door = door
+        self._cookie = door.cookie
 
     def known(self, shown: Page) -> Page:
         """For whoever is logged in; others are sent to the login, and come back."""
@@ -212,10 +219,12 @@ class _Entry:
                 if not same(form.get("form_token", ""), session.form_token):
                     return PlainTextResponse("this form is too old; open its page again\n", 403)
             try:
+                await self._door.renew(session)
                 return await shown(request)
             except errors.Unauthenticated as problem:
                 await self._sessions.close(session)
-                return page(request, "login.html", status=401, link="", problem=str(problem), next="/")
+                del request.scope["session"]
+                return self._door.ended(request, str(problem))
 
         return enter
 

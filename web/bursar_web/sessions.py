@@ -6,6 +6,7 @@ Why     the browser gets a number that is good here alone. The token of the daem
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Callable
@@ -31,6 +32,8 @@ class Session:
         user, role: as the daemon knows whoever logged in.
         form_token: stands in every form, and is asked for with each.
         opened_at, used_at: instants.
+        refresh: with which its token is had again; "" where it cannot be, or lives as long as it is listed.
+        ends_at: when its token ends; 0 where it does not.
     """
 
     client: AsyncWireClient
@@ -40,6 +43,9 @@ class Session:
     opened_at: int
     used_at: int
     digest: str = field(repr=False)
+    refresh: str = field(default="", repr=False)
+    ends_at: int = 0
+    renewing: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
 
 class Sessions:

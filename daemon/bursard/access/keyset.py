@@ -17,11 +17,11 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
+from bursar.client.logins import problem_of_address
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.errors import BursarError, StoreUnavailable, Unauthenticated
 
@@ -45,24 +45,8 @@ KEYS_MAX: Final = 64
 RSA_BITS_MIN: Final = 2_048
 WAITERS_MAX: Final = 64
 """Calls that may wait for one look; others are told to come again."""
-HERE: Final = ("127.0.0.1", "::1", "localhost")
-"""This machine, to which nobody stands between."""
 FAMILIES: Final[Mapping[str, type[Key]]] = {"RSA": RSAKey, "EC": ECKey}
 """Kinds of keys that are looked at: never one that would be a secret (`oct`)."""
-
-
-def problem_of_address(address: str) -> str:
-    """What is wrong with an address of a provider; empty when nothing is."""
-    try:
-        parts = urlsplit(address)
-        plain = parts.hostname and parts.port != 0 and parts.username is None and not parts.fragment
-    except ValueError:
-        plain = ""
-    if not plain:
-        return "is no plain address, such as https://id.example.org/realms/ml"
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in HERE):
-        return "is not https: whoever stands between could sign for everybody"
-    return ""
 
 
 class KeyUnknown(Unauthenticated):

@@ -91,6 +91,10 @@ class AsyncWireClient:
             self._socket.close()
             self._socket = None
 
+    def use_token(self, token: str) -> None:
+        """From the next call on, this token is sent in place of the one that was given."""
+        self._identity.replace(token)
+
     # -------------------------------------------------------------- jobs
 
     async def submit(

@@ -189,6 +189,11 @@ class Identity:
 
         return self.metadata() if self.fresh else await asyncio.to_thread(self.metadata)
 
+    def replace(self, token: str) -> None:
+        """From the next call on, this token is sent."""
+        with self._lock:
+            self._token = token
+
     def renew(self) -> bool:
         """Forget the token: the daemon was started again meanwhile. False when it cannot be renewed."""
         with self._lock:

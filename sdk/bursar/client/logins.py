@@ -18,16 +18,21 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 from bursar.client.address import token_path
 from bursar.clock import SECOND_US, SystemClock
 from bursar.errors import BursarError, Forbidden, InvalidRequest, ServerUnavailable, Unauthenticated
 
+if TYPE_CHECKING:
+    import ssl
+
 FILE_NAME: Final = "logins.json"
 ANSWER_BYTES_MAX: Final = 256 * 1024
 TIMEOUT_S: Final = 10.0
+HERE: Final = ("127.0.0.1", "::1", "localhost")
+"""This machine, to which nobody stands between."""
 SOON_S: Final = 60
 """A token that ends sooner is refreshed first."""
 WAIT_S_MAX: Final = 1_800
@@ -43,12 +48,19 @@ Words = dict[str, str]
 
 
 class Provider(NamedTuple):
-    """Where things are asked of an identity provider; "" where it has no such address."""
+    """Where things are asked of an identity provider; "" where it has no such address.
+
+    Attributes:
+        authorize, leave: where a browser goes to log in, and to log out.
+        token, device, revoke: where programs ask. scopes: those of ours that it has.
+    """
 
     issuer: str
     token: str
     device: str
     revoke: str
+    authorize: str
+    leave: str
     scopes: tuple[str, ...]
 
 
@@ -186,13 +198,17 @@ def discover(issuer: str) -> Provider:
     offered = listed if isinstance(listed, list) else SCOPES
     addresses = [
         str(found.get(name) or "")
-        for name in ("token_endpoint", "device_authorization_endpoint", "revocation_endpoint")
-    ]
+        for name in (
+            "token_endpoint", "device_authorization_endpoint", "revocation_endpoint",
+            "authorization_endpoint", "end_session_endpoint",
+        )
+    ]  # fmt: skip
     for address in addresses:
         if address:
             _check(address)
     scopes = tuple(scope for scope in SCOPES if scope in offered or scope == "openid")
-    return Provider(issuer, addresses[0], addresses[1], addresses[2], scopes)
+    token, device, revoke, authorize, leave = addresses
+    return Provider(issuer, token, device, revoke, authorize, leave, scopes)
 
 
 def start(provider: Provider, client_id: str, now_s: float) -> Started:
@@ -292,10 +308,32 @@ def _word(told: Mapping[str, Any]) -> str:
 
 def _check(address: str) -> None:
     """Raises `InvalidRequest` for an address at which others could listen."""
-    parts = urlsplit(address)
-    here = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
-    if not parts.hostname or not (parts.scheme == "https" or here):
-        raise InvalidRequest(f"{address[:200]!r} is not https, so no login goes there")
+    if problem := problem_of_address(address):
+        raise InvalidRequest(f"{address[:200]!r} {problem}")
+
+
+def problem_of_address(address: str) -> str:
+    """What is wrong with an address of a provider; empty when nothing is."""
+    try:
+        parts = urlsplit(address)
+        plain = parts.hostname and parts.port != 0 and parts.username is None and not parts.fragment
+    except ValueError:
+        plain = ""
+    if not plain:
+        return "is no plain address, such as https://id.example.org/realms/ml"
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in HERE):
+        return "is not https: whoever stands between could sign for everybody"
+    return ""
+
+
+def trusted() -> ssl.SSLContext:
+    """Whom a provider's certificate may be of: authorities of the system, and that of BURSAR_CA_FILE."""
+    import ssl
+
+    context = ssl.create_default_context()
+    if os.environ.get("BURSAR_CA_FILE"):
+        context.load_verify_locations(os.environ["BURSAR_CA_FILE"])
+    return context
 
 
 def _post(address: str, form: Words) -> int:
@@ -304,7 +342,6 @@ def _post(address: str, form: Words) -> int:
 
 def _answer(address: str, form: Words | None) -> tuple[int, dict[str, Any]]:
     """(status, JSON object) of a GET, or of a form. Raises `ServerUnavailable`."""
-    import ssl
     import urllib.request  # a tenth of what a command takes, for those alone that log in
 
     class Stays(urllib.request.HTTPRedirectHandler):
@@ -312,9 +349,7 @@ def _answer(address: str, form: Words | None) -> tuple[int, dict[str, Any]]:
             return
 
     _check(address)
-    context = ssl.create_default_context()
-    if os.environ.get("BURSAR_CA_FILE"):
-        context.load_verify_locations(os.environ["BURSAR_CA_FILE"])
+    context = trusted()
     data = urlencode(form).encode() if form is not None else None
     request = urllib.request.Request(address, data, {"Accept": "application/json", "User-Agent": "bursar"})
     opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), Stays)
