@@ -51,7 +51,9 @@ from bursard.events.subject import head_of
 from bursard.fleet import Agents, Fleet
 from bursard.fleet.refresh import Refresh
 from bursard.idle import IdleWatch
-from bursard.machines.opening import open_local, refuse_pools
+from bursard.machines.houses import BookRates
+from bursard.machines.opening import open_cloud, open_local, open_needed, refuse_pools
+from bursard.machines.provider import Needs, Provider
 from bursard.machines.renting import Renting
 from bursard.replay import restore
 from bursard.services.access import AccessService
@@ -310,14 +312,25 @@ def add_services(
     health_service._server_status[""] = health_pb2.HealthCheckResponse.SERVING
 
 
-def _renting(engine: Engine, cycle: Cycle, hub: Agents, settings: Settings) -> Renting | None:
-    """Who rents machines: nobody without a provider."""
-    folder = settings.state_dir / "machines"
-    provider = open_local(engine.state, settings.local_cloud, folder, engine.now)
-    if provider is None:
-        return None
-    server = f"unix://{settings.socket_dir / 'bursar.sock'}"
-    return Renting(engine, provider, server, lambda: cycle.last, hub.cut)
+def _renting(engine: Engine, cycle: Cycle, hub: Agents, settings: Settings) -> Renting:
+    """Who rents machines. Without a pool it does nothing."""
+    folder, rates = settings.state_dir / "machines", BookRates(engine.now)
+
+    def needs(name: str) -> Needs:
+        return Needs(now=engine.now, currency=engine.state.currency, rate=partial(rates.of, name))
+
+    local = open_local(engine.state, settings.local_cloud, folder, engine.now)
+    providers: list[Provider] = [local] if local is not None else []
+    providers += open_needed(engine.state, needs)
+    return Renting(
+        engine,
+        providers,
+        f"unix://{settings.socket_dir / 'bursar.sock'}",
+        lambda: cycle.last,
+        hub.cut,
+        lambda name: open_cloud(name, needs(name)),
+        rates,
+    )
 
 
 def _bridge(engine: Engine, telemetry: LiveTelemetry, settings: Settings) -> MqttBridge | None:

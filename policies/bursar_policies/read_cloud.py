@@ -7,6 +7,7 @@ Why     a pool spends money by itself: what bounds it is never guessed, and what
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from bursar.clock import DAY_US, SECOND_US
@@ -14,14 +15,15 @@ from bursar.errors import InvalidRequest
 from bursar.model import MARKETS
 from bursar.resources import parse_gpu_type
 from bursar.yamlfile import Faults, Fields, Node, read_enum, read_items, read_string
-from bursar_policies.specs import CloudPoolSpec
+from bursar_policies.launch_keys import KEYS
+from bursar_policies.specs import CloudPoolSpec, LaunchSetting
 
 _KEYS = (
     "provider", "regions", "zones", "offers", "limits", "keep_alive", "max_lifetime", "boot_timeout",
     "launch",
 )  # fmt: skip
-PROVIDERS: Final = ("local",)
-PROVIDERS_LATER: Final = ("aws", "azure", "gcp")
+PROVIDERS: Final = tuple(sorted(KEYS))
+PROVIDERS_LATER: Final = tuple(one for one in ("aws", "azure", "gcp") if one not in KEYS)
 MACHINES_MAX: Final = 1_000
 LIST_MAX: Final = 200
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
@@ -36,20 +38,20 @@ def read_cloud_pool(node: Node, faults: Faults) -> CloudPoolSpec | None:
     provider = fields.enum("provider", (*PROVIDERS, *PROVIDERS_LATER), required=True)
     given = fields.get("provider")
     if provider in PROVIDERS_LATER and given is not None:
-        faults.not_built(given, f"the provider {provider}", instead="use provider: local")
-    if (launch := fields.get("launch")) is not None:
-        faults.not_built(
-            launch, "launch", instead="the provider local has nothing to launch by; leave it out"
-        )
+        faults.not_built(given, f"the provider {provider}", instead=f"use provider: {' | '.join(PROVIDERS)}")
     offers = fields.fields("offers", ("gpus", "instance_types", "markets"))
     limits = fields.fields("limits", ("machines", "spend_rate", "per_job_machines"), required=True)
     machines = limits.integer("machines", required=True, minimum=0, maximum=MACHINES_MAX) if limits else None
     spend_rate = limits.money_per("spend_rate", "h", positive=True) if limits else None
     if limits is not None and (gangs := limits.get("per_job_machines")) is not None:
         faults.not_built(gangs, "per_job_machines", instead="leave it out: a job gets one machine")
+    if provider in KEYS and provider != "local":
+        # Every region of a cloud would be hundreds of types in dozens of places.
+        fields.get("regions", required=True)
     spec = CloudPoolSpec(
         provider=provider or "",
         machines=machines or 0,
+        launch=_launch(fields, provider or "") if provider in KEYS else (),
         regions=_list(fields, "regions", _NAME),
         zones=_list(fields, "zones", _NAME),
         gpus=_gpus(offers) if offers else (),
@@ -61,6 +63,41 @@ def read_cloud_pool(node: Node, faults: Faults) -> CloudPoolSpec | None:
         boot_timeout_us=_duration(fields, "boot_timeout", 15 * MINUTE_US, 10 * SECOND_US, DAY_US),
     )
     return spec if len(faults.found) == before else None
+
+
+def _launch(fields: Fields, provider: str) -> tuple[LaunchSetting, ...]:
+    """One text for a key, or one for each region or zone that needs its own."""
+    known, node = (
+        KEYS[provider],
+        fields.get("launch", required=any(one.required for one in KEYS[provider].values())),
+    )
+    if node is None:
+        return ()
+    if not known:
+        fields.faults.add(node, f"the provider {provider} has nothing to launch by; leave it out")
+        return ()
+    launch, found = Fields(node, fields.faults, tuple(known)), list[LaunchSetting]()
+    for key, form in known.items():
+        value = launch.get(key, required=form.required)
+        if value is None:
+            continue
+        mapping = value.kind == "mapping"
+        if mapping and len(value.entries) > LIST_MAX:
+            fields.faults.add(value, f"has {len(value.entries)} places; at most {LIST_MAX}")
+            continue
+        for where, one in value.entries.items() if mapping else [("", value)]:
+            if re.fullmatch(_NAME, where or "all") is None:
+                fields.faults.add_key(one, "is no name of a region or zone")
+            text = read_string(
+                one,
+                fields.faults,
+                pattern=form.pattern,
+                expected=form.expected,
+                length_max=form.length_max,
+                multiline=form.lines,
+            )
+            found.append(LaunchSetting(key, text or "", where))
+    return tuple(found)
 
 
 def _duration(fields: Fields, key: str, default: int, least: int, most: int) -> int:

@@ -109,7 +109,7 @@ async def machines(site: Site, speaker: Speaker) -> None:
     provider = LocalProvider(
         parse_cloud(CLOUD, "cloud.yaml"), folder / "machines.json", Runs(), site.clock.now
     )
-    rents = Inline(site.engine, provider, "unix:///s", lambda: site.cycle.last, lambda node_id: False)
+    rents = Inline(site.engine, [provider], "unix:///s", lambda: site.cycle.last, lambda node_id: False)
     site.cycle.rents = rents
     pool = parse_documents(POOL, "pool.yaml")
     site.engine.commit(policies.apply_documents(site.engine.state, pool, site.engine.now()), "ann")

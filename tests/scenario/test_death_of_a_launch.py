@@ -129,7 +129,7 @@ class MortalSite(Site):
         self.provider = MortalProvider(self.cloud, self.file, self.runs, now)
         self.provider.fate = self.fate
         self.renting = MortalRenting(
-            self.world.engine, self.provider, "unix:///s", lambda: self.last, self.cut
+            self.world.engine, [self.provider], "unix:///s", lambda: self.last, self.cut
         )
         self.renting.fate = self.fate
 

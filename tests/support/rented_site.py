@@ -22,7 +22,7 @@ from bursard.machines.choose import facts_of
 from bursard.machines.local import Handle, LocalProvider
 from bursard.machines.localfile import LocalType, parse_cloud
 from bursard.machines.provider import Join, Place, Wanted
-from bursard.machines.renting import Renting, asked
+from bursard.machines.renting import House, Renting, asked
 from bursard.place import LastPlan, one_pass
 from bursard.state import JobRecord
 
@@ -81,7 +81,7 @@ class Runs:
 class Inline(Renting):
     """Without a thread: nothing in a test waits."""
 
-    async def call(self, work: Callable[[], Answer]) -> Answer:
+    async def call(self, work: Callable[[], Answer], house: House) -> Answer:
         return asked(work)
 
 
@@ -109,7 +109,7 @@ class Site:
     def open(self) -> None:
         provider = LocalProvider(self.cloud, self.file, self.runs, self.world.clock.now)
         self.provider = provider
-        self.renting = Inline(self.world.engine, provider, "unix:///s", lambda: self.last, self.cut)
+        self.renting = Inline(self.world.engine, [provider], "unix:///s", lambda: self.last, self.cut)
 
     def die(self, seconds: int) -> None:
         """The daemon is killed, and for so long there is none: what was not durable never was."""

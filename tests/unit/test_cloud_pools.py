@@ -8,8 +8,11 @@ from bursar.clock import DAY_US, SECOND_US
 from bursar.errors import InvalidRequest, NotBuilt, PolicyInvalid
 from bursar.money import Money
 from bursar_policies.document import parse_documents
-from bursar_policies.specs import CloudPoolSpec
-from bursard.machines.opening import refuse_pools
+from bursar_policies.launch_keys import KEYS
+from bursar_policies.read_cloud import PROVIDERS_LATER
+from bursar_policies.specs import CloudPoolSpec, LaunchSetting
+from bursard.machines.opening import CLOUDS, Cloud, open_cloud, refuse_pools
+from bursard.machines.provider import Needs, Place, setting
 
 WHOLE = """\
 kind: CloudPool
@@ -84,8 +87,7 @@ def test_what_is_wrong_is_named_with_its_line(old: str, new: str, place: str, sa
 
 
 LATER = [
-    ("provider: local", "provider: aws", "the provider aws"),
-    ("  keep_alive", "  launch: {image: x}\n  keep_alive", "launch"),
+    *[("provider: local", f"provider: {one}", f"the provider {one}") for one in PROVIDERS_LATER],
     ("machines: 16", "machines: 16, per_job_machines: 4", "per_job_machines"),
 ]
 
@@ -95,6 +97,80 @@ def test_what_is_not_built_is_refused_by_name(old: str, new: str, what: str) -> 
     with pytest.raises(NotBuilt) as error:
         parse_documents(WHOLE.replace(old, new), "pool.yaml")
     assert f"{what} is part of the contract, not built yet" in str(error.value)
+
+
+AWS = """\
+kind: CloudPool
+name: aws-gpus
+spec:
+  provider: aws
+  regions: [us-east-1, us-east-2]
+  limits: {machines: 2}
+  launch:
+    server: grpcs://bursar.example:7443
+    image: {us-east-1: ami-0123456789abcdef0, us-east-2: "resolve:ssm:/site/image"}
+    subnet: {us-east-1a: subnet-0123456789abcdef0}
+    bootstrap: |
+      python3 -m pip install bursar
+      echo done
+"""
+
+
+def test_what_a_cloud_launches_by_is_one_text_or_one_for_each_place() -> None:
+    launch = spec(AWS).launch
+    assert LaunchSetting("server", "grpcs://bursar.example:7443") in launch
+    assert LaunchSetting("image", "resolve:ssm:/site/image", "us-east-2") in launch
+    assert LaunchSetting("bootstrap", "python3 -m pip install bursar\necho done\n") in launch
+    east, west = Place("us-east-1", "us-east-1a"), Place("us-west-2", "us-west-2a")
+    assert setting(launch, "image", east) == "ami-0123456789abcdef0"
+    assert setting(launch, "image", west) == ""
+    assert setting(launch, "server", west) == "grpcs://bursar.example:7443"
+    assert setting(launch, "subnet", east) == "subnet-0123456789abcdef0"
+
+
+WRONG_LAUNCH = [
+    ("  regions: [us-east-1, us-east-2]\n", "", "spec.regions", "is missing"),
+    ("    server: grpcs://bursar.example:7443\n", "", "spec.launch", "the key 'server' is missing"),
+    (
+        "grpcs://bursar.example:7443",
+        "http://bursar.example",
+        "spec.launch.server",
+        "grpcs://bursar.example:7443",
+    ),
+    ("ami-0123456789abcdef0", "ubuntu", "pool.yaml:9", "ami-0123456789abcdef0"),
+    ("    subnet:", "    network:", "pool.yaml:10", "unknown key 'network'"),
+    ("us-east-1a:", '"us east":', "pool.yaml:10", "no name of a region or zone"),
+    ("echo done", "x" * 9_000, "pool.yaml:11", "at most 8192"),
+]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "says"), WRONG_LAUNCH, ids=[one[2] + one[3] for one in WRONG_LAUNCH]
+)
+def test_a_wrong_launch_setting_is_named_with_its_line(old: str, new: str, place: str, says: str) -> None:
+    assert old in AWS
+    with pytest.raises(PolicyInvalid) as error:
+        parse_documents(AWS.replace(old, new), "pool.yaml")
+    assert place in str(error.value)
+    assert says in str(error.value)
+
+
+def test_the_local_cloud_has_nothing_to_launch_by() -> None:
+    text = WHOLE.replace("  keep_alive", "  launch: {image: ami-0123456789abcdef0}\n  keep_alive")
+    with pytest.raises(PolicyInvalid, match=r"spec\.launch: the provider local has nothing to launch by"):
+        parse_documents(text, "pool.yaml")
+
+
+def test_every_provider_of_pools_has_its_line_where_providers_are_opened() -> None:
+    assert set(KEYS) - {"local"} == set(CLOUDS)
+
+
+def test_a_provider_without_its_sdk_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CLOUDS, "aws", Cloud("bursard.machines.none", ("no_such_sdk",)))
+    with pytest.raises(InvalidRequest, match=r"aws needs no_such_sdk.*pip install 'bursar\[daemon,aws\]'"):
+        open_cloud("aws", Needs(now=lambda: 0, currency="USD", rate=lambda place: None))
+    with pytest.raises(InvalidRequest, match=r"pool\.yaml:1: CloudPool aws-gpus: provider aws needs no_such"):
+        refuse_pools(parse_documents(AWS, "pool.yaml"))
 
 
 def test_a_daemon_that_rents_nothing_takes_no_pool() -> None:

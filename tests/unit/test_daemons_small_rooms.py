@@ -78,13 +78,13 @@ def test_machines_are_looked_at_again_and_again_also_after_a_look_that_failed(
         if len(looks) == 2:
             raise CloudError("local", "Unavailable", "it is away")
 
-    monkeypatch.setattr(site.renting, "look", look)
+    monkeypatch.setattr(site.renting, "_decide", look)
     ended(site.renting.run())
     assert looks == [0, 1, 2]
     assert slept == [renting.LOOK_EVERY_S] * 3
     assert [record.message for record in caplog.records] == ["a look at rented machines failed"]
     with pytest.raises(RuntimeError):
-        site.renting._thread.submit(print)
+        site.renting.houses["local"].thread.submit(print)
 
 
 def test_the_time_is_noted_at_first_and_looked_after_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ integer nanos of the provider's own currency.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum
 from fnmatch import fnmatchcase
 from typing import Final, Protocol
@@ -196,11 +196,17 @@ class PricePoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True):
-    """How many machines of some places may run at once, and how many do."""
+    """How many machines of some places may run at once, and how many do.
+
+    Attributes:
+        name: the provider's own. unit: what is counted where it is not machines, such as `vCPUs`.
+    """
 
     scope: Place
     limit: int
     used: int
+    name: str = ""
+    unit: str = ""
 
     @property
     def left(self) -> int:
@@ -317,6 +323,29 @@ class CostRow(msgspec.Struct, frozen=True, kw_only=True):
     billed_us: int
     nanos: int
     currency: str
+
+
+class Rate(msgspec.Struct, frozen=True, kw_only=True):
+    """What the books know of a machine's price now, and since when it is so."""
+
+    nanos_per_hour: int
+    currency: str
+    as_of: int
+    source: str
+
+
+class Needs(msgspec.Struct, frozen=True, kw_only=True):
+    """What a provider is given when it is opened.
+
+    Attributes:
+        now: the wall clock, microseconds.
+        currency: of the books; an offer in another one cannot be rented.
+        rate: what the price books say of a place; None: nothing. It may be called in any thread.
+    """
+
+    now: Callable[[], int]
+    currency: str
+    rate: Callable[[Place], Rate | None]
 
 
 SWEEP_US: Final = 600 * SECOND_US

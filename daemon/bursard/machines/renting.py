@@ -15,8 +15,7 @@ import asyncio
 import hashlib
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
@@ -28,22 +27,28 @@ from bursar.model import EndCause, Reason, ReasonCode
 from bursar.money import format_nanos
 from bursar.resources import ResourceRequest
 from bursar_policies.decision import JobClass
-from bursar_policies.document import parse_documents
 from bursar_policies.specs import CloudPoolSpec, Document
 from bursard.engine import Engine
 from bursard.events import Event, NodeScheduling, NodeTokenIssued, StopRequested
 from bursard.machines.choose import Choice, Coming, Pool, choose, unheld
-from bursard.machines.keeper import Keeper
+from bursard.machines.houses import (
+    PRICES_EVERY_US,
+    BookRates,
+    House,
+    asked,
+    price_book,
+    terms_of,
+    wanted_of,
+)
 from bursard.machines.provider import (
     Check,
     CloudError,
     Join,
-    Kind,
     MachineOffer,
     Order,
-    PoolTerms,
+    Place,
     Provider,
-    Wanted,
+    setting,
 )
 from bursard.place import LastPlan
 from bursard.state import JobRecord, MachineRecord, MachineState, NodeRecord
@@ -65,7 +70,6 @@ RENTS_MAX: Final = 4
 """Machines that one look rents: a provider is not asked in bursts."""
 PATIENCE_US: Final = 2 * SECOND_US
 """So long a job fits nowhere before a machine is rented: meanwhile a plan was made that has seen all."""
-PRICES_EVERY_US: Final = HOUR_US
 OWN_END_US: Final = HOUR_US
 """So long after its lifetime a machine ends by itself, where its provider can do that: nobody ended it."""
 NOTICED_US: Final = 180 * SECOND_US
@@ -76,6 +80,8 @@ RENTED_FOR: Final = ("room", "fault")
 """What stops a job that another machine would serve: too little is free, or no node could ever."""
 RENTED_CODES: Final = (ReasonCode.EXCEEDS_NODE_CAPACITY, ReasonCode.WAITING_FOR_RESOURCES)
 """What its reason is then."""
+OFFERS_MAX: Final = 2_000
+"""Machines, each in its zone and market, that one pool may name."""
 SHAPES_MAX: Final = 10_000
 """Of so many different requests it is remembered whether a machine could hold them."""
 
@@ -97,117 +103,174 @@ class _Wish(NamedTuple):
 
 
 class Renting:
-    """Of one provider: its keeper, and the pools that name it.
+    """The pools of all providers, and the house of each.
 
     Args:
+        providers: those that are open already. opener: opens another one, by its name, when a pool names it;
+            raises `InvalidRequest`.
         last: the newest plan. cut: end the stream of a node; False: there is none.
-        server: where agents of rented machines find this daemon.
+        server: where agents of machines on this machine find this daemon; others' pools say it.
+        rates: what providers are told of prices; is given the books in force.
     """
 
     def __init__(
         self,
         engine: Engine,
-        provider: Provider,
+        providers: Sequence[Provider],
         server: str,
         last: Callable[[], LastPlan | None],
         cut: Callable[[str], bool],
+        opener: Callable[[str], Provider] | None = None,
+        rates: BookRates | None = None,
     ) -> None:
         self.engine = engine
-        self.keeper = Keeper(provider, engine.state, self)
+        self.houses: dict[str, House] = {}
+        self.unopened: dict[str, str] = {}
+        """By provider that a pool names and that cannot be asked, why."""
         self.notes: dict[str, str] = {}
         """By job that waits, why no machine is rented for it, as of the newest look."""
-        self._provider = provider
+        self.cut = cut
         self._server = server
         self._last = last
-        self._cut = cut
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"bursard-{provider.name}")
-        self._offers: dict[str, tuple[CloudPoolSpec, Sequence[MachineOffer]]] = {}
-        self._priced_at = -PRICES_EVERY_US
+        self._opener = opener
+        self._rates = rates
         self._idle_since: dict[str, int] = {}
         self._wished: dict[str, int] = {}
         """By job, since when it fits nowhere, and on nothing that is on its way."""
         self._pools: Sequence[Pool] = ()
         self._unheld: dict[_Shape, str] = {}
         """By what is asked for, why no machine of `_pools` could hold it; "" where one could."""
+        for provider in providers:
+            self.houses[provider.name] = House(self, provider)
 
-    # --- what the keeper needs
-
-    def now(self) -> int:
-        """Bursard's wall clock."""
-        return self.engine.now()
+    # --- what the houses need
 
     async def commit(self, decisions: Sequence[Decision]) -> None:
         """True, and durable."""
         await self.engine.durable(self.engine.commit_each(decisions, "bursard"))
 
-    def rise(self, machine_id: str, billed_from: int) -> Sequence[Event]:
-        """A machine is up, and its node is paid for."""
-        engine = self.engine
-        return decide.rise(engine.state, engine.ids, engine.prices, machine_id, billed_from, engine.now())
+    async def call(self, work: Callable[[], Answer], house: House) -> Answer:
+        """A call of a provider, in its own thread. Raises `CloudError`."""
+        return await asyncio.get_running_loop().run_in_executor(house.thread, partial(asked, work))
 
-    def cut(self, node_id: str) -> bool:
-        """End the stream of a node."""
-        return self._cut(node_id)
-
-    async def call(self, work: Callable[[], Answer]) -> Answer:
-        """A call of the provider, one at a time."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(asked, work))
+    def house(self, name: str) -> House:
+        """That of a provider, opened now if it was not. Raises `InvalidRequest`."""
+        house = self.houses.get(name)
+        if house is None:
+            if self._opener is None:
+                raise InvalidRequest(
+                    f"this daemon rents no machines of provider {name}; start bursard with --local-cloud FILE"
+                )
+            house = self.houses[name] = House(self, self._opener(name))
+        return house
 
     # --- the loop
 
     async def run(self) -> None:
-        """For ever. A provider that fails is looked at again; nothing else of the daemon waits for it."""
+        """For ever. A provider that fails is looked at again; nothing else waits for it."""
+        turns = dict[str, asyncio.Task[None]]()
         try:
             while True:
+                self._open_named()
+                for name, house in self.houses.items():
+                    if name not in turns or turns[name].done():
+                        if name in turns:
+                            turns[name].result()  # a defect ends the daemon, as everywhere
+                        turns[name] = asyncio.create_task(self._attend(house), name=f"machines-{name}")
                 try:
-                    await self.look()
+                    await self._decide()
                 except (CloudError, BursarError) as error:
                     log.warning("a look at rented machines failed", extra={"why": str(error)})
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            for turn in turns.values():
+                turn.cancel()
+            for house in self.houses.values():
+                house.thread.shutdown(wait=False, cancel_futures=True)
 
     async def look(self) -> None:
-        """One look: prices, the provider's list, what is given back, what is rented."""
+        """One look: prices, providers' lists, what is given back, what is rented."""
+        self._open_named()
+        for house in list(self.houses.values()):
+            await self._attend(house)
+        await self._decide()
+
+    async def _attend(self, house: House) -> None:
+        """Hear what a provider offers and has."""
+        specs = dict(self.pools(house.provider.name))
+        if specs and house.now() >= house.not_before:
+            try:
+                await self._prices(house, specs)
+                for name, spec in specs.items():
+                    await self._offered(house, name, spec)
+            except (CloudError, BursarError) as error:
+                house.fail(str(error))
+            else:
+                house.failures, house.fault = 0, ""
+        try:
+            if house.keeper.due():
+                await house.keeper.turn()
+        except BursarError as error:
+            log.warning("a look at machines failed", extra={"provider": house.name, "why": str(error)})
+
+    async def _decide(self) -> None:
+        """Give back and rent, by what is known now."""
         specs = dict(self.pools())
-        if specs:
-            await self._prices()
-        if self.keeper.due():
-            await self.keeper.turn()
         for decisions in self._unwanted(specs):
             await self.commit(decisions)
-        await self._rent([await self._pool(name, spec) for name, spec in specs.items()])
+        await self._rent([pool for pool in self._known(specs) if pool is not None])
 
-    def pools(self) -> Iterator[tuple[str, CloudPoolSpec]]:
-        """Pools of this provider in force."""
+    def _open_named(self) -> None:
+        """Pools that name a provider whose house is not open: somebody applied them before the last start."""
+        if self._rates is not None:
+            self._rates.table = self.engine.prices
+        for _, spec in self.pools():
+            if spec.provider in self.houses:
+                continue
+            try:
+                self.house(spec.provider)
+            except InvalidRequest as error:
+                if self.unopened.get(spec.provider) != error.message:
+                    log.error("a provider cannot be asked", extra={"why": error.message})
+                self.unopened[spec.provider] = error.message
+            else:
+                self.unopened.pop(spec.provider, None)
+
+    def pools(self, provider: str = "") -> Iterator[tuple[str, CloudPoolSpec]]:
+        """Pools in force, of one provider where it is named."""
         for (kind, name), document in self.engine.state.policies.items():
             spec = document.spec
-            if (
-                kind == "CloudPool"
-                and isinstance(spec, CloudPoolSpec)
-                and spec.provider == self._provider.name
-            ):
+            if kind == "CloudPool" and isinstance(spec, CloudPoolSpec) and provider in ("", spec.provider):
                 yield name, spec
 
-    async def _pool(self, name: str, spec: CloudPoolSpec) -> Pool:
-        known = self._offers.get(name)
-        if known is None or known[0] != spec:
-            self._offers[name] = known = (
-                spec,
-                await self.call(lambda: self._provider.offers(wanted_of(spec))),
-            )
-        billing = self._provider.capabilities.billing
-        return Pool(name, spec, self._provider.name, billing, known[1], self.keeper.blocks)
+    def _known(self, specs: Mapping[str, CloudPoolSpec]) -> Iterator[Pool]:
+        """Those pools of which a provider has said what there is."""
+        for name, spec in specs.items():
+            house = self.houses.get(spec.provider)
+            if house is not None and name in house.offers:
+                provider = house.provider
+                billing, offers = provider.capabilities.billing, house.offers[name][1]
+                yield Pool(name, spec, provider.name, billing, offers, house.keeper.blocks)
 
-    async def _prices(self) -> None:
+    async def _offered(self, house: House, name: str, spec: CloudPoolSpec) -> Sequence[MachineOffer]:
+        known = house.offers.get(name)
+        if known is None or known[0] != spec:
+            offers = await house.call(lambda: house.provider.offers(wanted_of(spec)))
+            house.offers[name] = known = spec, offers
+        return known[1]
+
+    async def _prices(self, house: House, specs: Mapping[str, CloudPoolSpec]) -> None:
         """What the provider asks is a PriceBook like others: dated, in the log, to be looked up."""
         now = self.engine.now()
-        if abs(now - self._priced_at) < PRICES_EVERY_US:
+        named = [wanted_of(spec) for spec in specs.values()]
+        if abs(now - house.priced_at) < PRICES_EVERY_US and named == house.priced_for:
             return
-        offers = await self.call(lambda: self._provider.offers(Wanted()))
-        self._offers.clear()
-        self._priced_at = now
-        book = price_book(self._provider.name, offers)
+        house.offers.clear()
+        offers = dict[Place, MachineOffer]()
+        for name, spec in specs.items():
+            offers |= {one.place: one for one in await self._offered(house, name, spec)}
+        house.priced_at, house.priced_for = now, named
+        book = price_book(house.name, list(offers.values()))
         if book is not None:
             await self.commit([lambda: policies.apply_documents(self.engine.state, [book], now)])
 
@@ -271,15 +334,16 @@ class Renting:
         machines = [one for one in state.machines.values() if one.state is not MachineState.ENDING]
         coming, awaited = Coming(machines), {one.job_id for one in machines}
         wishes = self.wishes() if pools else []
+        open_now = [pool for pool in pools if not self.houses[pool.provider].keeper.quiet]
         # Whose machine comes has its room there, whoever else is ranked before it.
         for wish in sorted(wishes, key=lambda wish: wish.job.id not in awaited):
             if wish.job_class not in full and coming.takes(wish.job_class):
                 continue
             full.add(wish.job_class)
             wished[wish.job.id] = since = self._wished.get(wish.job.id, now)
-            if abs(now - since) < PATIENCE_US or rented >= RENTS_MAX or self.keeper.quiet:
+            if abs(now - since) < PATIENCE_US or rented >= RENTS_MAX or not open_now:
                 continue
-            found = refused.get(wish.job_class) or self._cheapest(pools, wish)
+            found = refused.get(wish.job_class) or self._cheapest(open_now, wish)
             if isinstance(found, str):
                 notes[wish.job.id] = refused[wish.job_class] = found
                 continue
@@ -306,14 +370,8 @@ class Renting:
         """What would be rented for a job that fits nowhere: its provider and the offer, as the provider said
         last; else why nothing would be. "": no pool could be asked.
         """
-        billing = self._provider.capabilities.billing
-        pools = [
-            Pool(name, spec, self._provider.name, billing, self._offers[name][1], self.keeper.blocks)
-            for name, spec in self.pools()
-            if name in self._offers
-        ]
-        found = self._cheapest(pools, _Wish(job, job_class))
-        return found if isinstance(found, str) else (self._provider.name, found[1])
+        found = self._cheapest(list(self._known(dict(self.pools()))), _Wish(job, job_class))
+        return found if isinstance(found, str) else (found[0].provider, found[1])
 
     def _cheapest(self, pools: Sequence[Pool], wish: _Wish) -> tuple[Pool, Choice] | str:
         """Over all pools; else why there is none, of each of them."""
@@ -348,7 +406,7 @@ class Renting:
         name = str(getattr(event, "name", ""))
 
         async def order() -> Order:
-            join = await self._invite(name, pool)
+            join = await self._invite(name, pool, place)
             lifetime_us = spec.max_lifetime_us + OWN_END_US
             cluster = engine.state.cluster_id
             return Order(
@@ -360,23 +418,24 @@ class Renting:
                 launch=spec.launch,
             )
 
-        await self.keeper.rent(machine_id, intent, order)
+        await self.houses[pool.provider].keeper.rent(machine_id, intent, order)
 
-    async def _invite(self, name: str, pool: Pool) -> Join:
+    async def _invite(self, name: str, pool: Pool, place: Place) -> Join:
         """A secret for one agent to be this node with, of which the log knows the hash."""
         token = "node_" + secrets.token_urlsafe(32)
         digest, now = hashlib.sha256(token.encode()).hexdigest(), self.engine.now()
         until = now + pool.spec.max_lifetime_us + OWN_END_US
         issued = NodeTokenIssued(name, digest, now + pool.spec.boot_timeout_us, until)
         await self.commit([lambda: [issued]])
-        return Join(server=self._server, name=name, pool=pool.name, token=token)
+        server = setting(pool.spec.launch, "server", place) or self._server
+        return Join(server=server, name=name, pool=pool.name, token=token)
 
     # --- giving back
 
     def _unwanted(self, specs: dict[str, CloudPoolSpec]) -> Iterator[list[Decision]]:
         """What becomes of machines that are not kept, each as one commit."""
         state, now = self.engine.state, self.engine.now()
-        records = list(self.keeper.records().values())
+        records = list(state.machines.values())
         self._idle_since = {key: at for key, at in self._idle_since.items() if key in state.machines}
         for machine in records:
             if machine.state is MachineState.ENDING:
@@ -444,31 +503,71 @@ class Renting:
 
     async def check(self) -> list[Check]:
         """What must be right before machines can be rented, and what each pool could rent."""
-        terms = [terms_of(name, spec) for name, spec in self.pools()]
-        found = list(await self.call(lambda: self._provider.preflight(terms)))
-        for name, spec in self.pools():
-            offers = await self.call(partial(self._provider.offers, wanted_of(spec)))
+        self._open_named()
+        found = [Check(f"provider {name}", False, why) for name, why in sorted(self.unopened.items())]
+        for house in list(self.houses.values()):
+            found += await self._checked(house)
+        if not found:
+            remedy = "apply a CloudPool, or start bursard with --local-cloud FILE"
+            found.append(Check("provider", False, "no pool rents machines", remedy))
+        return found
+
+    async def _checked(self, house: House) -> list[Check]:
+        specs, provider = dict(self.pools(house.name)), house.provider
+        terms = [terms_of(name, spec) for name, spec in specs.items()]
+        found = await house.call(lambda: provider.preflight(terms))
+        regions = set[str]()
+        for name, spec in specs.items():
+            try:
+                offers = await house.call(partial(provider.offers, wanted_of(spec)))
+            except CloudError as error:
+                found.append(Check(f"pool {name}", False, str(error), "its offers are asked for again"))
+                continue
+            regions |= {offer.place.region for offer in offers}
             says = f"{len(offers)} offers" if offers else "no machine of the provider is one that it names"
             remedy = "" if offers else f"mend regions, zones and offers of CloudPool {name}"
             found.append(Check(f"pool {name}", bool(offers), says, remedy))
-        regions = {offer.place.region for _, offers in self._offers.values() for offer in offers}
         for region in sorted(regions):
-            for quota in await self.call(partial(self._provider.quotas, region)):
-                scope = f"quota {region} {quota.scope.market or 'all'}"
-                found.append(Check(scope, quota.left > 0, f"{quota.used} of {quota.limit} are used"))
-        if self.keeper.fault:
-            found.append(Check("list", False, self.keeper.fault, "machines are looked for again and again"))
+            found += await self._quotas(house, region)
+        if house.keeper.fault:
+            says, remedy = house.keeper.fault, "machines are looked for again and again"
+            found.append(Check("list", False, says, remedy))
         return found
+
+    async def _quotas(self, house: House, region: str) -> list[Check]:
+        try:
+            quotas = await house.call(partial(house.provider.quotas, region))
+        except CloudError as error:
+            return [Check(f"quota {region}", False, str(error), "let bursard read the quotas")]
+        return [
+            Check(
+                f"quota {region} {quota.name or quota.scope.market or 'all'}",
+                quota.left > 0,
+                f"{quota.used} of {quota.limit}{quota.unit and ' ' + quota.unit} are used",
+            )
+            for quota in quotas
+        ]
 
     async def refuse_empty(self, documents: Sequence[Document]) -> None:
         """Raise `InvalidRequest` for a pool of which nothing could ever be rented."""
         for one in documents:
-            if not isinstance(one.spec, CloudPoolSpec) or one.spec.provider != self._provider.name:
+            if not isinstance(one.spec, CloudPoolSpec):
                 continue
-            if not await self.call(partial(self._provider.offers, wanted_of(one.spec))):
+            at = f"{one.source}:{one.line}: CloudPool {one.name}"
+            try:
+                house = self.house(one.spec.provider)
+            except InvalidRequest as error:
+                raise InvalidRequest(f"{at}: {error.message}") from None
+            offers = await house.call(partial(house.provider.offers, wanted_of(one.spec)))
+            if not offers:
                 raise InvalidRequest(
-                    f"{one.source}:{one.line}: CloudPool {one.name}: the provider {one.spec.provider} has no"
-                    " machine that its regions, zones and offers name"
+                    f"{at}: the provider {one.spec.provider} has no machine that its regions, zones and"
+                    " offers name"
+                )
+            if len(offers) > OFFERS_MAX:
+                raise InvalidRequest(
+                    f"{at}: it names {len(offers)} machines of the provider {one.spec.provider}, at most"
+                    f" {OFFERS_MAX}; name fewer regions, or GPUs or instance types under offers"
                 )
 
     def reason(self, job_id: str, otherwise: Reason | None = None) -> Reason | None:
@@ -502,65 +601,5 @@ class Renting:
         )
 
 
-def asked(work: Callable[[], Answer]) -> Answer:
-    """What a call of a provider answers. Raises `CloudError`.
-
-    A provider that answers nonsense, or a library that stumbles over it, is one that did not answer: it is
-    asked again, more slowly, and nobody knows whether a machine was made.
-    """
-    try:
-        return work()
-    except CloudError:
-        raise
-    except Exception as error:
-        log.exception("a call of a provider failed in a way that it has no word for")
-        kind, said = type(error).__name__, "its answer could not be read; bursard's log has more"
-        raise CloudError(Kind.THROTTLED, kind, said, maybe_created=True) from error
-
-
 def _drained(node: NodeRecord, why: str) -> Sequence[Event]:
     return [] if node.mode != "open" else [NodeScheduling(node.id, "drain", why)]
-
-
-def wanted_of(spec: CloudPoolSpec) -> Wanted:
-    """Which machines a pool names."""
-    return Wanted(
-        regions=spec.regions,
-        zones=spec.zones,
-        instance_types=spec.instance_types,
-        gpus=spec.gpus,
-        markets=spec.markets,
-    )
-
-
-def terms_of(name: str, spec: CloudPoolSpec) -> PoolTerms:
-    """What a pool asks of its provider."""
-    return PoolTerms(name=name, wanted=wanted_of(spec), launch=spec.launch)
-
-
-def price_book(provider: str, offers: Sequence[MachineOffer]) -> Document | None:
-    """The prices of offers as a document; None when there are none. Zones of a region have one price."""
-    rows: dict[tuple[str, str, str], MachineOffer] = {}
-    for offer in offers:
-        key = (offer.place.region, offer.place.instance_type, offer.place.market)
-        known = rows.setdefault(key, offer)
-        if known.rate_nanos_per_hour < offer.rate_nanos_per_hour:
-            rows[key] = offer
-    if not rows:
-        return None
-    lines = [
-        "kind: PriceBook",
-        f"name: cloud-{provider}",
-        "spec:",
-        f"  source: provider {provider}",
-        f"  currency: {offers[0].currency}",
-        "  prices:",
-    ]
-    for (region, instance_type, market), offer in sorted(rows.items()):
-        gpus = f", gpus: '{offer.gpu_type}:{offer.gpu_count}'" if offer.gpu_count else ""
-        price = f"{format_nanos(offer.rate_nanos_per_hour)} {offer.currency}/h"
-        lines.append(
-            f"    - {{provider: {provider}, region: '{region}', instance_type: '{instance_type}',"
-            f" market: {market}, price: {price}{gpus}}}"
-        )
-    return parse_documents("\n".join(lines) + "\n", f"provider {provider}")[0]

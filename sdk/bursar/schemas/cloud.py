@@ -29,14 +29,38 @@ def cloud_pool() -> Schema:
         },
         ["machines"],
     )
+    launch = forms.mapping(
+        "How machines are made; not of `local`. One text for a key, or one for each region or zone that needs"
+        " its own: `{us-east-1: ..., us-east-2: ...}`.",
+        {
+            "server": _launched(
+                "Where its agent finds bursard: `grpcs://bursar.example:7443`. Needed by each cloud."
+            ),
+            "ca_file": _launched(
+                "Certificate authority of that server: a path on the machine. Default: its own."
+            ),
+            "bootstrap": _launched(
+                "A shell script of root's, run before the agent is started: it installs that."
+            ),
+            "image": _launched(
+                "Needed. aws: `ami-...`, or `resolve:ssm:/...`, a public parameter, the same in each region."
+            ),
+            "subnet": _launched("aws: `subnet-...`, of each zone. Default: the zone's default subnet."),
+            "security_group": _launched("aws: `sg-...`. Default: that of the network."),
+            "instance_profile": _launched("aws: what the machine itself may do there. Default: nothing."),
+            "key_name": _launched("aws: a key pair to log in with. Default: none."),
+            "disk": _launched("Size of the root disk, such as `200GiB`. Default: the image's."),
+        },
+    )
     return forms.mapping(
         "Machines that are rented for jobs that no node has room for, and given back when they are idle.",
         {
-            "provider": forms.word("Whose machines.", ("local",)),
-            "regions": forms.items("Regions; all when left out.", name, minItems=1),
+            "provider": forms.word("Whose machines.", ("local", "aws")),
+            "regions": forms.items("Regions; needed but of `local`, whose are all.", name, minItems=1),
             "zones": forms.items("Zones; all when left out.", name, minItems=1),
             "offers": offers,
             "limits": limits,
+            "launch": launch,
             "keep_alive": forms.duration("Idle for so long, a machine is given back.", default="5m"),
             "max_lifetime": forms.duration(
                 "From 10m to 30d: then it takes no new work, what runs is stopped with its grace and queued"
@@ -50,6 +74,12 @@ def cloud_pool() -> Schema:
         },
         ["provider", "limits"],
     )
+
+
+def _launched(description: str) -> Schema:
+    """A key of `launch`."""
+    text = forms.text("")
+    return forms.either(description, text, forms.pairs("", forms.TOKEN))
 
 
 def commitment() -> Schema:
