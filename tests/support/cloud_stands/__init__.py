@@ -19,6 +19,7 @@ from bursar_policies.specs import LaunchSetting
 from bursard.machines.provider import Kind, Place, Provider
 
 STANDS = {
+    "aws": "cloud_stands.aws:AwsStand",
     "local": "cloud_stands.local:LocalStand",
 }
 """By name of the provider, its class as MODULE:CLASS; imported only by who asks for it."""
