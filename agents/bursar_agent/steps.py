@@ -374,7 +374,10 @@ class Steps:
             if sum(one[:2] == member for one in self._opening) >= CHANNELS_MAX:
                 self._answer_close(frame, f"more than {CHANNELS_MAX} steps between nodes at once")
                 return
-            told = {"attempt": end[0], "from": end[1], "to": frame.from_rank, "channel": end[2]}
+            told: dict[str, object] = {"attempt": end[0], "from": end[1]}
+            told |= {"to": frame.from_rank, "channel": end[2]}
+            if frame.data:  # from outside of the job; its own processes open with nothing
+                told["kind"] = frame.data.decode("ascii", "replace")
             self._opening[end] = opening = _Opening(json.dumps(told).encode())
         # Said again, it is asked for again: a server that was about to end may not have heard of it.
         server = self._servers.get(member)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import shutil
 import socket
 from collections.abc import Iterator
@@ -272,3 +273,31 @@ def test_mpirun_makes_one_world_over_all_nodes(cluster: StepCluster, agent: str)
     )
     # The far end may say that its tree was taken down before it was asked: after all work is done.
     assert sorted(line for line in told if "/2 " in line) == ["0/2 n1", "1/2 n2"]
+
+
+def test_whoever_attaches_has_a_terminal_inside_of_the_job_and_leaves_nothing(cluster: StepCluster) -> None:
+    """On the second node of a gang; its shell is a process of the attempt, and ends with who looked."""
+    job = cluster.script("export LR=0.1; sleep 400", TWO)
+    cluster.until_state(job, "RUNNING")
+    told = cluster.run(
+        "attach", job, "--", "sh", "-c", "echo $BURSAR_JOB_ID; cat; exit 5", stdin="in", code=5
+    )
+    assert told.stdout == f"{job}\nin"
+    ours, theirs = pty.openpty()
+    shell = f"echo $$ >{cluster.work}/pid; tty; read x; echo said $x; exec sleep 400"
+    seen = cluster.start(
+        "attach", "--rank", "1", job, "--", "sh", "-c", shell, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    pid = cluster.appears("pid")
+    os.write(ours, b"hello\r")
+    said = b""
+    while b"said hello" not in said:
+        said += os.read(ours, 1 << 16)
+    assert b"/dev/pts/" in said
+    os.write(ours, b"\x1d\x1d\x1d")
+    assert seen.wait(20) == 0
+    os.close(ours)
+    cluster.gone(pid)
+    cluster.run("cancel", job)
+    cluster.ended(job)

@@ -63,6 +63,7 @@ TABLE: Final[dict[str, Row]] = {
     "Jobs.Watch": SEEN,
     "Jobs.Explain": SEEN,
     "Jobs.Logs": STEERED,
+    "Jobs.Attach": ("SPOA", "OA", "SPOA", "OA", "", "", ""),
     "Jobs.Cancel": STEERED,
     "Jobs.Hold": STEERED,
     "Jobs.Release": STEERED,
@@ -167,6 +168,7 @@ REQUESTS: Final[dict[str, Callable[[Thing], Any]]] = {
     "Jobs.Watch": lambda t: jobs_pb2.WatchJobsRequest(jobs=[t.job]),
     "Jobs.Explain": lambda t: jobs_pb2.ExplainRequest(job=t.job),
     "Jobs.Logs": lambda t: jobs_pb2.LogsRequest(job=t.job),
+    "Jobs.Attach": lambda t: jobs_pb2.AttachRequest(open=jobs_pb2.AttachOpen(job=t.job)),
     "Jobs.Cancel": lambda t: jobs_pb2.CancelRequest(jobs=[t.job]),
     "Jobs.Hold": one,
     "Jobs.Release": one,
@@ -249,7 +251,8 @@ async def verdict(site: Site, row: str, request: Any, token: str) -> str:
 
 
 OF_A_PROJECT: Final = {
-    "Jobs.Get", "Jobs.List tasks", "Jobs.Watch", "Jobs.Explain", "Jobs.Logs", "Jobs.Cancel", "Jobs.Hold",
+    "Jobs.Get", "Jobs.List tasks", "Jobs.Watch", "Jobs.Explain", "Jobs.Logs", "Jobs.Attach", "Jobs.Cancel",
+    "Jobs.Hold",
     "Jobs.Release", "Jobs.Requeue", "Jobs.Update", "Money.Cost of a job", "Events.List of a job",
     "Money.Budgets by name", "Money.Correct", "Money.GrantBudget", "Money.TransferBudget",
     "Money.ApproveBudget", "Services.Scale", "Services.Update", "Services.Rollback", "Services.NewKey",

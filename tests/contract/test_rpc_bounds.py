@@ -23,7 +23,15 @@ from bursar.v1 import access_pb2, agents_pb2, events_pb2, jobs_pb2, money_pb2, n
 
 Setter = Callable[[Message], None]
 
-STREAMS = ("Jobs.Watch", "Jobs.Logs", "Events.List", "Nodes.Top", "Jobs.SubmitMany", "Jobs.SubmitBatches")
+STREAMS = (
+    "Jobs.Watch",
+    "Jobs.Logs",
+    "Events.List",
+    "Nodes.Top",
+    "Jobs.SubmitMany",
+    "Jobs.SubmitBatches",
+    "Jobs.Attach",
+)
 
 
 def base(name: str, site: Site, job: str) -> Message:
@@ -46,6 +54,7 @@ def base(name: str, site: Site, job: str) -> Message:
         "Jobs.Update": jobs_pb2.UpdateRequest(job=job),
         "Jobs.Cancel": jobs_pb2.CancelRequest(jobs=[job]),
         "Jobs.Logs": jobs_pb2.LogsRequest(job=job),
+        "Jobs.Attach": jobs_pb2.AttachRequest(open=jobs_pb2.AttachOpen(job=job)),
         "Money.Report": money_pb2.ReportRequest(kind="focus", period="2026-11", format="csv"),
         "Money.GrantBudget": money_pb2.GrantBudgetRequest(
             budget="b", amount=types_pb2.Amount(nanos="1"), currency="USD", reason="r"

@@ -26,6 +26,7 @@ CONTRACT = (
     "hold",
     "release",
     "requeue",
+    "attach",
     "step",
     "slurm-shims",
     "grant",

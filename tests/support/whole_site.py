@@ -80,11 +80,12 @@ class Site:
         self.cycle = cycle = Cycle(self.engine)
         self.telemetry = LiveTelemetry()
         self.fleet = Fleet(self.engine, log_cap_bytes=1 << 20, run_as_submitter=False)
+        self.hub = Agents(self.engine, self.fleet)
         app.add_services(
             self.server,
             self.engine,
             cycle,
-            Agents(self.engine, self.fleet),
+            self.hub,
             self.telemetry,
             self.vault,
             self.door.refusals,
@@ -138,12 +139,19 @@ class Site:
         """The job starts, runs for a minute, and succeeds."""
         self.end(self.place(job_id))
 
+    def start(self, attempt: AttemptRecord) -> None:
+        """What was placed starts."""
+        state, began = self.engine.state, self.clock.boot_us()
+        node = state.nodes[attempt.members[0].alloc.node_id]
+        self.engine.commit(attempts.started(state, node, attempt.id, 0, began, 1), "node:n1")
+
     def end(self, attempt: AttemptRecord) -> None:
-        """What was placed starts, runs for a minute, and succeeds."""
+        """What was placed starts, unless it has, runs for a minute, and succeeds."""
         state = self.engine.state
         node = state.nodes[attempt.members[0].alloc.node_id]
         began = self.clock.boot_us()
-        self.engine.commit(attempts.started(state, node, attempt.id, 0, began, 1), "node:n1")
+        if not attempt.members[0].started_at:
+            self.start(attempt)
         self.clock.advance(60 * SECOND_US)
         report = ExitReport(cause=EndCause.COMPLETED, exit_code=0, held_us=60 * SECOND_US)
         self.engine.commit(attempts.exited(state, node, attempt.id, 0, report, began), "node:n1")

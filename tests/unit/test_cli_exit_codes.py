@@ -31,6 +31,7 @@ WORDS = {
     "explain": ["9"],
     "wait": ["9"],
     "cancel": ["9"],
+    "attach": ["9", "true"],
     "hold": ["9"],
     "release": ["9"],
     "requeue": ["9"],
@@ -95,7 +96,7 @@ CONNECTED = (
     "prices history", "policy ls", "grant ls", "secret ls", "audit verify", "period ls",
 )  # fmt: skip
 CHANGING = (
-    "submit", "run", "cancel", "hold", "release", "requeue", "update", "node drain", "node cordon",
+    "submit", "run", "cancel", "attach", "hold", "release", "requeue", "update", "node drain", "node cordon",
     "node calibrate",
     "cloud release", "cloud terminate", "budget approve",
     "node resume", "node rm", "node token", "prices apply", "prices import", "policy apply", "policy rm",

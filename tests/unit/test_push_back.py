@@ -39,7 +39,7 @@ CHANGES = {
 }
 """Streams of submissions wait for each of their requests."""
 OTHERS = {
-    "Jobs": {"SubmitMany", "SubmitBatches", "Plan", "Get", "List", "Watch", "Explain", "Logs"},
+    "Jobs": {"SubmitMany", "SubmitBatches", "Plan", "Get", "List", "Watch", "Explain", "Logs", "Attach"},
     "Nodes": {"List", "Get", "Top", "Tokens", "SlurmNames", "Machines", "GetMachine", "CheckClouds"},
     "Policies": {"Check", "List", "Get"},
     "Access": {"Grants", "Secrets"},

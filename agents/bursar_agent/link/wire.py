@@ -91,6 +91,7 @@ def hello(
             log_cluster_id=log_end.cluster_id if log_end is not None else "",
             ahead=WAITING_MAX,
             takes_limits=True,
+            attaches=True,
             trouble=instruction.trouble[:MESSAGE_CHARS_MAX],
         )
     )

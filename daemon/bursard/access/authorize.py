@@ -30,6 +30,7 @@ class Action(StrEnum):
     SUBMIT = "submit jobs"
     STEER_JOBS = "change jobs"
     CHANGE_PROGRAM = "change what a service runs in its owner's name"
+    ATTACH = "attach to jobs"
     SET_SECRETS = "keep secrets"
     GRANT = "grant the roles of a project"
     SEE_GRANTS = "see grants"
@@ -52,7 +53,7 @@ _PROJECT = _SUBMIT | {
     _A.APPROVE_BUDGETS,
 }  # fmt: skip
 _OPERATE = (_PROJECT - {_A.GRANT}) | {
-    _A.FUND_BUDGETS, _A.APPLY_POLICIES, _A.STEER_NODES, _A.VERIFY, _A.CHANGE_PROGRAM,
+    _A.FUND_BUDGETS, _A.APPLY_POLICIES, _A.STEER_NODES, _A.VERIFY, _A.CHANGE_PROGRAM, _A.ATTACH,
 }  # fmt: skip
 
 RIGHTS: Final[Mapping[Role, frozenset[Action]]] = {
@@ -69,8 +70,8 @@ RIGHTS: Final[Mapping[Role, frozenset[Action]]] = {
 
 OWN: Final[Mapping[Role, frozenset[Action]]] = {
     Role.VIEWER: frozenset({_A.SEE_PRIVATE}),
-    Role.SUBMITTER: frozenset({_A.SEE_PRIVATE, _A.READ_LOGS, _A.STEER_JOBS, _A.CHANGE_PROGRAM}),
-    Role.PROJECT_ADMIN: frozenset({_A.CHANGE_PROGRAM}),
+    Role.SUBMITTER: frozenset({_A.SEE_PRIVATE, _A.READ_LOGS, _A.STEER_JOBS, _A.CHANGE_PROGRAM, _A.ATTACH}),
+    Role.PROJECT_ADMIN: frozenset({_A.CHANGE_PROGRAM, _A.ATTACH}),
 }
 """What a role may do beside that to jobs that the caller submitted."""
 

@@ -50,6 +50,7 @@ _JOBS: Final = {
     "Watch": Rule(Action.SEE_JOBS),
     "Explain": Rule(Action.SEE_JOBS),
     "Logs": Rule(Action.READ_LOGS),
+    "Attach": Rule(Action.ATTACH, writes=Writes.CHANGES),
     "Cancel": Rule(Action.STEER_JOBS, writes=Writes.ENDS),
     "Hold": Rule(Action.STEER_JOBS, writes=Writes.CHANGES),
     "Release": Rule(Action.STEER_JOBS, writes=Writes.CHANGES),

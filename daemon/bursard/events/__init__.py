@@ -23,7 +23,7 @@ from bursard.events.clock import ClockStepped
 from bursard.events.codec import SCHEMA, NewerSchema, decode, encode
 from bursard.events.condition import NodeCondition
 from bursard.events.follow import Follow
-from bursard.events.measured import AttemptIdle, NodeCalibrated
+from bursard.events.measured import AttemptAttached, AttemptIdle, NodeCalibrated
 from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
 from bursard.events.services import KeyIssued, KeyRevoked, KeyUse, ServiceMetered, ServiceScaled
@@ -83,6 +83,7 @@ from bursard.events.union import (
 __all__ = [
     "SCHEMA",
     "ApprovalLapsed",
+    "AttemptAttached",
     "AttemptEnded",
     "AttemptIdle",
     "AttemptPlaced",

@@ -1,6 +1,6 @@
-"""Events of what was seen of devices: that they do nothing, and what they deliver.
+"""Events beside the life of a job: what was seen of devices, and who went into its processes.
 
-Why     they are no step of a job's life and move no money.
+Why     they are no step of that life and move no money.
 """
 
 from __future__ import annotations
@@ -18,6 +18,16 @@ class AttemptIdle(msgspec.Struct, frozen=True, tag="attempt-idle"):
     attempt_id: str
     idle_us: int
     ends_in_us: int
+
+
+class AttemptAttached(msgspec.Struct, frozen=True, tag="attempt-attached"):
+    """Its actor was let into a member that runs. `kind`: program, one of theirs there; ports, connections to
+    those of the job.
+    """
+
+    attempt_id: str
+    rank: int
+    kind: str
 
 
 class NodeCalibrated(msgspec.Struct, frozen=True, tag="node-calibrated"):

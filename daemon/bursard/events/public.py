@@ -28,7 +28,7 @@ from bursard.events import budgets as b
 from bursard.events import union as e
 from bursard.events.clock import ClockStepped
 from bursard.events.condition import NodeCondition
-from bursard.events.measured import AttemptIdle, NodeCalibrated
+from bursard.events.measured import AttemptAttached, AttemptIdle, NodeCalibrated
 from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
 from bursard.events.services import KeyIssued, KeyRevoked, KeyUse, ServiceMetered, ServiceScaled
@@ -99,6 +99,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.LimitTaken: _shape("attempt_id rank order ran_us time_limit_us hold_nanos"),
     e.LimitRefused: _shape("attempt_id rank order problem"),
     AttemptIdle: _shape("attempt_id idle_us ends_in_us"),
+    AttemptAttached: _shape("attempt_id rank kind"),
     e.MemberOverdue: _shape("attempt_id rank phase message"),
     e.MemberEnded: _shape("attempt_id rank", report=_REPORT, pieces=_PIECE),
     e.AttemptEnded: _shape("attempt_id cause exit_code requeue counts"),

@@ -36,7 +36,7 @@ from bursard.events.budgets import (
 from bursard.events.clock import ClockStepped
 from bursard.events.condition import NodeCondition
 from bursard.events.follow import Follow
-from bursard.events.measured import AttemptIdle, NodeCalibrated
+from bursard.events.measured import AttemptAttached, AttemptIdle, NodeCalibrated
 from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
 from bursard.events.services import KeyIssued, KeyRevoked, ServiceMetered, ServiceScaled
@@ -721,6 +721,7 @@ Event = (
     | LimitRefused
     | MemberOverdue
     | AttemptIdle
+    | AttemptAttached
     | MemberEnded
     | AttemptEnded
     | NodeRegistered

@@ -16,8 +16,9 @@ from typing import Any
 
 from bursar.errors import Forbidden, InvalidRequest, StoreUnavailable
 from bursard.engine import Engine
-from bursard.events import Event, NodeEnrolled, NodeRemoved, NodeTokenRevoked
+from bursard.events import AttemptEnded, Event, NodeEnrolled, NodeRemoved, NodeTokenRevoked
 from bursard.fleet import believe, door
+from bursard.fleet.attachments import Attachments
 from bursard.fleet.fleet import Fleet
 from bursard.fleet.hellos import Hellos
 from bursard.fleet.link import AgentLink, MeterNow, UsageAck
@@ -66,6 +67,7 @@ class Agents:
         self.engine = engine
         self.fleet = fleet
         self.links: dict[str, AgentLink] = {}
+        self.attachments = Attachments(self.links.get)
         self._truths: dict[str, tuple[MemberTruth, ...]] = {}
         self._coming: Counter[str] = Counter()
         """Streams by node that were admitted and have neither joined nor left."""
@@ -74,7 +76,9 @@ class Agents:
         engine.listeners.append(self._on_event)
 
     def _on_event(self, seq: int, event: Event, at: int, actor: str) -> None:
-        """Cut the streams that were admitted with a secret that is void now."""
+        """Cut the streams that were admitted with a secret that is void now, and those into what ended."""
+        if isinstance(event, AttemptEnded):
+            self.attachments.ended(event.attempt_id, f"the job's attempt has ended ({event.cause})")
         if isinstance(event, NodeTokenRevoked | NodeEnrolled | NodeRemoved):
             for link in [one for one in self.links.values() if self._token_left_us(one) <= 0]:
                 log.warning("a stream is cut: its token is void", extra={"node": link.name})
@@ -273,11 +277,16 @@ class Agents:
         if self.links.get(link.node_id) is not link:
             return
         door.step_frame(frame)
+        lost = self.attachments.carry(frame, link.node_id)
+        if lost is None:
+            return
         state = self.engine.state
         attempt = state.attempts.get(frame.attempt_id)
         here = self.node_on(link)
         if here is None or here.live.get(frame.attempt_id) != frame.from_rank or attempt is None:
             why = "this attempt has ended here"
+        elif lost:
+            why = lost
         elif frame.to_rank >= len(attempt.members):
             why = f"the attempt has no rank {frame.to_rank}"
         else:

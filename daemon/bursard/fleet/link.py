@@ -53,6 +53,7 @@ class AgentLink:
 
     Attributes:
         ahead: how many members its agent holds that wait for another's share.
+        attaches: its agent takes streams from outside of jobs.
         takes_limits: its agent knows orders for another time limit.
         heard_boot_us: the newest reading of the node's boot clock that came over it.
         fenced: how often each member's order was refused for its epoch.
@@ -74,6 +75,7 @@ class AgentLink:
         self.token_sha256 = ""
         self.ahead = 0
         self.takes_limits = False
+        self.attaches = False
         self.fenced: Counter[tuple[str, int]] = Counter()
         self.tasks: set[asyncio.Task[None]] = set()
         self._outbox: deque[Outgoing] = deque()

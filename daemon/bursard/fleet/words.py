@@ -232,6 +232,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         instance: tells a node that comes back from another of the same name.
         epoch: the highest that was ever obeyed there.
+        attaches: it takes streams from outside of jobs; else it must get none.
         takes_limits: it knows orders for another time limit; else it must get none.
         trouble: what keeps it from starting anything; empty: nothing.
         ahead: members it will hold that wait for another's share; 0: it must get none.
@@ -250,4 +251,5 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     log_cluster_id: str = ""
     ahead: int = 0
     takes_limits: bool = False
+    attaches: bool = False
     trouble: str = ""

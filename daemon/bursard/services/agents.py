@@ -114,6 +114,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         link.token_sha256 = identity.token_sha256
         link.ahead = hello.ahead
         link.takes_limits = hello.takes_limits
+        link.attaches = hello.attaches
         return hello, node, link
 
     def _welcome(self, node: NodeRecord) -> pb.DaemonMessage:
@@ -290,6 +291,7 @@ def _hello(wire: pb.Hello) -> Hello:
         log_cluster_id=wire.log_cluster_id,
         ahead=wire.ahead,
         takes_limits=wire.takes_limits,
+        attaches=wire.attaches,
         trouble=wire.trouble,
     )
 

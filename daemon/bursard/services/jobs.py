@@ -29,7 +29,8 @@ from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine, spec_bytes
 from bursard.events import Event, JobSubmitted, LimitChanged
 from bursard.fleet import Fleet
-from bursard.services import joblist, logs, planning
+from bursard.fleet.attachments import Attachments
+from bursard.services import attaching, joblist, logs, planning
 from bursard.services.failures import add_failed_tasks
 from bursard.services.fates import fates_of
 from bursard.services.history import add_expected
@@ -93,11 +94,13 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         fleet: Fleet,
         newest: Callable[[str], types_pb2.Sample | None] = lambda _: None,
         allowances: Allowances | None = None,
+        attachments: Attachments | None = None,
     ) -> None:
         self.engine = engine
         self.cycle = cycle
         self.fleet = fleet
         self.newest = newest
+        self._attachments = attachments or Attachments(lambda _: None)
         self._allowances = allowances or Allowances(engine.clock.boot_us, engine.state.limits)
         self.hub = WatchHub(engine)
         self._space_checked_at = 0
@@ -356,6 +359,14 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
 
         async for chunk in logs.stream(self.fleet, self.hub, job, request, trouble):
             yield chunk
+
+    async def Attach(
+        self, requests: AsyncIterator[pb.AttachRequest], context: Any
+    ) -> AsyncIterator[pb.AttachAnswer]:
+        """Into a member that runs."""
+        async with contextlib.aclosing(attaching.serve(self.engine, self._attachments, requests)) as answers:
+            async for answer in answers:
+                yield answer
 
     # --- changes
 

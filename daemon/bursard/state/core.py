@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from bursar_policies.decision import Snapshot
 from bursard.events import (
     ApprovalLapsed,
+    AttemptAttached,
     AttemptEnded,
     AttemptIdle,
     AttemptPlaced,
@@ -143,6 +144,7 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     LimitRefused: limits.refused,
     MemberOverdue: attempts.member_overdue,
     AttemptIdle: attempts.idle,
+    AttemptAttached: attempts.attached,
     MemberEnded: attempts.member_ended,
     AttemptEnded: attempts.attempt_ended,
     NodeRegistered: nodes.registered,

@@ -10,9 +10,7 @@ import click
 
 from bursar.errors import InvalidRequest
 
-LATER: Final = {
-    "bursar": ("attach",),
-}
+LATER: Final[dict[str, tuple[str, ...]]] = {}
 """Verbs of the public contract that this version does not have, by the group that will."""
 
 LIKENESS_MIN: Final = 0.65

@@ -42,6 +42,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "limit-taken": "rank {rank} of {attempt_id} lives by its new time limit{inforce}",
     "limit-refused": "rank {rank} of {attempt_id} keeps the time limit it had: {problem}",
     "node-calibrated": "{actor} measured what node {node_id} delivers",
+    "attempt-attached": "{actor} attached to rank {rank} of {attempt_id} ({kind})",
     "attempt-idle": "all GPUs of {attempt_id} do nothing{idle}",
     "member-overdue": "rank {rank} of {attempt_id} is overdue: {message}",
     "member-ended": "rank {rank} of {attempt_id} ended: {ending}",

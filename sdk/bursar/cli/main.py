@@ -45,6 +45,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "release": Verb("jobs:release", "Let held jobs start."),
         "requeue": Verb("jobs:requeue", "Stop a job's attempt and run it again."),
         "update": Verb("jobs:update", "Change a pending job."),
+        "attach": Verb("attach:attach", "Run a program or a shell inside a running job."),
         "step": Verb("steps:step", "Start processes on the nodes of the running job."),
         "top": Verb("cluster:top", "Show what runs now, live."),
     },

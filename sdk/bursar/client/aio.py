@@ -296,6 +296,17 @@ class AsyncWireClient:
         )
         return self._stream(call)
 
+    async def attach(
+        self, requests: AsyncIterator[jobs_pb2.AttachRequest]
+    ) -> AsyncIterator[jobs_pb2.AttachAnswer]:
+        """One stream to a member of a running job; the first request opens it.
+
+        What goes to and fro are packets of `bursar.steps.far`, which sends again what was lost.
+        """
+        multi = await self._callable("stream_stream", "/bursar.v1.Jobs/Attach", jobs_pb2.AttachAnswer)
+        async for answer in self._guard(multi, requests):
+            yield answer
+
     # -------------------------------------------------------------- nodes
 
     async def nodes(self, *, pool: str = "") -> Sequence[types_pb2.Node]:

@@ -289,6 +289,14 @@ class WireClient:
         )
         return self._stream(call)
 
+    def attach(self, requests: Iterator[jobs_pb2.AttachRequest]) -> Iterator[jobs_pb2.AttachAnswer]:
+        """One stream to a member of a running job; the first request opens it.
+
+        What goes to and fro are packets of `bursar.steps.far`, which sends again what was lost.
+        """
+        multi = self._callable("stream_stream", "/bursar.v1.Jobs/Attach", jobs_pb2.AttachAnswer)
+        yield from self._guard(multi, requests)
+
     # -------------------------------------------------------------- nodes
 
     def nodes(self, *, pool: str = "") -> Sequence[types_pb2.Node]:

@@ -11,8 +11,9 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-SPEC, STDIN, STDIN_END, SIGNAL, END = 1, 2, 3, 4, 5
-"""To the host: what to run; input of the first task; its end; a signal for every task; kill them all."""
+SPEC, STDIN, STDIN_END, SIGNAL, END, SIZE = 1, 2, 3, 4, 5, 6
+"""To the host: what to run; input of the first task; its end; a signal for every task; kill them all; the
+size of the terminal, as `rows << 16 | columns`."""
 OUT, ERR, EXIT, CREDIT, DONE = 16, 17, 18, 19, 20
 """To the client: output; an exit, as two bytes of `code, signal`; input that was taken; nothing is left."""
 

@@ -8,11 +8,14 @@ Why     it is the parent of the tasks and inherits what they leave, so a step th
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
 import signal
 import socket
+import struct
+import termios
 import time
 from collections.abc import Iterable
 from typing import Any, Final, NoReturn
@@ -20,6 +23,11 @@ from typing import Any, Final, NoReturn
 from bursar.steps import frames, kernel, names, patterns
 
 OUTBOX_BYTES_MAX: Final = 1 << 18
+SIZE_MAX: Final = (1 << 16) - 1
+"""Of rows and of columns."""
+HANG_UP_S: Final = 1.0
+"""So long has a program to end whose terminal hung up, before it is killed."""
+_END_OF_INPUT: Final = b"\x04"
 WARN_AGAIN_S: Final = 0.25
 """A task that did not heed a warning yet, since its program still starts, is warned when it does."""
 
@@ -48,6 +56,7 @@ class Host:
         self._pipes: dict[int, tuple[int, int]] = {}
         self._stdin, self._stdin_left = -1, bytearray()
         self._stdin_ends = False
+        self._terminal = -1
         self._paused = False
         self._client = True
         self._begun = False
@@ -64,6 +73,7 @@ class Host:
             if self._unwarned and time.monotonic() >= self._warn_at:
                 self._warn_again()
             if not self._client:
+                self._hang_up()
                 kill_below(os.getpid())
                 return
             if self._begun and not self._tasks:
@@ -105,6 +115,8 @@ class Host:
                 self._feed()
             elif kind == frames.SIGNAL:
                 self._signal(number)
+            elif kind == frames.SIZE and self._terminal >= 0:
+                _resize(self._terminal, number)
             elif kind == frames.END:
                 self._client = False
 
@@ -137,12 +149,16 @@ class Host:
 
     def _start(self, spec: dict[str, Any]) -> None:
         self._begun = True
-        node_env = {name: os.environ[name] for name in names.OF_THE_NODE if name in os.environ}
-        env = {**spec["env"], **node_env, **spec["node_env"]}
-        here = env.get(names.DIRECTORY, spec["steps"])
-        for name in ("PATH", "BASH_ENV"):
-            if name in env or name == "PATH":
-                env[name] = env.get(name, os.defpath).replace(spec["steps"], here)
+        if spec.get("own"):  # asked for outside of the job: all that it has is the member's own
+            env = {**os.environ, **spec["env"]}
+            spec["argv"] = spec["argv"] or [_shell(env)]
+        else:
+            node_env = {name: os.environ[name] for name in names.OF_THE_NODE if name in os.environ}
+            env = {**spec["env"], **node_env, **spec["node_env"]}
+            here = env.get(names.DIRECTORY, spec["steps"])
+            for name in ("PATH", "BASH_ENV"):
+                if name in env or name == "PATH":
+                    env[name] = env.get(name, os.defpath).replace(spec["steps"], here)
         _own_secrets(env, spec.get("secrets", ""))
         patterns.empty(spec, env)
         for local, rank in enumerate(spec["ranks"]):
@@ -151,33 +167,43 @@ class Host:
     def _spawn(self, spec: dict[str, Any], env: dict[str, str], local: int, rank: int) -> None:
         env = {**env, **patterns.task_environment(spec, env, local, rank)}
         first = rank == 0 and spec["stdin"]
-        stdin, ours_in = os.pipe2(os.O_CLOEXEC) if first else (-1, -1)
-        out, task_out = os.pipe2(os.O_CLOEXEC)
-        err, task_err = os.pipe2(os.O_CLOEXEC)
+        if size := spec.get("terminal"):
+            ours, theirs, ours_in = self._open_terminal(size)
+        else:
+            stdin, ours_in = os.pipe2(os.O_CLOEXEC) if first else (-1, -1)
+            out, task_out = os.pipe2(os.O_CLOEXEC)
+            err, task_err = os.pipe2(os.O_CLOEXEC)
+            ours, theirs = [(out, frames.OUT), (err, frames.ERR)], (stdin, task_out, task_err)
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _become(spec, env, parent, local, rank, (stdin, task_out, task_err))
-        os.close(task_out)
-        os.close(task_err)
-        if first:
-            os.close(stdin)
+            _become(spec, env, parent, local, rank, theirs)
+        for fd in {*theirs} - {-1}:
+            os.close(fd)
+        if ours_in >= 0:
             os.set_blocking(ours_in, False)
             self._stdin = ours_in
         task = _Task(rank, pid)
         self._tasks[task.pidfd] = task
         self._poll.register(task.pidfd, select.EPOLLIN)
-        for fd, kind in ((out, frames.OUT), (err, frames.ERR)):
+        for fd, kind in ours:
             os.set_blocking(fd, False)
             self._pipes[fd] = (kind, rank)
             if not self._paused:
                 self._poll.register(fd, select.EPOLLIN)
 
+    def _open_terminal(self, size: int) -> tuple[list[tuple[int, int]], tuple[int, int, int], int]:
+        """A terminal: where its output is read, what the task has, where its input is written."""
+        self._terminal, theirs = os.openpty()
+        _resize(self._terminal, size)
+        ours_in = os.dup(self._terminal)
+        return [(self._terminal, frames.OUT)], (theirs, theirs, theirs), ours_in
+
     def _read(self, fd: int) -> bool:
         """One piece of output; False at the end of a pipe, or when there is none now."""
         kind, rank = self._pipes[fd]
         try:
-            data = os.read(fd, frames.CHUNK_BYTES)
+            data = _read_piece(fd)
         except BlockingIOError:
             return False
         if data:
@@ -187,6 +213,8 @@ class Host:
             self._poll.unregister(fd)
         os.close(fd)
         del self._pipes[fd]
+        if fd == self._terminal:
+            self._terminal = -1
         return False
 
     def _feed(self) -> None:
@@ -206,6 +234,9 @@ class Host:
             del self._stdin_left[:taken]
             self._say(frames.CREDIT, taken)
         if self._stdin_ends and not self._stdin_left:
+            if self._terminal >= 0:  # its end is a character there
+                with contextlib.suppress(OSError):
+                    os.write(self._stdin, _END_OF_INPUT)
             self._watch_stdin(False)
             os.close(self._stdin)
             self._stdin = -1
@@ -271,6 +302,21 @@ class Host:
 
     # --- ends
 
+    def _hang_up(self) -> None:
+        """Who looked at the terminal is gone: its programs are told as on any other."""
+        if self._terminal < 0:
+            return
+        for fd in {self._terminal, self._stdin} - {-1}:
+            os.close(fd)
+        until = time.monotonic() + HANG_UP_S
+        ends = select.poll()
+        for fd in self._tasks:
+            ends.register(fd, select.POLLIN)
+        while self._tasks and (left := until - time.monotonic()) > 0:
+            for fd, _ in ends.poll(left * 1000):
+                ends.unregister(fd)
+                os.waitpid(self._tasks.pop(fd).pid, 0)
+
     def _leave(self) -> None:
         """All tasks have ended: what they left goes too, and the rest of their output is told."""
         kill_below(os.getpid())
@@ -279,11 +325,34 @@ class Host:
             self._channel.sendall(self._outbox)
             for fd, (kind, rank) in list(self._pipes.items()):
                 os.set_blocking(fd, True)
-                while data := os.read(fd, frames.CHUNK_BYTES):
+                while data := _read_piece(fd):
                     self._channel.sendall(frames.encode(kind, rank, data))
             self._channel.sendall(frames.encode(frames.DONE))
         except OSError:
             pass  # nobody listens
+
+
+def _read_piece(fd: int) -> bytes:
+    """Output of a task; empty at its end, which a terminal tells by an error. Raises `BlockingIOError`."""
+    try:
+        return os.read(fd, frames.CHUNK_BYTES)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return b""
+
+
+def _resize(terminal: int, size: int) -> None:
+    """`size`: rows << 16 | columns. What runs there is told by the kernel."""
+    with contextlib.suppress(OSError):
+        told = struct.pack("HHHH", size >> 16 & SIZE_MAX, size & SIZE_MAX, 0, 0)
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, told)
+
+
+def _shell(env: dict[str, str]) -> str:
+    """What a person gets who names no program."""
+    known = (env.get("SHELL", ""), "/bin/bash", "/bin/sh")
+    return next((one for one in known if one.startswith("/") and os.access(one, os.X_OK)), "/bin/sh")
 
 
 def _heeding(pids: Iterable[int], number: int, send: bool = False) -> bool:
@@ -342,7 +411,10 @@ def _become(
         os.dup2(out, 1)
         os.dup2(err, 2)
         os.dup2(stdin if stdin >= 0 else os.open(os.devnull, os.O_RDONLY), 0)
-        os.chdir(spec["cwd"])
+        if spec.get("terminal"):
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        if spec["cwd"]:
+            os.chdir(spec["cwd"])
         patterns.redirect(spec, env, local, rank)
         for number in range(1, signal.NSIG):
             if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):

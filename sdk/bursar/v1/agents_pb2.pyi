@@ -165,6 +165,7 @@ class Hello(google.protobuf.message.Message):
     ATTEMPTS_FOLLOW_FIELD_NUMBER: builtins.int
     TAKES_LIMITS_FIELD_NUMBER: builtins.int
     TROUBLE_FIELD_NUMBER: builtins.int
+    ATTACHES_FIELD_NUMBER: builtins.int
     protocol: builtins.int
     agent_version: builtins.str
     boot_id: builtins.str
@@ -190,6 +191,8 @@ class Hello(google.protobuf.message.Message):
     """it knows `Limit`; an agent that does not must get none"""
     trouble: builtins.str
     """as in `Condition`"""
+    attaches: builtins.bool
+    """it takes streams from outside of jobs (`Jobs.Attach`); one that does not must get none"""
     @property
     def facts(self) -> bursar.v1.types_pb2.NodeFacts: ...
     @property
@@ -212,9 +215,10 @@ class Hello(google.protobuf.message.Message):
         attempts_follow: builtins.int = ...,
         takes_limits: builtins.bool = ...,
         trouble: builtins.str = ...,
+        attaches: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["facts", b"facts"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "ahead", b"ahead", "attempts", b"attempts", "attempts_follow", b"attempts_follow", "boot_id", b"boot_id", "boot_us", b"boot_us", "epoch", b"epoch", "facts", b"facts", "instance", b"instance", "log_cluster_id", b"log_cluster_id", "log_hash", b"log_hash", "log_seq", b"log_seq", "protocol", b"protocol", "takes_limits", b"takes_limits", "trouble", b"trouble"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "ahead", b"ahead", "attaches", b"attaches", "attempts", b"attempts", "attempts_follow", b"attempts_follow", "boot_id", b"boot_id", "boot_us", b"boot_us", "epoch", b"epoch", "facts", b"facts", "instance", b"instance", "log_cluster_id", b"log_cluster_id", "log_hash", b"log_hash", "log_seq", b"log_seq", "protocol", b"protocol", "takes_limits", b"takes_limits", "trouble", b"trouble"]) -> None: ...
 
 global___Hello = Hello
 
@@ -980,7 +984,7 @@ class StepFrame(google.protobuf.message.Message):
     kind: builtins.str
     """open | resume | data | close"""
     data: builtins.bytes
-    """of a close: why"""
+    """of a close: why; of an open from outside of the job: program | ports"""
     to_client: builtins.bool
     """goes to who asked for the step, else to its host"""
     def __init__(

@@ -16,6 +16,101 @@ import typing
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
 @typing.final
+class AttachRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OPEN_FIELD_NUMBER: builtins.int
+    PACKET_FIELD_NUMBER: builtins.int
+    packet: builtins.bytes
+    """at most 64 KiB"""
+    @property
+    def open(self) -> global___AttachOpen: ...
+    def __init__(
+        self,
+        *,
+        open: global___AttachOpen | None = ...,
+        packet: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["body", b"body", "open", b"open", "packet", b"packet"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["body", b"body", "open", b"open", "packet", b"packet"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["open", "packet"] | None: ...
+
+global___AttachRequest = AttachRequest
+
+@typing.final
+class AttachOpen(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: builtins.int
+    RANK_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    job: builtins.str
+    rank: builtins.int
+    kind: builtins.str
+    """program | ports; empty: program"""
+    def __init__(
+        self,
+        *,
+        job: builtins.str = ...,
+        rank: builtins.int = ...,
+        kind: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job", b"job", "kind", b"kind", "rank", b"rank"]) -> None: ...
+
+global___AttachOpen = AttachOpen
+
+@typing.final
+class AttachAnswer(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OPENED_FIELD_NUMBER: builtins.int
+    PACKET_FIELD_NUMBER: builtins.int
+    CLOSED_FIELD_NUMBER: builtins.int
+    packet: builtins.bytes
+    closed: builtins.str
+    """the last, unless the call fails: why its other end is gone"""
+    @property
+    def opened(self) -> global___AttachOpened:
+        """the first"""
+
+    def __init__(
+        self,
+        *,
+        opened: global___AttachOpened | None = ...,
+        packet: builtins.bytes = ...,
+        closed: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["body", b"body", "closed", b"closed", "opened", b"opened", "packet", b"packet"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["body", b"body", "closed", b"closed", "opened", b"opened", "packet", b"packet"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["opened", "packet", "closed"] | None: ...
+
+global___AttachAnswer = AttachAnswer
+
+@typing.final
+class AttachOpened(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    NUMBER_FIELD_NUMBER: builtins.int
+    ATTEMPT_ID_FIELD_NUMBER: builtins.int
+    NODE_FIELD_NUMBER: builtins.int
+    job_id: builtins.str
+    number: builtins.int
+    attempt_id: builtins.str
+    node: builtins.str
+    def __init__(
+        self,
+        *,
+        job_id: builtins.str = ...,
+        number: builtins.int = ...,
+        attempt_id: builtins.str = ...,
+        node: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "job_id", b"job_id", "node", b"node", "number", b"number"]) -> None: ...
+
+global___AttachOpened = AttachOpened
+
+@typing.final
 class SubmitRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

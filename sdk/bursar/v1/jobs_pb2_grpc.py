@@ -85,6 +85,11 @@ class JobsStub(object):
                 request_serializer=bursar_dot_v1_dot_jobs__pb2.LogsRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_jobs__pb2.LogChunk.FromString,
                 )
+        self.Attach = channel.stream_stream(
+                '/bursar.v1.Jobs/Attach',
+                request_serializer=bursar_dot_v1_dot_jobs__pb2.AttachRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_jobs__pb2.AttachAnswer.FromString,
+                )
 
 
 class JobsServicer(object):
@@ -192,6 +197,15 @@ class JobsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Attach(self, request_iterator, context):
+        """A program, or connections to ports, on one member of a running job, as a process of that job. The caller's
+        first message opens it; what follows are packets of a step's stream (`bursar.steps.flow`), which are
+        carried unopened and may be lost on the way: its ends send them again. It ends when the caller leaves.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -264,6 +278,11 @@ def add_JobsServicer_to_server(servicer, server):
                     servicer.Logs,
                     request_deserializer=bursar_dot_v1_dot_jobs__pb2.LogsRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_jobs__pb2.LogChunk.SerializeToString,
+            ),
+            'Attach': grpc.stream_stream_rpc_method_handler(
+                    servicer.Attach,
+                    request_deserializer=bursar_dot_v1_dot_jobs__pb2.AttachRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_jobs__pb2.AttachAnswer.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -510,5 +529,22 @@ class Jobs(object):
         return grpc.experimental.unary_stream(request, target, '/bursar.v1.Jobs/Logs',
             bursar_dot_v1_dot_jobs__pb2.LogsRequest.SerializeToString,
             bursar_dot_v1_dot_jobs__pb2.LogChunk.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Attach(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(request_iterator, target, '/bursar.v1.Jobs/Attach',
+            bursar_dot_v1_dot_jobs__pb2.AttachRequest.SerializeToString,
+            bursar_dot_v1_dot_jobs__pb2.AttachAnswer.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

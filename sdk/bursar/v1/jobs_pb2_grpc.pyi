@@ -114,6 +114,15 @@ class JobsStub:
     ]
     """What a member wrote, from an offset, optionally as it grows."""
 
+    Attach: grpc.StreamStreamMultiCallable[
+        bursar.v1.jobs_pb2.AttachRequest,
+        bursar.v1.jobs_pb2.AttachAnswer,
+    ]
+    """A program, or connections to ports, on one member of a running job, as a process of that job. The caller's
+    first message opens it; what follows are packets of a step's stream (`bursar.steps.flow`), which are
+    carried unopened and may be lost on the way: its ends send them again. It ends when the caller leaves.
+    """
+
 class JobsAsyncStub:
     Submit: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.jobs_pb2.SubmitRequest,
@@ -206,6 +215,15 @@ class JobsAsyncStub:
         bursar.v1.jobs_pb2.LogChunk,
     ]
     """What a member wrote, from an offset, optionally as it grows."""
+
+    Attach: grpc.aio.StreamStreamMultiCallable[
+        bursar.v1.jobs_pb2.AttachRequest,
+        bursar.v1.jobs_pb2.AttachAnswer,
+    ]
+    """A program, or connections to ports, on one member of a running job, as a process of that job. The caller's
+    first message opens it; what follows are packets of a step's stream (`bursar.steps.flow`), which are
+    carried unopened and may be lost on the way: its ends send them again. It ends when the caller leaves.
+    """
 
 class JobsServicer(metaclass=abc.ABCMeta):
     @abc.abstractmethod
@@ -327,5 +345,16 @@ class JobsServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[bursar.v1.jobs_pb2.LogChunk], collections.abc.AsyncIterator[bursar.v1.jobs_pb2.LogChunk]]:
         """What a member wrote, from an offset, optionally as it grows."""
+
+    @abc.abstractmethod
+    def Attach(
+        self,
+        request_iterator: _MaybeAsyncIterator[bursar.v1.jobs_pb2.AttachRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[bursar.v1.jobs_pb2.AttachAnswer], collections.abc.AsyncIterator[bursar.v1.jobs_pb2.AttachAnswer]]:
+        """A program, or connections to ports, on one member of a running job, as a process of that job. The caller's
+        first message opens it; what follows are packets of a step's stream (`bursar.steps.flow`), which are
+        carried unopened and may be lost on the way: its ends send them again. It ends when the caller leaves.
+        """
 
 def add_JobsServicer_to_server(servicer: JobsServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

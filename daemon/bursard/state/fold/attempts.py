@@ -6,6 +6,7 @@ from bursar.clock import SECOND_US
 from bursar.errors import InvariantViolation
 from bursar.model import EndCause, JobState, runs_once
 from bursard.events import (
+    AttemptAttached,
     AttemptEnded,
     AttemptIdle,
     AttemptPlaced,
@@ -175,6 +176,10 @@ def idle(state: Tables, event: AttemptIdle, at: int, applied: Applied) -> None:
     attempt = state.attempts.get(event.attempt_id)
     if attempt is not None:
         attempt.idle_told_at = at
+
+
+def attached(state: Tables, event: AttemptAttached, at: int, applied: Applied) -> None:
+    """It is a record of who was there, and changes nothing."""
 
 
 def member_overdue(state: Tables, event: MemberOverdue, at: int, applied: Applied) -> None:

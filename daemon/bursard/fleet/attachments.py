@@ -1,0 +1,161 @@
+"""Streams from outside into members of attempts: a person's terminal, connections to a job's ports.
+
+Owns    which are open, their numbers, and what waits for their callers.
+Why     a stream is carried unopened, as between two members of one attempt (`bursar.steps`); here its other
+        end is a call (`Jobs.Attach`) in place of a member. What is dropped its ends send again, so nothing of
+        it is kept: with the daemon it ends, and with it what it started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from bursar.errors import RateLimited, WrongState
+from bursard.fleet.link import AgentLink
+from bursard.fleet.words import StepFrame
+from bursard.state import AttemptRecord
+
+KINDS: Final = ("program", "ports")
+OF_ATTEMPT_MAX: Final = 64
+"""Open at once: an agent holds four times as many streams of a member, its job's own among them."""
+WAITING_BYTES_MAX: Final = 1 << 19
+"""That wait for a caller; an end sends no more than a quarter of it unasked."""
+PACKET_BYTES_MAX: Final = 1 << 16
+_CHANNEL_BITS: Final = 62
+_FIRST: Final = 1 << _CHANNEL_BITS
+"""Numbers from here on are the daemon's; those of steps are below (`bursar.steps.bridge`)."""
+
+
+class Attachment:
+    """One open stream.
+
+    Attributes:
+        heard: its host has said something: it need not be asked for again.
+        closed: why it is over; None while it is not.
+    """
+
+    def __init__(self, attempt_id: str, rank: int, node_id: str, channel: int, kind: str) -> None:
+        self.attempt_id = attempt_id
+        self.rank = rank
+        self.node_id = node_id
+        self.channel = channel
+        self.kind = kind
+        self.heard = False
+        self.closed: str | None = None
+        self._waiting: deque[bytes] = deque()
+        self._bytes = 0
+        self._ready = asyncio.Event()
+
+    def take(self, frame: StepFrame) -> None:
+        """A piece from its member; what the caller does not read is dropped beyond a bound."""
+        if frame.kind == "close":
+            self.close(frame.data.decode("utf-8", "replace") or "lost")
+        elif frame.kind == "data" and self._bytes < WAITING_BYTES_MAX:
+            self.heard = True
+            self._waiting.append(frame.data)
+            self._bytes += len(frame.data)
+            self._ready.set()
+
+    def close(self, why: str) -> None:
+        """It is over; the first reason stands."""
+        if self.closed is None:
+            self.closed = why
+        self._ready.set()
+
+    async def packet(self) -> bytes | None:
+        """The next one; None once it is over and all were taken."""
+        while not self._waiting and self.closed is None:
+            self._ready.clear()
+            await self._ready.wait()
+        if not self._waiting:
+            return None
+        data = self._waiting.popleft()
+        self._bytes -= len(data)
+        return data
+
+
+class Attachments:
+    """All that are open.
+
+    Args:
+        link_of: the stream of a node's agent; None: out of contact.
+        draw: so many random bits: no process of a job may guess the number of a stream.
+    """
+
+    def __init__(
+        self, link_of: Callable[[str], AgentLink | None], draw: Callable[[int], int] = secrets.randbits
+    ) -> None:
+        self._link_of = link_of
+        self._draw = draw
+        self._open: dict[int, Attachment] = {}
+
+    def of(self, attempt_id: str) -> int:
+        """How many are open to an attempt."""
+        return sum(one.attempt_id == attempt_id for one in self._open.values())
+
+    def begin(self, attempt: AttemptRecord, rank: int, kind: str) -> Attachment:
+        """A new one to a member that runs; nothing is said to its node yet.
+
+        Raises:
+            WrongState: its node cannot be asked. RateLimited: too many are open.
+        """
+        member = attempt.members[rank]
+        link = self._link_of(member.alloc.node_id)
+        if link is None:
+            raise WrongState(f"node {member.node} is out of contact; try again when it is back")
+        if not link.attaches:
+            raise WrongState(f"the agent of node {member.node} is older; install this release there")
+        if self.of(attempt.id) >= OF_ATTEMPT_MAX:
+            raise RateLimited(f"{OF_ATTEMPT_MAX} are attached to this attempt already; one has to leave")
+        channel = _FIRST | self._draw(_CHANNEL_BITS)
+        while channel in self._open:
+            channel = _FIRST | self._draw(_CHANNEL_BITS)
+        found = Attachment(attempt.id, rank, member.alloc.node_id, channel, kind)
+        self._open[channel] = found
+        return found
+
+    def say(self, to: Attachment, kind: str, data: bytes = b"") -> None:
+        """One piece for its member; dropped while its node is out of contact, or takes too little."""
+        link = self._link_of(to.node_id)
+        if link is not None:
+            link.carry(
+                StepFrame(
+                    attempt_id=to.attempt_id,
+                    from_rank=to.rank,
+                    to_rank=to.rank,
+                    channel=to.channel,
+                    kind=kind,
+                    data=data,
+                )
+            )
+
+    def end(self, one: Attachment) -> None:
+        """Its caller has left, or its member: what it started is ended."""
+        if self._open.pop(one.channel, None) is not None and one.closed is None:
+            one.close("")
+            self.say(one, "close", b"who asked for it has left")
+
+    def carry(self, frame: StepFrame, node_id: str) -> str | None:
+        """A piece from a member to a caller. None: it was one; else why it cannot be carried, empty for a
+        piece that is none of ours.
+        """
+        if not frame.to_client or frame.channel < _FIRST:
+            return ""
+        one = self._open.get(frame.channel)
+        if one is None or (one.attempt_id, one.rank, one.node_id) != (
+            frame.attempt_id,
+            frame.from_rank,
+            node_id,
+        ):
+            return "who asked for it has left"
+        one.take(frame)
+        return None
+
+    def ended(self, attempt_id: str, why: str) -> None:
+        """Its attempt has ended."""
+        for one in [one for one in self._open.values() if one.attempt_id == attempt_id]:
+            one.close(why)

@@ -1,0 +1,108 @@
+"""One call of `Jobs.Attach`, for a program that waits on descriptors: frames of a host there, and back.
+
+Owns    the thread that carries the call, the packets, and when they are due.
+Why     a terminal and connections are waited for by `poll`, a call of gRPC is not: its thread says by a pipe
+        that something came. What is not taken here is not sent there: the stream holds 128 KiB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from bursar.errors import BursarError, ServerUnavailable
+from bursar.steps.far import Far
+from bursar.steps.flow import Broken
+from bursar.v1 import jobs_pb2 as pb
+
+if TYPE_CHECKING:
+    from bursar.client import WireClient
+
+Frame = tuple[int, int, bytes]
+
+
+class Attached:
+    """The stream. All but `_carry` is called by one thread.
+
+    Attributes:
+        fd: readable when `frames` has something, or a signal came (`signal.set_wakeup_fd(wake_fd)`).
+        opened: what was said of the member, once it was.
+        closed: why it is over; None while it is not.
+    """
+
+    def __init__(self, client: WireClient, job: str, rank: int, kind: str) -> None:
+        self.opened: Any = None
+        self.closed: str | None = None
+        self.far = Far(_now_us())
+        self.fd, self.wake_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._client = client
+        self._out: queue.SimpleQueue[pb.AttachRequest | None] = queue.SimpleQueue()
+        self._came: deque[pb.AttachAnswer | BursarError | None] = deque()
+        self._out.put(pb.AttachRequest(open=pb.AttachOpen(job=job, rank=rank, kind=kind)))
+        self._thread = threading.Thread(target=self._carry, name="attach", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Attached:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._out.put(None)
+        self._thread.join(timeout=2.0)
+
+    def _carry(self) -> None:
+        last: BursarError | None = None
+        try:
+            for answer in self._client.attach(iter(self._out.get, None)):
+                self._tell(answer)
+        except BursarError as error:
+            last = error
+        except Exception as error:  # a defect: the loop must end all the same
+            last = BursarError(f"the call broke: {error!r}")
+        self._tell(last)
+
+    def _tell(self, what: pb.AttachAnswer | BursarError | None) -> None:
+        self._came.append(what)
+        with contextlib.suppress(BlockingIOError):  # then it is awake
+            os.write(self.wake_fd, b"\0")
+
+    def flush(self) -> int:
+        """Send what has to go; milliseconds until there may be more."""
+        if self.opened is None or self.closed is not None:
+            return 1000
+        now = _now_us()
+        for packet in self.far.packets(now):
+            self._out.put(pb.AttachRequest(packet=packet))
+        return max((self.far.due_us() - now) // 1000, 0) + 1
+
+    def frames(self) -> Iterator[Frame]:
+        """What has come. Raises `BursarError` for a call that failed."""
+        try:
+            while len(os.read(self.fd, 4096)) == 4096:
+                pass
+        except BlockingIOError:
+            pass
+        while self._came:
+            what = self._came.popleft()
+            if isinstance(what, BursarError):
+                raise what
+            if what is None:
+                self.closed = self.closed or ""
+            elif what.HasField("opened"):
+                self.opened = what.opened
+            elif what.HasField("packet"):
+                try:
+                    yield from self.far.take(what.packet, _now_us())
+                except (Broken, ValueError) as problem:
+                    raise ServerUnavailable(f"the stream of the member broke: {problem}") from None
+            else:
+                self.closed = what.closed
+
+
+def _now_us() -> int:
+    return time.monotonic_ns() // 1000

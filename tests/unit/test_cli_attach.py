@@ -1,0 +1,119 @@
+"""`bursar attach` without a terminal: what goes there, what comes of it, and how it ends here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bursar.cli.attach import LEAVE, Leave
+from bursar.cli.main import run
+from bursar.client.fake import FakeServer
+from bursar.errors import WrongState
+from bursar.steps import frames
+from bursar.steps.far import Far
+from bursar.v1 import jobs_pb2 as pb
+
+
+class There:
+    """A member that answers in place of a daemon: says these frames once it knows what is to run."""
+
+    def __init__(self, *says: tuple[int, int, bytes]) -> None:
+        self.far = Far(0)
+        self.says = list(says)
+        self.heard: list[tuple[int, int, bytes]] = []
+        self.opened: Any = None
+        self.closes: str | None = None
+
+    def __call__(self, request: pb.AttachRequest) -> pb.AttachAnswer:
+        if request.HasField("open"):
+            self.opened = request.open
+            return pb.AttachAnswer(opened=pb.AttachOpened(job_id="job_9", number=9, node="n1"))
+        self.heard += self.far.take(request.packet, 0)
+        if self.heard and self.closes is not None:
+            return pb.AttachAnswer(closed=self.closes)
+        if self.heard and self.says:
+            for one in self.says:
+                self.far.say(*one)
+            self.says.clear()
+        return pb.AttachAnswer(packet=self.far.packets(0)[0])
+
+    def spec(self) -> dict[str, Any]:
+        """What is to run."""
+        kind, _, data = self.heard[0]
+        assert kind == frames.SPEC
+        found: dict[str, Any] = json.loads(data)
+        return found
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    with FakeServer(tmp_path / "run") as made:
+        monkeypatch.setenv("BURSAR_SERVER", made.url)
+        yield made
+
+
+def ends(code: int, number: int = 0) -> tuple[tuple[int, int, bytes], ...]:
+    return ((frames.EXIT, 0, bytes((code, number))), (frames.DONE, 0, b""))
+
+
+def test_output_and_errors_come_apart_and_the_exit_code_is_the_programs(server: Any, capfd: Any) -> None:
+    there = There((frames.OUT, 0, b"out\n"), (frames.ERR, 0, b"err\n"), *ends(7))
+    server.answers["Jobs/Attach"] = there
+    assert run(["attach", "--rank", "2", "9", "--", "prog", "--flag"]) == 7
+    assert capfd.readouterr() == ("out\n", "err\n")
+    assert (there.opened.job, there.opened.rank, there.opened.kind) == ("9", 2, "program")
+    told = there.spec()
+    assert (told["argv"], told["own"], told["terminal"], told["env"]) == (["prog", "--flag"], True, 0, {})
+
+
+def test_the_end_of_input_is_told(server: Any) -> None:
+    there = There(*ends(0))
+    server.answers["Jobs/Attach"] = there
+    assert run(["attach", "9", "cat"]) == 0
+    assert (frames.STDIN_END, 0, b"") in there.heard
+
+
+def test_a_program_that_a_signal_ended_ends_as_in_a_shell(server: Any) -> None:
+    server.answers["Jobs/Attach"] = There(*ends(0, 9))
+    assert run(["attach", "9", "prog"]) == 137
+
+
+@pytest.mark.parametrize("why", ["the job's attempt has ended (time_limit)", ""])
+def test_a_stream_that_ends_before_the_program_says_why(why: str, server: Any, capfd: Any) -> None:
+    there = There()
+    there.closes = why
+    server.answers["Jobs/Attach"] = there
+    assert run(["attach", "9", "prog"]) == 5
+    assert f"error: {why or 'the way to it is gone'}; the program there was ended" in capfd.readouterr().err
+
+
+def test_a_job_that_does_not_run_is_said_to_be_one(server: Any, capfd: Any) -> None:
+    server.answers["Jobs/Attach"] = WrongState("job 9 has ended (failed); only what runs can be attached to")
+    assert run(["attach", "9", "prog"]) != 0
+    assert "job 9 has ended (failed)" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (["attach", "9"], "without a terminal name a program: bursar attach JOB -- CMD"),
+        (["attach", "--tty", "9", "prog"], "--tty: standard input and output are no terminal"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anybody_is_asked(
+    line: list[str], said: str, server: Any, capfd: Any
+) -> None:
+    assert run(line) == 2
+    assert said in capfd.readouterr().err
+    assert server.requests == []
+
+
+def test_three_of_the_keys_within_a_second_leave_and_nothing_else_does() -> None:
+    key = bytes((LEAVE,))
+    leave = Leave()
+    assert [leave.typed(key, now) for now in (0.0, 0.6, 1.2, 1.5)] == [False, False, False, True]
+    assert Leave().typed(key * 3, 0.0)
+    assert not Leave().typed(key * 2 + b"x" + key, 0.0)
