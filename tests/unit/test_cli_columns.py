@@ -37,11 +37,11 @@ from bursar.cli import (
     web,
 )
 from bursar.cli.output import Column, Output, table_text
-from bursar.cli.table import wrapped
 from bursar.clock import SystemClock
 from bursar.codec import view
 from bursar.codec.books import book_period
 from bursar.model import EndCause, EndFacts, ReasonCode, sentence_of
+from bursar.tables import wrapped
 from bursar.v1 import access_pb2, jobs_pb2, money_pb2, nodes_pb2, services_pb2, types_pb2
 
 AT = 1_795_233_600_000_000

@@ -8,9 +8,9 @@ import pytest
 
 from bursar.cli import output, texts
 from bursar.cli.output import Column, Output, table_text
-from bursar.cli.table import Head, cells, render
 from bursar.cli.terminal import LogPrinter, clean, money_text, seconds_text, size_text, time_text
 from bursar.errors import InvalidRequest
+from bursar.tables import Head, cells, render
 
 USD = {"amount": "12.345678900", "currency": "USD"}
 ROWS = [

@@ -238,6 +238,24 @@ SHOWN = Page(
 )
 
 
+def test_a_page_drops_what_matters_least_and_never_cuts_what_it_says() -> None:
+    reason = "attempt 1 failed 123456.78, attempt 2 preempted 99.10, attempt 3 completed 12.00, 4 more"
+    columns = (
+        Column("project", wrap=True), Column("cost", "money", drop=1), Column("usual", "money", drop=2),
+        Column("more", "money"), Column("mostly", wrap=True),
+    )  # fmt: skip
+    row = ("research/vision/segmentation", 10**20, 10**19, 9 * 10**19, reason)
+    page = replace(SHOWN, columns=columns, rows=(row,), total=(), notes=("word " * 30,))
+    lines = b"".join(text_pieces(page)).decode().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[2].split() == ["project", "more", "mostly"]
+    assert "(no room here for cost, usual: CSV and JSON have all)" in lines
+    column = lines[2].index("mostly")
+    assert " ".join(line[column:] for line in lines[3 : lines.index("", 3) - 1]).split() == reason.split()
+    (whole,) = csv.DictReader(io.StringIO(b"".join(csv_pieces(page)).decode()))
+    assert (whole["cost"], whole["mostly"]) == ("100000000000.000000000", reason)
+
+
 def test_a_page_says_the_same_in_every_form_and_defuses_what_a_spreadsheet_would_run() -> None:
     assert b"".join(text_pieces(SHOWN)).decode().splitlines() == [
         "Waste 2026-10, in EUR, days of Europe/Berlin: provisional",

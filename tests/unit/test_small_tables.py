@@ -10,12 +10,12 @@ import click
 import pytest
 
 from bursar.cli import main as cli
-from bursar.cli.table import fit
 from bursar.cli.texts import members_text
 from bursar.errors import InvalidRequest
 from bursar.model import DeviceShare
 from bursar.model.allocation import FREE
 from bursar.steps.request import Member, Place, Request, _world, specs
+from bursar.tables import fit
 from bursar.v1 import jobs_pb2, money_pb2, types_pb2
 from bursar_agent.runner import truth
 from bursar_policies.decision import MemberColumns, NodeColumns, Placement, RunningMember, Start

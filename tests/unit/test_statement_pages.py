@@ -48,36 +48,34 @@ def test_the_page_of_a_site_shows_all_kinds_and_that_they_add_up() -> None:
     assert page("text", SITE) == (
         "Statement 2026-11, in EUR, days of UTC: provisional\n"
         "\n"
-        "project          jobs    hours held                    cost                  before        change"
-        "    covered\n"
-        "nlp/finetune       12         1.500             1.500000000             2.000000000     -25.0000%"
-        "  100.0000%\n"
-        "(none)              1         0.000             0.000000007             0.000000000           new"
-        "  100.0000%\n"
-        "total              13         1.500             1.500000007             2.000000000     -25.0000%"
-        "  100.0000%\n"
+        "project       jobs  hours held         cost       before     change    covered\n"
+        "nlp/finetune    12       1.500  1.500000000  2.000000000  -25.0000%  100.0000%\n"
+        "(none)           1       0.000  0.000000007  0.000000000        new  100.0000%\n"
+        "total           13       1.500  1.500000007  2.000000000  -25.0000%  100.0000%\n"
         "\n"
         "jobs                   1.500000007  what jobs pay for their shares\n"
         "idle                   0.000000030  held by no job\n"
         "down                   0.000000000  while the machine was down\n"
         "unknown                0.000000000  while nobody knew what the machine did\n"
         "overhead              -0.000000002  rounding between shares and node cost\n"
-        "variance               0.000000000  "
-        "at prices in force, less at the prices that jobs were placed at\n"
-        "absorption             0.000000000  "
-        "cost of shares, less what they are to pay; below zero: jobs paid more\n"
+        "variance               0.000000000  at prices in force, less at the prices that\n"
+        "                                    jobs were placed at\n"
+        "absorption             0.000000000  cost of shares, less what they are to pay;\n"
+        "                                    below zero: jobs paid more\n"
         "node cost              1.500000035  the sum of the above\n"
-        "by facts               1.500000035  what nodes must have cost by their boots and prices alone\n"
-        "difference             0.000000000  of what the facts tell of: 0, or the books are wrong\n"
+        "by facts               1.500000035  what nodes must have cost by their boots and\n"
+        "                                    prices alone\n"
+        "difference             0.000000000  of what the facts tell of: 0, or the books\n"
+        "                                    are wrong\n"
         "\n"
-        "0.250 hours of shares and nodes have no known price; what they cost is unknown, not 0, "
-        "and in no sum above.\n"
+        "0.250 hours of shares and nodes have no known price; what they cost is unknown,\n"
+        "not 0, and in no sum above.\n"
     )
 
 
 def test_the_page_of_a_site_says_of_how_many_nodes_and_node_hours_the_facts_do_not_tell() -> None:
     found = msgspec.structs.replace(SITE, left_out=2, unpriced_us=5 * HOUR_US // 2)
-    assert page("text", found).partition("books are wrong\n")[2].splitlines()[:4] == [
+    assert page("text", found).partition("are wrong\n")[2].splitlines()[:4] == [
         "",
         "Of 2 nodes the facts do not tell: no price at any time, or gone.",
         "",
@@ -95,14 +93,10 @@ def test_the_page_of_a_project_names_it_and_nothing_of_others() -> None:
     assert page("text", ONE) == (
         "Statement 2026-11 for nlp, in EUR, days of UTC: provisional\n"
         "\n"
-        "project          jobs    hours held                    cost                  before        change"
-        "    covered\n"
-        "nlp/finetune       12         1.500             1.500000000             2.000000000     -25.0000%"
-        "  100.0000%\n"
-        "(none)              1         0.000             0.000000007             0.000000000           new"
-        "  100.0000%\n"
-        "total              13         1.500             1.500000007             2.000000000     -25.0000%"
-        "  100.0000%\n"
+        "project       jobs  hours held         cost       before     change    covered\n"
+        "nlp/finetune    12       1.500  1.500000000  2.000000000  -25.0000%  100.0000%\n"
+        "(none)           1       0.000  0.000000007  0.000000000        new  100.0000%\n"
+        "total           13       1.500  1.500000007  2.000000000  -25.0000%  100.0000%\n"
     )
 
 
@@ -129,9 +123,26 @@ def test_a_project_that_ran_at_no_known_price_is_marked() -> None:
     row = CostRow(("a",), nanos=1, held_us=2, unknown_us=1, jobs=1)
     table = CostTable((), (row,), CostRow((), nanos=1, held_us=2, unknown_us=1))
     found = msgspec.structs.replace(ONE, groups=(Group("project", table),))
-    marked = [line for line in page("text", found).splitlines() if "part of it at no known price" in line]
-    assert [line.split()[0] for line in marked] == ["a"]
+    assert "A part at no known price: a." in page("text", found).splitlines()
     assert page("text", found).count(" 50.0000%") == 2  # its own line and the total's
+
+
+def test_a_statement_is_no_wider_than_a_terminal_and_says_what_it_had_no_room_for() -> None:
+    long = "a/project/with/a/name/that/is/much/longer/than/there/is/room/for"
+    row = CostRow((long,), nanos=123_456_789 * 10**9, held_us=9 * HOUR_US, jobs=7, before=10**18)
+    table = CostTable((), (row,), msgspec.structs.replace(row, keys=()))
+    reason = "node-3 was throttled by its power supply from Monday on, and nobody had noticed until Friday"
+    found = msgspec.structs.replace(
+        SITE,
+        groups=(Group("project", table),),
+        published_at=1,
+        adjusted=(Adjusted("correction", "nlp", 3, "2026-10", -(10**18), 2, reason),),
+    )
+    lines = page("text", found).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "(no room here for hours held, before: CSV and JSON have all)" in lines
+    said = " ".join(line.strip() for line in lines)
+    assert "nobody had noticed until Friday" in " ".join(said.split()), "a reason is never cut"
 
 
 def test_what_is_by_other_things_has_its_own_tables_in_the_order_that_was_asked_for() -> None:
@@ -287,10 +298,11 @@ def test_what_is_of_other_times_is_told_by_job_month_and_reason() -> None:
     assert page("text", ADJUSTED).partition("Of what jobs pay")[2] == (
         ", in the sums above:\n"
         "correction            -0.000000005  of charges of before, booked in this period\n"
-        "  job 3 of nlp, 2026-10                      -0.000000005  2 charges: =throttled\n"
-        "late                   0.000000007  posted after the month was published (2026-12-02T00:00:00Z),"
-        " or told when the month it is of was closed\n"
-        "  job 4 of (none), 2026-11                    0.000000007  1 charge\n"
+        "  job 3 of nlp, 2026-10                -0.000000005  2 charges: =throttled\n"
+        "late                   0.000000007  posted after the month was published\n"
+        "                                    (2026-12-02T00:00:00Z), or told when the\n"
+        "                                    month it is of was closed\n"
+        "  job 4 of (none), 2026-11              0.000000007  1 charge\n"
     )
     assert page("csv", ADJUSTED).splitlines()[-2:] == [
         "of_which_correction,nlp,1,0.000000,0.000000,-0.000000005,EUR,"

@@ -29,8 +29,9 @@ RUNS_READ_MAX: Final = 20_000
 _CAUSES: Final = 3
 _PAGE: Final = 500
 _COLUMNS: Final = (
-    Column("what"), Column("project"), Column("day"), Column("job"), Column("cost", "money"),
-    Column("usual", "money"), Column("more", "money"), Column("of_usual", "percent"), Column("mostly"),
+    Column("what", drop=1), Column("project", wrap=True), Column("day"), Column("job", wrap=True),
+    Column("cost", "money", drop=2), Column("usual", "money", drop=3), Column("more", "money"),
+    Column("of_usual", "percent", drop=4), Column("mostly", wrap=True),
 )  # fmt: skip
 
 

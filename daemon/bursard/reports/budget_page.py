@@ -20,8 +20,9 @@ from bursard.state import State
 from bursard.state.budgets import limit_of, settled_of
 
 _COLUMNS: Final = (
-    Column("budget"), Column("scope"), Column("every"), Column("since"), Column("limit", "money"),
-    Column("settled", "money"), Column("held", "money"), Column("available", "money"),
+    Column("budget", wrap=True), Column("scope", wrap=True, drop=3), Column("every", drop=4),
+    Column("since", drop=5), Column("limit", "money"),
+    Column("settled", "money"), Column("held", "money", drop=2), Column("available", "money", drop=1),
     Column("used", "percent"),
 )  # fmt: skip
 

@@ -25,9 +25,10 @@ from bursard.reports.statement_words import percent_text
 from bursard.store import ADJUSTMENTS, ChargeFilter, ChargeSum, Dim, Unposted, Views
 
 _COLUMNS: Final = (
-    Column("commitment"), Column("type"), Column("provider"), Column("covers"), Column("fee", "money"),
-    Column("used", "money"), Column("unused", "money"), Column("utilization", "percent"),
-    Column("at_list", "money"), Column("saved", "money"), Column("saving", "percent"),
+    Column("commitment", wrap=True), Column("type", drop=6), Column("provider", drop=7),
+    Column("covers", wrap=True, drop=4), Column("fee", "money"), Column("used", "money", drop=2),
+    Column("unused", "money"), Column("utilization", "percent"), Column("at_list", "money", drop=5),
+    Column("saved", "money", drop=1), Column("saving", "percent", drop=3),
 )  # fmt: skip
 
 

@@ -17,12 +17,13 @@ from bursard.store import ChargeFilter, ChargeSum, Dim, Unposted, Views
 
 _IDLE_KINDS: Final = ("idle", "keep-alive", "down", "unknown")
 _IDLE_COLUMNS: Final = (
-    Column("pool"), Column("node"), Column("cause"), Column("time", "hours"), Column("cost", "money"),
-    Column("share", "percent"), Column("at_no_known_price", "hours"),
+    Column("pool", wrap=True, drop=3), Column("node", wrap=True), Column("cause"), Column("time", "hours"),
+    Column("cost", "money"), Column("share", "percent", drop=2), Column("at_no_known_price", "hours", drop=1),
 )  # fmt: skip
 _USED_COLUMNS: Final = (
-    Column("pool"), Column("node"), Column("gpu", "hours"), Column("cpu", "hours"), Column("cost", "money"),
-    Column("held", "money"), Column("idle", "money"), Column("down", "money"), Column("unknown", "money"),
+    Column("pool", wrap=True, drop=4), Column("node", wrap=True), Column("gpu", "hours", drop=2),
+    Column("cpu", "hours", drop=3), Column("cost", "money"), Column("held", "money", drop=7),
+    Column("idle", "money"), Column("down", "money", drop=5), Column("unknown", "money", drop=6),
     Column("utilization", "percent"),
 )  # fmt: skip
 

@@ -24,11 +24,12 @@ from bursard.store import ChargeFilter, Dim, Unposted, Views
 
 _MILLION: Final = 1_000_000
 _COLUMNS: Final = (
-    Column("model"), Column("version"), Column("runs", "count"), Column("gpu", "hours"),
-    Column("cost", "money"), Column("share", "percent"), Column("cost_per_run", "money"),
-    Column("runs_that_told", "count"), Column("steps", "count"), Column("cost_per_step", "money"),
-    Column("samples", "count"), Column("cost_per_million_samples", "money"), Column("tokens", "count"),
-    Column("cost_per_million_tokens", "money"),
+    Column("model", wrap=True), Column("version", wrap=True), Column("runs", "count"),
+    Column("gpu", "hours", drop=4), Column("cost", "money"), Column("share", "percent", drop=5),
+    Column("cost_per_run", "money", drop=2), Column("runs_that_told", "count", drop=9),
+    Column("steps", "count", drop=10), Column("cost_per_step", "money", drop=3),
+    Column("samples", "count", drop=8), Column("cost_per_million_samples", "money", drop=6),
+    Column("tokens", "count", drop=7), Column("cost_per_million_tokens", "money", drop=1),
 )  # fmt: skip
 
 

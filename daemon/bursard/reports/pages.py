@@ -8,27 +8,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import msgspec
 
 from bursar.clock import HOUR_US, format_instant
 from bursar.money import format_nanos
+from bursar.tables import Head, layout, render, wrapped
 from bursard.reports.files import csv_lines, decimal_text, defused, hours
 from bursard.reports.period import Period
 from bursard.state.periods import ClosedPeriod
 
 Cell = str | int | None
+WIDTH: Final = 80
+"""Of the text form: a report is read in terminals and mails, and nobody knows how wide they are."""
+WRAPPED_LEAST: Final = 24
+"""Cells that a column keeps whose text goes on below."""
 
 
 class Column(msgspec.Struct, frozen=True):
-    """`kind`: `text`, `money` (nanos), `hours` (microseconds), `percent` (millionths) or `count`."""
+    """A column of a report.
+
+    Attributes:
+        kind: `text`, `money` (nanos), `hours` (microseconds), `percent` (millionths) or `count`.
+        absent: what people are told where a cell is None.
+        drop: where the text form has too little room, columns with the highest go first; 0 stays.
+        wrap: a text that goes on in further lines below, never cut.
+    """
 
     name: str
     kind: str = "text"
+    absent: str = "not known"
+    drop: int = 0
+    wrap: bool = False
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """A report. A cell that is None is not known; `total` has one cell a column, or is empty.
+    """A report. A cell that is None is not known, or what its column says.
+    `total` has a cell for each column, or none at all.
 
     Attributes:
         closed: by which close nothing of it changes any more; None: it is provisional.
@@ -58,7 +75,7 @@ def text_pieces(page: Page) -> Iterator[bytes]:
     head = f"{page.kind.capitalize()} {page.period.text}{of}, in {page.currency}, {days}: {page.status}"
     made = [head, "", *table_lines(page)]
     if page.notes:
-        made += ["", *page.notes]
+        made += ["", *(line for note in page.notes for line in wrapped(note, WIDTH))]
     yield ("\n".join(made) + "\n").encode()
 
 
@@ -70,17 +87,30 @@ def shown_cells(page: Page) -> list[list[str]]:
 
 
 def table_lines(page: Page) -> list[str]:
-    """The table alone, as text."""
-    lines = shown_cells(page)
-    widths = [max(len(line[at]) for line in lines) for at in range(len(page.columns))]
-    made = []
-    for line in lines:
-        cells = (
-            cell.ljust(width) if column.kind == "text" else cell.rjust(width)
-            for cell, width, column in zip(line, widths, page.columns, strict=True)
-        )
-        made.append("  ".join(cells).rstrip())
+    """The table alone, as text, as wide as a terminal: what has no room is named below it."""
+    heads, *rows = shown_cells(page)
+    columns = [
+        Head(title, right=column.kind != "text", drop=column.drop, wrap=column.wrap, least=WRAPPED_LEAST)
+        for title, column in zip(heads, page.columns, strict=True)
+    ]
+    return fitted(columns, rows)
+
+
+def fitted(columns: Sequence[Head], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in `WIDTH`, and a line that says which columns it has no room for."""
+    shown, _ = layout(columns, rows, WIDTH)
+    made = [("  ".join(line)).rstrip() for line in render(columns, rows, WIDTH)]
+    left_out = [column.title for at, column in enumerate(columns) if at not in shown]
+    if left_out:
+        made += wrapped(f"(no room here for {', '.join(left_out)}: CSV and JSON have all)", WIDTH)
     return made
+
+
+def hanging(before: str, text: str) -> Iterator[str]:
+    """A line that goes on below its own beginning. Of what stands before too little room is left for some."""
+    first, *rest = wrapped(text, max(WIDTH - len(before), WRAPPED_LEAST))
+    yield (before + first).rstrip()
+    yield from (" " * len(before) + line for line in rest)
 
 
 def _shown(page: Page, row: Sequence[Cell]) -> list[str]:
@@ -89,7 +119,7 @@ def _shown(page: Page, row: Sequence[Cell]) -> list[str]:
 
 def _text(column: Column, cell: Cell) -> str:
     if cell is None:
-        return "not known"
+        return column.absent
     if column.kind == "percent":
         return f"{_value(column, cell)}%"
     return printable(_value(column, cell))

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 from bursar.clock import format_instant
 from bursar.money import format_nanos
+from bursar.tables import Head, wrapped
 from bursard.ledger import PAID
 from bursard.reports.adjusted import CORRECTION, LATE
 from bursard.reports.cost import CostRow
 from bursard.reports.files import csv_lines, decimal_text, defused, hours
-from bursard.reports.pages import objects, printable, table_lines
+from bursard.reports.pages import WIDTH, WRAPPED_LEAST, fitted, hanging, objects, printable, table_lines
 from bursard.reports.statement import Group, Statement
 from bursard.reports.statement_html import html_pieces
 from bursard.reports.statement_words import (
@@ -40,37 +41,44 @@ def text_pieces(found: Statement) -> Iterator[bytes]:
     for group in found.groups:
         lines += ["", *_group_lines(group)]
     if found.before is not None:
-        lines += ["", f"Before is {found.before.text}; covered is the part of the time with a known price."]
+        told = f"Before is {found.before.text}; covered is the part of the time with a known price."
+        lines += ["", *wrapped(told, WIDTH)]
     if found.budgets is not None and found.budgets.rows:
         lines += ["", "Budgets", *table_lines(found.budgets)]
     if not found.project:
         lines += [
             "",
-            *(f"{name:<12}{format_nanos(nanos):>22}  {means}" for name, nanos, means in parts(found)),
+            *(
+                line
+                for name, nanos, means in parts(found)
+                for line in hanging(f"{name:<12}{format_nanos(nanos):>22}  ", means)
+            ),
         ]
     for note in notes(found):
-        lines += ["", note]
+        lines += ["", *wrapped(note, WIDTH)]
     lines += adjusted_lines(found)
     if unknown := unknown_note(found):
-        lines += ["", unknown]
+        lines += ["", *wrapped(unknown, WIDTH)]
     yield ("\n".join(lines) + "\n").encode()
 
 
-def _group_lines(group: Group) -> Iterator[str]:
-    rows = group.table.rows
-    width = max([len(group.title), *(len(row.keys[0]) for row in rows)])
-    yield (
-        f"{group.title:<{width}}  {'jobs':>7}  {'hours held':>12}  {'cost':>22}  {'before':>22}"
-        f"  {'change':>12}  {'covered':>9}"
-    )
-    named = [(printable(row.keys[0]) or "(none)", row) for row in rows]
-    for name, row in (*named, ("total", group.table.total)):
-        mark = "  part of it at no known price" if row.unknown_us and row.keys else ""
-        yield (
-            f"{name:<{width}}  {row.jobs:>7}  {hours(row.held_us):>12}"
-            f"  {format_nanos(row.nanos):>22}  {format_nanos(row.before):>22}"
-            f"  {change_text(row):>12}  {percent_text(covered(row)):>9}{mark}"
-        )
+def _group_lines(group: Group) -> list[str]:
+    heads = (
+        Head(group.title, wrap=True, least=WRAPPED_LEAST), Head("jobs", right=True, drop=2),
+        Head("hours held", right=True, drop=3), Head("cost", right=True), Head("before", right=True, drop=4),
+        Head("change", right=True, drop=1), Head("covered", right=True),
+    )  # fmt: skip
+    named = [(printable(row.keys[0]) or "(none)", row) for row in group.table.rows]
+    rows = [
+        [
+            name, str(row.jobs), hours(row.held_us), format_nanos(row.nanos), format_nanos(row.before),
+            change_text(row), percent_text(covered(row)),
+        ]
+        for name, row in (*named, ("total", group.table.total))
+    ]  # fmt: skip
+    marked = [name for name, row in named if row.unknown_us]
+    told = wrapped(f"A part at no known price: {', '.join(marked)}.", WIDTH) if marked else []
+    return [*fitted(heads, rows), *told]
 
 
 def adjusted_lines(found: Statement) -> Iterator[str]:
@@ -86,8 +94,9 @@ def adjusted_lines(found: Statement) -> Iterator[str]:
     for kind, meaning in meanings.items():
         ones = [one for one in found.adjusted if one.kind == kind]
         if ones:
-            yield f"{kind:<12}{format_nanos(found.adjusted_nanos(kind)):>22}  {meaning}"
-        yield from (f"  {about(one):<32} {format_nanos(one.nanos):>22}  {why(one)}" for one in ones)
+            yield from hanging(f"{kind:<12}{format_nanos(found.adjusted_nanos(kind)):>22}  ", meaning)
+        for one in ones:
+            yield from hanging(f"  {about(one):<32} {format_nanos(one.nanos):>16}  ", why(one))
 
 
 def csv_pieces(found: Statement) -> Iterator[bytes]:

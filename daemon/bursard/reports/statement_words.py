@@ -11,10 +11,7 @@ from bursard.reports.cost import CostRow, ppm
 from bursard.reports.files import decimal_text, hours
 from bursard.reports.statement import Statement
 
-MEANINGS = {
-    "usage": "what jobs pay for their shares",
-    "startup": "jobs pay too: the boot of machines that were rented for them",
-    "idle": "held by no job",
+OF_NODES = {
     "keep-alive": "rented machines while no job ran there",
     "down": "while the machine was down",
     "unknown": "while nobody knew what the machine did",
@@ -22,6 +19,13 @@ MEANINGS = {
     "variance": "at prices in force, less at the prices that jobs were placed at",
     "absorption": "cost of shares, less what they are to pay; below zero: jobs paid more",
     "refund": "what providers did not bill for machines that they took back",
+}
+"""What no job pays, in the words of every report."""
+MEANINGS = {
+    "usage": "what jobs pay for their shares",
+    "startup": "jobs pay too: the boot of machines that were rented for them",
+    "idle": "held by no job",
+    **OF_NODES,
 }
 """Charge kinds, by the one word for each that every report uses."""
 RENTED = ("startup", "keep-alive", "refund")

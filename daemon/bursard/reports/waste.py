@@ -16,6 +16,7 @@ from bursard.ledger import PAID
 from bursard.reports.cost import ppm
 from bursard.reports.pages import Cell, Column, Page
 from bursard.reports.period import Period
+from bursard.reports.statement_words import OF_NODES
 from bursard.state.documents import decode
 from bursard.state.records import AttemptRecord
 from bursard.store import ChargeFilter, Dim, JobFilter, Unposted, Views
@@ -32,13 +33,7 @@ MEANINGS: Final = {
     "launch": "machines that were rented, until their agents said hello",
     "corrections": "of charges of before, booked in this period",
     "unallocated": "nodes that were up, held by no job",
-    "keep-alive": "rented machines while no job ran there",
-    "down": "while the machine was down",
-    "unknown": "while nobody knew what the machine did",
-    "overhead": "rounding between shares and node cost",
-    "variance": "at prices in force, less at the prices that jobs were placed at",
-    "absorption": "cost of shares, less what they are to pay; below zero: jobs paid more",
-    "refund": "what providers did not bill for machines that they took back",
+    **OF_NODES,
 }
 """Categories that the books can tell, in order; each charge is of exactly one."""
 UNTOLD: Final = {
@@ -62,7 +57,7 @@ _COLUMNS: Final = (
     Column("category"),
     Column("cost", "money"),
     Column("share", "percent"),
-    Column("means"),
+    Column("means", wrap=True),
 )
 
 Categories = Mapping[str, str]
@@ -105,9 +100,7 @@ def waste(
     )
 
 
-_OF_NODES: Final = (
-    "unallocated", "keep-alive", "down", "unknown", "overhead", "variance", "absorption", "refund",
-)  # fmt: skip
+_OF_NODES: Final = ("unallocated", *OF_NODES)
 
 
 def category_of(attempt: AttemptRecord) -> str:

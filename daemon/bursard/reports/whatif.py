@@ -31,7 +31,8 @@ BY: Final = {name: name for name in ("project", "user", "experiment", "model", "
 """What rows are of, and the column of a charge that tells it."""
 _TRIED: Final = (
     Column("charged", "money"), Column("what_if", "money"), Column("difference", "money"),
-    Column("change", "percent"), Column("held", "hours"), Column("not_tried", "hours"),
+    Column("change", "percent", drop=1), Column("held", "hours", drop=3),
+    Column("not_tried", "hours", drop=2),
 )  # fmt: skip
 
 
@@ -84,7 +85,7 @@ def whatif(
         period=period,
         currency=currency,
         project=project,
-        columns=(Column(trial.by), *_TRIED),
+        columns=(Column(trial.by, wrap=True), *_TRIED),
         rows=tuple(_row(name, one) for name, one in sorted(found.items())),
         total=_row("total", total),
         notes=(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -91,24 +92,32 @@ def machine_text(row: Row) -> str:
     return "\n".join(f"{name:14}  {clean(str(said))}" for name, said in lines if said)
 
 
+def _ends(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of a verb that ends a machine."""
+    for option in (changing, listing, click.option("--reason", default="", help="Shown in `cloud ls`.")):
+        command = option(command)
+    return click.argument("name")(command)
+
+
+def _told(found: Any, output: Output, becomes: str) -> None:
+    """The machine as it is now; to people, what becomes of it."""
+    emit_one(
+        view.machine(found),
+        output,
+        lambda row: f"machine {clean(row['name'])} {becomes}",
+        columns=MACHINE_COLUMNS,
+        identity="name",
+    )
+
+
 @cloud.command("release")
-@click.argument("name")
-@click.option("--reason", default="", help="Shown in `cloud ls`.")
-@listing
-@changing
+@_ends
 def cloud_release(client: WireClient, name: str, reason: str, output: Output) -> None:
     """Give a machine back once nothing runs there; nothing new starts there (`node resume` takes it back).
 
     Example: bursar cloud release gpus-2b43bhnf1t --reason "enough for today"
     """
-    found = view.machine(client.release_machine(name, reason=reason))
-    emit_one(
-        found,
-        output,
-        lambda row: f"machine {clean(row['name'])} is given back once nothing runs there",
-        columns=MACHINE_COLUMNS,
-        identity="name",
-    )
+    _told(client.release_machine(name, reason=reason), output, "is given back once nothing runs there")
 
 
 @cloud.command("check")
@@ -126,20 +135,10 @@ def cloud_check(client: WireClient, output: Output) -> None:
 
 
 @cloud.command("terminate")
-@click.argument("name")
-@click.option("--reason", default="", help="Shown in `cloud ls`.")
-@listing
-@changing
+@_ends
 def cloud_terminate(client: WireClient, name: str, reason: str, output: Output) -> None:
     """End a machine and all that runs on it; it costs until its provider lists it as gone.
 
     Example: bursar cloud terminate gpus-2b43bhnf1t --reason "wrong type"
     """
-    found = view.machine(client.end_machine(name, reason=reason))
-    emit_one(
-        found,
-        output,
-        lambda row: f"machine {clean(row['name'])} is to end",
-        columns=MACHINE_COLUMNS,
-        identity="name",
-    )
+    _told(client.end_machine(name, reason=reason), output, "is to end")

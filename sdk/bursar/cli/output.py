@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-from bursar.cli.table import SHRINK_MIN, Head, render
 from bursar.cli.terminal import (
     STATE_STYLES,
     clean,
@@ -28,6 +27,7 @@ from bursar.cli.terminal import (
     width,
 )
 from bursar.errors import InvalidRequest
+from bursar.tables import SHRINK_MIN, Head, render
 
 FORMATS: Final = ("table", "json", "jsonl", "csv", "yaml")
 NAME_LEAST: Final = 12
@@ -53,7 +53,7 @@ class Column(NamedTuple):
         suffix: after each amount, `/h`. missing: the human form of no value.
         left: of amounts, that they are what is left of something (`left_text`).
         mark: whether a row's value is an estimate: its human form begins with `~`.
-        right, shrink, drop, least, wrap: as in `table.Head`.
+        right, shrink, drop, least, wrap: as in `tables.Head`.
     """
 
     name: str
