@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
@@ -19,7 +20,9 @@ from bursar.model import EndCause, Hold, MemberAllocation, Reason, ReasonCode
 from bursar_policies.decision import (
     UNCOMPUTABLE,
     Action,
+    Holding,
     JobClass,
+    NodeColumns,
     Placement,
     Plan,
     QueueKey,
@@ -92,8 +95,9 @@ def carry_out(state: State, ids: Ids, snapshot: Snapshot, wanted: Plan, commit: 
     """
     done = 0
     dropped = []
+    promises = Promises(state, snapshot)
     for group in wanted.groups:
-        answer = verify(state, ids, snapshot, group)
+        answer = verify(state, ids, snapshot, group, promises)
         if isinstance(answer, Dropped):
             dropped.append(answer)
         elif commit(_subject(group[0]), answer):
@@ -105,9 +109,72 @@ def carry_out(state: State, ids: Ids, snapshot: Snapshot, wanted: Plan, commit: 
     return Outcome(done, tuple(dropped))
 
 
-def verify(state: State, ids: Ids, snapshot: Snapshot, group: Sequence[Action]) -> list[Event] | Dropped:
+class Promises:
+    """What quotas guarantee, of a snapshot and now. A plan has worked out what may be taken of it, its own
+    actions among that: so what matters is what others have changed since. Made before it is carried out.
+    """
+
+    def __init__(self, state: State, snapshot: Snapshot) -> None:
+        self._seen, self._now = snapshot, state.quotas.holdings()
+        self._specs = dict(state.quotas.specs)
+        self._same = _guaranteed(snapshot.quotas) == _guaranteed(self._specs)
+        self._guarantees = bool(_guaranteed(self._specs))
+        self._nodes: NodeColumns | None = state.cluster.columns() if self._guarantees else None
+
+    @cached_property
+    def moved(self) -> str:
+        """What of all that is guaranteed is otherwise by now, so that what may not be stopped has to be
+        looked at anew; "" when nothing is.
+        """
+        if not self._same:
+            return "what quotas guarantee is otherwise by now"
+        if self._nodes is None:
+            return ""
+        planned = self._seen.nodes.ready
+        if bool((planned & ~self._nodes.ready[: len(planned)]).any()):
+            return "a node that guarantees rest on takes no work any more"
+        pinned = {one for one, holding in self._now.items() if holding.pinned}
+        if any(one not in self._seen.holdings or not self._seen.holdings[one].pinned for one in pinned):
+            return "more runs that may not be stopped, so that guarantees have less room"
+        return ""
+
+    def not_owed(self, stop: Stop) -> str:
+        """Why an attempt need not give back what a quota guarantees any more; "" when it still has to."""
+        if not self._same:
+            return "what quotas guarantee is otherwise by now"
+        if self._now is self._seen.holdings:
+            return ""
+        if self._more(stop.quota):
+            return f"more of the guarantee of quota {stop.quota} is used by now"
+        seen, now = self._seen.holdings.get(stop.attempt_id), self._now.get(stop.attempt_id)
+        theirs = now.quotas if now is not None else ()
+        sheltering = [name for name in theirs if self._specs[name].guaranteed]
+        if seen is None or theirs != seen.quotas or any(self._less(name) for name in sheltering):
+            return f"attempt {stop.attempt_id} may be within its own guarantee by now"
+        return ""
+
+    def _more(self, name: str) -> bool:
+        before, now = self._used(self._seen.holdings, name), self._used(self._now, name)
+        return any(now[resource] > before[resource] for resource, _ in self._specs[name].guaranteed)
+
+    def _less(self, name: str) -> bool:
+        before, now = self._used(self._seen.holdings, name), self._used(self._now, name)
+        return any(now[resource] < before[resource] for resource, _ in self._specs[name].guaranteed)
+
+    @staticmethod
+    def _used(holdings: Mapping[str, Holding], name: str) -> Counter[str]:
+        found = Counter[str]()
+        for holding in holdings.values():
+            if name in holding.quotas:
+                found.update(dict(holding.uses))
+        return found
+
+
+def verify(
+    state: State, ids: Ids, snapshot: Snapshot, group: Sequence[Action], promises: Promises | None = None
+) -> list[Event] | Dropped:
     """The events of a whole group, or the first thing in it that the world has moved away from."""
-    check = _Check(state, ids, snapshot)
+    check = _Check(state, ids, snapshot, promises or Promises(state, snapshot))
     for action in group:
         if isinstance(action, Start):
             reason = check.start(action)
@@ -126,8 +193,9 @@ def verify(state: State, ids: Ids, snapshot: Snapshot, group: Sequence[Action]) 
 class _Check:
     """One group as it is checked: what its earlier actions take is no longer there for its later ones."""
 
-    def __init__(self, state: State, ids: Ids, snapshot: Snapshot) -> None:
+    def __init__(self, state: State, ids: Ids, snapshot: Snapshot, promises: Promises) -> None:
         self.events: list[Event] = []
+        self._promises = promises
         self._state = state
         self._ids = ids
         self._snapshot = snapshot
@@ -178,6 +246,8 @@ class _Check:
             return _gone(f"job {stop.for_job} no longer waits")
         if stop.cause is EndCause.PREEMPTED and not self._state.jobs[attempt.job_id].spec.preemptible:
             return _gone(f"attempt {stop.attempt_id} may not be stopped for others any more")
+        if stop.quota and (why := self._promises.not_owed(stop)):
+            return _gone(why)
         self._stopped.add(stop.attempt_id)
         self.events.append(
             StopRequested(stop.attempt_id, stop.cause, attempt.grace_us, stop.message, stop.for_job)
@@ -193,8 +263,10 @@ class _Check:
         now = state.quotas.specs
         moved = state.counted_by(job.user, job.spec) != counted
         moved = moved or any(seen.get(name) != now.get(name) for name in job_class.quotas)
-        if moved or (job_class.pinned and _guaranteed(seen) != _guaranteed(now)):
+        if moved:
             return _gone(f"the quotas of job {job.id} are others by now")
+        if job_class.pinned and self._promises.moved:
+            return _gone(self._promises.moved)
         uses = uses_of(self._snapshot.nodes, start.members)
         for other in self._uses:
             uses.update(other)  # of the same group, whoever counts it: groups are small

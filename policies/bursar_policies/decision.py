@@ -406,12 +406,18 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
-    """Ask a live attempt to end. `for_job`: who gets its place, "" when nobody in particular."""
+    """Ask a live attempt to end.
+
+    Attributes:
+        for_job: who gets its place, "" when nobody in particular.
+        quota: that guarantees to this job what the attempt borrowed; "" where no quota has to do with it.
+    """
 
     attempt_id: str
     cause: EndCause
     for_job: str = ""
     message: str = ""
+    quota: str = ""
 
 
 class Resize(msgspec.Struct, frozen=True, tag="resize"):
@@ -513,6 +519,7 @@ class Plan(msgspec.Struct, frozen=True):
         considered: jobs looked at.
         purses: money set aside for jobs that wait for more of it: for the first of each budget.
         making_room_for: the job that others are asked to end for, now or by an earlier plan; "" for none.
+        making_room_by: the quota that guarantees to it what they borrowed; "": by its priority.
     """
 
     version: int
@@ -528,6 +535,7 @@ class Plan(msgspec.Struct, frozen=True):
     considered: int = 0
     purses: tuple[Purse, ...] = ()
     making_room_for: str = ""
+    making_room_by: str = ""
 
     @property
     def actions(self) -> Iterator[Action]:

@@ -63,6 +63,13 @@ def written(resource: str, amount: int, currency: str = "") -> str:
     return f"{Decimal(amount) / MILLI:f}".rstrip("0").rstrip(".") if amount % MILLI else str(amount // MILLI)
 
 
+def as_fact(resource: str, amount: int) -> str:
+    """The number alone: CPUs and GPUs as counts, money an hour as a decimal, memory as bytes."""
+    if resource == SPEND_RATE:
+        return format_nanos(amount)
+    return str(amount) if resource == "memory" else written(resource, amount)
+
+
 def _scope(fields: Fields) -> tuple[str, str]:
     inner = fields.fields("scope", ("project", "user"), required=True)
     if inner is None:

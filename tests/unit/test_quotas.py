@@ -10,7 +10,7 @@ from bursar.model import DeviceShare, EndCause, ReasonCode
 from bursar_policies.decision import Holder, Holding, JobClass, Plan, RunningMember, Snapshot, Stop
 from bursar_policies.document import parse_documents
 from bursar_policies.specs import PriorityPolicySpec, QuotaSpec
-from bursard.scheduler import explain, plan, reason_of
+from bursard.scheduler import explain, plan, reason_of, what_if
 from bursard.scheduler.testing import Node, columns, job_class, queue, request, snapshot
 
 NOW = 1_767_225_600_000_000
@@ -115,7 +115,8 @@ def test_no_plan_starts_more_than_max_and_the_rest_is_told_the_numbers():
     why = reason_of(world, answer, 0)
     assert why.code is ReasonCode.WAITING_FOR_QUOTA
     assert why.message == "6 of at most 6 GPUs of quota nlp (project nlp) are used, this asks for 1"
-    assert dict(why.facts)["used"] == "6000"
+    facts = dict(why.facts)
+    assert (facts["used"], facts["asked"], facts["max"]) == ("6", "1", "6"), "no thousandths"
 
 
 def test_what_asks_for_more_than_max_is_told_so_and_holds_up_nobody():
@@ -200,11 +201,32 @@ def test_what_others_borrowed_is_taken_back_at_the_least_cost_without_any_policy
     site.runs("dear", unsaved_since=NOW - 9 * HOUR_US).runs("b").runs("c").runs("cheap", unsaved_since=0)
     answer = plan(site.seen(queue(of("nlp"), (1, "mine"))), NOW)
     assert list(answer.actions) == [
-        Stop("cheap", EndCause.PREEMPTED, "mine", "gives back what quota nlp guarantees")
+        Stop("cheap", EndCause.PREEMPTED, "mine", "gives back what quota nlp guarantees", "nlp")
     ]
     assert answer.making_room_for == "mine"
-    told = explain(site.seen(queue(of("nlp"), (1, "mine"))), 0, NOW).reason
-    assert told.code is ReasonCode.PREEMPTION_PENDING
+    assert answer.making_room_by == "nlp"
+
+
+def test_who_is_within_a_guarantee_is_told_who_gives_back_and_starts_when_their_grace_is_over():
+    site = Site(gpus=2, nlp=NLP).runs("a", grace_us=90_000_000).runs("b", gpus=1, grace_us=30_000_000)
+    world = site.seen(queue(of("nlp", gpus=2), (1, "mine"), priority=1))
+    found = explain(world, 0, NOW)
+    assert found.reason.code is ReasonCode.PREEMPTION_PENDING
+    assert found.reason.message == (
+        "2 attempts that borrowed what quota nlp guarantees to it are asked to end for it, and may take the"
+        " grace to save"
+    )
+    assert dict(found.reason.facts) == {"stopped": "a,b", "quota": "nlp"}
+    assert found.expected_start_at == NOW + 90_000_000, "not when what runs has taken its whole limit"
+    answer = what_if(site.seen(), of("nlp", gpus=2), NOW, priority=1)
+    assert answer.reason.message.startswith(
+        "2 attempts that borrowed what quota nlp guarantees to it would be"
+    )
+    assert answer.expected_start_at == NOW + 90_000_000
+    low = site.seen(queue(of(gpus=2, hours=8), (1, "high"), priority=100))
+    told = explain(replace(low, priority=PriorityPolicySpec(preempt_gap=10)), 0, NOW)
+    assert "of lower priority" in told.reason.message
+    assert told.expected_start_at == NOW + 90_000_000
 
 
 def test_nothing_is_taken_back_for_what_is_borrowed_itself():

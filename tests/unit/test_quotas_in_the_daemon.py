@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from bursar.errors import InvalidRequest, QuotaExceeded
-from bursar.model import EndCause, JobState, ReasonCode
+from bursar.model import Device, EndCause, JobState, ReasonCode
 from bursar.money import format_nanos
 from bursar.resources import ResourceRequest
+from bursar_policies.decision import Action, Snapshot
+from bursar_policies.document import parse_documents
 from bursard.events import AttemptEnded, StopRequested
 from bursard.fleet.testing import FACTS, World
 from bursard.place import Dropped, verify
+from bursard.reports.pages import text_pieces
 from bursard.reports.period import Period
 from bursard.reports.quota_page import quota_page
 from bursard.scheduler import plan, reason_of
+from bursard.services.kinds import refuse_unknown_types
 from bursard.state import image
 from bursard.state.decide.policies import remove
 
@@ -93,7 +98,7 @@ def test_what_could_never_start_is_refused_at_the_door_with_the_numbers():
     world = site(NLP)
     with pytest.raises(QuotaExceeded, match=r"quota nlp .* never allows 8 cpus: its max is 6") as refused:
         world.submit(project="nlp/ft", options=cpus(4), nodes=2)
-    assert refused.value.facts == {"quota": "nlp", "resource": "cpus", "asked": "8000", "max": "6000"}
+    assert refused.value.facts == {"quota": "nlp", "resource": "cpus", "asked": "8", "max": "6"}
     world.submit(project="nlp", options=(*cpus(8), *cpus(4)))  # one of its alternatives may
 
 
@@ -183,6 +188,104 @@ def test_the_report_shows_what_is_used_guaranteed_borrowed_and_the_most():
     )
     assert [row[0] for row in quota_page(world.state, period, "NLP").rows] == ["nlp"]
     assert quota_page(world.state, period, "nl").rows == ()
+
+
+def test_gpus_of_any_type_are_guaranteed_by_their_types_and_a_type_is_bounded_by_all_of_them():
+    typed = "guaranteed: {gpus: {A100: 2, H100: 4}}, max: {gpus: 8}"
+    any_of = "guaranteed: {gpus: 4}, max: {gpus: {H100: 3}}"
+    world = site(*(f"kind: Quota\nname: {n}\nspec: {{scope: {{project: {n}}}, {s}}}\n" for n, s in (
+        ("any", any_of), ("typed", typed),
+    )))  # fmt: skip
+    used = {"gpus": 7_000, "gpus/A100": 1_000, "gpus/H100": 6_000}
+    world.state.quotas.used["typed"].update(used)
+    world.state.quotas.used["any"].update({"gpus": 5_000, "gpus/H100": 3_000})
+    page = quota_page(world.state, Period("2026", 0, 1))
+    assert page.rows == (
+        ("any", "project any", "gpus", "5", "4", "1", None),
+        ("any", "project any", "gpus/H100", "3", None, None, "3"),
+        ("typed", "project typed", "gpus", "7", "6", "2", "8"),
+        ("typed", "project typed", "gpus/A100", "1", "2", "0", "8"),
+        ("typed", "project typed", "gpus/H100", "6", "4", "2", "8"),
+    )
+    text = b"".join(text_pieces(page)).decode()
+    assert "not known" not in text
+    assert [line.split() for line in text.splitlines()[3:5]] == [
+        ["any", "project", "any", "gpus", "5", "4", "1", "none"],
+        ["any", "project", "any", "gpus/H100", "3", "see", "gpus", "see", "gpus", "3"],
+    ]
+
+
+def test_a_gpu_that_nobody_has_heard_of_is_no_type_of_a_quota_and_the_nearest_is_named():
+    world = site()
+    text = "kind: Quota\nname: q\nspec: {scope: {project: a}, max: {gpus: {H10O: 4, H100: 2}}}\n"
+    documents = parse_documents(text, "q.yaml")
+    refuse_unknown_types(world.engine, documents)  # nothing is known of kinds at all: they may come
+    world.backend.connect(replace(FACTS, name="n-2", devices=(Device(0, "u", "H100", 80 << 30),)))
+    with pytest.raises(
+        InvalidRequest, match=r"q.yaml:1: Quota q: gpus: no node has a H10O.*did you mean H100"
+    ):
+        refuse_unknown_types(world.engine, documents)
+    refuse_unknown_types(world.engine, parse_documents(text.replace("H10O: 4, ", ""), "q.yaml"))
+
+
+def _asked_to_give_back() -> tuple[World, Snapshot, tuple[Action, ...]]:
+    """A plan has an attempt of vision give back what is guaranteed to nlp; it is not carried out yet."""
+    world = site(NLP)
+    world.submit(project="vision", options=cpus(6))
+    told(world)
+    world.submit(project="nlp", options=cpus(4))
+    seen = world.state.snapshot()
+    (group,) = plan(seen, world.engine.now()).groups
+    return world, seen, group
+
+
+def test_nobody_is_stopped_for_a_guarantee_that_has_changed_since_the_plan():
+    world, seen, group = _asked_to_give_back()
+    assert not isinstance(verify(world.state, world.ids, seen, group), Dropped), "as it was, it holds"
+    world.apply(NLP.replace("guaranteed: {cpus: 4}", "guaranteed: {cpus: 3}"))
+    answer = verify(world.state, world.ids, seen, group)
+    assert isinstance(answer, Dropped)
+    assert answer.reason.message == "what quotas guarantee is otherwise by now"
+
+
+def test_nobody_is_stopped_for_a_guarantee_that_somebody_else_has_taken_since_the_plan():
+    world, seen, group = _asked_to_give_back()
+    world.submit(project="nlp/ft", options=cpus(2), priority=90)
+    told(world)
+    answer = verify(world.state, world.ids, seen, group)
+    assert isinstance(answer, Dropped)
+    assert answer.reason.message == "more of the guarantee of quota nlp is used by now"
+
+
+def test_nobody_is_stopped_whom_their_own_guarantee_may_shelter_since_the_plan():
+    world = site(NLP, NLP.replace("nlp", "vision").replace("cpus: 6", "cpus: 8"))
+    first = world.submit(project="vision", options=cpus(4))
+    told(world)
+    world.submit(project="vision", options=cpus(2))
+    told(world)
+    world.submit(project="nlp", options=cpus(4))
+    seen = world.state.snapshot()
+    (group,) = plan(seen, world.engine.now()).groups
+    assert not isinstance(verify(world.state, world.ids, seen, group), Dropped)
+    assert first.attempt is not None
+    world.backend.finish(first.attempt.id, 0)
+    world.backend.report()
+    world.writer.flush()
+    answer = verify(world.state, world.ids, seen, group)
+    assert isinstance(answer, Dropped)
+    assert "may be within its own guarantee by now" in answer.reason.message
+
+
+def test_what_may_not_be_stopped_is_not_started_on_guarantees_whose_node_has_gone_since_the_plan():
+    world = site(NLP)
+    world.submit(project="vision", options=cpus(2), preemptible=False)
+    seen = world.state.snapshot()
+    (group,) = plan(seen, world.engine.now()).groups
+    world.submit(project="vision", options=cpus(4), preemptible=False, priority=90)
+    told(world)
+    answer = verify(world.state, world.ids, seen, group)
+    assert isinstance(answer, Dropped)
+    assert answer.reason.message == "more runs that may not be stopped, so that guarantees have less room"
 
 
 def test_what_bounds_each_user_bounds_every_one_by_himself():

@@ -77,7 +77,11 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
     ahead, ahead_total = _ahead(planner, before, result.starts)
     starts = _start_of(result.starts, job_id) is not None
     claim = None if starts else _claim(planner, job_class)
-    foreseen = 0 if starts else _foreseen(planner, snapshot, before, result.starts, ahead_total)
+    foreseen = 0
+    if not starts:
+        foreseen = _room_at(snapshot, result, job_id, now) or _foreseen(
+            planner, snapshot, before, result.starts, ahead_total
+        )
     names = snapshot.nodes.names
     return Explanation(
         job_id=job_id,
@@ -128,7 +132,9 @@ def what_if(
         unpaid = _unpaid(snapshot, job_class, now, priority, project) if reason.code in _OF_BUDGETS else None
         before = _before(planner, len(snapshot.queues))
         _, ahead_total = _ahead(planner, before, result.starts)
-        foreseen = _foreseen(planner, asked, before, result.starts, ahead_total)
+        foreseen = _room_at(asked, result, WHAT_IF_ID, now) or _foreseen(
+            planner, asked, before, result.starts, ahead_total
+        )
         return WhatIf(
             None,
             reason,
@@ -186,6 +192,11 @@ def _reason(snapshot: Snapshot, result: Plan, index: int) -> Reason:
     if result.making_room_for == snapshot.queues[index].jobs[0][1]:
         return reasons.making_room(result, submitted=result.making_room_for != WHAT_IF_ID)
     return reasons.reason_of(snapshot, result, index) if index in result.verdicts else NOTHING
+
+
+def _room_at(snapshot: Snapshot, result: Plan, job_id: str, now: int) -> int:
+    """When those are gone that are asked to end for it; 0: nobody is."""
+    return reasons.room_at(snapshot, result, now) if result.making_room_for == job_id else 0
 
 
 def _claim(planner: Planner, job_class: JobClass) -> Reservation | None:

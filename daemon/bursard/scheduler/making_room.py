@@ -28,9 +28,12 @@ class Stops:
     def __init__(self, world: World, snapshot: Snapshot, tenancy: Tenancy | None, now: int) -> None:
         self._world, self._snapshot, self._tenancy, self._now = world, snapshot, tenancy, now
 
-    def for_job(self, job_id: str, index: int, rooms: Rooms, claims: Claims) -> tuple[Stop, ...] | None:
+    def for_job(
+        self, job_id: str, index: int, rooms: Rooms, claims: Claims
+    ) -> tuple[str, tuple[Stop, ...]] | None:
         """Whom to stop for the job of this queue that has, or would have, the claim; nobody when those that
-        it needs are ending already; None where nobody is to end for it.
+        it needs are ending already; None where nobody is to end for it. First the quota that guarantees to
+        it what they borrowed, "" where its priority is why.
         """
         claim = claims.held
         if not self._snapshot.holders:
@@ -41,16 +44,17 @@ class Stops:
         found = claim or reserve(self._world, job_class, rooms, claims.releases, self._now)
         at = found.at if isinstance(found, Reservation) else NEVER
         ways = self._ways(queue) if at > self._now else iter(())
-        tried = ((told, way.room_for(job_class, rooms, at)) for told, way in ways)
-        message, room = next(((told, room) for told, room in tried if room is not None), ("", None))
+        tried = ((quota, told, way.room_for(job_class, rooms, at)) for quota, told, way in ways)
+        quota, message, room = next((one for one in tried if one[2] is not None), ("", "", None))
         rooms.promise(job_class.payers, held)
         if room is None:
             return None
-        return tuple(Stop(one, EndCause.PREEMPTED, job_id, message) for one in room.victims)
+        stops = (Stop(one, EndCause.PREEMPTED, job_id, message, quota) for one in room.victims)
+        return quota, tuple(stops)
 
-    def _ways(self, queue: PendingQueue) -> Iterator[tuple[str, Preemption]]:
-        """Whom a job of this queue may have stopped, and what they are told: first those that hold what is
-        guaranteed to it.
+    def _ways(self, queue: PendingQueue) -> Iterator[tuple[str, str, Preemption]]:
+        """By which quota, what they are told, and whom a job of this queue may have stopped: first those that
+        hold what is guaranteed to it.
         """
         tenancy, rules, job_class = self._tenancy, self._snapshot.priority, queue.job_class
         if tenancy is not None:
@@ -65,8 +69,12 @@ class Stops:
             lost = debtors(self._snapshot, job_class, inner_first, tenancy, self._now)
             if lost:
                 message = f"gives back what quota {inner_first[-1]} guarantees"
-                yield message, Preemption(self._world, self._snapshot, lost, self._now, within)
+                yield (
+                    inner_first[-1],
+                    message,
+                    Preemption(self._world, self._snapshot, lost, self._now, within),
+                )
         if rules is not None and rules.preempt_gap:
             lost = lower_ones(self._snapshot, rules, queue, tenancy, self._now)
             message = f"makes room for a job of priority {queue.priority}"
-            yield message, Preemption(self._world, self._snapshot, lost, self._now)
+            yield "", message, Preemption(self._world, self._snapshot, lost, self._now)

@@ -155,7 +155,7 @@ class Planner:
         verdicts = self._told | {index: found for index, found in looked_at if found is not None}
         reserved = claim.job_id if claim else ""
         budgets: tuple[str, ...] = ()
-        making_room = False
+        making_room: str | None = None
         if claim is not None:
             budgets = snapshot.queues[claim.queue].job_class.payers
             making_room = self._make_room(reserved, claim.queue)
@@ -176,16 +176,22 @@ class Planner:
             reserved_budgets=budgets,
             considered=self.considered,
             purses=tuple(self.purses),
-            making_room_for=reserved if making_room else "",
+            making_room_for=reserved if making_room is not None else "",
+            making_room_by=making_room or "",
         )
 
-    def _make_room(self, job_id: str, index: int) -> bool:
-        """Stop others for the job with the claim, where that is worth it. Is anybody ending for it?"""
+    def _make_room(self, job_id: str, index: int) -> str | None:
+        """Stop others for the job with the claim, where that is worth it. The quota by which somebody is
+        ending for it, "" for its priority; None: nobody is.
+        """
         ways = Stops(self.world, self.snapshot, self.tenancy, self.now)
-        stops = ways.for_job(job_id, index, self.rooms, self.claims)
+        found = ways.for_job(job_id, index, self.rooms, self.claims)
+        if found is None:
+            return None
+        quota, stops = found
         if stops:
             self.groups.append(stops)
-        return stops is not None
+        return quota
 
     def attempt(self, lane: Lane) -> Verdict | None:
         """Start the job that a lane shows, or say what stops it."""

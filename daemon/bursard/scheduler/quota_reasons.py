@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bursar.model import Reason, ReasonCode
 from bursar_policies.decision import JobClass, Plan, Snapshot, Verdict
-from bursar_policies.read_quota import written
+from bursar_policies.read_quota import as_fact, written
 from bursar_policies.specs import GPUS, SPEND_RATE
 from bursard.scheduler.quotas import Tenancy
 
@@ -25,10 +25,10 @@ def refused(snapshot: Snapshot, plan: Plan, job_class: JobClass, verdict: Verdic
     facts = (
         ("quota", name),
         ("resource", resource),
-        ("used", str(used)),
-        ("asked", str(asked)),
-        ("max", str(most)),
-        ("guaranteed", str(tenancy.owed[name].get(resource, 0))),
+        ("used", as_fact(resource, used)),
+        ("asked", as_fact(resource, asked)),
+        ("max", as_fact(resource, most)),
+        ("guaranteed", as_fact(resource, tenancy.owed[name].get(resource, 0))),
         ("currency", spec.currency),
     )
     what = named(resource)
@@ -68,9 +68,9 @@ def _guaranteed_to_others(tenancy: Tenancy, job_class: JobClass, verdict: Verdic
     left = written(resource, max(total - spoken_for, 0))
     facts = (
         ("resource", resource),
-        ("total", str(total)),
-        ("guaranteed", str(spoken_for)),
-        ("asked", str(asked)),
+        ("total", as_fact(resource, total)),
+        ("guaranteed", as_fact(resource, spoken_for)),
+        ("asked", as_fact(resource, asked)),
     )
     return Reason(
         ReasonCode.WAITING_FOR_QUOTA,

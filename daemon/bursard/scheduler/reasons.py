@@ -112,13 +112,25 @@ def making_room(plan: Plan, submitted: bool = True) -> Reason:
     """Others are asked to end for it, or would be, were it submitted."""
     stopped = [action for action in plan.actions if isinstance(action, Stop)]
     verb = ("is" if len(stopped) < 2 else "are") if submitted else "would be"
-    who = f"{plural(len(stopped), 'attempt')} of lower priority" if stopped else "what is to make room for it"
+    quota = plan.making_room_by
+    why = f"that borrowed what quota {quota} guarantees to it" if quota else "of lower priority"
+    who = f"{plural(len(stopped), 'attempt')} {why}" if stopped else "what is to make room for it"
     return Reason(
         ReasonCode.PREEMPTION_PENDING,
         f"{who} {verb} asked to end for it, and may take the grace to save",
         "wait: it starts once that is gone (`bursar events` shows whom it is)",
-        (("stopped", ",".join(one.attempt_id for one in stopped)),),
+        (("stopped", ",".join(one.attempt_id for one in stopped)), *((("quota", quota),) if quota else ())),
     )
+
+
+def room_at(snapshot: Snapshot, plan: Plan, now: int) -> int:
+    """When whoever is asked to end has ended at the latest, with the whole grace; 0: nobody is asked now."""
+    graces = [
+        snapshot.holders[action.attempt_id].grace_us
+        for action in plan.actions
+        if isinstance(action, Stop) and action.for_job == plan.making_room_for
+    ]
+    return now + max(graces) if graces else 0
 
 
 def _kept(snapshot: Snapshot, rules: PriorityPolicySpec, job_class: JobClass, free: Free) -> Reason:

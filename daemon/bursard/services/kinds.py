@@ -7,10 +7,11 @@ Why     a job for a kind that nobody knows, a slip of the finger mostly, would w
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from bursar.errors import InvalidRequest
 from bursar.resources import ResourceRequest
+from bursar_policies.specs import GPUS, Document, QuotaSpec
 from bursard.engine import Engine
 
 
@@ -20,6 +21,19 @@ def refuse_unknown_gpus(engine: Engine, options: Iterable[ResourceRequest]) -> N
     Where nothing at all is known of kinds, nobody can say which one there is not.
     """
     asked = {kind for option in options if option.gpus is not None for kind in option.gpus.types}
+    _refuse(engine, asked, "gpus")
+
+
+def refuse_unknown_types(engine: Engine, documents: Sequence[Document]) -> None:
+    """The same of what a Quota names: it would bound nothing, and look as if it did."""
+    for one in documents:
+        if isinstance(one.spec, QuotaSpec):
+            named = (resource.partition("/") for resource, _ in (*one.spec.guaranteed, *one.spec.max))
+            asked = {kind for head, _, kind in named if head == GPUS and kind}
+            _refuse(engine, asked, f"{one.source}:{one.line}: Quota {one.name}: gpus")
+
+
+def _refuse(engine: Engine, asked: set[str], where: str) -> None:
     here = engine.state.cluster.kinds()
     if asked <= here:
         return
@@ -34,6 +48,6 @@ def refuse_unknown_gpus(engine: Engine, options: Iterable[ResourceRequest]) -> N
     else:
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
     raise InvalidRequest(
-        f"gpus: no node has a {unknown[0]}, and no price or cost model names one; {hint}",
+        f"{where}: no node has a {unknown[0]}, and no price or cost model names one; {hint}",
         {"gpu_type": unknown[0], **({"nearest": near[0]} if near else {})},
     )

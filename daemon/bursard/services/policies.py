@@ -25,6 +25,7 @@ from bursard.events import BudgetOpened, Event, NodePriced, PolicyApplied, Polic
 from bursard.housekeeping import REPRICED_MAX
 from bursard.machines.opening import refuse_pools
 from bursard.machines.renting import Renting
+from bursard.services.kinds import refuse_unknown_types
 from bursard.services.pushback import after_room
 from bursard.services.sources import named_texts
 from bursard.services.spent import Spent, spent
@@ -160,6 +161,7 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         if not request.sources:
             raise InvalidRequest("there is no document to apply; name at least one file")
         documents = await asyncio.to_thread(parse_files, named_texts(request.sources))
+        refuse_unknown_types(self.engine, documents)
         if self._rents is not None:
             await self._rents.refuse_empty(documents)
         else:

@@ -14,7 +14,7 @@ from bursar.model import DeviceShare, JobSpec
 from bursar.money import format_nanos
 from bursar.resources import ResourceRequest
 from bursar_policies.decision import JobClass
-from bursar_policies.read_quota import written
+from bursar_policies.read_quota import as_fact, written
 from bursar_policies.specs import QuotaSpec
 from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.scheduler.pricing import share_rates, worst_hold
@@ -88,7 +88,12 @@ def refuse_beyond_quota(state: Tables, user: str, spec: JobSpec) -> None:
         raise QuotaExceeded(
             f"quota {name} ({quota.scope}) never allows {shown[0]} {what}: its max is {shown[1]}; ask for"
             f" {shown[1]} or less, or have it raised (`bursar policy show Quota/{name}`)",
-            {"quota": name, "resource": resource, "asked": str(asked), "max": str(most)},
+            {
+                "quota": name,
+                "resource": resource,
+                "asked": as_fact(resource, asked),
+                "max": as_fact(resource, most),
+            },
         )
 
 
