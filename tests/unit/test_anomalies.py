@@ -7,6 +7,8 @@ import json
 import pytest
 from money_daemon import COST_MODEL, Daemon, in_a_daemon
 
+from bursar.errors import InvalidRequest
+from bursard.events import RoleGranted
 from bursard.forecast.anomalies import DAYS_MIN, RUNS_MIN, Unusual, unusual_days, unusual_runs
 
 USD = 10**9
@@ -63,6 +65,9 @@ def test_the_report_names_the_run_and_what_it_was_spent_in() -> None:
         assert (row["what"], row["project"], row["job"]) == ("run", "nlp", "8 train-99")
         assert row["mostly"].startswith("attempt 1 completed ")
         assert row["of_usual_percent"] > 500
+        with pytest.raises(InvalidRequest, match="project 'nlpp'; did you mean 'nlp'"):
+            await daemon.report(kind="anomalies", format="json", project="nlpp")
+        daemon.engine.commit([RoleGranted("bob", "viewer", "vision")], "ann")
         none, _ = await daemon.report(kind="anomalies", format="json", project="vision")
         assert json.loads(none)["rows"] == []
 

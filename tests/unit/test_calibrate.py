@@ -12,7 +12,7 @@ import pytest
 from money_daemon import ANN, COST_MODEL, Daemon, in_a_daemon
 
 from bursar import calibration
-from bursar.cli.calibrate import found_in, job_of
+from bursar.cli.calibrate import _why_failed, found_in, job_of
 from bursar.cli.texts import node_text
 from bursar.codec import view
 from bursar.codec.spec import calibration_to_wire
@@ -51,6 +51,28 @@ def test_the_job_takes_every_device_that_is_wholly_free_on_that_node_and_no_othe
     assert job.script.startswith("#!/opt/python3\n")
     compile(job.script, "calibration", "exec")
     assert job_of(node(), "ops", "python3").script.startswith("#!/usr/bin/env python3\n")
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "said"),
+    [
+        (
+            3,
+            "",
+            "python9 on n has no torch; run `python9 -m pip install torch` there, or name another --python",
+        ),
+        (
+            127,
+            "command not found",
+            "there is no program python9 on n; name one that is there, and has torch, by --python",
+        ),
+        (1, "it failed by itself", "job 7 FAILED: it failed by itself; `bursar logs 7` has what it printed"),
+        (1, "", "job 7 FAILED; `bursar logs 7` has what it printed"),
+    ],
+)
+def test_what_kept_it_from_measuring_is_said_with_what_to_do(code: int, message: str, said: str) -> None:
+    ended = types_pb2.Job(state="FAILED", exit_code=code, end=types_pb2.End(message=message))
+    assert _why_failed(7, ended, "python9", "n") == said
 
 
 def test_a_node_without_devices_is_measured_by_its_cpus() -> None:

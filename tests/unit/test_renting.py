@@ -349,6 +349,12 @@ def test_a_waiting_job_says_which_machine_comes_for_it(site: Site) -> None:
         "a cpu.small of local in home-a (spot, 1.8 USD/h) is launching for it, since"
     )
     assert site.renting.reason("job_none") is None
+    (machine,) = site.machines
+    boots = machine.intended_at + 20 * SECOND_US
+    assert site.renting.comes_at(job.id) == boots > site.world.engine.now(), "as the offer says of its boot"
+    assert site.renting.comes_at("job_none") == 0
+    site.renting.houses["local"].offers.clear()
+    assert site.renting.comes_at(job.id) == machine.intended_at + 180 * SECOND_US, "where nobody knows better"
     site.pass_time(30)
     assert site.renting.reason(job.id) is None
 

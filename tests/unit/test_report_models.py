@@ -6,10 +6,12 @@ import json
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from money_daemon import COST_MODEL, Daemon, in_a_daemon
 from msgspec.structs import replace
 
 from bursar.clock import HOUR_US
+from bursar.errors import InvalidRequest
 from bursar.model import EndCause, Progress
 from bursar.v1 import money_pb2 as pb
 from bursard.state.documents import decode
@@ -101,6 +103,9 @@ def test_time_at_no_known_price_is_not_known_and_a_project_narrows_it() -> None:
         assert [row[name] for name in ("cost", "share_percent", "cost_per_run")] == [None] * 3
         assert total["cost"] is None
         assert list((await rows(daemon, project="a"))[0]) == [("m", "")]
-        assert (await rows(daemon, project="b"))[0] == {}
+        with pytest.raises(
+            InvalidRequest, match="there is no job, charge, budget, quota or grant of project 'b'"
+        ):
+            await rows(daemon, project="b")
 
     in_a_daemon(story)

@@ -16,6 +16,7 @@ from bursar.errors import BudgetExceeded, Forbidden, InvalidRequest, NotFound, W
 from bursar.v1 import money_pb2 as pb
 from bursard.access.identity import Grant, Identity, Role, set_caller
 from bursard.audit import problems_of
+from bursard.events import RoleGranted
 from bursard.replay import restore
 from bursard.state import Limits
 
@@ -36,6 +37,8 @@ async def ended(daemon: Daemon, hours: int = 3, **spec: Any) -> str:
 
 async def site(daemon: Daemon) -> str:
     await daemon.apply(COST_MODEL, OLD, NEW)
+    known = [RoleGranted("bob", "submitter", "ops/x"), RoleGranted("cy", "submitter", "research/b")]
+    daemon.engine.commit(known, "ann")
     daemon.node("a")
     return await ended(daemon)
 
@@ -245,6 +248,13 @@ def test_focus_has_both_sides_with_quantities_and_the_unit_price_they_had() -> N
         ),
         ({"labels": {"k": "\x1b"}}, InvalidRequest, "labels.k"),
         ({"labels": {f"k{at}": "v" for at in range(65)}}, InvalidRequest, "labels"),
+        ({"project": "opps"}, InvalidRequest, "project 'opps'; did you mean 'ops'"),
+        (
+            {"project": "zzz"},
+            InvalidRequest,
+            "one is known from its first job, charge, budget, quota or grant on",
+        ),
+        ({"user": "bobb"}, InvalidRequest, "user 'bobb'; did you mean 'bob'"),
         ({"project": "ops", "reason": ""}, InvalidRequest, "reason"),
         ({"project": "ops", "since": 9, "until": 9}, InvalidRequest, "until: must be after since"),
         ({"project": "ops", "job": "99"}, NotFound, "99"),

@@ -126,6 +126,33 @@ def test_a_task_whose_own_failed_is_cancelled_and_the_others_run() -> None:
     play(story)
 
 
+def test_a_plan_says_which_tasks_have_none_of_their_index_to_follow() -> None:
+    async def planned(site: Site, one: JobRecord, tasks: tuple[int, int]) -> pb.PlanResponse:
+        spec = types_pb2.JobSpec(command=["true"], project="p", time_limit_us=3_600_000_000)
+        spec.options.add(cpu_milli=1_000, memory_bytes=1 << 30)
+        spec.depends_on.add(job=one.id, when="task-succeeded")
+        spec.array.ranges.add(start=tasks[0], stop=tasks[1], step=1)
+        (found, details), answers = await site.ask(
+            "Jobs.Plan", pb.PlanRequest(spec=spec), token=site.token("ann", "admin")
+        )
+        assert found == "OK", details
+        return answers[0]
+
+    async def story(site: Site) -> None:
+        one = first(site, tasks=3)
+        silent = await planned(site, one, (0, 3))
+        assert "has none of that index" not in silent.reason.message + silent.why
+        some = await planned(site, one, (1, 6))
+        why = "tasks 3-5 of it: job 1 has none of that index, so all of it must come first"
+        assert some.reason.message == f"waits for job 1 (task-succeeded); {why}"
+        site.run(f"{one.id}.0")
+        site.run(f"{one.id}.1")
+        free = await planned(site, one, (0, 4))
+        assert "task 3 of it:" in free.reason.message + free.why, "also where others of it may start"
+
+    play(story)
+
+
 def test_tasks_that_the_other_has_not_wait_for_all_of_it() -> None:
     async def story(site: Site) -> None:
         one = first(site, tasks=2)

@@ -54,4 +54,4 @@ def test_a_statement_says_how_much_of_its_nodes_cost_nobody_owes() -> None:
     found = Statement(Period("2026-11", 0, 1), "USD", "", owed, owed, node_nanos=9)
     assert found.difference_nanos == 2
     (page,) = text_pieces(found)
-    assert page.decode().splitlines()[-1].split()[:2] == ["difference", "0.000000002"]
+    assert page.decode().splitlines()[-2].split()[:2] == ["difference", "0.000000002"]

@@ -164,6 +164,10 @@ class Wanted(msgspec.Struct, frozen=True):
         return not patterns or any(fnmatchcase(place.instance_type, pattern) for pattern in patterns)
 
 
+BOOT_US: Final = 180 * SECOND_US
+"""Until an agent says hello, where nobody knows better."""
+
+
 class MachineOffer(msgspec.Struct, frozen=True, kw_only=True):
     """A machine that can be asked for.
 
@@ -183,7 +187,7 @@ class MachineOffer(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     as_of: int
     source: str
-    boot_us: int = 180 * SECOND_US
+    boot_us: int = BOOT_US
 
 
 class PricePoint(msgspec.Struct, frozen=True, kw_only=True):

@@ -41,6 +41,7 @@ from bursard.machines.houses import (
     wanted_of,
 )
 from bursard.machines.provider import (
+    BOOT_US,
     Check,
     CloudError,
     Join,
@@ -570,11 +571,27 @@ class Renting:
                     f" {OFFERS_MAX}; name fewer regions, or GPUs or instance types under offers"
                 )
 
-    def reason(self, job_id: str, otherwise: Reason | None = None) -> Reason | None:
-        """Why a job waits: for a machine that comes up; else for what it waited for anyway (`otherwise`), and
-        why none is rented for that.
+    def comes_at(self, job_id: str) -> int:
+        """When the machine that comes up for a job is expected to be there, 0 where none does; never in the
+        past: one that takes longer than others may be there any moment, until it is given up.
         """
-        machine = next(
+        machine = self._coming(job_id)
+        if machine is None:
+            return 0
+        place = (machine.region, machine.zone, machine.instance_type, machine.market)
+        house = self.houses.get(machine.provider)
+        known = house.offers.values() if house is not None else ()
+        boots = (
+            one.boot_us
+            for _, offers in known
+            for one in offers
+            if (one.place.region, one.place.zone, one.place.instance_type, one.place.market) == place
+        )
+        at = machine.intended_at + next(boots, BOOT_US)
+        return max(at, self.engine.now())
+
+    def _coming(self, job_id: str) -> MachineRecord | None:
+        return next(
             (
                 one
                 for one in self.engine.state.machines.values()
@@ -582,6 +599,12 @@ class Renting:
             ),
             None,
         )
+
+    def reason(self, job_id: str, otherwise: Reason | None = None) -> Reason | None:
+        """Why a job waits: for a machine that comes up; else for what it waited for anyway (`otherwise`), and
+        why none is rented for that.
+        """
+        machine = self._coming(job_id)
         if machine is None:
             rentable = otherwise is not None and otherwise.code in RENTED_CODES
             note = self._note(job_id) if rentable else ""

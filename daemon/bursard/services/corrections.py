@@ -18,6 +18,7 @@ from bursard.access.identity import caller
 from bursard.engine import Engine
 from bursard.events import Attribution, BudgetShift, ChargesCorrected
 from bursard.ledger import PAID
+from bursard.services.known import refuse_unknown_project, refuse_unknown_user
 from bursard.services.lookup import find_job
 from bursard.state import JobRecord
 from bursard.state.admission import check_currency
@@ -68,6 +69,9 @@ async def _retag(engine: Engine, request: pb.CorrectRequest) -> pb.CorrectRespon
     authorize(Action.CORRECT_BOOKS, job.spec.project, what=f"job {job.display}")
     if asked.project is not None:
         authorize(Action.CORRECT_BOOKS, asked.project, what=f"project {asked.project}")
+        await refuse_unknown_project(engine, asked.project, Action.CORRECT_BOOKS)
+    if asked.user is not None:
+        await refuse_unknown_user(engine, asked.user)
     decide.refuse_running(job.display, job.state.terminal)
     standing = await _read(engine, job, request.since, request.until)
     for project in {one.owner.attribution.project for one in standing}:

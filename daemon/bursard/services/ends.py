@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from bursar.model import EndCause, EndFacts, JobState, kind_of, phrase_of, remedy_of, sentence_of
 from bursar.model.ends import NOT_EXECUTABLE, NOT_FOUND, REMEDIES
-from bursar.model.ranges import Ranges, compress
+from bursar.model.ranges import Ranges, compress, count
 from bursar.v1 import types_pb2 as pb
 from bursar.words import plural
 from bursard.state import AttemptRecord, JobRecord
@@ -115,10 +115,14 @@ def _groups(tasks: dict[int, EndFacts]) -> str:
 
 
 def _named(indices: list[int]) -> str:
-    ranges = compress(indices)
+    return named_ranges(compress(indices))
+
+
+def named_ranges(ranges: Ranges) -> str:
+    """`task 3`, `tasks 0-8:2, 12, …`: the first few."""
     words = list(_spans(ranges[:RANGES_SHOWN]))
     more = ["…"] if len(ranges) > RANGES_SHOWN else []
-    return ("task " if len(indices) == 1 else "tasks ") + ", ".join([*words, *more])
+    return ("task " if count(ranges) == 1 else "tasks ") + ", ".join([*words, *more])
 
 
 def _spans(ranges: Ranges) -> Iterable[str]:

@@ -31,6 +31,7 @@ from bursard.events import Event, JobSubmitted, LimitChanged
 from bursard.fleet import Fleet
 from bursard.fleet.attachments import Attachments
 from bursard.services import attaching, joblist, logs, planning
+from bursard.services.ends import named_ranges
 from bursard.services.failures import add_failed_tasks
 from bursard.services.fates import fates_of
 from bursard.services.history import add_expected
@@ -43,7 +44,7 @@ from bursard.services.views import ROWS_BYTES_MAX, Form, add_samples, job_terse,
 from bursard.services.watching import Watcher, WatchHub
 from bursard.state import JobRecord
 from bursard.state.decide import jobs as decide
-from bursard.state.decide.following import Fates
+from bursard.state.decide.following import Fates, without_own
 from bursard.state.decide.why import of_each, read_reason
 from bursard.state.tables import TASK_SUCCEEDED
 from bursard.store import KeyRow
@@ -340,7 +341,11 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         spec, others = await self._resolve_dependencies(spec)
         with unnamed_refusals(self.engine.state):
             waits = decide.admit(self.engine.state, user, spec, **others._asdict())
-        return await planning.plan_view(self.engine, user, spec, waits.first(spec), self.cycle.rents)
+        note = "; ".join(
+            f"{named_ranges(alone)} of it: job {called} has none of that index, so all of it must come first"
+            for called, alone in without_own(spec, others.fates)
+        )
+        return await planning.plan_view(self.engine, user, spec, waits.first(spec), self.cycle.rents, note)
 
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
         """Why a job is where it is."""

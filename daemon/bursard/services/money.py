@@ -39,6 +39,7 @@ from bursard.services.asked_cost import cost_answer, read_cost
 from bursard.services.budgets import approve, budgets, grant, history, past_limits, transfer
 from bursard.services.corrections import correct
 from bursard.services.explain_price import explanation, sold, subjects
+from bursard.services.known import refuse_unknown_project
 from bursard.services.lookup import find_job
 from bursard.services.page_reports import REPORTS, commitments_of, page_maker
 from bursard.services.periods import book_periods, close_period
@@ -180,6 +181,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         if request.kind in ("budgets", "statement"):
             limits = await self.engine.read(past_limits)
         make, name = self._maker(request, period, limits)
+        await refuse_unknown_project(self.engine, request.project, Action.SEE_BOOKS)
         pieces = partial(make, await self._settled(True))
         first = True
         async for piece in in_one_thread(pieces):

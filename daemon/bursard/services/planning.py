@@ -37,11 +37,13 @@ async def plan_view(
     spec: JobSpec,
     waiting_on: Sequence[tuple[str, str]] = (),
     rents: Renting | None = None,
+    note: str = "",
 ) -> pb.PlanResponse:
     """Where an admitted job would go, what it may cost, what is left of each budget.
 
     `waiting_on`: the jobs that it waits for. Until they have ended, and before its begin time, it starts
-    nowhere: the places and prices told are those of now. `rents`: who would rent a machine for it.
+    nowhere: the places and prices told are those of now. `rents`: who would rent a machine for it. `note`:
+    what else is to be known of it, told with the reason for its place, or for waiting.
     """
     state = engine.state
     budgets, hard = state.budgets.matching(user, spec)
@@ -92,6 +94,10 @@ async def plan_view(
             rented = _is_rented(engine, wire, rents, _as_job(engine, user, spec, budgets, hard), job_class)
         if not rented:
             _price_held(engine, wire, snapshot, answer.unpaid, job_class, tasks)
+    if note and wire.HasField("reason"):
+        wire.reason.message += f"; {note}"
+    elif note:
+        wire.why = "; ".join(filter(None, (wire.why, note)))
     _members(engine, wire, snapshot, answer.start or answer.unpaid)
     if spec.caps_array:
         put_amounts(wire, worst_case_nanos=min(exact(wire, "worst_case_nanos"), spec.max_cost_nanos))
@@ -401,6 +407,8 @@ async def _pending(engine: Engine, cycle: Cycle, wire: pb.ExplainResponse, job: 
         wire.nodes.append(pb.NodeVerdict(node=verdict.node, fits=verdict.fits, why_not=why_not))
     _order(wire, state, found)
     wire.expected_start_at, wire.ahead_counted = found.expected_start_at, found.foreseen
+    if cycle.rents is not None and told.code is ReasonCode.PROVISIONING:
+        wire.expected_start_at = cycle.rents.comes_at(job.id)  # by the machine, not by what runs elsewhere
     if found.alternatives:
         best = found.alternatives[0]
         wire.suggestion = f"{best.change}: it would start now on {', '.join(best.nodes)}"

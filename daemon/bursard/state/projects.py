@@ -107,6 +107,10 @@ class ProjectCosts:
             self._sums = (days, MappingProxyType(self._sum(days)))
         return self._sums[1]
 
+    def names(self) -> set[str]:
+        """All that anything was charged to, as far as days are remembered."""
+        return {project for costs in self._days.values() for project in costs}
+
     def _sum(self, days: int) -> dict[str, int]:
         found: dict[str, int] = {}
         for day in sorted(self._days):

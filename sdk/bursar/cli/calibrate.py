@@ -17,6 +17,7 @@ import bursar
 from bursar.cli import texts
 from bursar.cli.common import changing, fail, listing
 from bursar.cli.output import Output, Row, emit_one, say
+from bursar.cli.terminal import clean
 from bursar.codec import view
 from bursar.errors import InvalidRequest, WrongState
 from bursar.model import JobSpec, JobState
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 TIME_LIMIT_US: Final = 900_000_000
 _MARK, _NO_TORCH = "bursar-calibration ", 3
 """As `bursar.calibration` says them, which is a program of its own."""
+_NOT_FOUND: Final = 127
+"""Of whoever starts a script whose program is not there: the shell, `env` and ours."""
 _PRECISIONS: Final = ("bf16", "fp16", "tf32", "fp32", "fp64")
 
 
@@ -52,14 +55,21 @@ def calibrate(client: WireClient, name: str, project: str, python: str, output: 
     ended = client.wait([job.id])[job.id]
     log = b"".join(chunk.data for chunk in client.logs(job.id)).decode("utf-8", "replace")
     if ended.state != JobState.SUCCEEDED:
-        if ended.exit_code == _NO_TORCH:
-            remedy = f"run `{python} -m pip install torch` there, or name another --python"
-            say(f"{python} on {name} has no torch; {remedy}")
-        else:
-            say(f"job {job.number} {ended.state}; `bursar logs {job.number}` says why")
+        say(_why_failed(job.number, ended, python, name))
         raise fail(1)
     kept = view.node(client.calibrate(name, found_in(log, job.id)))
     emit_one(kept["calibration"], output, _text, identity="job")
+
+
+def _why_failed(number: int, ended: Any, python: str, name: str) -> str:
+    """What kept the job from measuring, and what to do."""
+    if ended.exit_code == _NO_TORCH:
+        remedy = f"run `{python} -m pip install torch` there, or name another --python"
+        return f"{python} on {name} has no torch; {remedy}"
+    if ended.exit_code == _NOT_FOUND:
+        return f"there is no program {python} on {name}; name one that is there, and has torch, by --python"
+    why = f": {clean(ended.end.message)}" if ended.end.message else ""
+    return f"job {number} {ended.state}{why}; `bursar logs {number}` has what it printed"
 
 
 def job_of(node: Row, project: str, python: str) -> JobSpec:

@@ -9,7 +9,7 @@ import msgspec
 
 from bursar.errors import InvalidRequest, InvariantViolation
 from bursar.model import Dependency, JobSpec, JobState
-from bursar.model.ranges import Ranges, compress, contains, count
+from bursar.model.ranges import Ranges, compress, contains, count, subtract
 from bursard.events import Event, Follow, JobEnded, TasksEnded
 from bursard.state.core import State
 from bursard.state.records import JobRecord
@@ -61,6 +61,18 @@ def follows(state: State, spec: JobSpec, fates: Mapping[str, Fates]) -> tuple[Fo
             f" `when: {TASK_SUCCEEDED}` can never come true"
         )
     return tuple(one for one in found if one.waits or one.lost)
+
+
+def without_own(spec: JobSpec, fates: Mapping[str, Fates]) -> Iterator[tuple[str, Ranges]]:
+    """By array that a new one follows, as people call it, those tasks that have none of their index there and
+    so wait for all of it. Nothing is wrong with that, but it is easily a slip.
+    """
+    for one in spec.depends_on:
+        fate = fates.get(one.job) if one.when == TASK_SUCCEEDED else None
+        if spec.array is not None and fate is not None:
+            alone = subtract(spec.array.ranges, fate.tasks)
+            if alone:
+                yield fate.called, alone
 
 
 def _follow(state: State, own: Ranges, other_id: str, fate: Fates) -> Follow:
