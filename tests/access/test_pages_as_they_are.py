@@ -28,10 +28,12 @@ TELLING = ("href", "action", "name", "value", "selected", "aria-sort", "aria-cur
 WHOLE = ("/login?next=/jobs", "/jobs")
 """Those of which what all have in common is told as well."""
 FILE_CHARS = 400
-VARYING = re.compile(r"secret-\d+|(?<=expires=)[^;]*|\b\d+d(\d\dh)?\b")
-"""Words of a session, and ages, which count from this machine's own now."""
+VARYING = re.compile(r"secret-\d+|(?<=expires=)[^;]*|\b\d+d(\d\dh)?\b|\d+(?= GB are free)")
+"""Words of a session, this machine's disk, and ages, which count from its own now."""
 HEADERS = ("location", "content-type", "content-disposition", "cache-control", "set-cookie")
-VIEWER = "/ /jobs /jobs/done /jobs/running/cancel /nodes/g1 /budgets /cost /events /waste /policies /prices"
+VIEWER = (
+    "/ /jobs /jobs/done /jobs/running/cancel /nodes/g1 /budgets /cost /events /waste /policies /prices /admin"
+)
 DONE = [
     ("/jobs/held/release", ""), ("/jobs/later/hold", ""), ("/jobs/running/requeue", ""),
     ("/jobs/half/cancel", ""),

@@ -11,12 +11,11 @@ import shlex
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from browser import HOST, OWN, Browser, server_of
+from browser import HOST, OWN, Browser, Tags, server_of
 from whole_site import Site
 
 from bursar.cli.jobs import JOB_COLUMNS
@@ -33,33 +32,6 @@ from bursar_web.guard import BODY_BYTES_MAX, SECURITY
 from bursar_web.sessions import IDLE_US, LIFE_US, SESSIONS_MAX, FolderLinks, LoginLink, Sessions
 
 HERE = Path(command.__file__).parent
-VOID = {"meta", "link", "input", "br"}
-
-
-class Tags(HTMLParser):
-    """Every element that is opened is closed, in order; collects what a strict policy forbids."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.faults: list[str] = []
-        self.feed(text)
-        self.faults += self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in VOID:
-            self.open.append(tag)
-        self.faults += [
-            f"{tag} {name}" for name, _ in attrs if name == "style" or name.startswith(("on", "hx-on"))
-        ]
-        if tag == "script" and "src" not in dict(attrs):
-            self.faults.append("script without src")
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.faults.append(f"/{tag}")
-
-
 Story = Callable[[Site, Browser], Awaitable[None]]
 
 
@@ -78,7 +50,7 @@ PAGES = (
     "/", "/jobs", "/jobs?state=all", "/nodes", "/nodes/n1", "/nodes/n1/drain", "/budgets", "/cost",
     "/cost?by=user,project&compare=previous&idle=1", "/events", "/events?kind=job-submitted",
     "/waste", "/waste?period=2026-11&project=nlp", "/statements/2026-11", "/experiments/e1", "/models/m/1",
-    "/policies", "/prices", "/prices?provider=none",
+    "/policies", "/prices", "/prices?provider=none", "/services", "/services?project=nlp", "/admin",
 )  # fmt: skip
 
 
@@ -107,7 +79,7 @@ def test_who_is_not_logged_in_sees_nothing_and_comes_back_to_the_page() -> None:
             assert answer.headers["location"].startswith("/login?next=%2F")
         assert (await browser.post("/jobs/1/cancel")).status == 401
         assert (await browser.log_in("wrong")).status == 401
-        lost = await browser.get("/admin")
+        lost = await browser.get("/nothing")
         assert (lost.status, lost.text) == (404, "there is no such page\n")
         assert (await browser.get("/")).status == 303
         login = await browser.get("/login?next=/jobs%3Fstate%3Dall")
@@ -137,7 +109,7 @@ def test_a_page_shows_what_the_callers_rights_show() -> None:
         hers = site.job("ann", "vision", name="hers", command=("echo", "word-of-ann"))
         await browser.log_in(site.token("bob", "submitter", "nlp"))
         assert "word-of-bob" in (await browser.get(f"/jobs/{mine}")).text
-        lost = await browser.get("/admin")
+        lost = await browser.get("/nothing")
         assert (lost.status, "there is no such page" in lost.text, 'href="/jobs"' in lost.text) == (
             404,
             True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from html.parser import HTMLParser
 from typing import NamedTuple
 from urllib.parse import urlencode
 
@@ -15,6 +16,33 @@ from bursar_web.provider import Client
 
 HOST = "bursar.test:7480"
 OWN = {"sec-fetch-site": "same-origin"}
+
+
+VOID = {"meta", "link", "input", "br"}
+
+
+class Tags(HTMLParser):
+    """Every element that is opened is closed, in order; collects what a strict policy forbids."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.faults: list[str] = []
+        self.feed(text)
+        self.faults += self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        self.faults += [
+            f"{tag} {name}" for name, _ in attrs if name == "style" or name.startswith(("on", "hx-on"))
+        ]
+        if tag == "script" and "src" not in dict(attrs):
+            self.faults.append("script without src")
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"/{tag}")
 
 
 class Answer(NamedTuple):

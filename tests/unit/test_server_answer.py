@@ -14,7 +14,7 @@ from bursar.v1 import events_pb2
 from bursard.access.identity import Identity, Role, set_caller
 from bursard.access.refusals import Refusals
 from bursard.cycle import TOOK_US, Cycle
-from bursard.services.events import EventsService
+from bursard.services.events import EventsService, _store
 from bursard.state.decide import nodes
 
 
@@ -72,3 +72,15 @@ def test_the_server_says_what_it_holds_and_what_its_work_has_cost() -> None:
     assert (said.ready, said.user, said.role) == (True, "ann", "operator")
     assert (said.pid, said.state_dir) == (os.getpid(), "/state/daemon")
     assert (said.last_seq, said.epoch) == (9, known.epoch)
+
+
+def test_the_server_says_what_its_directory_takes_and_nothing_of_one_that_it_cannot_look_at(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "log.db").write_bytes(b"x" * 700)
+    (tmp_path / "lock").write_bytes(b"x" * 11)
+    (tmp_path / "below").mkdir()
+    told = _store(tmp_path)
+    assert told["store_bytes"] == 711
+    assert told["store_free_bytes"] > 0
+    assert _store(tmp_path / "none") == {}

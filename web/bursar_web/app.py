@@ -26,6 +26,7 @@ from bursar.clock import Clock, SystemClock
 from bursar_web import keys
 from bursar_web.guard import Guard
 from bursar_web.pages import (
+    admin,
     funding,
     happenings,
     jobs,
@@ -37,6 +38,7 @@ from bursar_web.pages import (
     policies,
     reports,
     runs,
+    services,
     submit,
 )
 from bursar_web.provider import Client, Provider
@@ -70,6 +72,9 @@ WITH_FILES: tuple[tuple[str, Page], ...] = (
     ("/statements/{period}", reports.statement),
     ("/experiments/{experiment:path}", runs.experiment),
     ("/models/{model:path}", runs.model),
+    ("/services", services.services),
+    ("/services/{service}", services.service),
+    ("/admin", admin.admin),
     ("/policies", policies.policies),
     ("/policies/{kind}/{name}", policies.policy),
     ("/prices", policies.prices),

@@ -189,6 +189,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
                 "commit_last_us": writer.last_commit_us,
                 "commit_longest_us": writer.longest_commit_us,
                 "ledger_entries": self.engine.entries,
+                **_store(self._state_dir),
                 **{f"refused_{status.lower()}": n for status, n in self._refusals.counts.items()},
             },
             census=await census(state, self.cycle, self.engine.now(), identity) if request.census else (),
@@ -248,3 +249,16 @@ def event_view(row: EventRow, event: Event, names: Mapping[str, str], currency: 
         names=names,
         currency=currency,
     )
+
+
+def _store(folder: Path) -> dict[str, int]:
+    """What the state directory takes of its disk, folders below it apart, and what is free there; nothing
+    where it cannot be looked at.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            sizes = [entry.stat().st_size for entry in entries if entry.is_file(follow_symlinks=False)]
+        free = os.statvfs(folder)
+    except OSError:
+        return {}
+    return {"store_bytes": sum(sizes), "store_free_bytes": free.f_bavail * free.f_frsize}
