@@ -119,3 +119,25 @@ def test_a_minute_of_which_nobody_told_is_idle() -> None:
 def test_other_dimensions_are_refused_beside_them() -> None:
     with pytest.raises(InvalidRequest, match="by service,key"):
         service_table(SimpleNamespace(), ("key",), ChargeFilter(), Unposted(0, ()), str)  # type: ignore[arg-type]
+
+
+@given(charges, st.lists(told, max_size=8), st.integers(0, 4))
+def test_what_was_asked_is_told_once_however_it_is_asked_for(
+    rows: list[ChargeRow], events: list[ServiceMetered], since: int
+) -> None:
+    views: Any = Books([charge(T0, MINUTE_US, 10), *rows], events)
+    query = ChargeFilter(since=T0 + since * MINUTE_US if since else 0)
+
+    def named(job_id: str) -> str:
+        return "chat" if job_id == "job_1" else ""
+
+    by_key = service_table(views, ("service", "key"), query, Unposted(0, ()), named)
+    whole = service_table(views, ("service",), query, Unposted(0, ()), named)
+    [chat] = [row for row in whole.rows if row.keys == ("chat",)]
+    parts = [row for row in by_key.rows if row.keys[0] == "chat"]
+    assert chat.use is not None
+    for name in ("requests", "failed", "tokens_in", "tokens_out", "counted", "idle"):
+        assert sum(getattr(row.use, name) for row in parts if row.use) == getattr(chat.use, name)
+    asked = sum(use.requests for one in events if one.minute >= query.since for use in one.uses)
+    assert chat.use.requests == asked
+    assert chat.use.idle == sum(row.nanos for row in parts if row.keys[1] == IDLE)

@@ -23,6 +23,7 @@ from bursar.local.child import STOP_S
 from bursar.local.cluster import LocalCluster
 from bursar.local.files import ChildSpec, Desired, Kept
 from bursar.local.processes import Glance, Process
+from bursar.v1 import types_pb2
 
 
 @pytest.fixture
@@ -435,7 +436,11 @@ class Client:
 def stop_jobs(client: Client, patch: pytest.MonkeyPatch, now: list[float]) -> list[str]:
     told: list[str] = []
     patch.setattr("bursar.client.WireClient", lambda address: client)
-    patch.setattr(stopping, "_live_jobs", lambda client: client.looks.pop(0) if client.looks else [])
+    patch.setattr(
+        stopping,
+        "_live_jobs",
+        lambda client: dict.fromkeys(client.looks.pop(0) if client.looks else (), False),
+    )
     clock = SimpleNamespace(
         monotonic=lambda: now.pop(0) if len(now) > 1 else now[0], sleep=lambda seconds: None
     )
@@ -478,11 +483,16 @@ def test_of_an_array_its_tasks_that_live_are_meant() -> None:
         assert states == ("STARTING", "RUNNING", "STOPPING")
         names = ["a[0]", "a[1]"] if tasks_of == "a" else ["a", "b"]
         return [
-            SimpleNamespace(id=name, HasField=lambda field, name=name: field == "array" and name == "a")
+            SimpleNamespace(
+                id=name,
+                HasField=lambda field, name=name: field == "array" and name == "a",
+                spec=types_pb2.JobSpec(),
+            )
             for name in names
         ]
 
-    assert stopping._live_jobs(SimpleNamespace(list=jobs)) == ["a[0]", "a[1]", "b"]  # type: ignore[arg-type]
+    found = stopping._live_jobs(SimpleNamespace(list=jobs))  # type: ignore[arg-type]
+    assert found == {"a[0]": False, "a[1]": False, "b": False}
 
 
 def test_an_agent_that_runs_as_it_would_be_started_is_like_the_wish(

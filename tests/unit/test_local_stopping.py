@@ -9,6 +9,7 @@ import pytest
 
 from bursar.errors import BursarError
 from bursar.local import stopping
+from bursar.v1 import types_pb2
 
 
 class Ended:
@@ -81,3 +82,32 @@ def test_an_agent_that_cannot_end_its_jobs_is_an_error_in_its_words(
 def test_a_silent_failure_is_told_by_its_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(BursarError, match=r"^exit code 3$"):
         terminate(monkeypatch, tmp_path, (3, ""))
+
+
+class Daemon:
+    """A job and a service that run, until they are told to end."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, list[str]]] = []
+        self.live = {"job_1", "job_2.0"}
+
+    def list(self, states: object, tasks_of: str = "") -> list[types_pb2.Job]:
+        if tasks_of:
+            return [types_pb2.Job(id=one) for one in sorted(self.live) if one.startswith(f"{tasks_of}.")]
+        service = types_pb2.Job(id="job_2", array=types_pb2.ArrayStatus(size=2))
+        service.spec.service.replicas_max = 1
+        return [types_pb2.Job(id="job_1"), service]
+
+    def cancel(self, jobs: list[str], **_: object) -> None:
+        self.asked.append(("cancel", jobs))
+
+    def requeue(self, jobs: list[str]) -> None:
+        self.asked.append(("requeue", jobs))
+
+
+def test_down_cancels_jobs_and_lets_services_go_on_with_the_next_up() -> None:
+    client: Any = Daemon()
+    live = stopping._live_jobs(client)
+    assert live == {"job_1": False, "job_2.0": True}
+    stopping._end(client, list(live), live)
+    assert client.asked == [("cancel", ["job_1"]), ("requeue", ["job_2.0"])]

@@ -10,16 +10,19 @@ import pytest
 from service_site import BUDGET, Site
 
 from bursar.cli.jobs import _why
+from bursar.cli.services import _use_lines
 from bursar.cli.texts import job_text, plan_text
 from bursar.clock import SECOND_US
 from bursar.codec import view
 from bursar.model import JobState, ReasonCode
+from bursar.v1 import services_pb2, types_pb2
 from bursard.access.identity import Identity, Role, set_caller
 from bursard.cycle import reason_of
 from bursard.services import planning
 from bursard.services.views import job_view
 from bursard.state.decide.outlooks import Outlooks
 
+DAY = 86_400_000_000
 ME = Identity("ann", Role.ADMIN)
 
 
@@ -110,3 +113,32 @@ def test_replicas_that_came_with_the_load_are_expected_to_go() -> None:
     assert len(site.live()) == 2
     rate = site.live()[0].rate
     assert running_nanos(site)[0] == rate * (24 * 366 + 1)
+
+
+def served(**use: int) -> services_pb2.Service:
+    wire = services_pb2.Service(name="chat", currency="USD", number=1, use_since=DAY)
+    wire.settled.nanos, wire.use_cost.nanos = "9000000000", "8000000000"
+    wire.use.CopyFrom(types_pb2.ServiceUse(**use))
+    wire.use.idle.nanos = "2000000000"
+    return wire
+
+
+def test_a_service_says_what_it_was_asked_and_what_that_cost() -> None:
+    row = view.service(served(requests=5, failed=1, tokens_in=1500, tokens_out=500, counted=3, estimated=1))
+    assert (row["requests"], row["tokens_in"], row["tokens_out"]) == (5, 1500, 500)
+    assert {name: one["amount"] for name, one in row["cost"].items() if isinstance(one, dict)} == {
+        "settled": "9.000000000", "charged": "8.000000000", "idle": "2.000000000",
+        "per_request": "2.000000000", "per_million_tokens": "4000.000000000",
+    }  # fmt: skip
+    assert row["cost"]["coverage"] == 0.75
+    assert _use_lines(row) == [
+        "  asked      5 requests, 1500 tokens read, 500 written, 75% of them counted;"
+        " since 1970-01-02 00:00:00Z",
+        "             2.00 USD a request, 4,000.00 USD for 1M tokens, 2.00 USD of 8.00 USD idle",
+    ]
+
+
+def test_what_would_be_divided_by_nothing_is_not_known() -> None:
+    row = view.service(served(requests=2, failed=2))
+    assert row["cost"]["per_request"] is row["cost"]["per_million_tokens"] is row["cost"]["coverage"] is None
+    assert _use_lines(view.service(served())) == []

@@ -23,6 +23,19 @@ OTHERS: Final = "others"
 PPM: Final = 1_000_000
 
 
+class Use(msgspec.Struct):
+    """What was asked of a service, and how many nanos of its cost were for nobody."""
+
+    requests: int = 0
+    failed: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    tokens_cached: int = 0
+    counted: int = 0
+    estimated: int = 0
+    idle: int = 0
+
+
 class CostRow(msgspec.Struct):
     """Charges of one group.
 
@@ -32,6 +45,7 @@ class CostRow(msgspec.Struct):
         held_us: summed length of the charges. unknown_us: the part of it without a known price.
         jobs: different jobs; an array is one, however many of its tasks are among the charges.
         before: nanos of the group in the period before. others: so many small groups in one; else 0.
+        use: of services and their keys alone.
     """
 
     keys: tuple[str, ...]
@@ -46,6 +60,7 @@ class CostRow(msgspec.Struct):
     jobs: int = 0
     before: int = 0
     others: int = 0
+    use: Use | None = None
 
     def add(self, part: ChargeSum | CostRow) -> None:
         """Take more charges in; `jobs` is the caller's to count."""

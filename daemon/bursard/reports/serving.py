@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from bursar.errors import InvalidRequest
 from bursard.events import KeyUse, ServiceMetered, decode
-from bursard.reports.cost import CostRow, CostTable
+from bursard.reports.cost import CostRow, CostTable, Use
 from bursard.store import ChargeFilter, ChargeRow, EventFilter, Unposted, Views
 
 MINUTE_US: Final = 60_000_000
@@ -21,6 +21,7 @@ IDLE: Final = "idle"
 SERVICE: Final = ("service", "key")
 WEIGHTS: Final = (10, 40, 1)
 """What a token that is read, one that is written, and one that was cached weigh beside each other."""
+_COUNTS: Final = ("requests", "failed", "tokens_in", "tokens_out", "tokens_cached", "counted", "estimated")
 _PAGE: Final = 1_000
 _LATE_US: Final = 3_600_000_000
 """So long after its minute an event of it may have been recorded before a period's end is read."""
@@ -146,11 +147,17 @@ def service_table(
             names[job_id] = name_of(job_id) if job_id else ""
         for key, amounts in _divided(views, by, query, charge, job_id, names[job_id], told):
             keys = (names[job_id], key)[: len(by)]
-            _add(rows.setdefault(keys, CostRow(keys)), amounts)
+            row = rows.setdefault(keys, CostRow(keys))
+            _add(row, amounts)
+            if names[job_id]:
+                row.use = row.use or Use()
+                row.use.idle += amounts[0] if key == IDLE else 0
             jobs.setdefault(keys, set()).add(job_id)
+    for job_id, minutes in told.items():
+        _use(rows, names[job_id], minutes, by, query)
     total = CostRow(())
     for keys, row in rows.items():
-        row.jobs = len(jobs[keys] - {""})
+        row.jobs = len(jobs.get(keys, {""}) - {""})
         total.add(row)
     total.jobs = len(set().union(*jobs.values()) - {""}) if jobs else 0
     return CostTable(tuple(by), tuple(row for _, row in sorted(rows.items())), total)
@@ -165,7 +172,7 @@ def _divided(
     name: str,
     told: dict[str, dict[int, Minute]],
 ) -> Iterator[tuple[str, Amounts]]:
-    if not name or len(by) == 1:
+    if not name:
         yield "", _amounts(charge)
         return
     if job_id not in told:
@@ -173,6 +180,25 @@ def _divided(
     minutes: Mapping[int, Minute] = told[job_id]
     for at, amounts in by_minute(charge):
         yield from of_minute(amounts, minutes.get(at))
+
+
+def _use(
+    rows: dict[tuple[str, ...], CostRow],
+    name: str,
+    minutes: Mapping[int, Minute],
+    by: Sequence[str],
+    query: ChargeFilter,
+) -> None:
+    """What was asked in the time that a question is of, beside what it cost."""
+    for at, minute in minutes.items():
+        if at < query.since or (query.until and at >= query.until):
+            continue
+        for key, used in minute.uses.items():
+            keys = (name, key)[: len(by)]
+            row = rows.setdefault(keys, CostRow(keys))
+            row.use = row.use or Use()
+            for field in _COUNTS:
+                setattr(row.use, field, getattr(row.use, field) + getattr(used, field))
 
 
 def _events(views: Views, job_id: str, query: ChargeFilter) -> Iterator[ServiceMetered]:

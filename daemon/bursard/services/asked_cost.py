@@ -13,7 +13,8 @@ from bursar.codec.amounts import put_amounts, saturated
 from bursar.errors import InvalidRequest
 from bursar.resources import MILLI
 from bursar.v1 import money_pb2 as pb
-from bursard.reports.cost import CostRow, CostTable, Shape, ppm
+from bursar.v1 import types_pb2
+from bursard.reports.cost import CostRow, CostTable, Shape, Use, ppm
 from bursard.reports.period import Period, find_period, find_zone
 from bursard.reports.zones import offsets_of
 
@@ -91,12 +92,28 @@ def _row(row: CostRow, total: CostRow, compared: bool) -> pb.CostRow:
         share_ppm=_held(ppm(row.nanos, total.nanos)),
     )
     put_amounts(wire, nanos=row.nanos, gpu_nanos=row.gpu, cpu_nanos=row.cpu, memory_nanos=row.memory)
+    if row.use is not None:
+        wire.use.CopyFrom(use_view(row.use))
     if compared:
         put_amounts(wire, before_nanos=row.before)
         change = _held(ppm(row.nanos - row.before, row.before))
         if change is not None:
             wire.change_ppm = change
     return wire
+
+
+def use_view(use: Use) -> types_pb2.ServiceUse:
+    """What was asked of a service, on the wire."""
+    return types_pb2.ServiceUse(
+        requests=use.requests,
+        failed=use.failed,
+        tokens_in=saturated(use.tokens_in),
+        tokens_out=saturated(use.tokens_out),
+        tokens_cached=saturated(use.tokens_cached),
+        counted=use.counted,
+        estimated=use.estimated,
+        idle=types_pb2.Amount(nanos=str(use.idle)),
+    )
 
 
 def _held(value: int | None) -> int | None:

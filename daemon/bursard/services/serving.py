@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import re
 import secrets
 from typing import Any, Final
 
+from bursar.clock import DAY_US, HOUR_US
 from bursar.codec.spec import refuse, spec_from_wire
 from bursar.errors import InvalidRequest, NotFound, RateLimited
 from bursar.model.check import check
@@ -19,6 +21,10 @@ from bursard.access.identity import caller
 from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import KeyIssued
+from bursard.ledger import PAID
+from bursard.reports.cost import Use
+from bursard.reports.serving import service_table
+from bursard.services.asked_cost import use_view
 from bursard.services.kinds import refuse_unknown_gpus
 from bursard.services.lookup import find_job
 from bursard.services.pushback import after_room
@@ -29,9 +35,12 @@ from bursard.serving.board import GATEWAYS_MAX, Gateway, Load
 from bursard.serving.keeper import Keeper
 from bursard.state import JobRecord
 from bursard.state.decide import services as decide
+from bursard.store import ChargeFilter
 
 log = logging.getLogger(__name__)
 
+USE_US: Final = 30 * DAY_US
+"""How far back it is told what a service was asked, and at what cost."""
 SECRET_BYTES: Final = 20
 """Of a key: 160 bits."""
 NAME_MAX: Final = 100
@@ -57,7 +66,10 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
         """Services that the caller may see, those that have ended not among them."""
         await self.engine.durable()
         if request.service:
-            return pb.ListServicesResponse(services=[self._view(await self._find(request.service))])
+            job = await self._find(request.service)
+            found = self._view(job)
+            await self._add_use(found, job)
+            return pb.ListServicesResponse(services=[found])
         identity, state = caller(), self.engine.state
         jobs = [state.jobs[job_id] for job_id in self.keeper.services if job_id in state.jobs]
         return pb.ListServicesResponse(
@@ -119,6 +131,21 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
 
     def _view(self, job: JobRecord) -> pb.Service:
         return service_view(self.engine, self.cycle, self.keeper, job, caller())
+
+    async def _add_use(self, wire: pb.Service, job: JobRecord) -> None:
+        """What it was asked lately and what that cost, for whoever may see costs."""
+        if not allowed(caller(), Action.SEE_COST, job.spec.project, job.user):
+            return
+        since = max(self.engine.now() - USE_US, 0)
+        query = ChargeFilter(since=since - since % HOUR_US, kinds=PAID, job_number=job.number)
+        unposted = await self.engine.books()
+        table = await asyncio.to_thread(
+            service_table, self.engine.views, ("service",), query, unposted, lambda _: job.spec.name
+        )
+        wire.use_since = max(query.since, job.submitted_at)
+        wire.use_cost.nanos = str(table.total.nanos)
+        use = next((row.use for row in table.rows if row.use is not None), None)
+        wire.use.CopyFrom(use_view(use if use is not None else Use()))
 
     # --- keys
 

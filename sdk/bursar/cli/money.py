@@ -144,6 +144,8 @@ def cost_columns(
     columns = [Column(name, shrink=name != "job") for name in dimensions]
     for name, drop in (("cost", 0), ("gpu_cost", 1), ("cpu_cost", 3), ("memory_cost", 4)):
         columns.append(Column(name, right=True, drop=drop, value=partial(_known, name), missing="unknown"))
+    if dimensions[0] == "service":
+        columns += _use_columns(len(dimensions) == 1)
     if percent:
         columns.append(Column("percent", show=partial(_percent_text, "percent"), right=True))
     if compared:
@@ -158,6 +160,30 @@ def cost_columns(
     if dated:
         columns += (Column("period"), Column("since"), Column("until"), Column("timezone"))
     return tuple(columns)
+
+
+def _tokens(row: Row) -> str:
+    return "-" if row["tokens_in"] is None else f"{row['tokens_in']}+{row['tokens_out']}"
+
+
+def _use_columns(whole: bool) -> tuple[Column, ...]:
+    """What was asked of a service, or with a key, and what that cost; of a `whole` one what was idle."""
+    columns = (
+        Column("requests", right=True),
+        Column("tokens", "", _tokens, right=True, value=lambda row: _all_tokens(row)),
+        Column("per_request", "cost_per_request", right=True, title="cost_per_request"),
+        Column("per_1m_tokens", "cost_per_million_tokens", right=True, title="cost_per_million_tokens"),
+        Column("coverage", show=_coverage_text, right=True),
+    )
+    return (*columns, Column("idle", right=True)) if whole else columns
+
+
+def _all_tokens(row: Row) -> int | None:
+    return None if row["tokens_in"] is None else int(row["tokens_in"] + row["tokens_out"])
+
+
+def _coverage_text(row: Row) -> str:
+    return "-" if row["coverage"] is None else f"{row['coverage']:.0%}"
 
 
 def _percent_text(name: str, row: Row) -> str:

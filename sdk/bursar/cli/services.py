@@ -14,6 +14,7 @@ from bursar.cli.output import NAME_LEAST, Column, Output, Row, emit, emit_one, w
 from bursar.cli.terminal import clean, money_text, time_text
 from bursar.codec import view
 from bursar.errors import InvalidRequest, NotBuilt, WrongState
+from bursar.words import plural
 
 if TYPE_CHECKING:
     from bursar.client import WireClient
@@ -211,6 +212,7 @@ def _text(row: Row) -> str:
             f"  load       {row['rps']:g} requests/s, {row['concurrency']:g} in hand,"
             f" p50 {row['p50_ms']:g} ms, p95 {row['p95_ms']:g} ms"
         )
+    lines += _use_lines(row)
     if row["reason"]:
         lines.append(f"  reason     {clean(row['reason']['message'])}")
         if row["reason"]["remedy"]:
@@ -218,6 +220,21 @@ def _text(row: Row) -> str:
     if row["replicas"]:
         lines.append(table_text(row["replicas"], REPLICA_COLUMNS, None).rstrip("\n"))
     return "\n".join(lines)
+
+
+def _use_lines(row: Row) -> list[str]:
+    """What it was asked lately, and what that cost."""
+    cost = row["cost"]
+    if not row["requests"]:
+        return []
+    told = f"  asked      {plural(row['requests'], 'request')}"
+    if row["tokens_in"] or row["tokens_out"]:
+        told += f", {row['tokens_in']} tokens read, {row['tokens_out']} written"
+        told += f", {cost['coverage']:.0%} of them counted" if cost["coverage"] is not None else ""
+    per = [f"{money_text(cost['per_request'])} a request"] if cost["per_request"] else []
+    per += [f"{money_text(cost['per_million_tokens'])} for 1M tokens"] if cost["per_million_tokens"] else []
+    per.append(f"{money_text(cost['idle'])} of {money_text(cost['charged'])} idle")
+    return [f"{told}; since {time_text(cost['since'])}", f"             {', '.join(per)}"]
 
 
 @click.group(cls=NearGroup)

@@ -83,7 +83,7 @@ def _stop_jobs(server: str, progress: Callable[[str], None]) -> None:
                 if fresh:
                     progress(f"stopping {plural(len(fresh), 'running job')}")
                     for i in range(0, len(fresh), 500):
-                        client.cancel(fresh[i : i + 500], grace_us=STOP_GRACE_US, reason=DOWN_REASON)
+                        _end(client, fresh[i : i + 500], live)
                     asked.update(fresh)
                 if time.monotonic() > stop_at:
                     progress(f"{plural(len(live), 'job')} did not stop in {STOP_JOBS_S:g} s; ending them")
@@ -91,6 +91,16 @@ def _stop_jobs(server: str, progress: Callable[[str], None]) -> None:
                 time.sleep(0.1)
     except BursarError as error:
         progress(f"the daemon cannot stop the jobs ({error.message}); ending them")
+
+
+def _end(client: WireClient, fresh: list[str], live: dict[str, bool]) -> None:
+    """Jobs are cancelled. Replicas of services wait for the next `bursar up`, which starts them again."""
+    jobs = [one for one in fresh if not live[one]]
+    replicas = [one for one in fresh if live[one]]
+    if jobs:
+        client.cancel(jobs, grace_us=STOP_GRACE_US, reason=DOWN_REASON)
+    if replicas:
+        client.requeue(replicas)
 
 
 def _give_back(cluster: LocalCluster, progress: Callable[[str], None]) -> None:
@@ -158,12 +168,13 @@ def _outcome(process: subprocess.Popen[str], stop_at: float) -> tuple[str, int]:
     return "", int(found[1]) if found else 0
 
 
-def _live_jobs(client: WireClient) -> list[str]:
-    """Ids of jobs with processes; of an array, of its tasks that have some."""
-    found = []
+def _live_jobs(client: WireClient) -> dict[str, bool]:
+    """Ids of jobs with processes; of an array, of its tasks that have some. True: a replica of a service."""
+    found: dict[str, bool] = {}
     for job in client.list(states=LIVE):
+        serves = job.spec.HasField("service")
         if job.HasField("array"):
-            found += [task.id for task in client.list(states=LIVE, tasks_of=job.id)]
+            found |= {task.id: serves for task in client.list(states=LIVE, tasks_of=job.id)}
         else:
-            found.append(job.id)
+            found[job.id] = False
     return found

@@ -71,6 +71,9 @@ class Service(google.protobuf.message.Message):
     CONCURRENCY_MILLI_FIELD_NUMBER: builtins.int
     P50_US_FIELD_NUMBER: builtins.int
     P95_US_FIELD_NUMBER: builtins.int
+    USE_FIELD_NUMBER: builtins.int
+    USE_COST_FIELD_NUMBER: builtins.int
+    USE_SINCE_FIELD_NUMBER: builtins.int
     SETTLED_FIELD_NUMBER: builtins.int
     CURRENCY_FIELD_NUMBER: builtins.int
     API_FIELD_NUMBER: builtins.int
@@ -93,12 +96,21 @@ class Service(google.protobuf.message.Message):
     concurrency_milli: builtins.int
     p50_us: builtins.int
     p95_us: builtins.int
+    use_since: builtins.int
     currency: builtins.str
     api: builtins.str
     @property
     def reason(self) -> bursar.v1.types_pb2.Reason: ...
     @property
     def replicas(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Replica]: ...
+    @property
+    def use(self) -> bursar.v1.types_pb2.ServiceUse:
+        """since `use_since`; of one that was asked for by name alone"""
+
+    @property
+    def use_cost(self) -> bursar.v1.types_pb2.Amount:
+        """what its replicas were charged since then"""
+
     @property
     def settled(self) -> bursar.v1.types_pb2.Amount: ...
     @property
@@ -126,13 +138,16 @@ class Service(google.protobuf.message.Message):
         concurrency_milli: builtins.int = ...,
         p50_us: builtins.int = ...,
         p95_us: builtins.int = ...,
+        use: bursar.v1.types_pb2.ServiceUse | None = ...,
+        use_cost: bursar.v1.types_pb2.Amount | None = ...,
+        use_since: builtins.int = ...,
         settled: bursar.v1.types_pb2.Amount | None = ...,
         currency: builtins.str = ...,
         api: builtins.str = ...,
         rate: bursar.v1.types_pb2.Amount | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["rate", b"rate", "reason", b"reason", "settled", b"settled"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["api", b"api", "concurrency_milli", b"concurrency_milli", "currency", b"currency", "job_id", b"job_id", "name", b"name", "number", b"number", "p50_us", b"p50_us", "p95_us", b"p95_us", "project", b"project", "rate", b"rate", "ready", b"ready", "reason", b"reason", "replicas", b"replicas", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "requests_per_second_milli", b"requests_per_second_milli", "revision", b"revision", "settled", b"settled", "state", b"state", "target", b"target", "url", b"url", "user", b"user"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["rate", b"rate", "reason", b"reason", "settled", b"settled", "use", b"use", "use_cost", b"use_cost"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["api", b"api", "concurrency_milli", b"concurrency_milli", "currency", b"currency", "job_id", b"job_id", "name", b"name", "number", b"number", "p50_us", b"p50_us", "p95_us", b"p95_us", "project", b"project", "rate", b"rate", "ready", b"ready", "reason", b"reason", "replicas", b"replicas", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "requests_per_second_milli", b"requests_per_second_milli", "revision", b"revision", "settled", b"settled", "state", b"state", "target", b"target", "url", b"url", "use", b"use", "use_cost", b"use_cost", "use_since", b"use_since", "user", b"user"]) -> None: ...
 
 global___Service = Service
 

@@ -634,6 +634,52 @@ class ServiceSpec(google.protobuf.message.Message):
 global___ServiceSpec = ServiceSpec
 
 @typing.final
+class ServiceUse(google.protobuf.message.Message):
+    """What was asked of a service, as its gateways counted."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: builtins.int
+    FAILED_FIELD_NUMBER: builtins.int
+    TOKENS_IN_FIELD_NUMBER: builtins.int
+    TOKENS_OUT_FIELD_NUMBER: builtins.int
+    TOKENS_CACHED_FIELD_NUMBER: builtins.int
+    COUNTED_FIELD_NUMBER: builtins.int
+    ESTIMATED_FIELD_NUMBER: builtins.int
+    IDLE_FIELD_NUMBER: builtins.int
+    requests: builtins.int
+    failed: builtins.int
+    """of them"""
+    tokens_in: builtins.int
+    tokens_out: builtins.int
+    tokens_cached: builtins.int
+    """of those read"""
+    counted: builtins.int
+    """requests whose answer said its tokens"""
+    estimated: builtins.int
+    """and those whose tokens were estimated"""
+    @property
+    def idle(self) -> global___Amount:
+        """of what replicas were charged, what was for nobody"""
+
+    def __init__(
+        self,
+        *,
+        requests: builtins.int = ...,
+        failed: builtins.int = ...,
+        tokens_in: builtins.int = ...,
+        tokens_out: builtins.int = ...,
+        tokens_cached: builtins.int = ...,
+        counted: builtins.int = ...,
+        estimated: builtins.int = ...,
+        idle: global___Amount | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["idle", b"idle"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["counted", b"counted", "estimated", b"estimated", "failed", b"failed", "idle", b"idle", "requests", b"requests", "tokens_cached", b"tokens_cached", "tokens_in", b"tokens_in", "tokens_out", b"tokens_out"]) -> None: ...
+
+global___ServiceUse = ServiceUse
+
+@typing.final
 class Reason(google.protobuf.message.Message):
     """One dominant reason why a job is where it is."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bursar.codec.amounts import amount, exact
 from bursar.codec.view.scalars import DEFAULT_CURRENCY, View, count, instant, money, rate, seconds
-from bursar.v1 import money_pb2
+from bursar.v1 import money_pb2, types_pb2
 
 
 def budget(wire: money_pb2.Budget) -> View:
@@ -114,6 +114,8 @@ def cost_row(wire: money_pb2.CostRow, by: Sequence[str], currency: str, compared
         "jobs": wire.jobs,
         "percent": wire.share_ppm / 10_000 if wire.HasField("share_ppm") else None,
     }
+    if tuple(by[:1]) == ("service",):
+        found |= service_use(wire.use if wire.HasField("use") else None, exact(wire, "nanos"), currency)
     if wire.others:
         found["others"] = wire.others
     if compared:
@@ -122,6 +124,38 @@ def cost_row(wire: money_pb2.CostRow, by: Sequence[str], currency: str, compared
         found["change"] = money(nanos - before, currency)
         found["change_percent"] = wire.change_ppm / 10_000 if wire.HasField("change_ppm") else None
     return found
+
+
+def service_use(wire: types_pb2.ServiceUse | None, nanos: int, currency: str) -> View:
+    """What was asked of a service, or with a key, and what it cost by that; null where nothing was.
+
+    Args:
+        nanos: what replicas were charged for it, its idle time included.
+    """
+    if wire is None or not (wire.requests or wire.tokens_in or wire.tokens_out):
+        none = (
+            "requests",
+            "failed",
+            "tokens_in",
+            "tokens_out",
+            "cost_per_request",
+            "cost_per_million_tokens",
+            "coverage",
+        )
+        idle = None if wire is None else money(amount(wire, "idle"), currency)
+        return {**dict.fromkeys(none), "idle": idle}
+    tokens, answered = wire.tokens_in + wire.tokens_out, wire.requests - wire.failed
+    told = wire.counted + wire.estimated
+    return {
+        "requests": wire.requests,
+        "failed": wire.failed,
+        "tokens_in": wire.tokens_in,
+        "tokens_out": wire.tokens_out,
+        "cost_per_request": money(nanos // answered, currency) if answered > 0 else None,
+        "cost_per_million_tokens": money(nanos * 1_000_000 // tokens, currency) if tokens else None,
+        "coverage": wire.counted / told if told else None,
+        "idle": money(amount(wire, "idle"), currency),
+    }
 
 
 def price(wire: money_pb2.Price) -> View:

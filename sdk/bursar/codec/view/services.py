@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bursar.codec.amounts import amount
+from bursar.codec.view.books import service_use
 from bursar.codec.view.scalars import View, instant, money
 from bursar.v1 import services_pb2 as pb
 
@@ -34,13 +35,36 @@ def service(wire: pb.Service) -> View:
         "p50_ms": wire.p50_us / 1_000 if told else None,
         "p95_ms": wire.p95_us / 1_000 if told else None,
         "rate_per_hour": money(amount(wire, "rate"), wire.currency),
-        "cost": {"settled": money(amount(wire, "settled"), wire.currency)},
+        **_use(wire),
         "api": wire.api,
         "url": wire.url or None,
         "id": wire.job_id,
         "number": wire.number,
         "project": wire.project,
         "user": wire.user,
+    }
+
+
+def _use(wire: pb.Service) -> View:
+    """What it was asked since `since`, and at what cost; only of a service that is shown alone."""
+    cash = wire.currency
+    settled = {"settled": money(amount(wire, "settled"), cash)}
+    if not wire.HasField("use"):
+        return {"requests": None, "tokens_in": None, "tokens_out": None, "cost": settled}
+    told = service_use(wire.use, amount(wire, "use_cost"), cash)
+    return {
+        "requests": wire.use.requests,
+        "tokens_in": wire.use.tokens_in,
+        "tokens_out": wire.use.tokens_out,
+        "cost": {
+            **settled,
+            "idle": money(amount(wire.use, "idle"), cash),
+            "per_request": told["cost_per_request"],
+            "per_million_tokens": told["cost_per_million_tokens"],
+            "coverage": told["coverage"],
+            "since": instant(wire.use_since),
+            "charged": money(amount(wire, "use_cost"), cash),
+        },
     }
 
 
