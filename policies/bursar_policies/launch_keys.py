@@ -28,6 +28,9 @@ class LaunchKey(NamedTuple):
 
 _PATH: Final = r"/[A-Za-z0-9._/-]{1,255}"
 
+_DISK: Final = LaunchKey(r"[1-9][0-9]{0,4}GiB", "the size of its root disk, such as 200GiB")
+_ADDRESS: Final = LaunchKey(r"ephemeral|none", "ephemeral or none")
+
 COMMON: Final[Mapping[str, LaunchKey]] = {
     "server": LaunchKey(
         r"grpcs://[A-Za-z0-9.\[\]:-]+:[0-9]{1,5}",
@@ -54,7 +57,24 @@ KEYS: Final[Mapping[str, Mapping[str, LaunchKey]]] = {
         ),
         "instance_profile": LaunchKey(r"[A-Za-z0-9+=,.@_-]{1,128}", "the name of an instance profile"),
         "key_name": LaunchKey(r"[A-Za-z0-9 ._@()+=:/-]{1,255}", "the name of a key pair"),
-        "disk": LaunchKey(r"[1-9][0-9]{0,4}GiB", "the size of its root disk, such as 200GiB"),
+        "disk": _DISK,
+    },
+    "gcp": {
+        **COMMON,
+        "image": LaunchKey(
+            r"projects/[a-z][a-z0-9:.-]{0,62}/global/images/(family/)?[a-z][a-z0-9-]{0,62}",
+            "an image such as projects/PROJECT/global/images/family/NAME",
+            required=True,
+        ),
+        "subnet": LaunchKey(
+            r"([a-z0-9:./-]{1,150}/)?[a-z][a-z0-9-]{0,62}",
+            "a subnet, or projects/PROJECT/regions/REGION/subnetworks/NAME",
+        ),
+        "service_account": LaunchKey(r"[a-z0-9.-]{1,63}@[a-z0-9.-]{1,128}", "the email of a service account"),
+        "network_tags": LaunchKey(r"[a-z][a-z0-9-]{0,62}(,[a-z][a-z0-9-]{0,62}){0,15}", "tags such as a,b"),
+        "external_ip": _ADDRESS,
+        "disk": _DISK,
+        "disk_type": LaunchKey(r"[a-z][a-z0-9-]{1,40}", "a type of disk such as pd-balanced"),
     },
 }
 """By provider. One that has none of its own yet is not here."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from rented_site import CLOUD, POOL, Site, done
+from rented_site import CLOUD, POOL, Inline, Site, done
 
 from bursar.clock import HOUR_US, SECOND_US, VirtualClock
 from bursar.errors import InvalidRequest, NotFound, ServerUnavailable, WrongState
@@ -19,8 +19,18 @@ from bursard.access.identity import Identity, Role
 from bursard.events import MachineIntended, MachineJoined
 from bursard.fleet.testing import FACTS, World
 from bursard.machines import renting
+from bursard.machines.errors import error_of
+from bursard.machines.houses import BookRates
 from bursard.machines.opening import open_local
-from bursard.machines.provider import Billing, Capabilities, CloudError
+from bursard.machines.provider import (
+    Billing,
+    Capabilities,
+    CloudError,
+    Instance,
+    InstanceState,
+    Kind,
+    Wanted,
+)
 from bursard.services import clouds
 from bursard.state import MachineState
 from bursard.state import image as state_image
@@ -594,3 +604,51 @@ def test_a_machine_that_is_released_takes_nothing_new_and_goes_once_nothing_runs
         clouds.release(state, machine, "again")
     assert job.attempt is None
     assert job.state is JobState.SUCCEEDED
+
+
+def test_a_stock_out_that_is_said_after_the_order_was_accepted_counts_as_if_it_were_said_at_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1. An order is accepted. 2. Then its machine is gone, which never ran. 3. That place is left alone."""
+    site.large()
+    site.pass_time(4)
+    (machine,) = site.machines
+    assert machine.state is MachineState.LAUNCHING
+    keeper = site.renting.houses["local"].keeper
+    place, (listed,) = keeper.place_of(machine), site.provider.list_owned(site.world.state.cluster_id)
+    gone = replace(listed, state=InstanceState.GONE, billed_from=0, message="no L4 is left")
+
+    def poll(provider_id: str) -> Instance:
+        raise error_of("gcp", "ZONE_RESOURCE_POOL_EXHAUSTED", "no L4 is left", place)
+
+    with monkeypatch.context() as late:
+        late.setattr(site.provider, "list_owned", lambda *_: [gone])
+        late.setattr(site.provider, "poll", poll)
+        site.pass_time(1)
+    assert machine.id not in site.world.state.machines
+    block = keeper.blocks.of(place, site.world.engine.now())
+    assert block is not None
+    assert (block.kind, block.why) == (Kind.CAPACITY, "ZONE_RESOURCE_POOL_EXHAUSTED: no L4 is left")
+    assert block.scope.zone == place.zone
+    assert site.rows() == []
+
+
+@pytest.mark.parametrize("source", ["ann's list", "the provider itself"])
+def test_a_price_of_the_books_stays_as_old_as_it_is_and_one_of_the_provider_is_written_down(
+    source: str, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.world.apply(
+        "kind: PriceBook\nname: ann\nspec:\n  source: ann's list\n  currency: USD\n  prices:\n"
+        "    - {provider: local, region: home, instance_type: cpu.small, market: on-demand, price: 3 USD/h}\n"
+    )
+    offers = [
+        replace(one, source=source)
+        for one in site.provider.offers(Wanted(instance_types=("cpu.small",), markets=("on-demand",)))
+    ]
+    monkeypatch.setattr(site.provider, "offers", lambda wanted: offers)
+    rates = BookRates(site.world.engine.now)
+    site.renting = Inline(
+        site.world.engine, [site.provider], "unix:///s", lambda: site.last, site.cut, rates=rates
+    )
+    site.pass_time(1)
+    assert (("PriceBook", "cloud-local") in site.world.state.policies) == (source != "ann's list")

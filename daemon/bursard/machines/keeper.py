@@ -171,11 +171,26 @@ class Keeper:
         elif isinstance(step, Rise):
             await self._commit([lambda: self._hands.rise(step.machine_id, step.billed_from)])
         elif isinstance(step, End):
+            await self._ask_why(step.machine_id)
             await self._commit([lambda: decide.ending(state, step.machine_id, step.reason)])
         elif isinstance(step, Bury):
+            await self._ask_why(step.machine_id)
             await self._bury(step)
         else:
             await self._end(step)
+
+    async def _ask_why(self, machine_id: str) -> None:
+        """Some providers accept an order and find only then that they have none to give: what they say of one
+        that never ran is believed as if they had said it at once.
+        """
+        machine = self._state.machines.get(machine_id)
+        if machine is None or machine.state is not MachineState.LAUNCHING or machine.billed_from:
+            return
+        provider_id = machine.provider_id
+        try:
+            await self._hands.call(lambda: self.provider.poll(provider_id))
+        except CloudError as error:
+            self.blocks.add(error, self._hands.now())
 
     async def _bury(self, step: Bury) -> None:
         """It is billed by its provider's rule. An agent that still talks is cut off, and what ran there is

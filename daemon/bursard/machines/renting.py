@@ -271,9 +271,14 @@ class Renting:
         for name, spec in specs.items():
             offers |= {one.place: one for one in await self._offered(house, name, spec)}
         house.priced_at, house.priced_for = now, named
-        book = price_book(house.name, list(offers.values()))
+        book = price_book(house.name, [one for one in offers.values() if not self._booked(house, one)])
         if book is not None:
             await self.commit([lambda: policies.apply_documents(self.engine.state, [book], now)])
+
+    def _booked(self, house: House, offer: MachineOffer) -> bool:
+        """Is its price the books' own? Written down again it would be a younger fact than it is."""
+        known = self._rates.of(house.name, offer.place) if self._rates is not None else None
+        return known is not None and known.source == offer.source
 
     # --- renting
 

@@ -44,18 +44,26 @@ def cloud_pool() -> Schema:
             ),
             "image": _launched(
                 "Needed. aws: `ami-...`, or `resolve:ssm:/...`, a public parameter, the same in each region."
+                " gcp: `projects/P/global/images/family/NAME`."
             ),
-            "subnet": _launched("aws: `subnet-...`, of each zone. Default: the zone's default subnet."),
+            "subnet": _launched(
+                "aws: `subnet-...`, of each zone. Default: the zone's default subnet. gcp: its name, of each"
+                " region. Default: that of the network `default`."
+            ),
             "security_group": _launched("aws: `sg-...`. Default: that of the network."),
             "instance_profile": _launched("aws: what the machine itself may do there. Default: nothing."),
             "key_name": _launched("aws: a key pair to log in with. Default: none."),
+            "service_account": _launched("gcp: what the machine itself may do there. Default: nothing."),
+            "network_tags": _launched("gcp: tags by which rules of a firewall know it, with commas."),
+            "external_ip": _launched("gcp: `ephemeral`, an address of its own (default), or `none`."),
+            "disk_type": _launched("gcp: of the root disk. Default: `pd-balanced`."),
             "disk": _launched("Size of the root disk, such as `200GiB`. Default: the image's."),
         },
     )
     return forms.mapping(
         "Machines that are rented for jobs that no node has room for, and given back when they are idle.",
         {
-            "provider": forms.word("Whose machines.", ("local", "aws")),
+            "provider": forms.word("Whose machines.", ("local", "aws", "gcp")),
             "regions": forms.items("Regions; needed but of `local`, whose are all.", name, minItems=1),
             "zones": forms.items("Zones; all when left out.", name, minItems=1),
             "offers": offers,

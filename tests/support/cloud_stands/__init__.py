@@ -20,6 +20,7 @@ from bursard.machines.provider import Kind, Place, Provider
 
 STANDS = {
     "aws": "cloud_stands.aws:AwsStand",
+    "gcp": "cloud_stands.gcp:GcpStand",
     "local": "cloud_stands.local:LocalStand",
 }
 """By name of the provider, its class as MODULE:CLASS; imported only by who asks for it."""
