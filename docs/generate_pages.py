@@ -67,7 +67,8 @@ Written by `make docs` from the schema that `bursar schema policy` prints; a tes
 none. A file may hold several, separated by `---`. An applied document is in force until a newer one of its
 kind and name, or `bursar policy rm`; the past is never priced again. Who applied what and when is kept:
 `bursar policy show NAME`, `bursar policy diff FILE`. How waiting jobs are
-ordered: [priority](priority.md); what a project or a user may hold at a time: [quotas](quotas.md). Kinds
+ordered: [priority](priority.md); what a project or a user may hold at a time: [quotas](quotas.md); nodes that
+are kept for a window of time: [reservations](reservations.md). Kinds
 and keys of the contract that are not built yet (`IdlePolicy`, …) are refused by name.
 
 ```yaml

@@ -175,7 +175,7 @@ class Ahead:
         submission, and who is ranked first may have come last. Nor does any while a stage of a budget decides
         who comes later, and where.
         """
-        ordered = snapshot.priority is not None or snapshot.quotas
+        ordered = snapshot.priority is not None or snapshot.quotas or snapshot.reservations
         if self.hands is None or len(self._state.attempts) > LIVE_MAX or ordered:
             return 0
         if any(room.stages for room in snapshot.budgets.values()):

@@ -1,7 +1,8 @@
 """Housekeeping: what time alone brings about, looked at before every plan.
 
 Owns    the order of it: begin times come, budgets cover what waits, dependants of what ended go on or end,
-        periods roll, prices change, leases are renewed, thresholds are announced
+        periods roll, prices change, reservations end and have their nodes emptied, leases are renewed,
+        thresholds are announced
         and what they end is stopped; and how much of it one turn of the loop does.
 Why     the daemon's cycle and the simulator must do the same at the same instants, or a simulation proves
         nothing about the money.
@@ -17,7 +18,7 @@ from bursar_policies.compile import PriceTable
 from bursard.place import Commit
 from bursard.state import State
 from bursard.state.budgets import limit_of
-from bursard.state.decide import approving, jobs, leases, policies, staging
+from bursard.state.decide import approving, jobs, leases, policies, reservations, staging
 from bursard.state.decide.nodes import reprice
 from bursard.state.decide.outlooks import Outlooks
 from bursard.state.fold.jobs import MET_MAX, meet_some
@@ -72,6 +73,8 @@ class Housekeeping:
         if self._looked_at is None or abs(now - self._looked_at) >= EVERY_US:
             self._looked_at = now
             self._commit("approvals", approving.lapsed(state, now))
+            if state.reservations:
+                self._commit("reservations", reservations.due(state, now))
             if state.leased:
                 self._commit("leases", leases.renewals(state, now))
             self._commit("thresholds", staging.thresholds(state, self._forecasts(now)))

@@ -220,6 +220,8 @@ class _Check:
             return _gone(f"a budget of job {start.job_id} has come into another stage")
         if (reason := self._quotas(job, key[0], start)) is not None:
             return reason
+        if self._reserved_since():
+            return _gone("other nodes are reserved by now")
         for placement in start.members:
             if (reason := self._room(placement)) is not None:
                 return reason
@@ -281,6 +283,11 @@ class _Check:
         if seen is None or record is None:
             return False  # it is not in force on one of the sides, which is another matter
         return seen.stages != self._state.budgets.stages(record, self._state.ledger)
+
+    def _reserved_since(self) -> bool:
+        """Are other nodes reserved than the plan saw?"""
+        seen, now = self._snapshot.reservations, self._state.reservations.specs
+        return now is not seen and now != seen
 
     def _room(self, placement: Placement) -> Reason | None:
         cluster, row, planned = self._state.cluster, placement.node, self._snapshot.nodes
@@ -450,11 +457,12 @@ class LastPlan:
             return making_room(self.plan)
         queue, verdict = self.snapshot.queues[index], self.plan.verdicts[index]
         same = verdict.shorter is None and verdict.blocked_by in _SAME_FOR_ALL
+        same = same and not self.snapshot.reservations  # who meets one of them depends on the time limit
         position = -1 if same else queue.position_of(job_id)
         if position < 0:
             position = verdict.position
         which = verdict.of(queue.class_at(position).hold_us)
-        if which.blocked_by not in _SAME_FOR_ALL:
+        if which.blocked_by not in _SAME_FOR_ALL or self.snapshot.reservations:
             return reason_of(self.snapshot, self.plan, index, position)
         if (index, which) not in self._reasons:
             self._reasons[index, which] = reason_of(self.snapshot, self.plan, index, position)

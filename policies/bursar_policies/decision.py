@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bursar.model import DeviceShare, EndCause, Reason, ReasonCode, ShareRates
 from bursar.resources import ResourceRequest
 from bursar_policies.rankers.score import Term
-from bursar_policies.specs import Amounts, PriorityPolicySpec, QuotaSpec
+from bursar_policies.specs import Amounts, PriorityPolicySpec, QuotaSpec, ReservationSpec
 
 GPU_SLOTS_MAX = 16
 """Most GPUs one node may have: the width of the device columns."""
@@ -86,6 +86,7 @@ class JobClass(msgspec.Struct, frozen=True):
         quotas: names of those that count it: of its project, the innermost first, then of its user.
         pinned: it may not be stopped for others, and something is guaranteed to some.
         rated: one of its quotas bounds a spend rate, so that prices must be known.
+        reservations: names of those whose nodes it may use.
     """
 
     nodes: int
@@ -104,6 +105,7 @@ class JobClass(msgspec.Struct, frozen=True):
     quotas: tuple[str, ...] = ()
     pinned: bool = False
     rated: bool = False
+    reservations: tuple[str, ...] = ()
 
     @property
     def start_hold_us(self) -> int:
@@ -567,6 +569,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         holders: live attempts by id, where `priority` lets jobs have others stopped, or a quota guarantees
             something; else none.
         quotas: in force, by name. holdings: where there are any, what live attempts hold, by id.
+        reservations: of nodes, by name; those that are over mean nothing.
     """
 
     version: int
@@ -586,6 +589,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     holders: Mapping[str, Holder] = {}
     quotas: Mapping[str, QuotaSpec] = {}
     holdings: Mapping[str, Holding] = {}
+    reservations: Mapping[str, ReservationSpec] = {}
 
 
 class NodeVerdict(msgspec.Struct, frozen=True):

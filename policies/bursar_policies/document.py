@@ -23,6 +23,7 @@ from bursar_policies.read_names import read_slurm_names
 from bursar_policies.read_prices import read_cost_model, read_price_book
 from bursar_policies.read_priority import read_priority
 from bursar_policies.read_quota import read_quota
+from bursar_policies.read_reservation import read_reservation
 from bursar_policies.specs import BUILT_KINDS, NAME, PLANNED_KINDS, Document, Spec
 
 _NAME_EXPECTED = "a name of letters, digits, '.', '_' and '-' (at most 63)"
@@ -36,6 +37,7 @@ _READERS: Final[dict[str, Callable[[Node, Faults], Spec | None]]] = {
     "PriceBook": read_price_book,
     "PriorityPolicy": read_priority,
     "Quota": read_quota,
+    "Reservation": read_reservation,
     "SlurmNames": read_slurm_names,
 }
 

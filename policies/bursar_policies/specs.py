@@ -1,4 +1,4 @@
-"""What policy documents say, as frozen values: budgets, quotas, costs, prices, placement, priority, names.
+"""What policy documents say, as frozen values: budgets, quotas, reservations, costs, prices, order, names.
 
 Owns    the types alone; `read_budget`, `read_prices`, `read_names` make them from YAML, `compile` uses them.
 Why     `msgspec.json` writes and reads every one of them (the spec is a tagged union), so the log
@@ -22,7 +22,7 @@ STRATEGIES: Final = ("pack", "spread")
 """Placement strategies a PlacementPolicy may name."""
 BUILT_KINDS: Final = (
     "Budget", "CloudPool", "CostModel", "PriceBook", "PlacementPolicy", "PriorityPolicy", "Quota",
-    "SlurmNames", "AlertChannel", "Commitment",
+    "Reservation", "SlurmNames", "AlertChannel", "Commitment",
 )  # fmt: skip
 PLANNED_KINDS: Final = ("IdlePolicy",)
 PPM: Final = 1_000_000
@@ -287,6 +287,9 @@ class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
 
 EACH: Final = "*"
 """As the user of a Quota: each user by himself."""
+RUNNING: Final = ("refuse", "leave", "preempt")
+"""What becomes of attempts that run on nodes to be reserved and may go on into the window: the reservation is
+refused, they go on, or they are asked to end so early that their grace ends with its start."""
 GPUS: Final = "gpus"
 SPEND_RATE: Final = "spend_rate"
 RESOURCES: Final = ("cpus", "memory", GPUS, SPEND_RATE)
@@ -320,6 +323,45 @@ class QuotaSpec(msgspec.Struct, frozen=True, tag="Quota"):
     def scope(self) -> str:
         """Readable form: `project nlp` or `user ann`."""
         return f"user {self.user}" if self.user else f"project {self.project}"
+
+
+class ReservationSpec(msgspec.Struct, frozen=True, tag="Reservation"):
+    """Nodes that are kept for somebody, or for nobody, in a window of time.
+
+    Attributes:
+        nodes: their names, rising; of a document that gives a number, those that were chosen.
+        starts_at, ends_at: the window, microseconds.
+        projects, users: whose jobs may use them, lower case; both empty: nobody's, as for maintenance.
+        running: what becomes of what runs there and may go on into it: `RUNNING`.
+        count, where, gpu_type: how many are to be chosen, and of which, as constraints say it; 0: none.
+        reason: for people.
+    """
+
+    nodes: tuple[str, ...]
+    starts_at: int
+    ends_at: int
+    projects: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    running: str = "refuse"
+    count: int = 0
+    where: tuple[tuple[str, str], ...] = ()
+    gpu_type: str = ""
+    reason: str = ""
+
+    @property
+    def maintenance(self) -> bool:
+        """May nobody use them?"""
+        return not (self.projects or self.users)
+
+    def lets(self, user: str, project: str) -> bool:
+        """May jobs of this user in this project use its nodes?"""
+        return user in self.users or any(is_within(project.lower(), one) for one in self.projects)
+
+    @property
+    def whose(self) -> str:
+        """Readable form: `project nlp, user ann`, or `nobody (maintenance)`."""
+        named = [*(f"project {one}" for one in self.projects), *(f"user {one}" for one in self.users)]
+        return ", ".join(named) or "nobody (maintenance)"
 
 
 class SlurmNamesSpec(msgspec.Struct, frozen=True, tag="SlurmNames"):
@@ -468,6 +510,7 @@ Spec = (
     | PlacementPolicySpec
     | PriorityPolicySpec
     | QuotaSpec
+    | ReservationSpec
     | SlurmNamesSpec
     | AlertChannelSpec
 )

@@ -73,6 +73,7 @@ TABLE: Final[dict[str, Row]] = {
     "Nodes.Get": everywhere(EVERYBODY),
     "Nodes.Top": everywhere(EVERYBODY),
     "Nodes.SlurmNames": everywhere(EVERYBODY),
+    "Nodes.Reservations": everywhere(EVERYBODY),
     "Nodes.Machines": everywhere(EVERYBODY),
     "Nodes.GetMachine": everywhere(EVERYBODY),
     "Nodes.CheckClouds": of_the_site("OA"),

@@ -6,7 +6,8 @@ Why     the planner of the daemon looks at queues instead of jobs and keeps what
 Rule    jobs by priority, or as a PriorityPolicy ranks them, then submission. Each starts on the best nodes
         that are free and paid for; the first that cannot for lack of room gets a claim on the nodes where
         it can start soonest, and on its money. Jobs behind it start only where they end before the claim
-        begins, or leave it what it needs.
+        begins, or leave it what it needs. No job is put where it may still be when a reservation that is not
+        for it begins; one that has a reservation in force goes to its nodes first.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ class Reference:
         self.waiting: dict[str, str] = {}
         self.claim: Claim | None = None
         self.asides: dict[str, tuple[str, int]] = {}
+        self.reservations = snapshot.reservations
         self.rules, self.bound, self.kept = snapshot.priority, False, [0, 0, 0]
         self.ready = [row for row in range(len(self.nodes.ids)) if self.nodes.ready[row]]
         self.overdue = {
@@ -143,7 +145,12 @@ class Reference:
         claim = self.claim
         if choice is None:
             self.waiting[job_id] = self.why(job_class)
-            if self.waiting[job_id] == "room" and claim is None and not self.bound:
+            if (
+                self.waiting[job_id] == "room"
+                and claim is None
+                and not self.bound
+                and self.open_to(job_class)
+            ):
                 self.reserve(job_id, job_class)
             self.set_aside(job_id, job_class)
             return
@@ -155,6 +162,30 @@ class Reference:
                 self.set_aside(job_id, job_class)
                 return
         self.start(job_id, job_class, *choice, long)
+
+    # --- reservations
+
+    def closed(self, row: int, job_class: JobClass, at: int) -> bool:
+        """Would a job that starts then still hold this node in a window that is not for it?"""
+        return any(
+            self.nodes.names[row] in one.nodes
+            and name not in job_class.reservations
+            and one.starts_at < at + job_class.hold_us
+            and at < one.ends_at
+            for name, one in self.reservations.items()
+        )
+
+    def open_to(self, job_class: JobClass) -> bool:
+        """Are enough nodes for an alternative not closed to it now?"""
+        asks = [self.ask(job_class, request) for request in job_class.options]
+        rows = ([row for row in self.capable(ask) if self.nodes.ready[row]] for ask in asks)
+        here = (sum(not self.closed(row, job_class, self.now) for row in some) for some in rows)
+        return any(count >= job_class.nodes for count in here)
+
+    def mine(self, job_class: JobClass) -> set[str]:
+        """Nodes that are reserved for it now."""
+        of = (one for name, one in self.reservations.items() if name in job_class.reservations)
+        return {node for one in of if one.starts_at <= self.now < one.ends_at for node in one.nodes}
 
     # --- room kept for short jobs
 
@@ -219,7 +250,9 @@ class Reference:
         for option, request in enumerate(job_class.options):
             if self.bound and self.is_short(request, job_class.nodes):
                 continue
-            places = sorted(self.places(job_class, request, free))[: job_class.nodes]
+            every, mine = self.places(job_class, request, free), self.mine(job_class)
+            own = [place for place in every if place.name in mine]
+            places = sorted(own if len(own) >= job_class.nodes else every)[: job_class.nodes]
             if len(places) == job_class.nodes:
                 unknown = any(place.price[0] for place in places)
                 rate = -1 if unknown else sum(place.price[1] for place in places)
@@ -238,7 +271,7 @@ class Reference:
         for row in self.capable(ask):
             state = free[row]
             held = taken(state, request)
-            if not self.nodes.ready[row] or held is None:
+            if not self.nodes.ready[row] or held is None or self.closed(row, job_class, self.now):
                 continue
             rate = self.rate(row, request)
             name = self.nodes.names[row]
@@ -327,7 +360,9 @@ class Reference:
         for option, request in enumerate(job_class.options):
             if self.bound and self.is_short(request, job_class.nodes):
                 continue
-            places = sorted(self.places(job_class, request, free))[: job_class.nodes]
+            every, mine = self.places(job_class, request, free), self.mine(job_class)
+            own = [place for place in every if place.name in mine]
+            places = sorted(own if len(own) >= job_class.nodes else every)[: job_class.nodes]
             if len(places) == job_class.nodes:
                 unknown = any(place.price[0] for place in places)
                 answer = self.rooms.admit(
@@ -377,8 +412,14 @@ class Reference:
     def soonest(self, job_class: JobClass, request: ResourceRequest) -> tuple[int, int, list[int]] | None:
         """(when, rate, rows) of one alternative."""
         rows = [row for row in self.capable(self.ask(job_class, request)) if self.nodes.ready[row]]
-        for at in sorted({self.now, *(max(one.ends_at, self.now) for one in self.running)}):
-            fitting = [row for row in rows if taken(self.later(row, at), request) is not None]
+        over = (one.ends_at for one in self.reservations.values())
+        ends = (*(one.ends_at for one in self.running), *over)
+        for at in sorted({self.now, *(max(end, self.now) for end in ends)}):
+            fitting = [
+                row
+                for row in rows
+                if taken(self.later(row, at), request) is not None and not self.closed(row, job_class, at)
+            ]
             if len(fitting) < job_class.nodes:
                 continue
             rates = {row: self.rate(row, request) for row in fitting}

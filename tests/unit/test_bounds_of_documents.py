@@ -100,7 +100,8 @@ def beside(name: str) -> Any:
 varied = beside("test_files_varied")
 DOCUMENTS = {
     "budget": varied.BUDGET, "model": varied.MODEL, "book": varied.BOOK, "priority": varied.PRIORITY,
-    "quota": varied.QUOTA, "placement": varied.PLACEMENT, "names": varied.NAMES, "pool": POOL, "mail": MAIL,
+    "quota": varied.QUOTA, "reservation": varied.RESERVATION,
+    "placement": varied.PLACEMENT, "names": varied.NAMES, "pool": POOL, "mail": MAIL,
     "hook": HOOK, "broker": BROKER, "commitment": RESERVED, "job": varied.JOB, "job, sizes": SIZES,
 }  # fmt: skip
 

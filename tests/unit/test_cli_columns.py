@@ -30,6 +30,7 @@ from bursar.cli import (
     period,
     policy,
     reconcile,
+    reserve,
     rights,
     services,
     submit,
@@ -125,6 +126,10 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
     "login.COLUMNS": (
         login.COLUMNS,
         {"server": "grpcs://h:7443", "user": "u", "role": "viewer", "ends_at": "2026-11-28T15:44:02Z"},
+    ),
+    "reserve.RESERVATION_COLUMNS": (
+        reserve.RESERVATION_COLUMNS,
+        view.reservation(filled(nodes_pb2.Reservation)),
     ),
     "cloud.MACHINE_COLUMNS": (cloud.MACHINE_COLUMNS, view.machine(filled(nodes_pb2.Machine))),
     "cloud.CHECK_COLUMNS": (cloud.CHECK_COLUMNS, view.cloud_check(filled(nodes_pb2.CloudCheck))),

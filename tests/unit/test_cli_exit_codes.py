@@ -36,6 +36,9 @@ WORDS = {
     "release": ["9"],
     "requeue": ["9"],
     "update": ["9", "--priority", "1"],
+    "reserve new": ["n", "--count", "1", "--duration", "1h", "--maintenance"],
+    "reserve show": ["n"],
+    "reserve cancel": ["n"],
     "cloud show": ["n"],
     "cloud release": ["n"],
     "cloud terminate": ["n"],
@@ -91,14 +94,14 @@ WORDS = {
 """What a verb needs beside its name."""
 CONNECTED = (
     *WORDS, "ls", "top", "nodes", "offers", "events", "doctor", "cost", "budget ls", "forecast", "prices ls",
-    "cloud ls", "cloud check",
+    "cloud ls", "cloud check", "reserve ls",
     "service ls", "key ls",
     "prices history", "policy ls", "grant ls", "secret ls", "audit verify", "period ls",
 )  # fmt: skip
 CHANGING = (
     "submit", "run", "cancel", "attach", "hold", "release", "requeue", "update", "node drain", "node cordon",
     "node calibrate",
-    "cloud release", "cloud terminate", "budget approve",
+    "cloud release", "cloud terminate", "budget approve", "reserve new", "reserve cancel",
     "node resume", "node rm", "node token", "prices apply", "prices import", "policy apply", "policy rm",
     "grant add", "grant rm", "secret set", "secret rm", "ledger correct", "ledger retag",
     "budget grant", "budget transfer",

@@ -195,6 +195,22 @@ spec:
     gpus: 32
     cpus: 256
 """
+RESERVATION = """\
+kind: Reservation
+name: r
+spec:
+  nodes: 2
+  where:
+    pool: rack-*
+  gpu_type: H100
+  start: 2026-12-01T08:00:00Z
+  end: 2026-12-01T12:00:00Z
+  for:
+    projects: [nlp/ft, cv]
+    users: [ann]
+  running: preempt
+  reason: big run
+"""
 PLACEMENT = """\
 kind: PlacementPolicy
 name: place
@@ -521,6 +537,7 @@ FILES: dict[str, tuple[Callable[[str], Iterator[str]], str, tuple[str, ...]]] = 
     "PriceBook": (policy, BOOK, VALUES),
     "PriorityPolicy": (policy, PRIORITY, VALUES),
     "Quota": (policy, QUOTA, VALUES),
+    "Reservation": (policy, RESERVATION, VALUES),
     "PlacementPolicy": (policy, PLACEMENT, VALUES),
     "SlurmNames": (policy, NAMES, VALUES),
     "SkyPilot": (foreign, SKY, ("0", "x y", "[a, b]", "{a: 1}")),

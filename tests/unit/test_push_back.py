@@ -40,7 +40,17 @@ CHANGES = {
 """Streams of submissions wait for each of their requests."""
 OTHERS = {
     "Jobs": {"SubmitMany", "SubmitBatches", "Plan", "Get", "List", "Watch", "Explain", "Logs", "Attach"},
-    "Nodes": {"List", "Get", "Top", "Tokens", "SlurmNames", "Machines", "GetMachine", "CheckClouds"},
+    "Nodes": {
+        "List",
+        "Get",
+        "Top",
+        "Tokens",
+        "SlurmNames",
+        "Reservations",
+        "Machines",
+        "GetMachine",
+        "CheckClouds",
+    },
     "Policies": {"Check", "List", "Get"},
     "Access": {"Grants", "Secrets"},
     "Money": {"Cost", "Budgets", "Prices", "ExplainPrice", "Periods", "Report"},

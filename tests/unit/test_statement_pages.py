@@ -244,7 +244,8 @@ def test_json_is_the_same_page_for_programs(found: Statement) -> None:
     }  # fmt: skip
     if found is SITE:
         expected |= {
-            "idle": money("0.000000030"), "keep_alive": money("0.000000000"),
+            "idle": money("0.000000030"), "reserved": money("0.000000000"),
+            "keep_alive": money("0.000000000"),
             "refund": money("0.000000000"), "down": money("0.000000000"),
             "unknown": money("0.000000000"), "overhead": money("-0.000000002"),
                 "variance": money("0.000000000"), "absorption": money("0.000000000"),
@@ -268,6 +269,7 @@ def test_csv_has_the_projects_their_total_and_then_what_no_project_owes_up_to_th
     )
     kinds = (
         "idle,,0,0.000000,0.000000,0.000000030,EUR,\n"
+        "reserved,,0,0.000000,0.000000,0.000000000,EUR,\n"
         "keep-alive,,0,0.000000,0.000000,0.000000000,EUR,\ndown,,0,0.000000,0.000000,0.000000000,EUR,\n"
         "unknown,,0,0.000000,0.000000,0.000000000,EUR,\n"
         "overhead,,0,0.000000,0.000000,-0.000000002,EUR,\n"

@@ -21,7 +21,7 @@ from bursar.codec import view
 Sums = dict[tuple[str, ...], Decimal]
 """Amounts by key, of which the last is the class of charge."""
 CORRECTION: Final = "correction"
-IDLE_KINDS: Final = frozenset({"idle", "down", "unknown", "keep-alive"})
+IDLE_KINDS: Final = frozenset({"idle", "reserved", "down", "unknown", "keep-alive"})
 """Kinds of charges that are nobody's."""
 
 

@@ -62,6 +62,7 @@ _NODES: Final = {
     "Get": Rule(Action.SEE_SITE, site=True),
     "Top": Rule(Action.SEE_SITE, site=True),
     "SlurmNames": Rule(Action.SEE_SITE, site=True),
+    "Reservations": Rule(Action.SEE_SITE, site=True),
     "Machines": Rule(Action.SEE_SITE, site=True),
     "GetMachine": Rule(Action.SEE_SITE, site=True),
     "CheckClouds": Rule(Action.STEER_NODES, site=True),

@@ -9,6 +9,7 @@ Why     entries outlive the code that wrote them; one module decides the names s
 | `node/<node>` | minus what the node has cost so far |
 | `job/<job>` | what the job has been charged |
 | `idle/<node>` `keep-alive/<node>` `down/<node>` `unknown/<node>` | what its time cost that no job held |
+| `reserved/<node>` | the same, while it was reserved for some or for maintenance |
 | `overhead/<node>` | rounding |
 | `variance/<node>` | what shares are to pay beyond what their jobs pay, after corrections |
 | `absorption/<node>` | what its shares cost less what jobs are to pay for them: the platform's loss or gain |
@@ -29,7 +30,9 @@ COST_BOOK = "cost"
 """The book of what things cost; each budget's period is a book of its own."""
 PAID = ("usage", "startup")
 """Charge kinds that a job pays for: what it holds, and the launch of a machine that was rented for it."""
-OWNERLESS = ("idle", "keep-alive", "down", "unknown", "overhead", "variance", "absorption", "refund")
+OWNERLESS = (
+    "idle", "reserved", "keep-alive", "down", "unknown", "overhead", "variance", "absorption", "refund",
+)  # fmt: skip
 """Charge kinds that no attempt pays for; each has one account per node."""
 
 

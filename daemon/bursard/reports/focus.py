@@ -68,6 +68,7 @@ _REMEMBERED = 20_000
 _WASTE = {
     "startup": "launch",
     "idle": "unallocated",
+    "reserved": "reserved",
     "keep-alive": "keep-alive",
     "down": "down",
     "unknown": "unknown",
@@ -80,6 +81,7 @@ _WORDS = {
     "usage": "share of node {node} held by job {job}",
     "startup": "launch of node {node} for job {job}",
     "idle": "part of node {node} that no job held",
+    "reserved": "part of node {node} that no job held while it was reserved",
     "keep-alive": "node {node} while no job ran there",
     "down": "node {node} while it was down",
     "unknown": "node {node} while nobody knew what it did",

@@ -15,7 +15,7 @@ from bursard.reports.pages import Cell, Column, Page
 from bursard.reports.period import Period
 from bursard.store import ChargeFilter, ChargeSum, Dim, Unposted, Views
 
-_IDLE_KINDS: Final = ("idle", "keep-alive", "down", "unknown")
+_IDLE_KINDS: Final = ("idle", "reserved", "keep-alive", "down", "unknown")
 _IDLE_COLUMNS: Final = (
     Column("pool", wrap=True, drop=3), Column("node", wrap=True), Column("cause"), Column("time", "hours"),
     Column("cost", "money"), Column("share", "percent", drop=2), Column("at_no_known_price", "hours", drop=1),
@@ -88,5 +88,6 @@ def _used(pool: str, node: str, parts: Iterable[ChargeSum]) -> tuple[Cell, ...]:
     held = cost - sum(nanos.values())
     gpu_us = sum(part.gpu_milli_us for part in found) // MILLI
     cpu_us = sum(part.cpu_milli_us for part in found) // MILLI
-    unowned = (nanos["idle"] + nanos["keep-alive"], nanos["down"], nanos["unknown"])
+    idle_nanos = nanos["idle"] + nanos["reserved"] + nanos["keep-alive"]
+    unowned = (idle_nanos, nanos["down"], nanos["unknown"])
     return (pool, node, gpu_us, cpu_us, cost, held, *unowned, ppm(held, cost))

@@ -12,6 +12,7 @@ from bursard.reports.files import decimal_text, hours
 from bursard.reports.statement import Statement
 
 OF_NODES = {
+    "reserved": "held by no job while it was reserved for some, or for maintenance",
     "keep-alive": "rented machines while no job ran there",
     "down": "while the machine was down",
     "unknown": "while nobody knew what the machine did",
@@ -28,8 +29,8 @@ MEANINGS = {
     **OF_NODES,
 }
 """Charge kinds, by the one word for each that every report uses."""
-RENTED = ("startup", "keep-alive", "refund")
-"""Kinds that only rented machines have: people are told of them where there are some."""
+SOMETIMES = ("startup", "reserved", "keep-alive", "refund")
+"""Kinds that rented machines, or reserved ones, alone have: people are told of them where there are some."""
 TOTALS = {
     "node cost": "the sum of the above",
     "by facts": "what nodes must have cost by their boots and prices alone",
@@ -46,7 +47,7 @@ def parts(found: Statement) -> Iterator[tuple[str, int, str]]:
     """What a node cost sums up from, and the control of it: a name, nanos, and what it means."""
     for kind, means in MEANINGS.items():
         nanos = of_kind(found, kind).nanos
-        if kind not in RENTED or nanos:
+        if kind not in SOMETIMES or nanos:
             yield "jobs" if kind == "usage" else kind, nanos, means
     sums = (found.node_nanos, found.facts_nanos, found.difference_nanos)
     for (name, means), nanos in zip(TOTALS.items(), sums, strict=True):

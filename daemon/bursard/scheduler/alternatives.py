@@ -48,6 +48,9 @@ def _shorter(planner: Planner, job_class: JobClass, tables: list[Table]) -> Iter
         limits.add(reservation.at - planner.now - overhead)
     if planner.kept is not None:
         limits.add(planner.kept.limit_us)
+    if (doors := planner.doors) is not None:
+        starts = (doors.windows.specs[name].starts_at for name in doors.closing(job_class))
+        limits.update(at - planner.now - overhead for at in starts)
     rooms = [planner.rooms.room_nanos(b) for b in job_class.budgets if b in planner.rooms.budgets]
     for table in tables:
         rate = table.cheapest_rate(job_class.nodes)

@@ -26,6 +26,7 @@ from bursard.scheduler.free import Free, Rows
 from bursard.scheduler.gang import gang_rate
 from bursard.scheduler.releases import NEVER, Ints, Releases
 from bursard.scheduler.table import Table
+from bursard.scheduler.windows import Windows
 from bursard.scheduler.world import World
 
 
@@ -199,10 +200,37 @@ def _earliest(
     count = job_class.nodes
     if table.usable_count < count:
         return NoClaim(money=False)
+    if world.windows is not None:
+        return _between(world, world.windows, option, table, job_class, rooms, releases, now)
     for soonest in (count, 0):
         # Money may refuse the soonest nodes: then all that will ever have room are looked at.
         first = releases.first_fit(table.request, now, table.usable, soonest)
         found = _first_paid(world, table, job_class, rooms, first)
+        if found is not None:
+            at, nodes = found
+            return _Option(at, gang_rate(table, nodes), option, nodes, table)
+    return NoClaim(money=int((first != NEVER).sum()) >= count)
+
+
+def _between(
+    world: World,
+    windows: Windows,
+    option: int,
+    table: Table,
+    job_class: JobClass,
+    rooms: Rooms,
+    releases: Releases,
+    now: int,
+) -> _Option | NoClaim:
+    """The same where nodes are reserved: in the first stretch of time in which enough are open to it."""
+    count = job_class.nodes
+    first = releases.first_fit(table.request, now, table.usable)
+    for start, end, closed in windows.segments(job_class, now):
+        there = np.maximum(first, start)
+        there[closed | (there >= end)] = NEVER
+        if int((there != NEVER).sum()) < count:
+            continue
+        found = _first_paid(world, table, job_class, rooms, there)
         if found is not None:
             at, nodes = found
             return _Option(at, gang_rate(table, nodes), option, nodes, table)

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from bursar_policies.decision import JobClass, NodeColumns
 from bursar_policies.filters import FILTERS, Ask
 from bursard.scheduler.admit import limits_money
+from bursard.scheduler.windows import Windows
 
 
 class Candidates:
-    """`capable`: could hold it when empty. `usable`: capable and ready. Both bool (n)."""
+    """`capable`: could hold it when empty. `usable`: capable, ready, not reserved from it. Both bool (n)."""
 
-    def __init__(self, ask: Ask, nodes: NodeColumns) -> None:
+    def __init__(self, ask: Ask, nodes: NodeColumns, windows: Windows | None = None) -> None:
         self.ask = ask
         self.request = ask.request
         capable = np.ones(len(nodes.ids), dtype=np.bool_)
@@ -25,7 +26,8 @@ class Candidates:
             if mask is not None:
                 capable &= mask
         self.capable: NDArray[np.bool_] = capable
-        self.usable: NDArray[np.bool_] = capable & nodes.ready
+        usable: NDArray[np.bool_] = capable & nodes.ready
+        self.usable = usable if windows is None else windows.left(ask, usable)
         self.usable_count = int(self.usable.sum())
         self.capable_count = int(capable.sum())
 

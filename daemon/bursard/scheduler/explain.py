@@ -44,6 +44,7 @@ from bursard.scheduler.backfill import Reservation, reserve
 from bursard.scheduler.foresee import JOBS_MAX, start_at
 from bursard.scheduler.plan import Planner, plan
 from bursard.scheduler.table import Table
+from bursard.scheduler.window_reasons import said
 from bursard.scheduler.world import World
 
 HOLDERS_SHOWN = 10
@@ -71,7 +72,8 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
     job_class = queue.class_at(0)
     result = planner.run()
     last = len(snapshot.queues) - 1
-    tables = planner.world.tables(job_class)
+    closing = planner.doors.closing(job_class) if planner.doors is not None else ()
+    tables = planner.world.tables_beside(job_class, closing)
     table = max(tables, key=lambda t: (t.usable_count, t.capable_count))
     before = _before(planner, last)
     ahead, ahead_total = _ahead(planner, before, result.starts)
@@ -88,7 +90,7 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
         starts_now=starts,
         reason=NOTHING if starts else _reason(snapshot, result, index),
         counts=_counts(planner.world, table),
-        nodes=tuple(_verdict(planner.world, table, row) for row in range(planner.world.count)),
+        nodes=tuple(_verdict(planner.world, table, row, closing) for row in range(planner.world.count)),
         budgets=_budgets(job_class, planner, table, job_id),
         ahead=_why_ahead(planner, ahead),
         ahead_total=ahead_total,
@@ -331,12 +333,14 @@ def _counts(world: World, table: Table) -> tuple[tuple[str, int], ...]:
         if mask is not None:
             found.append((rule.name, int((left & ~mask).sum())))
             left = left & mask
-    found.append(("ready", int((left & ~table.usable).sum())))
+    found.append(("ready", int((left & ~world.nodes.ready).sum())))
+    if world.windows is not None:
+        found.append(("reserved", int((left & world.nodes.ready & ~table.usable).sum())))
     lacking = reasons.lacking(world.free, table)
     return (*found, *lacking.items())
 
 
-def _verdict(world: World, table: Table, row: int) -> NodeVerdict:
+def _verdict(world: World, table: Table, row: int, closing: tuple[str, ...]) -> NodeVerdict:
     """One node as this job sees it, after what starts before it."""
     nodes, request, name = world.nodes, table.request, world.nodes.names[row]
     for rule in FILTERS:
@@ -345,6 +349,8 @@ def _verdict(world: World, table: Table, row: int) -> NodeVerdict:
             return NodeVerdict(name, False, rule.name, rule.why_not(nodes, row, table.ask))
     if not nodes.ready[row]:
         return NodeVerdict(name, False, "ready", "it is down, unwell, draining, cordoned or quarantined")
+    if world.windows is not None and (by := world.windows.on(row, closing)):
+        return NodeVerdict(name, False, "reserved", f"it is {said(by, world.windows.specs[by])}")
     state = world.free.state(row)
     if table.fits(world.packing, row):
         return NodeVerdict(name, True, "", "fits now")

@@ -126,6 +126,8 @@ def _next(snapshot: Snapshot, at: int) -> int:
         else:
             ends = snapshot.running.ends_at
             soonest = min(soonest, int(np.maximum(ends, at + 1).min(initial=NEVER)))
+            if world.windows is not None:
+                soonest = min(soonest, world.windows.next_end(at))
     return soonest
 
 

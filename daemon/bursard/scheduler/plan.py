@@ -27,6 +27,7 @@ from bursard.scheduler.admit import Admitted, Refusal, Rooms
 from bursard.scheduler.allowance import Allowance
 from bursard.scheduler.backfill import Reservation
 from bursard.scheduler.claims import Claims, Head
+from bursard.scheduler.doors import Doors
 from bursard.scheduler.kept import Kept
 from bursard.scheduler.making_room import Stops
 from bursard.scheduler.order import Order
@@ -87,6 +88,7 @@ class Planner:
         self.considered = 0
         self.purses: list[Purse] = []
         self.claims = Claims(world, snapshot, self.rooms, now, self._bound)
+        self.doors = None if world.windows is None else Doors(world, world.windows, snapshot, now)
         rules = snapshot.priority
         self.order = None if rules is None else Order(snapshot, rules, world.sizes, now)
         keeping = rules if rules is not None and rules.kept_ppm > 0 else None
@@ -118,6 +120,8 @@ class Planner:
             lane = ranking.head()
             try:
                 lane.tables = lane.tables or self.world.tables(lane.job_class)
+                if self.doors is not None:
+                    self.doors.open_to(lane)
                 verdict = self.attempt(lane)
             except ArithmeticError:
                 # A figure that no column can hold is the trouble of whoever asks for it, and nobody else's.
@@ -142,7 +146,8 @@ class Planner:
             return False
         self._ranking.pass_over()
         claimed, purses = self.reservation is not None, len(self.purses)
-        if not claimed and quiet.may_claim(first.queue):
+        open_to_it = self.doors is None or claimed or self.doors.may_claim(first)
+        if not claimed and open_to_it and quiet.may_claim(first.queue):
             self.claims.wait(Head((first.rank, first.order), first.queue, 0, 0))
         self._told[first.queue] = Verdict(
             "room", len(self.groups), claimed, position=first.row, purses=purses
@@ -283,6 +288,8 @@ class Planner:
         do not let it have.
         """
         kept = self.kept
+        if self.doors is not None:
+            best = self.doors.own_first(lane, best)
         if self._allowance is not None:
             best = self._allowance.but(lane, best)
         if kept is None or len(lane.tables) == 1 or not self._bound(lane, lane.position):
@@ -305,6 +312,8 @@ class Planner:
             verdict = self.rooms.admit(job_class, table.cheapest_rate(nodes), limit_us)
             if isinstance(verdict, Admitted):
                 from_us = self._refused_from_us(lane, answer.refusals)
+                if self.doors is not None:
+                    from_us = max(from_us, self.doors.from_us)
                 # Its place to come may be one of another alternative, which is for the claim to find out.
                 usable = any(one.usable_count >= nodes for one in lane.tables)
                 if self.reservation is None and usable and not self._bound(lane, lane.position):
@@ -356,6 +365,8 @@ class Planner:
         if self.kept is not None and blocked_by != "fault" and self._bound(lane, lane.position):
             # What stops one that must leave room need not stop a short one.
             from_us = max(from_us, self.kept.limit_us + lane.overhead_us + 1)
+        if self.doors is not None and blocked_by != "fault":
+            from_us = max(from_us, self.doors.from_us)
         made = Verdict(
             blocked_by=blocked_by,
             starts=len(self.groups),

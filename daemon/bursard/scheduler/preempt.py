@@ -25,6 +25,7 @@ from bursard.scheduler.admit import Admitted, Rooms
 from bursard.scheduler.backfill import has_room
 from bursard.scheduler.gang import gang_rate
 from bursard.scheduler.quotas import Tenancy
+from bursard.scheduler.shapes import Tables
 from bursard.scheduler.table import Table
 from bursard.scheduler.world import World
 
@@ -77,6 +78,7 @@ class Preemption:
         ids = snapshot.running.attempt_ids
         self._ending = _rows(ids, {name for name, one in snapshot.holders.items() if one.stopping})
         self._victims = _rows(ids, self._lost)
+        self._grace_us = max((one.grace_us for one in snapshot.holders.values()), default=0)
 
     def room_for(self, job_class: JobClass, rooms: Rooms, claim_at: int) -> Room | None:
         """Whom to stop for it, None where nobody's end makes room or is worth it.
@@ -87,7 +89,7 @@ class Preemption:
         """
         wait_us = min(claim_at - self._now, job_class.time_limit_us)
         best: tuple[int, Room] | None = None
-        for table in self._world.tables(job_class.without_limit()):
+        for table in self._tables(job_class):
             rows = self._rows(table, job_class.nodes)
             if rows is None:
                 continue
@@ -104,6 +106,15 @@ class Preemption:
             if best is None or gain - lost > best[0]:
                 best = gain - lost, Room(victims, lost, gain)
         return best[1] if best is not None else None
+
+    def _tables(self, job_class: JobClass) -> Tables:
+        """Without nodes that will be closed to it once all who may be stopped have had their grace."""
+        windows, shape = self._world.windows, job_class.without_limit()
+        if windows is None:
+            return self._world.tables(shape)
+        return self._world.tables_beside(
+            shape, windows.closing(job_class, self._now, job_class.hold_us + self._grace_us)
+        )
 
     def _rows(self, table: Table, count: int) -> list[_On] | None:
         """The cheapest nodes for a gang: all that it needs, or None."""

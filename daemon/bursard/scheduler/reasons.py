@@ -27,13 +27,14 @@ from bursar_policies.decision import (
 )
 from bursar_policies.filters import FILTERS, matches
 from bursar_policies.specs import PPM, PriorityPolicySpec
-from bursard.scheduler import quota_reasons, text
+from bursard.scheduler import quota_reasons, text, window_reasons
 from bursard.scheduler.admit import Refusal, Rooms
 from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.scheduler.free import Free
 from bursard.scheduler.kept import MEMORY, NAMES, Kept
 from bursard.scheduler.money_reasons import refused
 from bursard.scheduler.stages import staged, told
+from bursard.scheduler.windows import windows_of
 
 
 def reason_of(snapshot: Snapshot, plan: Plan, index: int, position: int = -1) -> Reason:
@@ -80,10 +81,17 @@ def _reason_of(snapshot: Snapshot, plan: Plan, index: int, position: int) -> Rea
     if verdict.blocked_by == "fault":
         faults = [fault(snapshot.nodes, job_class, one) for one in asked]
         return min(faults, key=lambda reason: reason.code == ReasonCode.MISCONFIGURED)
+    free = Free.after(snapshot.nodes, before)
+    if (windows := windows_of(snapshot.nodes, snapshot.reservations)) is not None:
+        parts = (snapshot.nodes, windows)
+        found = [window_reasons.beside(*parts, one, free, job_class, plan.at) for one in asked]
+        asked = [one.candidates for one in found]
+        reserved = (one.reason for one in (found[verdict.option], *found))
+        if verdict.blocked_by == "room" and (why := next(filter(None, reserved), None)) is not None:
+            return why
     if verdict.blocked_by == "claim":
         return _behind_claim(snapshot, plan, queue, job_class, verdict, asked)
     candidates = asked[verdict.option]
-    free = Free.after(snapshot.nodes, before)
     if verdict.blocked_by == "kept" and snapshot.priority is not None:
         return _kept(snapshot, snapshot.priority, job_class, free)
     ahead = _ahead(snapshot, queue, candidates, free, before)

@@ -27,6 +27,7 @@ from bursard.scheduler.free import Rows
 from bursard.scheduler.kinds import Kinds
 from bursard.scheduler.packing import Packing, key_of_cost, keys_of_costs
 from bursard.scheduler.pricing import share_rates
+from bursard.scheduler.windows import Windows
 
 NO = int(np.iinfo(np.int64).max)
 """The key of a node that cannot take a member now."""
@@ -43,9 +44,15 @@ class Table(Candidates):
     """Keys of every node for one ask; `NO` where it does not fit."""
 
     def __init__(
-        self, ask: Ask, nodes: NodeColumns, kinds: Kinds, place: NDArray[np.int64], fits: Fits
+        self,
+        ask: Ask,
+        nodes: NodeColumns,
+        kinds: Kinds,
+        place: NDArray[np.int64],
+        fits: Fits,
+        windows: Windows | None = None,
     ) -> None:
-        super().__init__(ask, nodes)
+        super().__init__(ask, nodes, windows)
         self._fits = fits
         self.number = fits.add(self)
         kind_rates = np.array(kinds.member_rates(ask.request), dtype=np.int64)

@@ -9,7 +9,7 @@ Why     one arrival changes one node. Comparing the new snapshot with the column
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
 
@@ -20,6 +20,7 @@ from bursar.resources import ResourceRequest
 from bursar_policies.decision import JobClass, NodeColumns, PendingQueue, Placement, Snapshot
 from bursar_policies.filters import Ask
 from bursar_policies.scorers import Weights, scorers_for
+from bursar_policies.specs import ReservationSpec
 from bursard.scheduler.candidates import asks_of
 from bursard.scheduler.fits import Fits
 from bursard.scheduler.free import Free, Rows
@@ -28,6 +29,7 @@ from bursard.scheduler.order import Sizes
 from bursard.scheduler.packing import Packing
 from bursard.scheduler.shapes import ALONE, SHAPES_MAX, Ints, Shapes, Tables
 from bursard.scheduler.table import Table
+from bursard.scheduler.windows import windows_of
 
 NODES_MAX = 65_536
 """The place of a node takes 16 bits of a sort key."""
@@ -54,7 +56,9 @@ class World:
         self.packing = Packing(self.free, scorers, self.kinds)
         self._fits = Fits(self.free)
         self.sizes = Sizes(nodes)
+        self.windows = windows_of(nodes, snapshot.reservations)
         self._tables: dict[Ask, Table] = {}
+        self._beside: dict[tuple[int, tuple[str, ...]], tuple[JobClass, Tables]] = {}
         self.shapes = Shapes(self._tables_of)
 
     def sync(self, nodes: NodeColumns) -> None:
@@ -62,15 +66,30 @@ class World:
         self.nodes = nodes
         if len(self._tables) > TABLES_MAX:
             self._tables, self._fits = {}, Fits(self.free)
+            self._beside.clear()
             self.sizes, self.shapes = Sizes(nodes), Shapes(self._tables_of)
         elif len(self.shapes) > SHAPES_MAX:
             self.shapes = Shapes(self._tables_of)
         self.packing.rescore(self.free.sync(nodes))
         self._fits.sync()
 
+    def reserves(self, specs: Mapping[str, ReservationSpec]) -> bool:
+        """Are these the reservations that it was made with?"""
+        return specs == self.windows.specs if self.windows is not None else not specs
+
     def tables(self, job_class: JobClass) -> Tables:
         """One table per alternative. Classes of queues are the same objects from plan to plan."""
         return self.shapes.of(job_class)[1]
+
+    def tables_beside(self, job_class: JobClass, closing: tuple[str, ...]) -> Tables:
+        """The same without the nodes of these reservations."""
+        if self.windows is None or not closing:
+            return self.tables(job_class)
+        known = self._beside.get((id(job_class), closing))
+        if known is None or known[0] is not job_class:
+            asks = self.windows.asks(asks_of(job_class), closing)
+            known = self._beside[id(job_class), closing] = job_class, tuple(map(self.table, asks))
+        return known[1]
 
     def _tables_of(self, job_class: JobClass) -> Tables:
         return tuple(self.table(ask) for ask in asks_of(job_class))
@@ -91,7 +110,9 @@ class World:
         """The table of one ask."""
         table = self._tables.get(ask)
         if table is None:
-            table = self._tables[ask] = Table(ask, self.nodes, self.kinds, self.place, self._fits)
+            table = self._tables[ask] = Table(
+                ask, self.nodes, self.kinds, self.place, self._fits, self.windows
+            )
         return table
 
     def has_room(self, table: Table, count: int) -> bool:
@@ -153,6 +174,7 @@ class PlanCache:
             or key != self._key
             or snapshot.nodes.ids is not world.nodes.ids
             or not (snapshot.typical is self._typical or snapshot.typical == self._typical)
+            or not world.reserves(snapshot.reservations)
         ):
             world = World(snapshot, weights)
             self._world, self._key, self._typical = world, key, snapshot.typical

@@ -16,6 +16,7 @@ from bursar.model import EndCause
 from bursar.model.slurm_names import SlurmName, SlurmNames
 from bursar.v1 import nodes_pb2 as pb
 from bursar.v1 import nodes_pb2_grpc, types_pb2
+from bursar_policies.specs import ReservationSpec
 from bursard.access.authorize import Action, allowed
 from bursard.access.identity import caller
 from bursard.cycle import Cycle, reason_of
@@ -38,6 +39,7 @@ from bursard.state import MachineRecord, NodeRecord, NodeToken, State
 from bursard.state.decide import nodes as decide
 from bursard.state.decide.machines import Decision
 from bursard.state.decide.names import in_force
+from bursard.state.decide.reservations import seen
 from bursard.state.decide.why import of_each, read_reason
 from bursard.telemetry import LiveTelemetry
 
@@ -60,6 +62,26 @@ def _token_view(token: NodeToken) -> pb.NodeToken:
         state="bound" if token.instance else "unused",
         issued_at=token.issued_at,
         expires_at=token.valid_until if token.instance else token.expires_at,
+    )
+
+
+def _reservation(state: State, name: str, spec: ReservationSpec, now: int) -> pb.Reservation:
+    own, others, until = seen(state, spec)
+    return pb.Reservation(
+        name=name,
+        state="active" if spec.starts_at <= now else "coming",
+        nodes=spec.nodes,
+        starts_at=spec.starts_at,
+        ends_at=spec.ends_at,
+        projects=spec.projects,
+        users=spec.users,
+        maintenance=spec.maintenance,
+        running=spec.running,
+        reason=spec.reason,
+        version=state.policies["Reservation", name].version,
+        own=own,
+        others=others,
+        others_until=until,
     )
 
 
@@ -117,6 +139,14 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
                 for one in in_force(self.engine.state)
             ]
         )
+
+    async def Reservations(self, request: pb.ReservationsRequest, context: Any) -> pb.ReservationsResponse:
+        """Those in force or to come, and how many attempts run on their nodes."""
+        await self.engine.durable()
+        state, now = self.engine.state, self.engine.now()
+        left = [item for item in state.reservations.specs.items() if item[1].ends_at > now]
+        left.sort(key=lambda item: (item[1].starts_at, item[0]))
+        return pb.ReservationsResponse(reservations=[_reservation(state, *one, now) for one in left])
 
     @after_room
     async def Drain(self, request: pb.DrainRequest, context: Any) -> types_pb2.Node:

@@ -5,7 +5,7 @@ Why     the state refuses what it knows to be wrong; a second book, kept another
 
 R1 nothing is held twice · J4 one attempt of a job at a time · J5 an attempt ends once · B1 a hard budget is
 never passed · L1 the ledger sums to zero · L8 every hour of a node is paid by somebody, to the nano ·
-Q1 no start passes the `max` of a quota.
+Q1 no start passes the `max` of a quota · R5 no start may run into a reservation that is not for it.
 """
 
 from __future__ import annotations
@@ -103,6 +103,21 @@ class Checks:
             if not held.within(node):
                 self.broken(f"R1: {node.facts.name} is oversubscribed by {event.attempt_id}")
         self._quotas(event)
+        self._reserved(event)
+
+    def _reserved(self, event: AttemptPlaced) -> None:
+        """What is placed ends before its nodes are another's."""
+        specs = self._state.reservations.specs
+        if not specs:
+            return
+        attempt, job = self._state.attempts[event.attempt_id], self._state.jobs[event.job_id]
+        names = {self._state.nodes[member.node_id].facts.name for member in event.members}
+        since = attempt.placed_at
+        until = since + (event.full_limit_us or event.time_limit_us) + event.grace_us
+        for name, spec in specs.items():
+            met = spec.starts_at < until and since < spec.ends_at and not names.isdisjoint(spec.nodes)
+            if met and not spec.lets(job.user, job.spec.project):
+                self.broken(f"R5: {event.attempt_id} may run into reservation {name}")
 
     def _quotas(self, event: AttemptPlaced) -> None:
         """What the second book says is held under each quota of this start."""

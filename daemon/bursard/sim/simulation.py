@@ -25,7 +25,7 @@ from bursar.ids import SequentialIds
 from bursar.model import Device, EndCause, JobSpec, JobState, NodeFacts, ReasonCode
 from bursar_policies.compile import DEFAULT_WEIGHTS, FOREVER, PriceQuote, PriceTable, split_components
 from bursar_policies.decision import JobClass, NodeColumns, QueueKey, Stop
-from bursar_policies.specs import Document
+from bursar_policies.specs import Document, ReservationSpec
 from bursard.events import (
     AttemptPlaced,
     ClusterCreated,
@@ -53,7 +53,8 @@ NO_LIMIT_US = 100 * 365 * DAY_US
 """Time limit of a job that never ends."""
 
 # What happens at one instant happens in this order.
-_END, _LEAVE, _REPORT, _ROLL, _PRICE, _JOIN, _SUBMIT, _RETRY, _OVERDUE, _LEASE = _KINDS = range(10)
+_KINDS = range(12)
+_END, _LEAVE, _REPORT, _ROLL, _PRICE, _JOIN, _RESERVE, _OPEN, _SUBMIT, _RETRY, _OVERDUE, _LEASE = _KINDS
 _MONEY = (ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED)
 
 
@@ -182,10 +183,14 @@ class Simulation:
         self._late_reports = 0
         self._repriced: set[str] = set()
         self._commit([ClusterCreated("sim", currency)])
-        self._commit(policies.apply_documents(self.state, documents, START_AT))
+        reserved = [one for one in documents if isinstance(one.spec, ReservationSpec)]
+        others = [one for one in documents if not isinstance(one.spec, ReservationSpec)]
+        self._commit(policies.apply_documents(self.state, others, START_AT))
         self._prices = RowPrices(node_rows, self.state)
         self._housekeeping = Housekeeping(self.state, lambda: self._prices, self._carry_out)
         self._schedule(node_rows)
+        if reserved:  # of nodes that are there when the first job comes
+            self._push(0, _RESERVE, reserved)
 
     def _schedule(self, node_rows: Sequence[NodeRow]) -> None:
         for row in node_rows:
@@ -241,7 +246,8 @@ class Simulation:
             or (self._by_id and self._until_us is not None)
         ):
             return True
-        if waiting[_LEAVE] + waiting[_JOIN] + waiting[_PRICE] + waiting[_OVERDUE] and self._by_id:
+        others = (_LEAVE, _JOIN, _PRICE, _OVERDUE, _RESERVE, _OPEN)
+        if self._by_id and any(waiting[kind] for kind in others):
             return True
         # Periods renew for ever: worth waiting for until each has, and no job could start.
         return self._for_money and (len(self._rolled) < waiting[_ROLL] or self._late_reports > 0)
@@ -274,6 +280,9 @@ class Simulation:
         elif kind == _JOIN:
             assert isinstance(what, NodeRow)
             self._join(what)
+        elif kind == _RESERVE:
+            assert isinstance(what, list)
+            self._reserve(what)
         elif kind == _LEAVE:
             assert isinstance(what, NodeRecord)
             self._leave(what)
@@ -324,6 +333,12 @@ class Simulation:
             applied.finished.clear()
         for job_id in gone:
             state.evict(job_id)
+
+    def _reserve(self, documents: list[Document]) -> None:
+        """Of what time brings to them, only their ends let anything start."""
+        self._commit(policies.apply_documents(self.state, documents, self._now))
+        for spec in self.state.reservations.specs.values():
+            self._push(spec.ends_at - START_AT, _OPEN, None)
 
     # --- jobs
 

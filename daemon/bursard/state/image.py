@@ -20,7 +20,13 @@ from bursard.state.budgets import Announced, BudgetRecord
 from bursard.state.core import State
 from bursard.state.fold.jobs import meet_some
 from bursard.state.fold.nodes import refresh
-from bursard.state.fold.policies import match_some, priority_in_force, quotas_in_force, strategy_in_force
+from bursard.state.fold.policies import (
+    match_some,
+    priority_in_force,
+    quotas_in_force,
+    reservations_in_force,
+    strategy_in_force,
+)
 from bursard.state.given import Approval, Posting, Postings
 from bursard.state.periods import ClosedPeriod
 from bursard.state.projects import DayCosts, ProjectCosts
@@ -225,6 +231,7 @@ def _policies(state: State, image: StateImage) -> None:
     state.strategy = strategy_in_force(state)
     state.priority = priority_in_force(state)
     state.quotas.put(quotas_in_force(state))
+    state.reservations.put(reservations_in_force(state))
     for priced in image.priced:
         document = Document(priced.kind, priced.name, priced.spec)
         state.priced.append(

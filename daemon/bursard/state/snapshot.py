@@ -33,6 +33,7 @@ def take(tables: Tables, asked: str = "") -> Snapshot:
         holders=_holders(tables) if preempts or tables.quotas.guarantees else {},
         quotas=tables.quotas.specs,
         holdings=tables.quotas.holdings() if tables.quotas else {},
+        reservations=tables.reservations.specs,
     )
 
 

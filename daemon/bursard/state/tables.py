@@ -42,6 +42,7 @@ from bursard.state.records import (
     NodeRecord,
     ServiceKey,
 )
+from bursard.state.reservations import ReservationTable
 from bursard.state.rights import GrantTable, SealedSecret
 from bursard.state.runs import PastRuns
 from bursard.state.shares import Shares, bytes_of_spec
@@ -216,6 +217,7 @@ class Tables:
         """Jobs whose dependency ended otherwise than they need, to be ended: first come, first ended."""
         self.budgets = BudgetTable()
         self.quotas = QuotaTable()
+        self.reservations = ReservationTable()
         self.policies: dict[tuple[str, str], PolicyDocument] = {}
         self.priced: list[PriceDocument] = []
         """Every version of every CostModel and PriceBook, oldest first: what prices are looked up in."""
@@ -300,12 +302,13 @@ class Tables:
 
         A cap on a whole array cuts nobody's time limit: `hard_budgets` names it, and a task that it cannot
         pay for in full waits. `likely_us`: how long runs like it take, 0 where that is not known. `user`:
-        whose quotas count it; without, none does.
+        whose quotas count it and which reservations are for it; without, none.
         """
         # A cap that is spent must still be a cap: below 0 nothing is left, 0 says that there is none.
         left = spec.max_cost_nanos - settled_nanos
         cap = (left or -1) if spec.max_cost_nanos and not spec.caps_array else 0
         quotas, pinned, rated = self.counted_by(user, spec) if user else ((), False, False)
+        reservations = self.reservations.for_whom(user, spec.project) if user else ()
         return JobClass(
             nodes=spec.nodes,
             options=spec.options,
@@ -323,6 +326,7 @@ class Tables:
             quotas=quotas,
             pinned=pinned,
             rated=rated,
+            reservations=reservations,
         )
 
     def counted_by(self, user: str, spec: JobSpec) -> tuple[tuple[str, ...], bool, bool]:

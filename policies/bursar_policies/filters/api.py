@@ -23,6 +23,8 @@ class Ask(msgspec.Struct, frozen=True):
 
     Attributes:
         priced: a hard budget, `max_cost` or `max_price` applies, so the price must be known.
+        closed: reservations whose nodes are not for it. only: those whose nodes alone are, when any.
+            No filter goes by them, since they come and go with time; whoever plans does.
     """
 
     request: ResourceRequest
@@ -30,6 +32,8 @@ class Ask(msgspec.Struct, frozen=True):
     spot_policy: str = "auto"
     avoid_nodes: tuple[str, ...] = ()
     priced: bool = False
+    closed: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
 
 class Filter(Protocol):

@@ -88,6 +88,7 @@ FILES: Final = frozenset(("file", "paths", "out", "snapshot", "policies"))
 FOLDERS: Final = frozenset(("state_dir", "workdir"))
 COLUMNS: Final = {
     "node": "cluster:NODE_COLUMNS", "nodes": "cluster:NODE_COLUMNS", "offers": "cluster:PRICE_COLUMNS",
+    "reserve": "reserve:RESERVATION_COLUMNS",
     "cloud": "cloud:MACHINE_COLUMNS",
     "events": "cluster:EVENT_COLUMNS", "budget": "budget:BUDGET_COLUMNS",
     "forecast": "forecast:FORECAST_COLUMNS", "prices": "cluster:PRICE_COLUMNS",

@@ -56,6 +56,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
     "Cluster": {
         "nodes": Verb("cluster:nodes", "List nodes."),
         "node": Verb("cluster:node", "Show, drain, cordon, resume, calibrate, enrol or remove a node."),
+        "reserve": Verb("reserve:reserve", "Reserve nodes for a window of time, list or cancel that."),
         "cloud": Verb("cloud:cloud", "List, check, release or end rented machines."),
         "offers": Verb("cluster:offers", "Compare the prices of machines."),
         "events": Verb("cluster:events", "List or follow what happened."),

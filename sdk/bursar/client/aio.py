@@ -362,6 +362,10 @@ class AsyncWireClient:
         """Void one secret of a node, or all. Streams that were admitted with them are cut."""
         return await self._unary(calls.revoke_node_tokens(node, id))
 
+    async def reservations(self) -> nodes_pb2.ReservationsResponse:
+        """Reservations of nodes that are in force or to come, the first to begin first."""
+        return await self._unary(calls.reservations())
+
     async def machines(self) -> nodes_pb2.MachinesResponse:
         """Rented machines, each from its intent until its provider lists it as gone."""
         return await self._unary(calls.machines())

@@ -365,6 +365,13 @@ class AsyncClient:
         return tuple(made.node_token(token) for token in found.revoked)
 
     @checked
+    async def reservations(self) -> tuple[results.Reservation, ...]:
+        """Reservations of nodes that are in force or to come, the first to begin first. They are policy
+        documents of kind Reservation: `apply_policies` makes one, `delete_policy` cancels it.
+        """
+        return tuple(made.reservation(one) for one in (await self._wire.reservations()).reservations)
+
+    @checked
     async def machines(self) -> tuple[results.Machine, ...]:
         """Rented machines, each from its intent until its provider lists it as gone."""
         return tuple(made.machine(one) for one in (await self._wire.machines()).machines)

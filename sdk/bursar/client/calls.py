@@ -287,6 +287,13 @@ def revoke_node_tokens(node: str, id: str) -> Call[nodes_pb2.RevokeTokensRespons
     return Call("/bursar.v1.Nodes/RevokeTokens", request, nodes_pb2.RevokeTokensResponse)
 
 
+def reservations() -> Call[nodes_pb2.ReservationsResponse]:
+    """Reservations of nodes."""
+    return Call(
+        "/bursar.v1.Nodes/Reservations", nodes_pb2.ReservationsRequest(), nodes_pb2.ReservationsResponse
+    )
+
+
 def machines() -> Call[nodes_pb2.MachinesResponse]:
     """Rented machines."""
     return Call("/bursar.v1.Nodes/Machines", nodes_pb2.MachinesRequest(), nodes_pb2.MachinesResponse)

@@ -352,6 +352,10 @@ class WireClient:
         """Void one secret of a node, or all. Streams that were admitted with them are cut."""
         return self._unary(calls.revoke_node_tokens(node, id))
 
+    def reservations(self) -> nodes_pb2.ReservationsResponse:
+        """Reservations of nodes that are in force or to come, the first to begin first."""
+        return self._unary(calls.reservations())
+
     def machines(self) -> nodes_pb2.MachinesResponse:
         """Rented machines, each from its intent until its provider lists it as gone."""
         return self._unary(calls.machines())

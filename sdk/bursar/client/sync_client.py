@@ -361,6 +361,13 @@ class Client:
         return tuple(made.node_token(token) for token in found.revoked)
 
     @checked
+    def reservations(self) -> tuple[results.Reservation, ...]:
+        """Reservations of nodes that are in force or to come, the first to begin first. They are policy
+        documents of kind Reservation: `apply_policies` makes one, `delete_policy` cancels it.
+        """
+        return tuple(made.reservation(one) for one in (self._wire.reservations()).reservations)
+
+    @checked
     def machines(self) -> tuple[results.Machine, ...]:
         """Rented machines, each from its intent until its provider lists it as gone."""
         return tuple(made.machine(one) for one in (self._wire.machines()).machines)

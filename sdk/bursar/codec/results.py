@@ -436,6 +436,26 @@ def top(wire: nodes_pb2.TopResponse) -> results.Top:
     )
 
 
+def reservation(wire: nodes_pb2.Reservation) -> results.Reservation:
+    """A reservation of nodes."""
+    return results.Reservation(
+        name=wire.name,
+        state=wire.state,
+        nodes=tuple(wire.nodes),
+        starts_at=instant(wire.starts_at),
+        ends_at=instant(wire.ends_at),
+        projects=tuple(wire.projects),
+        users=tuple(wire.users),
+        maintenance=wire.maintenance,
+        running=wire.running,
+        reason=wire.reason,
+        version=wire.version,
+        own=wire.own,
+        others=wire.others,
+        others_until=instant(wire.others_until),
+    )
+
+
 def machine(wire: nodes_pb2.Machine) -> results.Machine:
     """A rented machine."""
     return results.Machine(

@@ -61,6 +61,7 @@ from bursar.results.nodes import (
     NodeToken,
     Reading,
     RemovedNode,
+    Reservation,
     Top,
 )
 from bursar.results.server import Event, Finding, Grant, Secret, Server
@@ -113,6 +114,7 @@ __all__ = [
     "Quantiles",
     "Reading",
     "RemovedNode",
+    "Reservation",
     "Resources",
     "Result",
     "ScoreTerm",

@@ -149,6 +149,30 @@ class RemovedNode(Result, frozen=True, kw_only=True):
     name: str
 
 
+class Reservation(Result, frozen=True, kw_only=True):
+    """Nodes that are kept for some, or for nobody, in a window of time.
+
+    `state`: coming | active. `projects`, `users`: whose jobs may use them; `maintenance`: nobody's.
+    `running`: what becomes of what runs into it: refuse | leave | preempt. `own`: attempts that run there and
+    may stay; `others`: that may not, and the last of them ends at `others_until` at the latest.
+    """
+
+    name: str
+    state: str
+    nodes: tuple[str, ...]
+    starts_at: datetime | None
+    ends_at: datetime | None
+    projects: tuple[str, ...]
+    users: tuple[str, ...]
+    maintenance: bool
+    running: str
+    reason: str
+    version: int
+    own: int
+    others: int
+    others_until: datetime | None
+
+
 class Machine(Result, frozen=True, kw_only=True):
     """A rented machine, from its intent until its provider lists it as gone, and after that.
 

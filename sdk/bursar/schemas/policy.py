@@ -22,6 +22,7 @@ def policy_schema() -> Schema:
         "PriceBook": _price_book(),
         "PriorityPolicy": _priority(),
         "Quota": _quota(),
+        "Reservation": _reservation(),
         "CloudPool": cloud_pool(),
         "Commitment": commitment(),
         "SlurmNames": _slurm_names(),
@@ -145,6 +146,44 @@ def _quota() -> Schema:
             ),
         },
         ["scope"],
+    )
+
+
+def _reservation() -> Schema:
+    name = forms.text("", forms.TOKEN)
+    return forms.mapping(
+        "Nodes that are kept for some, or for nobody, in a window of time.",
+        {
+            "nodes": forms.either(
+                "The names of the nodes, or how many are to be chosen.",
+                forms.items("", name, minItems=1),
+                forms.whole("", 1, 10_000),
+            ),
+            "where": forms.pairs("Of which a number is chosen, as `constraints` of a job.", r"^[A-Za-z0-9]"),
+            "gpu_type": forms.text("Of nodes with which GPUs a number is chosen."),
+            "start": forms.text("Its first instant.", forms.INSTANT),
+            "end": forms.text("When it is over; at most 366 days later.", forms.INSTANT),
+            "duration": forms.duration("How long it lasts, in place of `end`."),
+            "for": forms.mapping(
+                "Whose jobs may use the nodes.",
+                {
+                    "projects": forms.items(
+                        "Each with all below it.", forms.text("", forms.PROJECT), minItems=1
+                    ),
+                    "users": forms.items("By name.", forms.text("", _WORD, maxLength=128), minItems=1),
+                },
+                minProperties=1,
+            ),
+            "maintenance": forms.boolean("Nobody's job may use the nodes.", False),
+            "running": forms.word(
+                "What becomes of what runs there and may go on into the window: the reservation is refused,"
+                " it goes on, or it is asked to end so early that its grace ends with the start.",
+                ("refuse", "leave", "preempt"),
+                "refuse",
+            ),
+            "reason": forms.text("For people.", maxLength=200),
+        },
+        ["nodes", "start"],
     )
 
 

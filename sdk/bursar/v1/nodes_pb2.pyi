@@ -108,6 +108,100 @@ class SlurmNames(google.protobuf.message.Message):
 global___SlurmNames = SlurmNames
 
 @typing.final
+class ReservationsRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+global___ReservationsRequest = ReservationsRequest
+
+@typing.final
+class ReservationsResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESERVATIONS_FIELD_NUMBER: builtins.int
+    @property
+    def reservations(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Reservation]: ...
+    def __init__(
+        self,
+        *,
+        reservations: collections.abc.Iterable[global___Reservation] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["reservations", b"reservations"]) -> None: ...
+
+global___ReservationsResponse = ReservationsResponse
+
+@typing.final
+class Reservation(google.protobuf.message.Message):
+    """Nodes that are kept for some, or for nobody, in a window of time."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    NODES_FIELD_NUMBER: builtins.int
+    STARTS_AT_FIELD_NUMBER: builtins.int
+    ENDS_AT_FIELD_NUMBER: builtins.int
+    PROJECTS_FIELD_NUMBER: builtins.int
+    USERS_FIELD_NUMBER: builtins.int
+    MAINTENANCE_FIELD_NUMBER: builtins.int
+    RUNNING_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    OWN_FIELD_NUMBER: builtins.int
+    OTHERS_FIELD_NUMBER: builtins.int
+    OTHERS_UNTIL_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    state: builtins.str
+    """coming | active"""
+    starts_at: builtins.int
+    ends_at: builtins.int
+    maintenance: builtins.bool
+    """nobody's"""
+    running: builtins.str
+    """what becomes of what runs into it: refuse | leave | preempt"""
+    reason: builtins.str
+    version: builtins.int
+    """of its document"""
+    own: builtins.int
+    """attempts that run there and may stay"""
+    others: builtins.int
+    """attempts that run there and must be gone when it begins, or end in it"""
+    others_until: builtins.int
+    """when the last of them ends at the latest; 0: there is none"""
+    @property
+    def nodes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def projects(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """whose jobs may use them, each with all below it"""
+
+    @property
+    def users(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        state: builtins.str = ...,
+        nodes: collections.abc.Iterable[builtins.str] | None = ...,
+        starts_at: builtins.int = ...,
+        ends_at: builtins.int = ...,
+        projects: collections.abc.Iterable[builtins.str] | None = ...,
+        users: collections.abc.Iterable[builtins.str] | None = ...,
+        maintenance: builtins.bool = ...,
+        running: builtins.str = ...,
+        reason: builtins.str = ...,
+        version: builtins.int = ...,
+        own: builtins.int = ...,
+        others: builtins.int = ...,
+        others_until: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ends_at", b"ends_at", "maintenance", b"maintenance", "name", b"name", "nodes", b"nodes", "others", b"others", "others_until", b"others_until", "own", b"own", "projects", b"projects", "reason", b"reason", "running", b"running", "starts_at", b"starts_at", "state", b"state", "users", b"users", "version", b"version"]) -> None: ...
+
+global___Reservation = Reservation
+
+@typing.final
 class SlurmName(google.protobuf.message.Message):
     """What one name stands for; what is empty it does not say."""
 

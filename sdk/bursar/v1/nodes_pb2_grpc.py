@@ -30,6 +30,11 @@ class NodesStub(object):
                 request_serializer=bursar_dot_v1_dot_nodes__pb2.SlurmNamesRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_nodes__pb2.SlurmNamesResponse.FromString,
                 )
+        self.Reservations = channel.unary_unary(
+                '/bursar.v1.Nodes/Reservations',
+                request_serializer=bursar_dot_v1_dot_nodes__pb2.ReservationsRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_nodes__pb2.ReservationsResponse.FromString,
+                )
         self.Drain = channel.unary_unary(
                 '/bursar.v1.Nodes/Drain',
                 request_serializer=bursar_dot_v1_dot_nodes__pb2.DrainRequest.SerializeToString,
@@ -122,6 +127,14 @@ class NodesServicer(object):
     def SlurmNames(self, request, context):
         """What partitions, QOS and accounts of scripts stand for here, as SlurmNames documents say; those of projects
         that the caller may not see are left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reservations(self, request, context):
+        """Reservations of nodes that are in force or to come, the first to begin first. They are policy documents of
+        kind Reservation: Policies.Apply makes one, Policies.Delete cancels it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -242,6 +255,11 @@ def add_NodesServicer_to_server(servicer, server):
                     servicer.SlurmNames,
                     request_deserializer=bursar_dot_v1_dot_nodes__pb2.SlurmNamesRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_nodes__pb2.SlurmNamesResponse.SerializeToString,
+            ),
+            'Reservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reservations,
+                    request_deserializer=bursar_dot_v1_dot_nodes__pb2.ReservationsRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_nodes__pb2.ReservationsResponse.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
                     servicer.Drain,
@@ -371,6 +389,23 @@ class Nodes(object):
         return grpc.experimental.unary_unary(request, target, '/bursar.v1.Nodes/SlurmNames',
             bursar_dot_v1_dot_nodes__pb2.SlurmNamesRequest.SerializeToString,
             bursar_dot_v1_dot_nodes__pb2.SlurmNamesResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Reservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Nodes/Reservations',
+            bursar_dot_v1_dot_nodes__pb2.ReservationsRequest.SerializeToString,
+            bursar_dot_v1_dot_nodes__pb2.ReservationsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -40,6 +40,14 @@ class NodesStub:
     that the caller may not see are left out.
     """
 
+    Reservations: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.ReservationsRequest,
+        bursar.v1.nodes_pb2.ReservationsResponse,
+    ]
+    """Reservations of nodes that are in force or to come, the first to begin first. They are policy documents of
+    kind Reservation: Policies.Apply makes one, Policies.Delete cancels it.
+    """
+
     Drain: grpc.UnaryUnaryMultiCallable[
         bursar.v1.nodes_pb2.DrainRequest,
         bursar.v1.types_pb2.Node,
@@ -143,6 +151,14 @@ class NodesAsyncStub:
     ]
     """What partitions, QOS and accounts of scripts stand for here, as SlurmNames documents say; those of projects
     that the caller may not see are left out.
+    """
+
+    Reservations: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.nodes_pb2.ReservationsRequest,
+        bursar.v1.nodes_pb2.ReservationsResponse,
+    ]
+    """Reservations of nodes that are in force or to come, the first to begin first. They are policy documents of
+    kind Reservation: Policies.Apply makes one, Policies.Delete cancels it.
     """
 
     Drain: grpc.aio.UnaryUnaryMultiCallable[
@@ -254,6 +270,16 @@ class NodesServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[bursar.v1.nodes_pb2.SlurmNamesResponse, collections.abc.Awaitable[bursar.v1.nodes_pb2.SlurmNamesResponse]]:
         """What partitions, QOS and accounts of scripts stand for here, as SlurmNames documents say; those of projects
         that the caller may not see are left out.
+        """
+
+    @abc.abstractmethod
+    def Reservations(
+        self,
+        request: bursar.v1.nodes_pb2.ReservationsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.nodes_pb2.ReservationsResponse, collections.abc.Awaitable[bursar.v1.nodes_pb2.ReservationsResponse]]:
+        """Reservations of nodes that are in force or to come, the first to begin first. They are policy documents of
+        kind Reservation: Policies.Apply makes one, Policies.Delete cancels it.
         """
 
     @abc.abstractmethod

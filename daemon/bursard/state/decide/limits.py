@@ -15,6 +15,7 @@ from bursard.events import Event, LimitChanged, LimitRefused, LimitTaken
 from bursard.scheduler.pricing import capped_time_limit_us
 from bursard.scheduler.text import at_least, at_most, money
 from bursard.state.core import State
+from bursard.state.decide.reservations import refuse_later_end
 from bursard.state.records import AttemptRecord, JobRecord
 from bursard.state.tables import HOLD_MARGIN_US
 
@@ -23,7 +24,8 @@ def change(state: State, job: JobRecord, attempt: AttemptRecord, spec: JobSpec, 
     """The events by which a live attempt gets the limit that a changed spec means; none if it has it.
 
     Raises:
-        WrongState: it is ending, has run for longer, or its cost cannot be known.
+        WrongState: it is ending, has run for longer, its cost cannot be known, or it would run into a
+            reservation of its nodes.
         BudgetExceeded: a hard budget has no room for what it may cost more.
     """
     limit_us = state.time_limit_of(spec)
@@ -42,6 +44,7 @@ def change(state: State, job: JobRecord, attempt: AttemptRecord, spec: JobSpec, 
             {"ran_us": str(ran_us), "time_limit_us": str(limit_us)},
         )
     cut = limit_us < state.time_limit_of(spec)
+    refuse_later_end(state, job, attempt, limit_us)
     if attempt.lease_us:
         return _other_end(attempt, limit_us, cut)
     if (limit_us, cut) == (attempt.wanted_limit_us or attempt.time_limit_us, attempt.cut_by_budget):

@@ -274,7 +274,13 @@ def usage(
 
 
 def _owned(state: State, node: NodeRecord, through: int, shares: Sequence[Held]) -> list[OwnedSpan]:
-    """What jobs leave of a rented machine is idle, and the whole of it, while nobody runs there, is kept."""
+    """What jobs leave of a rented machine is idle, and the whole of it, while nobody runs there, is kept.
+    What they leave of a reserved one is reserved.
+    """
+    idle = state.reservations.idle(node.facts.name, node.through, through)
+    if idle.reserved or idle.until < through:
+        before, after = ("reserved", "idle") if idle.reserved else ("idle", "reserved")
+        return ownership.of(node, through, shares, before, after=(idle.until, after))
     kind = nobodys(state, node)
     if shares or kind == "idle":
         return ownership.of(node, through, shares, "idle")

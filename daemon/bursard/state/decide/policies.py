@@ -19,6 +19,7 @@ from bursar_policies.specs import (
     PriceBookSpec,
     Pricing,
     QuotaSpec,
+    ReservationSpec,
 )
 from bursard.events import (
     BudgetClosed,
@@ -32,6 +33,7 @@ from bursard.events import (
 from bursard.state.admission import check_currency
 from bursard.state.budgets import BudgetRecord, limit_of, settled_of
 from bursard.state.core import State
+from bursard.state.decide import reservations
 from bursard.state.decide.carrying import carried_over, entered, taken_back
 from bursard.state.decide.names import check_names
 from bursard.state.decide.opening import NOTHING, Before, by_marks, in_force, open_account
@@ -61,11 +63,14 @@ def apply_documents(
     Raises:
         StaleVersion: a document names a version that is not the one in force.
         BudgetExceeded: a hard limit below what is already settled and held.
-        InvalidRequest: more documents of a kind than a site may have; a name of SlurmNames in two of them.
+        InvalidRequest: more documents of a kind than a site may have; a name of SlurmNames in two of them; a
+            reservation of nodes that are not there.
+        WrongState: a reservation of nodes that are another's then, or on which something may still run.
     """
     _check_number(state, documents)
     check_names(state, documents)
     changed, opened = [], list[Event]()
+    reserved = dict[str, ReservationSpec]()
     live = by_marks(state)
     for document in documents:
         if in_force(state, document):
@@ -80,6 +85,10 @@ def apply_documents(
                 {"version": str(version)},
             )
         _check(state, document, now)
+        spec = document.spec
+        if isinstance(spec, ReservationSpec):
+            spec = reservations.resolved(state, document.name, spec, _where(document), now, reserved)
+            reserved[document.name] = spec
         if isinstance(document.spec, BudgetSpec):
             opened += open_account(
                 state,
@@ -94,9 +103,7 @@ def apply_documents(
         last = max(used.get((document.kind, document.name), 0), _last_priced_version(state, document))
         version = max(version, last) + 1
         changed.append(
-            PolicyDocument(
-                document.kind, document.name, version, effective, document.text, spec=document.spec
-            )
+            PolicyDocument(document.kind, document.name, version, effective, document.text, spec=spec)
         )
     return [PolicyApplied(tuple(changed)), *opened] if changed else []
 
@@ -129,9 +136,13 @@ def _last_priced_version(state: State, document: Document) -> int:
     )
 
 
+def _where(document: Document) -> str:
+    return f"{document.source}:{document.line}: {document.kind} {document.name}"
+
+
 def _check(state: State, document: Document, now: int) -> None:
     spec = document.spec
-    where = f"{document.source}:{document.line}: {document.kind} {document.name}"
+    where = _where(document)
     _check_effective(document, where, now)
     if isinstance(spec, BudgetSpec):
         check_currency(state, spec.limit.currency, f"{where}: limit")

@@ -18,6 +18,7 @@ from bursar_policies.specs import (
     Pricing,
     PriorityPolicySpec,
     QuotaSpec,
+    ReservationSpec,
 )
 from bursard.events import (
     ApprovalLapsed,
@@ -39,6 +40,8 @@ from bursard.state.tables import Applied, Tables
 MATCHED_MAX = 10_000
 """Jobs looked at in one turn after a change of budgets: some ten milliseconds."""
 
+_MATCHED = ("budgets", "gates", "lease_us", "quotas", "pinned", "rated", "reservations")
+"""What of a class documents decide."""
 Names = tuple[str, ...]
 Matching = tuple[Names, Names, Names]
 """Of a job: all budgets that cover it, the hard ones, and those of the others that have stages."""
@@ -104,6 +107,11 @@ def quotas_in_force(state: Tables) -> dict[str, QuotaSpec]:
     return {one.name: one.spec for one in state.policies.values() if isinstance(one.spec, QuotaSpec)}
 
 
+def reservations_in_force(state: Tables) -> dict[str, ReservationSpec]:
+    """By name."""
+    return {one.name: one.spec for one in state.policies.values() if isinstance(one.spec, ReservationSpec)}
+
+
 def _policies_changed(state: Tables, budgets: bool) -> None:
     state.policies_version += 1
     state.strategy = strategy_in_force(state)
@@ -111,7 +119,7 @@ def _policies_changed(state: Tables, budgets: bool) -> None:
     quotas = state.quotas.put(quotas_in_force(state))
     if quotas:
         state.count_again(state.attempts.values())
-    if budgets or quotas:
+    if state.reservations.put(reservations_in_force(state)) or budgets or quotas:
         _match_again(state)
 
 
@@ -150,12 +158,12 @@ def match_some(state: Tables, most: int) -> bool:
         # Behind the hard budgets stands the cap of an array, which no policy changes.
         budgets = (*job.hard_budgets, *key.job_class.budgets[len(before) :])
         lease_us = state.budgets.first_us(spec, budgets, job.likely_us)
-        now = budgets, gates, lease_us, *state.counted_by(job.user, spec)
+        reservations = state.reservations.for_whom(job.user, spec.project)
+        now = budgets, gates, lease_us, *state.counted_by(job.user, spec), reservations
         of = key.job_class
-        if now != (of.budgets, of.gates, of.lease_us, of.quotas, of.pinned, of.rated):
+        if now != tuple(getattr(of, name) for name in _MATCHED):
             if (id(key), *now) not in moving:
-                names = ("budgets", "gates", "lease_us", "quotas", "pinned", "rated")
-                changed = msgspec.structs.replace(of, **dict(zip(names, now, strict=True)))
+                changed = msgspec.structs.replace(of, **dict(zip(_MATCHED, now, strict=True)))
                 moving[id(key), *now] = (key, changed, [])
             moving[id(key), *now][2].append(job.id)
     for key, changed, job_ids in moving.values():

@@ -20,7 +20,16 @@ from bursar.codec.view.jobs import (
     reason,
     resources,
 )
-from bursar.codec.view.nodes import PRECISIONS, cloud_check, known_token, machine, node, node_token, top
+from bursar.codec.view.nodes import (
+    PRECISIONS,
+    cloud_check,
+    known_token,
+    machine,
+    node,
+    node_token,
+    reservation,
+    top,
+)
 from bursar.codec.view.readings import progress, sample
 from bursar.codec.view.scalars import DEFAULT_CURRENCY, View, count, instant, money, rate, seconds
 from bursar.codec.view.server import event, findings, grant, secret, server
@@ -58,6 +67,7 @@ __all__ = [
     "progress",
     "rate",
     "reason",
+    "reservation",
     "resources",
     "sample",
     "seconds",

@@ -110,6 +110,29 @@ def known_token(wire: nodes_pb2.NodeToken) -> View:
     }
 
 
+def reservation(wire: nodes_pb2.Reservation) -> View:
+    """A reservation of nodes."""
+    whose = [*(f"project {one}" for one in wire.projects), *(f"user {one}" for one in wire.users)]
+    return {
+        "name": wire.name,
+        "state": wire.state,
+        "nodes": list(wire.nodes),
+        "count": len(wire.nodes),
+        "starts_at": instant(wire.starts_at),
+        "ends_at": instant(wire.ends_at),
+        "whose": ", ".join(whose) or "maintenance",
+        "projects": list(wire.projects),
+        "users": list(wire.users),
+        "maintenance": wire.maintenance,
+        "running": wire.running,
+        "reason": wire.reason or None,
+        "version": wire.version,
+        "own": wire.own,
+        "others": wire.others,
+        "others_until": instant(wire.others_until),
+    }
+
+
 def machine(wire: nodes_pb2.Machine) -> View:
     """A rented machine."""
     return {
