@@ -25,7 +25,7 @@ from bursar.ids import RandomIds
 from bursar.model import NodeFacts
 from bursar.steps import modules
 from bursar.systemd import Notifier
-from bursar_agent import mps, notices
+from bursar_agent import metadata, mps, notices
 from bursar_agent import stimuli as s
 from bursar_agent.agent import Agent
 from bursar_agent.cgroups import limited
@@ -235,6 +235,7 @@ class App:
                         ("sample", self._sample()),
                         ("janitor", self._janitor()),
                         ("notices", self._watch_notices()),
+                        ("metadata", self._watch_metadata()),
                         ("sharing", self._sharing.watch()),
                     )
                 ]
@@ -271,6 +272,18 @@ class App:
             if found is not None:
                 self._emit(found)
             await asyncio.sleep(notices.LOOK_EVERY_S)
+        await asyncio.Event().wait()
+
+    async def _watch_metadata(self) -> None:
+        """The provider's own word, where it is asked for."""
+        settings, loop = self._settings, asyncio.get_running_loop()
+        if settings.notices:
+            watch = metadata.open_watch(settings.notices, settings.metadata_url, self._clock)
+            while True:
+                found, pause_s = await loop.run_in_executor(None, watch.look)
+                if found is not None:
+                    self._emit(found)
+                await asyncio.sleep(pause_s)
         await asyncio.Event().wait()
 
     async def _sample(self) -> None:

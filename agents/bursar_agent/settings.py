@@ -18,10 +18,12 @@ from bursar.errors import InvalidRequest
 from bursar.model import MARKETS
 from bursar.options import add_flags, collect
 from bursar.words import decimal_of
+from bursar_agent.metadata import SOURCES
 
 CONFIG_PATH = Path("/etc/bursar/agent.toml")
 ENV_PREFIX = "BURSAR_AGENT_"
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+_URL = re.compile(r"http://[A-Za-z0-9.-]+(:[0-9]{1,5})?|http://\[[0-9a-fA-F:]+\](:[0-9]{1,5})?")
 _SIZE = re.compile(r"(\d+)\s*([kMGT]i?B?|B)?")
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 _BINARY_UNITS = {"k": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -79,6 +81,12 @@ class Settings:
     notice_file: Path = Path()
     """A file that appears when the provider is about to take this machine back, as JSON: `said`, `left_s`
     (seconds since it was written) and `advice` (true: it may). Jobs are then stopped with their grace."""
+
+    notices: str = ""
+    """aws: whose metadata service says when this machine is taken back. Default: none is asked."""
+
+    metadata_url: str = ""
+    """Where that service is, such as http://127.0.0.1:1338. Default: where the provider has it."""
 
     token_file: Path = Path()
     """Node token, needed for grpcs://; mode 0600, or the agent refuses it."""
@@ -191,6 +199,14 @@ def _check(settings: Settings, places: Mapping[str, str]) -> None:
         fail("market", f"{settings.market!r} is no market; write {', '.join(MARKETS[:-1])} or {MARKETS[-1]}")
     if settings.mps not in ("auto", "off"):
         fail("mps", f"{settings.mps!r} is no choice; write auto or off")
+    if settings.notices and settings.notices not in SOURCES:
+        fail("notices", f"{settings.notices!r} is no provider with notices; write {', '.join(SOURCES)}")
+    if settings.notices and settings.notice_file != Path():
+        fail("notices", "says the same as notice_file; set one of them")
+    if settings.metadata_url and not _URL.fullmatch(settings.metadata_url):
+        fail(
+            "metadata_url", f"{settings.metadata_url!r} is no address; write http://HOST or http://HOST:PORT"
+        )
     if settings.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         fail("log_level", f"{settings.log_level!r} is no level; write DEBUG, INFO, WARNING or ERROR")
     for name, parse in (("cpus", _parse_cpus), ("memory_bytes", _parse_bytes), ("simulate_gpus", parse_gpus)):

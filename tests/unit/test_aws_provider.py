@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from fake_aws.server import IMAGE
 from msgspec.structs import replace
 
 from bursar.clock import HOUR_US, SECOND_US
+from bursar_agent.settings import Settings
 from bursar_policies.specs import LaunchSetting
 from bursard.machines.aws import AwsProvider, token_of
 from bursard.machines.aws_check import covers
@@ -143,7 +146,15 @@ def test_a_machine_is_told_who_it_is_how_to_come_up_and_when_to_go(stand: AwsSta
     assert 'instance_type = "g6.xlarge"\nmarket = "on-demand"\nca_file = "/etc/bursar/ca.pem"\n' in text
     assert script in text
     assert text.index("shutdown -P +120") < text.index("pip install") < text.index("systemd-run")
+    assert "notices" not in text, "what is not spot is not taken back"
     subprocess.run(["sh", "-n"], input=text, text=True, check=True, timeout=10)
+
+
+def test_a_spot_machine_listens_for_its_notice(stand: AwsStand) -> None:
+    text = stand.handed(stand.provider.create(order(stand, place=stand.spot_here)))
+    config = text.partition("cat >/etc/bursar/agent.toml <<'BURSAR_END'\n")[2].partition("BURSAR_END")[0]
+    assert tomllib.loads(config)["notices"] == "aws"
+    assert set(tomllib.loads(config)) <= {field.name for field in fields(Settings)}
 
 
 def test_a_bootstrap_is_a_script_of_its_own_and_not_of_the_shell_around_it(stand: AwsStand) -> None:

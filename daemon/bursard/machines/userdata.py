@@ -64,6 +64,8 @@ def _config(order: Order, provider: str) -> str:
         "instance_type": place.instance_type,
         "market": place.market,
     }
+    if place.market == "spot":
+        values["notices"] = provider
     if ca_file := setting(order.launch, "ca_file", place):
         values["ca_file"] = ca_file
     return "".join(f"{key} = {json.dumps(text)}\n" for key, text in values.items())
