@@ -73,6 +73,11 @@ class House:
         """Of the provider."""
         return self.provider.name
 
+    @property
+    def waits(self) -> bool:
+        """It failed a moment ago, and is not asked now. A clock that jumped back waits for nothing."""
+        return self.now() < self.not_before <= self.now() + QUIET_MAX_US
+
     def fail(self, why: str) -> None:
         """It did not say what it offers: it is asked again, later each time."""
         log.warning("a provider does not say what it offers", extra={"provider": self.name, "why": why})

@@ -199,7 +199,7 @@ class Renting:
     async def _attend(self, house: House) -> None:
         """Hear what a provider offers and has."""
         specs = dict(self.pools(house.provider.name))
-        if specs and house.now() >= house.not_before:
+        if specs and not house.waits:
             try:
                 await self._prices(house, specs)
                 for name, spec in specs.items():
