@@ -132,6 +132,8 @@ def _value_holds(kind: str, check: Rule, row: Row) -> bool:
     if kind in ("CheckValue", "CheckNotValue"):
         wanted = check["Value"]
         same = value == ("" if wanted is None else str(wanted))
+        if isinstance(wanted, int) and _NUMBER.fullmatch(value):
+            same = Decimal(value) == wanted  # `0.000000000` is 0
         return bool(same) == (kind == "CheckValue")
     if not value:
         return True

@@ -11,12 +11,13 @@ Order   AWS: reservations, then savings plans of one family, then those of all t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
 import msgspec
 
+from bursar.clock import HOUR_US
 from bursar_policies.specs import CommitmentSpec
 
 
@@ -55,6 +56,56 @@ class Spent(NamedTuple):
     used: int
     unused: int
     unused_hours: Fraction
+
+
+class Promise(NamedTuple):
+    """A version of a commitment, and the full hours `[since, until)` that it is in force for, as far as its
+    term goes. `key` names it in pieces and sums: two versions of a name may be of different kinds.
+    """
+
+    name: str
+    version: int
+    spec: CommitmentSpec
+    since: int
+    until: int
+
+    @property
+    def key(self) -> str:
+        """Of the name and the version."""
+        return f"{self.name}@{self.version}"
+
+    def hours(self, since: int, until: int) -> range:
+        """Starts of its hours in a time of full hours."""
+        first, last = max(self.since, self.spec.start, since), min(self.until, self.spec.end, until)
+        return range(first, max(first, last), HOUR_US)
+
+
+class Purchase(NamedTuple):
+    """What was paid, or is owed, for a promise: all of it at its start (`upfront`), or an amount for each of
+    so many hours.
+    """
+
+    key: str
+    start: int
+    end: int
+    nanos: int
+    hours: int
+    upfront: bool
+
+
+def purchases(promises: Iterable[Promise], since: int, until: int) -> Iterator[Purchase]:
+    """What promises cost in a time of full hours, as it is paid. Over whole terms that is all that they cost
+    by the hour (`CommitmentSpec.fee_nanos`), to the nano.
+    """
+    for one in promises:
+        hours, spec = one.hours(since, until), one.spec
+        if not hours:
+            continue
+        if hours[0] == spec.start and spec.upfront_nanos:
+            yield Purchase(one.key, spec.start, spec.end, spec.upfront_nanos, spec.hours, True)
+        if spec.hourly_nanos:
+            end = hours[-1] + HOUR_US
+            yield Purchase(one.key, hours[0], end, spec.hourly_nanos * len(hours), len(hours), False)
 
 
 class Hour(NamedTuple):

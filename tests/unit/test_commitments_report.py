@@ -7,14 +7,21 @@ import io
 import json
 from collections.abc import Sequence
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from cloud_month import BOOK, RESERVED, month
+from hypothesis import given
+from hypothesis import strategies as st
 from money_daemon import Daemon, in_a_daemon
 
+from bursar.clock import HOUR_US
 from bursar.errors import InvalidRequest
 from bursar.v1 import money_pb2 as pb
+from bursar_policies.commitments import Promise
+from bursar_policies.specs import CommitmentSpec
+from bursard.reports.commitments import Change, promises
 
 PLAN = """kind: Commitment
 name: plan
@@ -151,7 +158,114 @@ def test_commitments_are_of_the_site_and_of_its_currency() -> None:
         with pytest.raises(InvalidRequest, match="commitments is of the whole site"):
             await table(daemon, project="x")
         await daemon.apply(RESERVED)
+        daemon.clock.advance(2 * HOUR_US)
+        whole = (await table(daemon))["rows"]
         await daemon.policies.Delete(pb.PolicyRequest(kind="Commitment", name="reserved"), None)
-        assert (await table(daemon))["rows"] == []
+        assert (await table(daemon))["rows"] == whole, "hours in which it was in force were paid for"
+        daemon.clock.advance(5 * HOUR_US)
+        assert (await table(daemon))["rows"] == whole
 
     in_a_daemon(story)
+
+
+def test_a_document_of_today_changes_no_hour_that_was_told_before() -> None:
+    async def story(daemon: Daemon) -> None:
+        await month(daemon, RESERVED)
+        daemon.clock.advance(HOUR_US - daemon.engine.now() % HOUR_US)
+        [before] = (await table(daemon))["rows"]
+        await daemon.apply(
+            RESERVED.replace("hourly: 1 USD/h", "hourly: 5 USD/h").replace("quantity: 1", "quantity: 2")
+        )
+        [same] = (await table(daemon))["rows"]
+        assert same | {"covers": ""} == before | {"covers": ""}
+        daemon.clock.advance(3 * HOUR_US)
+        [after] = (await table(daemon))["rows"]
+        start, hours = 6, 3  # hours of the term that had passed, and that came since
+        upfront = 2_000_000_000_007
+        more = upfront * (start + 1 + hours) // 720 - upfront * (start + 1) // 720
+        assert (amount(after, "fee") - amount(before, "fee")) * 10**9 == 5 * 10**9 * hours + more
+        bought = [row for row in await focus(daemon) if row["ChargeCategory"] == "Purchase"]
+        assert [
+            (row["ChargeFrequency"], row["ListUnitPrice"], row["PricingQuantity"][:2]) for row in bought
+        ] == [
+            ("One-Time", "2000.000000007000", "1."),
+            ("Recurring", "1.000000000000", "7."),
+            ("Recurring", "5.000000000000", "3."),
+        ]
+
+    in_a_daemon(story)
+
+
+def test_a_month_that_was_published_before_a_commitment_was_written_down_stays_as_it_was() -> None:
+    async def story(daemon: Daemon) -> None:
+        await month(daemon)
+        november = await focus(daemon, period="2026-11")
+        daemon.clock.advance(34 * 24 * HOUR_US)
+        daemon.meter()
+        await daemon.apply(RESERVED.replace("2026-12-01", "2027-01-01"))
+        told = await focus(daemon, period="2026-11")
+        assert [row for row in told if row["ChargePeriodStart"] < "2026-11-01T06"] == [
+            row for row in november if row["ChargePeriodStart"] < "2026-11-01T06"
+        ]
+        assert not [row for row in told if row["CommitmentDiscountId"]]
+        assert (await table(daemon, period="2026-11"))["rows"] == []
+        [row] = (await table(daemon, period="2026-12"))["rows"]
+        since = 1_796_083_200_000_000  # December 1st
+        hours = (daemon.engine.now() - since) // HOUR_US
+        assert amount(row, "fee") > hours > 0, "from the first hour of the month that is open"
+
+    in_a_daemon(story)
+
+
+def test_what_was_paid_for_a_commitment_is_over_its_term_all_that_its_rows_cost() -> None:
+    async def story(daemon: Daemon) -> None:
+        short = RESERVED.replace("end: 2026-12-01T00", "end: 2026-11-01T05")
+        await month(daemon, short, PLAN.replace("end: 2027-11-01T00", "end: 2026-11-01T06"))
+        rows = await focus(daemon)
+        bought = [row for row in rows if row["ChargeCategory"] == "Purchase"]
+        assert [row["ChargePeriodStart"] for row in rows] == sorted(row["ChargePeriodStart"] for row in rows)
+        for name in ("reserved", "plan"):
+            paid = [row for row in bought if row["CommitmentDiscountName"] == name]
+            parts = [
+                row
+                for row in rows
+                if row["CommitmentDiscountName"] == name and row["CommitmentDiscountStatus"]
+            ]
+            assert (
+                total(paid, "ListCost") == total(paid, "ContractedCost") == total(parts, "EffectiveCost") > 0
+            )
+        assert total(bought, "BilledCost") == total(bought, "EffectiveCost") == 0, (
+            "another one sends the invoice"
+        )
+        assert {row["InvoiceIssuerName"] for row in bought} == {"aws"}
+        assert {row["CommitmentDiscountStatus"] for row in bought} == {""}
+        assert not [row for row in await focus(daemon, project="x") if row["ChargeCategory"] == "Purchase"]
+
+    in_a_daemon(story)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 40 * 24), st.booleans(), st.integers(0, 50 * 24)), min_size=1, max_size=8
+    )
+)
+def test_whatever_is_applied_and_removed_one_version_is_in_force_at_a_time_and_the_past_stays(
+    asked: list[tuple[int, bool, int]],
+) -> None:
+    since = 1_793_491_200_000_000
+    spec = CommitmentSpec("aws", "reservation", "USD", since, since + 1000 * HOUR_US, hourly_nanos=1)
+    changes, at = [], since
+    for version, (hours, there, _) in enumerate(sorted(asked), 1):
+        at = since + hours * HOUR_US + version
+        changes.append(Change("a", version, at, spec if there else None))
+    for made in range(1, len(changes) + 1):
+        found = promises(changes[:made])
+        assert all(one.until <= two.since for one, two in pairwise(found))
+        before = promises(changes[: made - 1])
+        now = changes[made - 1].at // HOUR_US * HOUR_US
+        for hour in range(since, now, 7 * HOUR_US) if before else ():
+            assert _keys(found, hour) == _keys(before, hour)
+
+
+def _keys(found: Sequence[Promise], hour: int) -> list[str]:
+    return [one.key for one in found if one.since <= hour < one.until]

@@ -4,25 +4,28 @@ Why     a discount that was paid for is spent whether it is used or not, so used
         of the time, to the nano. What it covers is node time of the books, at the price that the books have:
         nothing of what jobs pay changes by it. A machine is known by the price it was booked at, so that one
         that is gone counts too.
-Limits  documents are those in force now. A machine's hours are its cost over the list price of the hour.
+Dates   each hour is told by the documents that were in force in it, so a new document changes no hour that
+        was told before. The first of a name counts from its start on, since what it promises was bought
+        before anybody wrote it down; but not in a month that was published when it was applied.
+Limits  a machine's hours are its cost over the list price of the hour.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from bursar.clock import HOUR_US, Instant
-from bursar_policies.commitments import Hour, Usage, waterfall
-from bursar_policies.compile import PriceTable
+from bursar_policies.commitments import Hour, Promise, Usage, waterfall
+from bursar_policies.compile import FOREVER, PriceTable
 from bursar_policies.specs import CommitmentSpec
 from bursard.reports.cost import ppm
 from bursard.reports.focus import machine_of
 from bursard.reports.pages import Cell, Column, Page
-from bursard.reports.period import Period
+from bursard.reports.period import Period, month_of
 from bursard.reports.statement_words import percent_text
-from bursard.store import ADJUSTMENTS, ChargeFilter, ChargeSum, Dim, Unposted, Views
+from bursard.store import ADJUSTMENTS, LATE_AFTER_US, ChargeFilter, ChargeSum, Dim, Unposted, Views
 
 _COLUMNS: Final = (
     Column("commitment", wrap=True), Column("type", drop=6), Column("provider", drop=7),
@@ -39,29 +42,70 @@ class Covered(NamedTuple):
     eligible: int
 
 
-class Commitments(NamedTuple):
-    """In force, by name; what machines cost; and now: hours that have not passed are not told of."""
+class Change(NamedTuple):
+    """A document was applied, or is in force no more (`spec` None). `at`: since when; `dated`: it says so."""
 
-    named: Sequence[tuple[str, CommitmentSpec]]
+    name: str
+    version: int
+    at: int
+    spec: CommitmentSpec | None
+    dated: bool = False
+
+
+def promises(changes: Iterable[Change]) -> tuple[Promise, ...]:
+    """What was in force when, by name and time. `changes`: in the order in which they were made."""
+    found: dict[str, list[Promise]] = {}
+    for one in changes:
+        since = one.at - one.at % HOUR_US
+        if one.spec is None:
+            since += HOUR_US * (one.at > since)  # it was in force for a part of that hour
+        elif one.name not in found and not one.dated:
+            open_since = month_of(max(one.at - LATE_AFTER_US, 0))[0]
+            since = min(since, max(one.spec.start, open_since))
+        mine = found.setdefault(one.name, [])
+        mine[:] = [each._replace(until=min(each.until, since)) for each in mine if each.since < since]
+        if one.spec is not None:
+            mine.append(Promise(one.name, one.version, one.spec, since, FOREVER))
+    return tuple(one for name in sorted(found) for one in found[name])
+
+
+class Commitments(NamedTuple):
+    """All there were; what machines cost; and now: hours that have not passed are not told of."""
+
+    promises: Sequence[Promise]
     prices: PriceTable
     now: int
+
+    def within(self, period: Period) -> tuple[Sequence[Promise], range]:
+        """Those of a period, and starts of its hours that have passed, from the first of any of them on."""
+        until = min(period.until, self.now - self.now % HOUR_US)
+        since = period.since + -period.since % HOUR_US
+        hours = [(one, one.hours(since, until)) for one in self.promises]
+        some = [(one, each) for one, each in hours if each]
+        return [one for one, _ in some], range(
+            min((each[0] for _, each in some), default=until), until, HOUR_US
+        )
 
 
 def covered(views: Views, period: Period, unposted: Unposted, about: Commitments) -> Covered:
     """Hold each hour's machines against the commitments; hours without machines have fees too."""
-    providers = {spec.provider for _, spec in about.named}
+    mine, hours = about.within(period)
+    providers = {one.spec.provider for one in mine}
     by_hour: dict[int, list[Usage]] = {}
     eligible = 0
-    until = min(period.until, about.now - about.now % HOUR_US)
     for usage, hour in _usages(_node_hours(views, period, unposted), about.prices):
-        if usage.provider in providers and hour < until:
+        if usage.provider in providers and hour < hours.stop:
             by_hour.setdefault(hour, []).append(usage)
             eligible += usage.nanos
-    first = max(
-        period.since + -period.since % HOUR_US, min((spec.start for _, spec in about.named), default=0)
-    )
-    hours = (waterfall(by_hour.get(hour, ()), about.named, hour) for hour in range(first, until, HOUR_US))
-    return Covered(dict(zip(range(first, until, HOUR_US), hours, strict=True)), eligible)
+    found = {
+        hour: waterfall(
+            by_hour.get(hour, ()),
+            [(one.key, one.spec) for one in mine if one.since <= hour < one.until],
+            hour,
+        )
+        for hour in hours
+    }
+    return Covered(found, eligible)
 
 
 NodeHours = Mapping[tuple[int, str], tuple[str, int]]
@@ -105,18 +149,22 @@ def _parts(what: str) -> tuple[str, str, str, str]:
 def commitments(views: Views, period: Period, currency: str, unposted: Unposted, about: Commitments) -> Page:
     """Each commitment over a period, and the total. `saved`: what was covered at list, less the fee."""
     found = covered(views, period, unposted, about)
-    sums: dict[str, Counter[str]] = {name: Counter() for name, _ in about.named}
+    mine, _ = about.within(period)
+    names = {one.key: one.name for one in mine}
+    newest = {one.name: one.spec for one in mine}
+    sums: dict[str, Counter[str]] = {name: Counter() for name in newest}
     for hour in found.hours.values():
         for spent in hour.spent:
-            sums[spent.commitment].update(fee=spent.fee, used=spent.used, unused=spent.unused)
+            told = {"fee": spent.fee, "used": spent.used, "unused": spent.unused}
+            sums[names[spent.commitment]].update(told)
         for piece in hour.pieces:
-            sums[piece.commitment].update(at_list=piece.nanos)
+            sums[names[piece.commitment]].update(at_list=piece.nanos)
     whole = Counter[str]()
     for one in sums.values():
         whole.update(one)
     rows = [
         (name, spec.of_type, spec.provider, _covers(spec), *_amounts(sums[name]))
-        for name, spec in about.named
+        for name, spec in sorted(newest.items())
     ]
     return Page(
         kind="commitments",
@@ -155,4 +203,4 @@ def _notes(found: Covered, whole: Counter[str]) -> Iterator[str]:
     else:
         yield "No machine ran on demand at a provider of these commitments."
     yield "Used and unused are the fee, to the nano. Unused is of no job, and what jobs pay stays as it is."
-    yield "Hours that have passed, by the documents in force now."
+    yield "Hours that have passed, each by the documents that were in force in it."

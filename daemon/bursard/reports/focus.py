@@ -28,7 +28,9 @@ class, it is an adjustment.
 What a commitment covers of a machine's hour is rows of its own: `Used`, with the same billed and list cost,
 since what jobs pay does not change, and as effective cost its part of the fee. What was not used is a row of
 the commitment, `Unused`, which is of no job. All effective costs of an hour add up to its fees and to what
-was not covered, to the nano.
+was not covered, to the nano. What the provider is paid for it is a `Purchase`: all at its start, or for each
+hour. Another one bills that, so it has no billed cost here, and its effective cost is in the other rows: over
+whole terms the list cost of purchases is the effective cost of `Used` and `Unused`.
 
 For speed a row is two parts: what is the same for all rows of one owner, made once, and the few cells that
 are not.
@@ -48,7 +50,7 @@ import msgspec
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.model import NodeFacts
 from bursar.resources import MILLI
-from bursar_policies.commitments import Hour, Piece, Spent
+from bursar_policies.commitments import Hour, Piece, Promise, Purchase, Spent
 from bursar_policies.specs import CommitmentSpec
 from bursard.ledger import PAID
 from bursard.reports.focus_columns import PRICE_PLACES, QUANTITY_PLACES, SCALES
@@ -98,7 +100,8 @@ class FocusContext(msgspec.Struct, frozen=True):
     Attributes:
         cluster_id: the billing account. provider: its display name; issuer and service provider.
         nodes: facts by node id.
-        covered: by start of an hour, what commitments covered; specs: these by name. unused: its rows too.
+        covered: by start of an hour, what commitments covered; promises: these by key. unused: its rows too.
+        purchases: what was paid for them, by time.
     """
 
     cluster_id: str
@@ -106,8 +109,9 @@ class FocusContext(msgspec.Struct, frozen=True):
     currency: str
     nodes: Mapping[str, NodeFacts]
     covered: Mapping[int, Hour] = {}
-    specs: Mapping[str, CommitmentSpec] = {}
+    promises: Mapping[str, Promise] = {}
     unused: bool = False
+    purchases: Sequence[Purchase] = ()
 
 
 class Coverage(msgspec.Struct):
@@ -142,8 +146,8 @@ class Constant(msgspec.Struct):
 class Line(NamedTuple):
     """One row. `quantity`, `gpu_hours` at `QUANTITY_PLACES`; `product` at the scale of `ListCost`.
 
-    `effective`: where it is not `nanos`. `committed`: of a commitment, at `QUANTITY_PLACES`. `unused`: of one
-    that nothing used.
+    `effective`: where it is not `nanos`. `committed`: of a commitment, at `QUANTITY_PLACES`. `unused`: it is
+    of one, and nothing was consumed.
     """
 
     constant: Constant
@@ -200,6 +204,7 @@ def focus_lines(
             yield from maker.lines(groups)
             until = charge.start_at - charge.start_at % HOUR_US + HOUR_US
             yield from maker.unused(until - HOUR_US)
+            yield from maker.purchased(until)
             maker.hour = until - HOUR_US
             maker.month = month_of(charge.start_at)
         key: tuple[str, ...] = (charge.kind, charge.attempt_id, charge.node_id, charge.price_id)
@@ -216,6 +221,7 @@ def focus_lines(
         group.add(charge)
     yield from maker.lines(groups)
     yield from maker.unused(None)
+    yield from maker.purchased(None)
 
 
 class _Maker:
@@ -228,6 +234,7 @@ class _Maker:
         """Of what is made."""
         self._spent = iter(sorted(context.covered)) if context.unused else iter(())
         self._next_spent = next(self._spent, None)
+        self._purchases = sorted(context.purchases, key=lambda one: (-one.start, one.key, one.upfront))
         self._used: dict[tuple[int, str], tuple[Constant, Constant]] = {}
         self._machines: dict[str, _Machine] = {}
         self._constants: dict[tuple[object, ...], Constant] = {}
@@ -261,7 +268,7 @@ class _Maker:
             if not covered and not effective:  # of a fee above the list price a part of a nano may be covered
                 continue
             made = _share(line, done, done + covered)
-            spec = self._context.specs[piece.commitment]
+            spec = self._context.promises[piece.commitment].spec
             amount = int(piece.hours * _QUANTITY) if spec.quantity else piece.effective * _PER_NANO
             yield made._replace(
                 constant=self._committed(line.constant, piece.commitment),
@@ -296,11 +303,18 @@ class _Maker:
         """What was not used of commitments, of the hours that were not told yet."""
         while self._next_spent is not None and (before is None or self._next_spent < before):
             hour = self._next_spent
+            yield from self.purchased(hour + 1)
             for spent in self._context.covered[hour].spent:
                 if spent.unused:
                     self._coverage.rows += 1
                     yield _unused(spent, hour, self._context)
             self._next_spent = next(self._spent, None)
+
+    def purchased(self, before: int | None) -> Iterator[Line]:
+        """What was paid for commitments, of the time that was not told yet."""
+        while self._purchases and (before is None or self._purchases[-1].start < before):
+            self._coverage.rows += 1
+            yield _purchase(self._purchases.pop(), self._context)
 
     def _line(self, group: _Group) -> Line:
         charge = group.first
@@ -381,8 +395,8 @@ def _share(line: Line, start: int, end: int) -> Line:
     return line._replace(nanos=end - start, quantity=quantity, product=product, gpu_hours=gpu_hours)
 
 
-def _discount(name: str, context: FocusContext, status: str) -> dict[str, Cell]:
-    spec = context.specs[name]
+def _discount(key: str, context: FocusContext, status: str | None) -> dict[str, Cell]:
+    name, spec = context.promises[key].name, context.promises[key].spec
     return {
         "CommitmentDiscountId": f"commitment/{name}",
         "CommitmentDiscountName": name,
@@ -403,21 +417,16 @@ _PER_NANO: int = 10 ** (QUANTITY_PLACES - 9)
 
 def _unused(spent: Spent, hour: int, context: FocusContext) -> Line:
     """A row of the commitment itself: what it cost and nobody used."""
-    spec, month = context.specs[spent.commitment], month_of(hour)
-    name, unit = spent.commitment, "Hours" if spec.quantity else context.currency
+    promise, month = context.promises[spent.commitment], month_of(hour)
+    name, spec = promise.name, promise.spec
+    unit = "Hours" if spec.quantity else context.currency
     cells: dict[str, Cell] = {
         **_platform(context, month),
-        **_discount(name, context, "Unused"),
+        **_discount(spent.commitment, context, "Unused"),
+        **_of_commitment(name, spec),
         "ChargeCategory": "Usage",
-        "HostProviderName": spec.provider,
         "PricingCategory": "Committed",
         "PricingUnit": unit,
-        "RegionId": spec.region or None,
-        "RegionName": spec.region or None,
-        "ResourceId": f"commitment/{name}",
-        "ResourceName": name,
-        "ResourceType": "Commitment",
-        "SkuId": f"commitment/{spec.provider}/{spec.of_type}",
         "SkuMeter": "Unused Commitment",
         "SkuPriceId": f"commitment/{name}|unused",
         "x_WasteCategory": "unused-commitment",
@@ -432,6 +441,55 @@ def _unused(spent: Spent, hour: int, context: FocusContext) -> Line:
         *(0, hour, hour + HOUR_US, quantity, 0, words, "", "", None, None, False),
         effective=spent.unused,
         committed=quantity,
+        unused=True,
+    )
+
+
+def _of_commitment(name: str, spec: CommitmentSpec) -> dict[str, Cell]:
+    """What rows of the commitment itself say of what they are of."""
+    return {
+        "HostProviderName": spec.provider,
+        "RegionId": spec.region or None,
+        "RegionName": spec.region or None,
+        "ResourceId": f"commitment/{name}",
+        "ResourceName": name,
+        "ResourceType": "Commitment",
+        "SkuId": f"commitment/{spec.provider}/{spec.of_type}",
+    }
+
+
+def _purchase(bought: Purchase, context: FocusContext) -> Line:
+    """What the provider is paid: it sends the invoice, so nothing of it is billed here."""
+    promise, month = context.promises[bought.key], month_of(bought.start)
+    name, spec = promise.name, promise.spec
+    nanos = spec.upfront_nanos if bought.upfront else spec.hourly_nanos
+    price = nanos * _PRICE_OF_NANO
+    quantity = _QUANTITY if bought.upfront else bought.hours * _QUANTITY
+    cells: dict[str, Cell] = {
+        **_platform(context, month),
+        **_discount(bought.key, context, None),
+        **_of_commitment(name, spec),
+        "ChargeCategory": "Purchase",
+        "ChargeFrequency": "One-Time" if bought.upfront else "Recurring",
+        "InvoiceIssuerName": spec.provider,
+        "ServiceProviderName": spec.provider,
+        "ProviderName": spec.provider,
+        "PublisherName": spec.provider,
+        "PricingCategory": "Standard",
+        "PricingUnit": "Commitments" if bought.upfront else "Hours",
+        "SkuMeter": "Commitment Purchase",
+        "SkuPriceId": f"commitment/{name}|{'upfront' if bought.upfront else 'hourly'}|{nanos}",
+        "x_MeterConfidence": "measured",
+        "x_Simulated": "false",
+        **dict.fromkeys(_UNIT_PRICES, price),
+    }
+    hours = bought.hours * spec.quantity * _QUANTITY if spec.quantity else bought.nanos * _PER_NANO
+    words = f"purchase of commitment {name}, {'upfront' if bought.upfront else 'by the hour'}"
+    return Line(
+        Constant(cells, price, 0, 0, words, month[1], True),
+        *(0, bought.start, bought.end, quantity, quantity * price, words, "", "", None, None, False),
+        effective=0,
+        committed=hours,
         unused=True,
     )
 
@@ -531,7 +589,7 @@ def _constant(
         **_account(charge),
         **_own(charge),
     }
-    if context.specs and coverable(charge):
+    if context.promises and coverable(charge):
         cells["CommitmentProgramEligibilityDetails"] = _programs(charge, context)
     unit = _Unit.of(charge)
     price = None
@@ -552,7 +610,9 @@ def _constant(
 def _programs(charge: ChargeRow, context: FocusContext) -> str | None:
     """Which kinds of commitments could cover it, covered or not."""
     provider = stable_id(charge.price_id).partition("/")[0]
-    types = {_TYPES[spec.of_type] for spec in context.specs.values() if spec.provider == provider}
+    types = {
+        _TYPES[spec.of_type] for _, _, spec, *_ in context.promises.values() if spec.provider == provider
+    }
     programs = [{"ProgramType": name} for name in sorted(types)]
     return json.dumps({"CommitmentPrograms": programs}) if programs else None
 

@@ -20,12 +20,13 @@ from msgspec.structs import replace
 from bursar.errors import InvalidRequest
 from bursar.v1 import money_pb2 as pb
 from bursar.v1 import money_pb2_grpc
+from bursar_policies.commitments import purchases
 from bursar_policies.specs import CostModelSpec
 from bursard.access.authorize import Action, authorize, projects
 from bursard.engine import Engine
 from bursard.ledger import PAID
 from bursard.reports.budget_page import Limits, budget_page
-from bursard.reports.commitments import covered
+from bursard.reports.commitments import Commitments, covered
 from bursard.reports.cost import cost_table
 from bursard.reports.files import FORMATS as FOCUS_FORMATS
 from bursard.reports.focus import Coverage, FocusContext, focus_lines
@@ -41,8 +42,9 @@ from bursard.services.corrections import correct
 from bursard.services.explain_price import explanation, sold, subjects
 from bursard.services.known import refuse_unknown_project
 from bursard.services.lookup import find_job
-from bursard.services.page_reports import REPORTS, commitments_of, page_maker
+from bursard.services.page_reports import REPORTS, Past, page_maker
 from bursard.services.periods import book_periods, close_period
+from bursard.services.policies import past_commitments
 from bursard.services.prices import answer_prices
 from bursard.services.pushback import after_room
 from bursard.services.serviceviews import service_named
@@ -177,10 +179,13 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         period = find_period(request.period, self.engine.now(), request.timezone)
         if request.kind in ("focus", "statement"):
             _within_a_month(period, request.kind)
-        limits: Limits = {}
+        past = Past()
         if request.kind in ("budgets", "statement"):
-            limits = await self.engine.read(past_limits)
-        make, name = self._maker(request, period, limits)
+            past = Past(limits=await self.engine.read(past_limits))
+        if request.kind in ("commitments", "focus"):
+            await self.engine.durable()
+            past = Past(promises=await self.engine.read(past_commitments))
+        make, name = self._maker(request, period, past)
         await refuse_unknown_project(self.engine, request.project, Action.SEE_BOOKS)
         pieces = partial(make, await self._settled(True))
         first = True
@@ -217,7 +222,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             model=request.model,
         )
 
-    def _maker(self, request: pb.ReportRequest, period: Period, limits: Limits) -> tuple[Maker, str]:
+    def _maker(self, request: pb.ReportRequest, period: Period, past: Past) -> tuple[Maker, str]:
         """What makes the file, and its name. Faults of the request are raised here, before any work."""
         kind, stem = request.kind, f"{request.kind}-{period.text}"
         if kind != WHATIF and request.sources:
@@ -229,12 +234,12 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             version = request.focus_version or DEFAULT_VERSION
             focus_columns(version)
             _known(form, FOCUS_FORMATS, kind)
-            return self._focus(period, form, version, request.project), f"{stem}-v{version}.{form}"
+            return self._focus(period, form, version, request.project, past), f"{stem}-v{version}.{form}"
         if kind == "statement":
             form = request.format or "text"
             _known(form, STATEMENT_FORMATS, kind)
             by = read_by(request.by)
-            made = self._statement(period, form, request.project, by, limits)
+            made = self._statement(period, form, request.project, by, past.limits)
             return made, f"{stem}.{_ENDINGS.get(form, form)}"
         if kind in REPORTS or kind == WHATIF:
             form = request.format or "text"
@@ -242,28 +247,34 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             page = (
                 whatif_page(self.engine, request, period)
                 if kind == WHATIF
-                else REPORTS[kind](self.engine, period, request.project, limits)
+                else REPORTS[kind](self.engine, period, request.project, past)
             )
             return page_maker(page, PAGE_FORMATS[form]), f"{stem}.{_ENDINGS.get(form, form)}"
         known = ", ".join(("focus", "statement", *REPORTS, WHATIF))
         raise InvalidRequest(f"kind: there is no report {kind[:40]!r}; known: {known}")
 
-    def _focus(self, period: Period, form: str, version: str, project: str) -> Maker:
+    def _focus(self, period: Period, form: str, version: str, project: str, past: Past) -> Maker:
         state, views = self.engine.state, self.engine.views
         query = ChargeFilter(since=period.since, until=period.until, project=project)
 
         def make(unposted: Unposted) -> Iterator[bytes]:
             coverage, told = Coverage(), about
-            if promised.named:
+            if mine:
                 covers = covered(views, period, unposted, promised)
-                specs = dict(promised.named)
-                told = replace(about, covered=covers.hours, specs=specs, unused=not project)
+                told = replace(
+                    about,
+                    covered=covers.hours,
+                    promises={one.key: one for one in mine},
+                    purchases=() if project else tuple(purchases(mine, hours.start, hours.stop)),
+                    unused=not project,
+                )
             lines = focus_lines(views.charges(query, unposted), told, coverage)
-            yield from FOCUS_FORMATS[form](lines, focus_columns(version), bool(promised.named))
+            yield from FOCUS_FORMATS[form](lines, focus_columns(version), bool(mine))
             facts = {"rows": coverage.rows, "held_us": coverage.held_us, "unknown_us": coverage.unknown_us}
             log.info("focus report written", extra={"period": period.text, **facts})
 
-        promised = commitments_of(self.engine)
+        promised = Commitments(past.promises, self.engine.prices, self.engine.now())
+        mine, hours = promised.within(period)
         # On the loop's thread: what a node is does not change under the writer's hands.
         about = FocusContext(
             cluster_id=state.cluster_id,

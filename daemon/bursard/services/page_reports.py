@@ -7,12 +7,13 @@ Why     the state changes under the hands of whoever reads it in a thread: what 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from types import MappingProxyType
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
 from bursar.errors import InvalidRequest
-from bursar_policies.specs import CommitmentSpec
+from bursar_policies.commitments import Promise
 from bursard.engine import Engine
 from bursard.reports.anomalies import anomalies, in_utc
 from bursard.reports.budget_page import Limits, budget_page
@@ -26,6 +27,13 @@ from bursard.reports.waste import category_of, waste
 from bursard.store import Unposted
 
 MakePage = Callable[[Unposted], Page]
+
+
+class Past(NamedTuple):
+    """What only the log says, as far as a report needs it: documents that are in force no more."""
+
+    limits: Limits = MappingProxyType({})
+    promises: tuple[Promise, ...] = ()
 
 
 def page_maker(
@@ -45,7 +53,7 @@ def _stamped(engine: Engine, period: Period, page: MakePage) -> MakePage:
     return lambda unposted: replace(page(unposted), closed=closed)
 
 
-def _waste(engine: Engine, period: Period, project: str, _: Limits) -> MakePage:
+def _waste(engine: Engine, period: Period, project: str, _: Past) -> MakePage:
     views, currency = engine.views, engine.state.currency
     live = {
         attempt.id: category_of(attempt) for job in engine.state.jobs.values() for attempt in job.attempts
@@ -53,46 +61,39 @@ def _waste(engine: Engine, period: Period, project: str, _: Limits) -> MakePage:
     return _stamped(engine, period, lambda unposted: waste(views, period, currency, unposted, project, live))
 
 
-def _idle(engine: Engine, period: Period, project: str, _: Limits) -> MakePage:
+def _idle(engine: Engine, period: Period, project: str, _: Past) -> MakePage:
     _of_no_project("idle", project)
     views, currency = engine.views, engine.state.currency
     return _stamped(engine, period, lambda unposted: idle(views, period, currency, unposted))
 
 
-def _utilization(engine: Engine, period: Period, project: str, _: Limits) -> MakePage:
+def _utilization(engine: Engine, period: Period, project: str, _: Past) -> MakePage:
     _of_no_project("utilization", project)
     views, currency = engine.views, engine.state.currency
     return _stamped(engine, period, lambda unposted: utilization(views, period, currency, unposted))
 
 
-def _budgets(engine: Engine, period: Period, project: str, limits: Limits) -> MakePage:
-    found = budget_page(engine.state, period, engine.now(), project, limits)
+def _budgets(engine: Engine, period: Period, project: str, past: Past) -> MakePage:
+    found = budget_page(engine.state, period, engine.now(), project, past.limits)
     return lambda unposted: found
 
 
-def _quotas(engine: Engine, period: Period, project: str, _: Limits) -> MakePage:
+def _quotas(engine: Engine, period: Period, project: str, _: Past) -> MakePage:
     found = quota_page(engine.state, period, project)
     return lambda unposted: found
 
 
-def _models(engine: Engine, period: Period, project: str, _: Limits) -> MakePage:
+def _models(engine: Engine, period: Period, project: str, _: Past) -> MakePage:
     views, currency = engine.views, engine.state.currency
     live = {job.id: work_of(job) for job in engine.state.jobs.values() if job.attempts}
     return _stamped(engine, period, lambda unposted: models(views, period, currency, unposted, project, live))
 
 
-def _commitments(engine: Engine, period: Period, project: str, _: Limits) -> MakePage:
+def _commitments(engine: Engine, period: Period, project: str, past: Past) -> MakePage:
     _of_no_project("commitments", project)
-    views, currency, about = engine.views, engine.state.currency, commitments_of(engine)
+    views, currency = engine.views, engine.state.currency
+    about = Commitments(past.promises, engine.prices, engine.now())
     return _stamped(engine, period, lambda unposted: commitments(views, period, currency, unposted, about))
-
-
-def commitments_of(engine: Engine) -> Commitments:
-    """What was promised to providers, as of now; by name."""
-    named = sorted(
-        (one.name, one.spec) for one in engine.state.policies.values() if isinstance(one.spec, CommitmentSpec)
-    )
-    return Commitments(named, engine.prices, engine.now())
 
 
 def _of_no_project(kind: str, project: str) -> None:
@@ -100,13 +101,13 @@ def _of_no_project(kind: str, project: str) -> None:
         raise InvalidRequest(f"project: nodes are of no project, so {kind} is of the whole site")
 
 
-def _anomalies(engine: Engine, period: Period, project: str, _: Limits) -> MakePage:
+def _anomalies(engine: Engine, period: Period, project: str, _: Past) -> MakePage:
     in_utc(period)
     views, currency = engine.views, engine.state.currency
     return _stamped(engine, period, lambda unposted: anomalies(views, period, currency, unposted, project))
 
 
-REPORTS: Final[Mapping[str, Callable[[Engine, Period, str, Limits], MakePage]]] = {
+REPORTS: Final[Mapping[str, Callable[[Engine, Period, str, Past], MakePage]]] = {
     "anomalies": _anomalies,
     "budgets": _budgets,
     "commitments": _commitments,

@@ -17,14 +17,24 @@ from bursar.errors import InvalidRequest, NotFound, StaleVersion
 from bursar.v1 import money_pb2 as pb
 from bursar.v1 import money_pb2_grpc
 from bursar.words import plural
+from bursar_policies.commitments import Promise
 from bursar_policies.document import parse_files
-from bursar_policies.specs import Document
+from bursar_policies.specs import CommitmentSpec, Document
 from bursard.access.identity import caller
 from bursard.engine import Engine
-from bursard.events import BudgetOpened, Event, NodePriced, PolicyApplied, PolicyDocument, decode
+from bursard.events import (
+    BudgetOpened,
+    Event,
+    NodePriced,
+    PolicyApplied,
+    PolicyDocument,
+    PolicyRemoved,
+    decode,
+)
 from bursard.housekeeping import REPRICED_MAX
 from bursard.machines.opening import refuse_pools
 from bursard.machines.renting import Renting
+from bursard.reports.commitments import Change, promises
 from bursard.services.kinds import refuse_unknown_types
 from bursard.services.pushback import after_room
 from bursard.services.sources import named_texts
@@ -247,6 +257,25 @@ def read_history(views: Views) -> list[Applied]:
                 found += [Applied(document, row.at, row.actor) for document in event.documents]
         after = rows[-1].seq
     return found
+
+
+def past_commitments(views: Views) -> tuple[Promise, ...]:
+    """All commitments that there ever were, and when each was in force."""
+    changes: list[Change] = []
+    after, asked = 0, EventFilter(kinds=("policy-applied", "policy-removed"))
+    while rows := views.events(after, 1000, asked):
+        for row in rows:
+            event = decode(row.payload)
+            if isinstance(event, PolicyApplied):
+                changes += [
+                    Change(one.name, one.version, one.effective_at, one.spec, one.effective_at > row.at)
+                    for one in event.documents
+                    if isinstance(one.spec, CommitmentSpec)
+                ]
+            elif isinstance(event, PolicyRemoved) and event.kind == "Commitment":
+                changes.append(Change(event.name, 0, row.at, None))
+        after = rows[-1].seq
+    return promises(changes)
 
 
 def _of(history: list[Applied], document: PolicyDocument) -> Applied:

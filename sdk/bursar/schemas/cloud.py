@@ -104,7 +104,11 @@ def commitment() -> Schema:
     return forms.mapping(
         "What was promised to a provider for each hour of a term: `report commitments` and the rows of"
         " `report focus` tell what was used of it and what was not. It covers machines on demand, never spot,"
-        " in the order of each provider; what jobs pay does not change by it.",
+        " in the order of each provider; what jobs pay does not change by it. What the provider is paid is"
+        " in `report focus` as `Purchase`, without a billed cost, since another one sends that invoice. Each"
+        " hour is told by the document that was in force in it: a changed or removed one changes no hour of"
+        " before. The first of a name counts from its `start`, but in no month that was published when it was"
+        " applied.",
         {
             "provider": forms.word("To whom.", ("aws", "azure", "gcp")),
             "type": forms.word(

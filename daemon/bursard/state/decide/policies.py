@@ -181,10 +181,10 @@ def _check_effective(document: Document, where: str, now: int) -> None:
             f"{where}: effective_at {format_instant(at)} has passed, and the past is never repriced; leave"
             " it out to apply the document from now on"
         )
-    if not isinstance(document.spec, Pricing):
+    if not isinstance(document.spec, Pricing | CommitmentSpec):
         raise NotBuilt(
-            f"{where}: effective_at in the future is built for PriceBook and CostModel only; leave it out"
-            f" and apply the {document.kind} when it shall hold"
+            f"{where}: effective_at in the future is built for PriceBook, CostModel and Commitment only;"
+            f" leave it out and apply the {document.kind} when it shall hold"
         )
 
 
