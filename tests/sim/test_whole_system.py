@@ -56,6 +56,7 @@ from bursard.fleet import (
     Fleet,
     Forget,
     Hello,
+    LimitTaken,
     MemberTruth,
     Started,
     Stop,
@@ -65,6 +66,7 @@ from bursard.fleet import (
 from bursard.fleet import (
     Counter as HeldCounter,
 )
+from bursard.fleet.words import Limit
 from bursard.housekeeping import Housekeeping
 from bursard.place import one_pass
 from bursard.replay import restore
@@ -135,6 +137,7 @@ class Link:
         self.last_seen_at = 0
         self.epoch = epoch
         self.closed = self.joined = False
+        self.takes_limits = True
 
     def send(self, message: Any) -> None:
         if not self.closed and not self.session.broken:
@@ -274,7 +277,14 @@ class Host:
 
     def carry_out(self, instruction: s.Instruction) -> None:
         match instruction:
-            case s.SendHello() | s.SendStarted() | s.SendExited() | s.SendUsage() | s.SendHeartbeat():
+            case (
+                s.SendHello()
+                | s.SendStarted()
+                | s.SendExited()
+                | s.SendUsage()
+                | s.SendHeartbeat()
+                | s.SendLimitTaken()
+            ):
                 if self.session is not None and not self.session.broken:
                     self.session.up.append(instruction)
             case s.PersistEpoch():
@@ -285,6 +295,10 @@ class Host:
                 request = StopRequest(instruction.cause, instruction.grace_us, instruction.signal or None)
                 with contextlib.suppress(NotFound):
                     now_done(self.runner.stop(instruction.attempt_id, instruction.rank, request))
+            case s.LimitMember(attempt_id, rank, order, limit_us):
+                with contextlib.suppress(NotFound):
+                    now_done(self.runner.limit(attempt_id, rank, limit_us))
+                self.emit(s.LimitSet(attempt_id, rank, order))
             case s.ReadMeters():
                 self.emit(s.MeterRead(self.clock.boot_us(), {}))
             case s.SpoolAppend():
@@ -341,6 +355,16 @@ class Host:
                         grace_us=message.grace_us,
                     )
                 )
+            case Limit():
+                self.emit(
+                    s.LimitAsked(
+                        epoch=epoch,
+                        attempt_id=message.attempt_id,
+                        rank=message.rank,
+                        order=message.order,
+                        time_limit_us=message.time_limit_us,
+                    )
+                )
             case Forget():
                 self.emit(s.ForgetReceived(message.attempt_id, message.rank))
             case UsageAck():
@@ -373,6 +397,10 @@ def end_of(attempt_id: str, rank: int, exit: Exit) -> Exited:
 class World:
     """bursard, three hosts and their users."""
 
+    documents = POLICIES
+    meddling = 0.06
+    jumps_us = (-TEN_YEARS_US, TEN_YEARS_US, -90 * SECOND_US, 3 * MINUTE_US)
+
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.random = Random(seed)
@@ -394,12 +422,15 @@ class World:
         self.engine.commit([ClusterCreated("c", "USD")], "test")
         now = self.engine.now()
         self.engine.commit(
-            policies.apply_documents(self.state, parse_documents(POLICIES, "test"), now), "test"
+            policies.apply_documents(self.state, parse_documents(self.documents, "test"), now), "test"
         )
         self.writer.flush()
-        self.hosts = [Host(self, "a", 4), Host(self, "b", 2), Host(self, "c", 0)]
+        self.hosts = self.new_hosts()
         for host in self.hosts:
             host.connect()
+
+    def new_hosts(self) -> list[Host]:
+        return [Host(self, "a", 4), Host(self, "b", 2), Host(self, "c", 0)]
 
     # --- bursard
 
@@ -481,11 +512,14 @@ class World:
                 self.fleet.started(node, word)
             case s.SendExited():
                 self.fleet.exited(node, end_of(message.attempt_id, message.rank, message.exit))
+            case s.SendLimitTaken():
+                word = LimitTaken(message.attempt_id, message.rank, message.order, message.problem)
+                self.fleet.limit_taken(node, word)
             case s.SendUsage():
                 self.take_usage(node, link, message.usage)
             case s.SendHeartbeat():
                 self.fleet.heartbeat(node, message.boot_us)
-        assert node.mode == "open", f"an honest node is called a liar: {node.reason}"
+        self.trust(node)
 
     def take_usage(self, node: NodeRecord, link: Any, usage: s.Usage) -> None:
         counters = tuple(HeldCounter(c.attempt_id, c.rank, c.held_us) for c in usage.counters)
@@ -509,11 +543,14 @@ class World:
             self.sessions.remove((host, session))
             host.disconnected()
             return
-        assert node.mode == "open", f"an honest node is called a liar: {node.reason}"
+        self.trust(node)
         self.writer.flush()
         link: Any = Link(session, node.id, host.name, host.boot_id, self.epoch)
         link.send(Welcome())
         self.hub.join(link, truths)
+
+    def trust(self, node: NodeRecord) -> None:
+        assert node.mode == "open", f"an honest node is called a liar: {node.reason}"
 
     # --- time and messages
 
@@ -622,7 +659,7 @@ class World:
         elif kind == "reboot":
             host.reboot()
         elif kind == "clock":
-            self.clock.step_wall(draw.choice([-TEN_YEARS_US, TEN_YEARS_US, -90 * SECOND_US, 3 * MINUTE_US]))
+            self.clock.step_wall(draw.choice(self.jumps_us))
 
     def recover(self, odds: float) -> None:
         """Whoever is gone comes back, whoever waits in vain finds out."""
@@ -644,7 +681,7 @@ class World:
             self.pass_time(draw.choice([1, 40_000, SECOND_US, 5 * SECOND_US, 31 * SECOND_US]))
             if draw.random() < 0.25:
                 self.submit()
-            if draw.random() < 0.06:
+            if draw.random() < self.meddling:
                 self.meddle()
             if draw.random() < 0.12:
                 self.fault()
@@ -660,7 +697,7 @@ class World:
         """No more faults: the clock is set right, money is there, everything ends and both sides agree."""
         self.clock.step_wall(self.right_at - self.clock.now())
         self.cycle()
-        rich = POLICIES.replace("limit: ", "limit: 10000")
+        rich = self.documents.replace("limit: ", "limit: 10000")
         now = self.engine.now()
         self.engine.commit(policies.apply_documents(self.state, parse_documents(rich, "test"), now), "test")
         for _ in range(4_000):
