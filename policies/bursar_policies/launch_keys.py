@@ -29,6 +29,10 @@ class LaunchKey(NamedTuple):
 _PATH: Final = r"/[A-Za-z0-9._/-]{1,255}"
 
 _DISK: Final = LaunchKey(r"[1-9][0-9]{0,4}GiB", "the size of its root disk, such as 200GiB")
+_AZURE_ID: Final = (
+    r"/subscriptions/[0-9a-fA-F-]{36}/resource[gG]roups/[A-Za-z0-9_.()-]{1,90}"
+    r"/providers/[A-Za-z]{1,30}\.[A-Za-z]{1,30}"
+)
 _ADDRESS: Final = LaunchKey(r"ephemeral|none", "ephemeral or none")
 
 COMMON: Final[Mapping[str, LaunchKey]] = {
@@ -58,6 +62,38 @@ KEYS: Final[Mapping[str, Mapping[str, LaunchKey]]] = {
         "instance_profile": LaunchKey(r"[A-Za-z0-9+=,.@_-]{1,128}", "the name of an instance profile"),
         "key_name": LaunchKey(r"[A-Za-z0-9 ._@()+=:/-]{1,255}", "the name of a key pair"),
         "disk": _DISK,
+    },
+    "azure": {
+        **COMMON,
+        "resource_group": LaunchKey(
+            r"[A-Za-z0-9_.()-]{1,89}[A-Za-z0-9_()-]", "a resource group", required=True
+        ),
+        "image": LaunchKey(
+            _AZURE_ID + r"/(images|galleries)/[A-Za-z0-9_./-]{1,200}|(/communityGalleries/|/sharedGalleries/)"
+            r"[A-Za-z0-9_./-]{1,200}|[A-Za-z0-9_.-]{1,80}(:[A-Za-z0-9_.-]{1,80}){3}",
+            "the id of an image, or PUBLISHER:OFFER:SKU:VERSION",
+            required=True,
+        ),
+        "subnet": LaunchKey(
+            _AZURE_ID + r"/virtualNetworks/[A-Za-z0-9_.-]{1,80}/subnets/[A-Za-z0-9_.-]{1,80}",
+            "the id of a subnet",
+            required=True,
+        ),
+        "ssh_key": LaunchKey(
+            r"(ssh-rsa|ssh-ed25519) [A-Za-z0-9+/=]{16,2000}( [ -~]{0,100})?",
+            "a public key such as ssh-ed25519 AAAA…",
+            required=True,
+            length_max=2_200,
+        ),
+        "security_group": LaunchKey(
+            _AZURE_ID + r"/networkSecurityGroups/[A-Za-z0-9_.-]{1,80}", "the id of a network security group"
+        ),
+        "identity": LaunchKey(
+            _AZURE_ID + r"/userAssignedIdentities/[A-Za-z0-9_.-]{1,128}", "the id of a managed identity"
+        ),
+        "external_ip": _ADDRESS,
+        "disk": _DISK,
+        "disk_type": LaunchKey(r"[A-Za-z0-9]{2,20}_[A-Z]{3}", "a type of disk such as StandardSSD_LRS"),
     },
     "gcp": {
         **COMMON,

@@ -155,6 +155,55 @@ def test_a_wrong_launch_setting_is_named_with_its_line(old: str, new: str, place
     assert says in str(error.value)
 
 
+GROUP = "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/ml"
+OTHERS = {
+    "gcp": """\
+    server: grpcs://bursar.example:7443
+    image: projects/p-1/global/images/family/node
+    subnet: {us-central1: default}
+    external_ip: none
+""",
+    "azure": f"""\
+    server: grpcs://bursar.example:7443
+    resource_group: ml
+    image: microsoft-dsvm:ubuntu-hpc:2204:latest
+    subnet: {GROUP}/providers/Microsoft.Network/virtualNetworks/n/subnets/s
+    ssh_key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5
+    disk_type: Premium_LRS
+""",
+}
+WRONG_OTHERS = [
+    ("gcp", "projects/p-1/global/images/family/node", "debian-12", "projects/PROJECT/global/images"),
+    ("gcp", "external_ip: none", "external_ip: static", "ephemeral or none"),
+    ("gcp", "external_ip", "resource_group", "unknown key"),
+    ("azure", "    ssh_key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5\n", "", "the key 'ssh_key' is missing"),
+    ("azure", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5", "not a key", "a public key such as"),
+    ("azure", ":2204:latest", "", "PUBLISHER:OFFER:SKU:VERSION"),
+    ("azure", "/subnets/s", "", "the id of a subnet"),
+]
+
+
+def other(provider: str) -> str:
+    head = AWS.partition("  launch:\n")[0].replace("provider: aws", f"provider: {provider}")
+    return f"{head}  launch:\n{OTHERS[provider]}"
+
+
+@pytest.mark.parametrize("provider", sorted(OTHERS))
+def test_each_cloud_launches_by_keys_of_its_own(provider: str) -> None:
+    keys = {one.key for one in spec(other(provider)).launch}
+    assert keys == {line.split(":")[0].strip() for line in OTHERS[provider].splitlines()}
+
+
+@pytest.mark.parametrize(("provider", "old", "new", "says"), WRONG_OTHERS, ids=str)
+def test_a_wrong_setting_of_each_cloud_is_named(provider: str, old: str, new: str, says: str) -> None:
+    text = other(provider)
+    assert old in text
+    with pytest.raises(PolicyInvalid) as error:
+        parse_documents(text.replace(old, new), "pool.yaml")
+    assert "spec.launch" in str(error.value)
+    assert says in str(error.value)
+
+
 def test_the_local_cloud_has_nothing_to_launch_by() -> None:
     text = WHOLE.replace("  keep_alive", "  launch: {image: ami-0123456789abcdef0}\n  keep_alive")
     with pytest.raises(PolicyInvalid, match=r"spec\.launch: the provider local has nothing to launch by"):

@@ -39,6 +39,7 @@ class Cloud(NamedTuple):
 
 CLOUDS: Final[Mapping[str, Cloud]] = {
     "aws": Cloud("bursard.machines.aws", ("boto3",)),
+    "azure": Cloud("bursard.machines.azure", ("azure.mgmt.compute", "azure.identity")),
     "gcp": Cloud("bursard.machines.gcp", ("google.cloud.compute_v1",)),
 }
 """By name."""

@@ -44,26 +44,30 @@ def cloud_pool() -> Schema:
             ),
             "image": _launched(
                 "Needed. aws: `ami-...`, or `resolve:ssm:/...`, a public parameter, the same in each region."
-                " gcp: `projects/P/global/images/family/NAME`."
+                " gcp: `projects/P/global/images/family/NAME`. azure: an id, or"
+                " `PUBLISHER:OFFER:SKU:VERSION`."
             ),
             "subnet": _launched(
                 "aws: `subnet-...`, of each zone. Default: the zone's default subnet. gcp: its name, of each"
-                " region. Default: that of the network `default`."
+                " region. Default: that of the network `default`. azure: its id, of each region; needed."
             ),
-            "security_group": _launched("aws: `sg-...`. Default: that of the network."),
+            "security_group": _launched("aws: `sg-...`, azure: an id. Default: that of the network."),
+            "resource_group": _launched("azure: where machines and their parts are made. Needed."),
+            "ssh_key": _launched("azure: a public key; it makes no machine without one. Needed."),
+            "identity": _launched("azure: the id of what the machine itself is there. Default: nobody."),
             "instance_profile": _launched("aws: what the machine itself may do there. Default: nothing."),
             "key_name": _launched("aws: a key pair to log in with. Default: none."),
             "service_account": _launched("gcp: what the machine itself may do there. Default: nothing."),
             "network_tags": _launched("gcp: tags by which rules of a firewall know it, with commas."),
-            "external_ip": _launched("gcp: `ephemeral`, an address of its own (default), or `none`."),
-            "disk_type": _launched("gcp: of the root disk. Default: `pd-balanced`."),
+            "external_ip": _launched("gcp, azure: `ephemeral`, an address of its own (default), or `none`."),
+            "disk_type": _launched("Of the root disk. Default: gcp `pd-balanced`, azure `StandardSSD_LRS`."),
             "disk": _launched("Size of the root disk, such as `200GiB`. Default: the image's."),
         },
     )
     return forms.mapping(
         "Machines that are rented for jobs that no node has room for, and given back when they are idle.",
         {
-            "provider": forms.word("Whose machines.", ("local", "aws", "gcp")),
+            "provider": forms.word("Whose machines.", ("local", "aws", "azure", "gcp")),
             "regions": forms.items("Regions; needed but of `local`, whose are all.", name, minItems=1),
             "zones": forms.items("Zones; all when left out.", name, minItems=1),
             "offers": offers,

@@ -20,6 +20,7 @@ from bursard.machines.provider import Kind, Place, Provider
 
 STANDS = {
     "aws": "cloud_stands.aws:AwsStand",
+    "azure": "cloud_stands.azure:AzureStand",
     "gcp": "cloud_stands.gcp:GcpStand",
     "local": "cloud_stands.local:LocalStand",
 }
