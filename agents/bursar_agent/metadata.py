@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from bursar.clock import SECOND_US, Clock
+from bursar_agent import metadata_azure, metadata_gcp
 from bursar_agent import stimuli as s
 
 log = logging.getLogger(__name__)
@@ -154,7 +155,11 @@ class Service(NamedTuple):
     open: Callable[[Http, Clock], Source]
 
 
-SOURCES: Final[Mapping[str, Service]] = {"aws": Service("http://169.254.169.254", AwsSource)}
+SOURCES: Final[Mapping[str, Service]] = {
+    "aws": Service("http://169.254.169.254", AwsSource),
+    "azure": Service(metadata_azure.URL, metadata_azure.AzureSource),
+    "gcp": Service(metadata_gcp.URL, metadata_gcp.GcpSource),
+}
 """By provider."""
 
 

@@ -83,7 +83,7 @@ class Settings:
     (seconds since it was written) and `advice` (true: it may). Jobs are then stopped with their grace."""
 
     notices: str = ""
-    """aws: whose metadata service says when this machine is taken back. Default: none is asked."""
+    """aws, azure, gcp: whose metadata service says when this machine is taken back. Default: none."""
 
     metadata_url: str = ""
     """Where that service is, such as http://127.0.0.1:1338. Default: where the provider has it."""
