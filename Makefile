@@ -1,11 +1,12 @@
 # One door to everything. Each target makes what it needs from nothing: a Python 3.11 is enough.
 #   make demo   a cluster of two nodes, a budget, a distributed training, its cost      (~1 min)
+#   make demo-serve  a model behind a gateway: from zero, load, an update, no money, the bill    (< 2 min)
 #   make demo-cloud  a spot machine that is rented, taken back and replaced, without an account    (~1 min)
 #   make check  lint, types, layers and the tests in one process; TESTS=PATH… for a few    (~8 min, ~1 min)
 #   make test   lint, types, layers, generated code, and every test
 #   make judge  what a hostile judge would do: fuzz, kill -9, damaged directories, mutants    (hours)
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cloud check test browser nightly judge judge-fuzz judge-kill judge-damage judge-mutants lint ruff format types layers pytest pure real programs proto proto-check clients docs bench venv clean
+.PHONY: help demo demo-serve demo-cloud check test browser nightly judge judge-fuzz judge-kill judge-damage judge-mutants lint ruff format types layers pytest pure real programs proto proto-check clients docs bench venv clean
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -26,6 +27,7 @@ export GRPC_ENABLE_FORK_SUPPORT := 0
 
 help:
 	@echo "make demo    see it work: two nodes, a budget, a distributed training, its cost"
+	@echo "make demo-serve  a model behind a gateway: from zero, under load, updated, without money, and its bill"
 	@echo "make demo-cloud  rent a spot machine, lose it, go on with another one: no account is needed"
 	@echo "make check   lint and the tests in one process; while working: make check TESTS='tests/docs tests/unit/test_ends.py'"
 	@echo "make test    lint, types, layers, generated code and every test"
@@ -73,6 +75,9 @@ venv: .venv/.installed
 
 demo: .venv/.torch
 	@$(BIN)/python docs/examples/demo/demo.py
+
+demo-serve: .venv/.torch
+	@$(BIN)/python docs/examples/demo/serve.py
 
 demo-cloud: .venv/.installed
 	@$(BIN)/python docs/examples/demo/cloud.py

@@ -96,7 +96,8 @@ class Bucket:
 
 
 class Waiter:
-    """A request that waits for a replica. `go` is called once, with the attempt that it gets.
+    """A request that waits for a replica. `go` is called once, with the attempt that it gets, or with why
+    there will be none.
 
     Args:
         again: it had its turn, and its replica went away with it.
@@ -104,7 +105,9 @@ class Waiter:
 
     __slots__ = ("again", "go", "key_id", "size")
 
-    def __init__(self, key_id: str, size: int, go: Callable[[str], None], again: bool = False) -> None:
+    def __init__(
+        self, key_id: str, size: int, go: Callable[[str | Refusal], None], again: bool = False
+    ) -> None:
         self.key_id, self.size, self.go, self.again = key_id, size, go, again
 
 
@@ -263,8 +266,12 @@ class Core:
         self._ejected[attempt] = now + EJECTED_US
 
     def serve(self, route: Route, now: int) -> None:
-        """Let go who waits, as many as there is room for."""
+        """Let go who waits, as many as there is room for; all of them, refused, where no money is left."""
         line = self.line(route)
+        refusal = self.refused(route)
+        while refusal is not None and (waiter := line.next()):
+            self._waiting_bytes -= waiter.size
+            waiter.go(refusal)
         while line.many and (attempt := self.pick(route, now)):
             waiter = line.next()
             assert waiter is not None

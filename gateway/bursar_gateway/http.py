@@ -286,7 +286,7 @@ class Gateway:
         if attempt and (tried or not self.core.line(route).many):
             self.core.take(attempt)
             return attempt
-        turn: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        turn: asyncio.Future[str | Refusal] = asyncio.get_running_loop().create_future()
         waiter = Waiter(key.id, size, turn.set_result, bool(tried))
         refusal = self.core.wait(route, waiter)
         if refusal is not None:
@@ -297,15 +297,17 @@ class Gateway:
         had = False
         try:
             async with asyncio.timeout((route.cold_us if cold else route.queue_us) / SECOND_US):
-                attempt = await asyncio.shield(turn)
+                given = await asyncio.shield(turn)
             had = True
-            return attempt
+            return given
         except TimeoutError:
             return self.core.timed_out(self.core.routes.get(route.name, route))
         finally:
             # Whoever leaves in the moment of its turn gives back what it was given.
             if not had and not self.core.stop_waiting(route, waiter) and turn.done():
-                self.core.give(route, turn.result(), self._now())
+                given = turn.result()
+                if isinstance(given, str):
+                    self.core.give(route, given, self._now())
 
     async def _ask(
         self, request: web.BaseRequest, route: Route, attempt: str, path: str, body: bytes

@@ -482,3 +482,24 @@ def test_a_request_whose_replica_went_away_is_before_those_that_never_had_one() 
             await other.close()
 
     play(story)
+
+
+def test_who_waits_already_when_money_ends_is_told_so_at_once() -> None:
+    """G10, for requests from zero: the daemon learns only by them that a replica cannot be paid for."""
+
+    async def story() -> None:
+        async with Site() as site:
+            asks = [asyncio.create_task(site.client.get(site.url)) for _ in range(3)]
+            line = site.core.line(site.core.routes["chat"])
+            await until(lambda: line.many == 3)
+            site.learn({}, refused={"code": "BudgetExhausted", "message": "m", "budget": "b"})
+            for one in asks:
+                assert (await one).status == 429
+            assert (line.many, site.core._waiting_bytes) == (0, 0)
+            replica = Replica()
+            site.learn({"att_9": await replica.open()})
+            async with site.client.get(site.url) as r:
+                assert r.status == 200, "it is admitted as soon as the daemon has said that there is money"
+            await replica.close()
+
+    play(story)
