@@ -291,7 +291,7 @@ def add_services(
 ) -> None:
     """Everything the server answers, health included."""
     fleet = hub.fleet
-    jobs = JobsService(engine, cycle, fleet, telemetry.newest, allowances, hub.attachments)
+    jobs = JobsService(engine, cycle, fleet, telemetry.newest, allowances, hub.attachments, telemetry.history)
     jobs_pb2_grpc.add_JobsServicer_to_server(jobs, server)
     nodes_pb2_grpc.add_NodesServicer_to_server(NodesService(engine, cycle, hub, telemetry), server)
     agents = AgentsService(hub, telemetry, mqtt_url=settings.telemetry_mqtt_url)

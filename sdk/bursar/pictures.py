@@ -278,6 +278,68 @@ def gantt(
     return Picture("", "", foot + 6, tuple(shapes), (), tuple(labels))
 
 
+class Curve(NamedTuple):
+    """Means of one thing over time: (instant at which a span begins, mean); None was not heard."""
+
+    name: str
+    points: tuple[tuple[int, float | None], ...]
+
+
+def curves(
+    lines: Sequence[Curve],
+    since: int,
+    until: int,
+    step_us: int,
+    top: float,
+    scale: tuple[str, str],
+    heads: Sequence[str],
+) -> Picture:
+    """A line of each curve, level over each of its spans, broken where nothing was heard.
+
+    Args:
+        step_us: how long a span is. top: what stands at the upper edge. scale: top and 0 in words.
+        heads: labels at even distances. Curves after the ninth look alike.
+    """
+    room = WIDTH - NAMES
+    drawn = []
+    for number, curve in enumerate(lines):
+        for piece in _pieces(curve.points, step_us):
+            corners = []
+            for at, value in piece:
+                y = HEIGHT - min(max(value / top, 0.0), 1.0) * (HEIGHT - 2) - 1
+                for x in (at, at + step_us):
+                    place = min(max((x - since) / max(until - since, 1), 0.0), 1.0)
+                    corners.append((NAMES + place * room, y))
+            drawn.append(Line(_points(corners), _line_look(number)))
+    base = ((NAMES, HEIGHT), (WIDTH, HEIGHT))
+    labels = [Label(NAMES - 8, 12, scale[0], "end"), Label(NAMES - 8, HEIGHT, scale[1], "end")]
+    step = room / max(len(heads), 1)
+    labels += [Label(NAMES + at * step, HEIGHT + 16, head, "start") for at, head in enumerate(heads)]
+    keys = [Key(f"p{number}", curve.name) for number, curve in enumerate(lines[:LOOKS])]
+    if len(lines) > LOOKS:
+        keys.append(Key(OTHERS, f"{len(lines) - LOOKS} more"))
+    return Picture(
+        "", "", HEIGHT + FOOT, (), (Line(_points(base), "zero"), *drawn), tuple(labels), tuple(keys)
+    )
+
+
+def _line_look(number: int) -> str:
+    return f"c{number}" if number < LOOKS else OTHERS
+
+
+def _pieces(points: Sequence[tuple[int, float | None]], step_us: int) -> Iterator[list[tuple[int, float]]]:
+    """Runs of spans that follow each other and were heard."""
+    piece: list[tuple[int, float]] = []
+    for at, value in points:
+        if piece and (value is None or at - piece[-1][0] > step_us):
+            yield piece
+            piece = []
+        if value is not None:
+            piece.append((at, value))
+    if piece:
+        yield piece
+
+
 def amount_of(row: Mapping[str, Any], name: str = "cost") -> Decimal:
     """An amount of a view, exactly; an unknown one counts for nothing and is told in the table."""
     return Decimal(row[name]["amount"]) if row[name] else Decimal()

@@ -62,6 +62,7 @@ TABLE: Final[dict[str, Row]] = {
     "Jobs.List tasks": SEEN,
     "Jobs.Watch": SEEN,
     "Jobs.Explain": SEEN,
+    "Jobs.Profile": SEEN,
     "Jobs.Logs": STEERED,
     "Jobs.Attach": ("SPOA", "OA", "SPOA", "OA", "", "", ""),
     "Jobs.Cancel": STEERED,
@@ -168,6 +169,7 @@ REQUESTS: Final[dict[str, Callable[[Thing], Any]]] = {
     "Jobs.List tasks": lambda t: jobs_pb2.ListJobsRequest(tasks_of=t.job),
     "Jobs.Watch": lambda t: jobs_pb2.WatchJobsRequest(jobs=[t.job]),
     "Jobs.Explain": lambda t: jobs_pb2.ExplainRequest(job=t.job),
+    "Jobs.Profile": lambda t: jobs_pb2.ProfileRequest(job=t.job),
     "Jobs.Logs": lambda t: jobs_pb2.LogsRequest(job=t.job),
     "Jobs.Attach": lambda t: jobs_pb2.AttachRequest(open=jobs_pb2.AttachOpen(job=t.job)),
     "Jobs.Cancel": lambda t: jobs_pb2.CancelRequest(jobs=[t.job]),
@@ -252,7 +254,8 @@ async def verdict(site: Site, row: str, request: Any, token: str) -> str:
 
 
 OF_A_PROJECT: Final = {
-    "Jobs.Get", "Jobs.List tasks", "Jobs.Watch", "Jobs.Explain", "Jobs.Logs", "Jobs.Attach", "Jobs.Cancel",
+    "Jobs.Get", "Jobs.List tasks", "Jobs.Watch", "Jobs.Explain", "Jobs.Profile", "Jobs.Logs",
+    "Jobs.Attach", "Jobs.Cancel",
     "Jobs.Hold",
     "Jobs.Release", "Jobs.Requeue", "Jobs.Update", "Money.Cost of a job", "Events.List of a job",
     "Money.Budgets by name", "Money.Correct", "Money.GrantBudget", "Money.TransferBudget",

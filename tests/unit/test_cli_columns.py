@@ -29,6 +29,7 @@ from bursar.cli import (
     output,
     period,
     policy,
+    profile,
     reconcile,
     reserve,
     rights,
@@ -91,6 +92,11 @@ def node() -> types_pb2.Node:
     return filled(types_pb2.Node, facts=filled(types_pb2.NodeFacts, devices=[device]), devices_free=[free])
 
 
+_POINT = jobs_pb2.ProfilePoint(
+    at=1, cpu_cores=1, memory_used_bytes=7, gpu_utilization_ratio=1, sm_ratio=0.5, tensor_ratio=0.25,
+    gpu_memory_used_bytes=9, gpu_power_watts=300,
+)  # fmt: skip
+_POINTS = jobs_pb2.ProfileResponse(members=[jobs_pb2.ProfileMember(node="gpu-1", gpus=1, points=[_POINT])])
 NODE_ROW = view.node(node())
 BY = money.DIMENSIONS
 RECONCILED = {
@@ -123,6 +129,11 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
         web.URL_COLUMNS,
         {"url": "http://h/login?link=w", "expires_at": "2026-11-28T15:44:02Z"},
     ),
+    "profile.PROFILE_COLUMNS": (
+        profile.PROFILE_COLUMNS,
+        {**view.profile(_POINTS)["rows"][0], "at": "2026-11-28T15:44:00Z"},
+    ),
+    "profile.SUMMARY_COLUMNS": (profile.SUMMARY_COLUMNS, profile.summary(view.profile(_POINTS))[0]),
     "login.COLUMNS": (
         login.COLUMNS,
         {"server": "grpcs://h:7443", "user": "u", "role": "viewer", "ends_at": "2026-11-28T15:44:02Z"},

@@ -39,7 +39,18 @@ CHANGES = {
 }
 """Streams of submissions wait for each of their requests."""
 OTHERS = {
-    "Jobs": {"SubmitMany", "SubmitBatches", "Plan", "Get", "List", "Watch", "Explain", "Logs", "Attach"},
+    "Jobs": {
+        "SubmitMany",
+        "SubmitBatches",
+        "Plan",
+        "Get",
+        "List",
+        "Watch",
+        "Explain",
+        "Profile",
+        "Logs",
+        "Attach",
+    },
     "Nodes": {
         "List",
         "Get",

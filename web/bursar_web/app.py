@@ -27,6 +27,7 @@ from bursar_web import keys
 from bursar_web.guard import Guard
 from bursar_web.pages import (
     admin,
+    curves,
     funding,
     happenings,
     jobs,
@@ -61,6 +62,7 @@ FIELDS_MAX = 40
 WITH_FILES: tuple[tuple[str, Page], ...] = (
     ("/jobs", jobs.jobs),
     ("/jobs/{job}", jobs.job),
+    ("/jobs/{job}/profile", curves.curves),
     ("/queue", jobs.queue),
     ("/nodes", nodes.nodes),
     ("/nodes/{node}", nodes.node),

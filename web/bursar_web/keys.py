@@ -38,6 +38,7 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "/": (),
     "/jobs": ("state", *FILTERS, "label", "since", "tasks", "page"),
     "/jobs/{job}": (),
+    "/jobs/{job}/profile": ("attempt",),
     "/jobs/{job}/log": ("rank",),
     "/queue": (),
     "/nodes": ("pool",),

@@ -49,6 +49,7 @@ _JOBS: Final = {
     "List": Rule(Action.SEE_JOBS),
     "Watch": Rule(Action.SEE_JOBS),
     "Explain": Rule(Action.SEE_JOBS),
+    "Profile": Rule(Action.SEE_JOBS),
     "Logs": Rule(Action.READ_LOGS),
     "Attach": Rule(Action.ATTACH, writes=Writes.CHANGES),
     "Cancel": Rule(Action.STEER_JOBS, writes=Writes.ENDS),

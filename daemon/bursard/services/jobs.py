@@ -30,7 +30,7 @@ from bursard.engine import Engine, spec_bytes
 from bursard.events import Event, JobSubmitted, LimitChanged
 from bursard.fleet import Fleet
 from bursard.fleet.attachments import Attachments
-from bursard.services import attaching, joblist, logs, planning
+from bursard.services import attaching, joblist, logs, planning, profiles
 from bursard.services.ends import named_ranges
 from bursard.services.failures import add_failed_tasks
 from bursard.services.fates import fates_of
@@ -48,6 +48,7 @@ from bursard.state.decide.following import Fates, without_own
 from bursard.state.decide.why import of_each, read_reason
 from bursard.state.tables import TASK_SUCCEEDED
 from bursard.store import KeyRow
+from bursard.telemetry.history import History
 
 REFS_MAX = 1000
 KEY_MAX = 200
@@ -96,11 +97,13 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         newest: Callable[[str], types_pb2.Sample | None] = lambda _: None,
         allowances: Allowances | None = None,
         attachments: Attachments | None = None,
+        history: History | None = None,
     ) -> None:
         self.engine = engine
         self.cycle = cycle
         self.fleet = fleet
         self.newest = newest
+        self.history = history or History()
         self._attachments = attachments or Attachments(lambda _: None)
         self._allowances = allowances or Allowances(engine.clock.boot_us, engine.state.limits)
         self.hub = WatchHub(engine)
@@ -352,6 +355,12 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         job = await find_job(self.engine, request.job)
         await self.engine.durable()
         return await planning.explain_view(self.engine, self.cycle, job)
+
+    async def Profile(self, request: pb.ProfileRequest, context: Any) -> pb.ProfileResponse:
+        """What the members and devices of an attempt did over time."""
+        job = await find_job(self.engine, request.job)
+        await self.engine.durable()
+        return profiles.profile(self.history, self._view(job), request.attempt, self.engine.now())
 
     async def Logs(self, request: pb.LogsRequest, context: Any) -> AsyncIterator[pb.LogChunk]:
         """What a member wrote."""

@@ -1,6 +1,7 @@
 """A window of samples per node, fed by agent streams or by MQTT.
 
-Why     `top` and `show` want now, not history; a bounded window cannot grow with the cluster's age.
+Why     `top` and `show` want now; a bounded window cannot grow with the cluster's age. What was is in
+        `history`, as means.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 from bursar.errors import InvalidRequest
 from bursar.model import NodeFacts
 from bursard.fleet import door, readings
+from bursard.telemetry.history import History
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class LiveTelemetry:
 
     def __init__(self) -> None:
         self._windows: dict[str, deque[Any]] = {}
+        self.history = History()
         self.received = 0
         self.refused = 0
 
@@ -81,6 +84,7 @@ class LiveTelemetry:
         if window:
             _move_summaries(window[-1], sample)
         window.append(sample)
+        self.history.take(node, sample)
         self.received += 1
 
     def newest(self, node: str) -> Any | None:

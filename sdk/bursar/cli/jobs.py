@@ -165,13 +165,27 @@ def read_states(text: str | None) -> list[str]:
 
 @click.command()
 @click.argument("job")
+@click.option("--profile", is_flag=True, help="What its members and GPUs did over time, of the last day.")
+@click.option(
+    "--attempt",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    help="With --profile: which attempt; else the newest.",
+)
 @listing
 @connected
-def show(client: WireClient, job: str, output: Output) -> None:
+def show(client: WireClient, job: str, profile: bool, attempt: int, output: Output) -> None:
     """Show one job, whole. JOB is an id, a number, a name, `last`, or JOB[7].
 
     Example: bursar show last -o json
     """
+    if attempt and not profile:
+        raise InvalidRequest("--attempt: is for --profile; `bursar show JOB -o json` has all attempts")
+    if profile:
+        from bursar.cli.profile import print_profile
+
+        print_profile(client, job, attempt, output)
+        return
     row = view.job(client.get(job))
     emit_one(row, output, lambda r: _with_log(client, texts.job_text(r), r), columns=JOB_COLUMNS)
 

@@ -240,6 +240,10 @@ class AsyncWireClient:
         """Why a job is where it is."""
         return await self._unary(calls.explain(job))
 
+    async def profile(self, job: str, *, attempt: int = 0) -> jobs_pb2.ProfileResponse:
+        """What the members and devices of an attempt did over time; 0 is the newest."""
+        return await self._unary(calls.profile(job, attempt))
+
     async def cancel(
         self, jobs: Sequence[str], *, grace_us: int | None = None, reason: str = ""
     ) -> Sequence[types_pb2.Job]:

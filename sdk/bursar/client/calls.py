@@ -139,6 +139,12 @@ def explain(job: str) -> Call[jobs_pb2.ExplainResponse]:
     return Call("/bursar.v1.Jobs/Explain", request, jobs_pb2.ExplainResponse)
 
 
+def profile(job: str, attempt: int) -> Call[jobs_pb2.ProfileResponse]:
+    """Curves of an attempt."""
+    request = jobs_pb2.ProfileRequest(job=job, attempt=attempt)
+    return Call("/bursar.v1.Jobs/Profile", request, jobs_pb2.ProfileResponse)
+
+
 def cancel(jobs: Sequence[str], grace_us: int | None, reason: str) -> Call[jobs_pb2.JobsResponse]:
     """Stop and end jobs."""
     request = jobs_pb2.CancelRequest(jobs=jobs, grace_us=grace_us, reason=reason)

@@ -233,6 +233,10 @@ class WireClient:
         """Why a job is where it is."""
         return self._unary(calls.explain(job))
 
+    def profile(self, job: str, *, attempt: int = 0) -> jobs_pb2.ProfileResponse:
+        """What the members and devices of an attempt did over time; 0 is the newest."""
+        return self._unary(calls.profile(job, attempt))
+
     def cancel(
         self, jobs: Sequence[str], *, grace_us: int | None = None, reason: str = ""
     ) -> Sequence[types_pb2.Job]:

@@ -958,6 +958,148 @@ class UpdateRequest(google.protobuf.message.Message):
 global___UpdateRequest = UpdateRequest
 
 @typing.final
+class ProfileRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    job: builtins.str
+    attempt: builtins.int
+    """number; 0: the newest"""
+    def __init__(
+        self,
+        *,
+        job: builtins.str = ...,
+        attempt: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "job", b"job"]) -> None: ...
+
+global___ProfileRequest = ProfileRequest
+
+@typing.final
+class ProfileResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOB_ID_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    SINCE_FIELD_NUMBER: builtins.int
+    UNTIL_FIELD_NUMBER: builtins.int
+    STEP_US_FIELD_NUMBER: builtins.int
+    MEMBERS_FIELD_NUMBER: builtins.int
+    MEMBERS_TOTAL_FIELD_NUMBER: builtins.int
+    job_id: builtins.str
+    attempt: builtins.int
+    """number; 0: it has none"""
+    since: builtins.int
+    """of what is kept and asked for"""
+    until: builtins.int
+    step_us: builtins.int
+    """a point is the mean of so long from its instant on"""
+    members_total: builtins.int
+    @property
+    def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ProfileMember]:
+        """the first 64 ranks"""
+
+    def __init__(
+        self,
+        *,
+        job_id: builtins.str = ...,
+        attempt: builtins.int = ...,
+        since: builtins.int = ...,
+        until: builtins.int = ...,
+        step_us: builtins.int = ...,
+        members: collections.abc.Iterable[global___ProfileMember] | None = ...,
+        members_total: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "job_id", b"job_id", "members", b"members", "members_total", b"members_total", "since", b"since", "step_us", b"step_us", "until", b"until"]) -> None: ...
+
+global___ProfileResponse = ProfileResponse
+
+@typing.final
+class ProfileMember(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RANK_FIELD_NUMBER: builtins.int
+    NODE_FIELD_NUMBER: builtins.int
+    GPUS_FIELD_NUMBER: builtins.int
+    SHARED_FIELD_NUMBER: builtins.int
+    POINTS_FIELD_NUMBER: builtins.int
+    rank: builtins.int
+    node: builtins.str
+    gpus: builtins.int
+    shared: builtins.bool
+    """its devices are others' too: of them only what its own processes do is told"""
+    @property
+    def points(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ProfilePoint]: ...
+    def __init__(
+        self,
+        *,
+        rank: builtins.int = ...,
+        node: builtins.str = ...,
+        gpus: builtins.int = ...,
+        shared: builtins.bool = ...,
+        points: collections.abc.Iterable[global___ProfilePoint] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["gpus", b"gpus", "node", b"node", "points", b"points", "rank", b"rank", "shared", b"shared"]) -> None: ...
+
+global___ProfileMember = ProfileMember
+
+@typing.final
+class ProfilePoint(google.protobuf.message.Message):
+    """A field that is not set was not heard of; it is never a 0."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AT_FIELD_NUMBER: builtins.int
+    CPU_CORES_FIELD_NUMBER: builtins.int
+    MEMORY_USED_BYTES_FIELD_NUMBER: builtins.int
+    GPU_UTILIZATION_RATIO_FIELD_NUMBER: builtins.int
+    SM_RATIO_FIELD_NUMBER: builtins.int
+    TENSOR_RATIO_FIELD_NUMBER: builtins.int
+    GPU_MEMORY_USED_BYTES_FIELD_NUMBER: builtins.int
+    GPU_POWER_WATTS_FIELD_NUMBER: builtins.int
+    at: builtins.int
+    cpu_cores: builtins.float
+    memory_used_bytes: builtins.int
+    gpu_utilization_ratio: builtins.float
+    """mean over its devices, as the next two"""
+    sm_ratio: builtins.float
+    tensor_ratio: builtins.float
+    gpu_memory_used_bytes: builtins.int
+    """sum over its devices, as the next"""
+    gpu_power_watts: builtins.float
+    def __init__(
+        self,
+        *,
+        at: builtins.int = ...,
+        cpu_cores: builtins.float | None = ...,
+        memory_used_bytes: builtins.int | None = ...,
+        gpu_utilization_ratio: builtins.float | None = ...,
+        sm_ratio: builtins.float | None = ...,
+        tensor_ratio: builtins.float | None = ...,
+        gpu_memory_used_bytes: builtins.int | None = ...,
+        gpu_power_watts: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_cpu_cores", b"_cpu_cores", "_gpu_memory_used_bytes", b"_gpu_memory_used_bytes", "_gpu_power_watts", b"_gpu_power_watts", "_gpu_utilization_ratio", b"_gpu_utilization_ratio", "_memory_used_bytes", b"_memory_used_bytes", "_sm_ratio", b"_sm_ratio", "_tensor_ratio", b"_tensor_ratio", "cpu_cores", b"cpu_cores", "gpu_memory_used_bytes", b"gpu_memory_used_bytes", "gpu_power_watts", b"gpu_power_watts", "gpu_utilization_ratio", b"gpu_utilization_ratio", "memory_used_bytes", b"memory_used_bytes", "sm_ratio", b"sm_ratio", "tensor_ratio", b"tensor_ratio"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_cpu_cores", b"_cpu_cores", "_gpu_memory_used_bytes", b"_gpu_memory_used_bytes", "_gpu_power_watts", b"_gpu_power_watts", "_gpu_utilization_ratio", b"_gpu_utilization_ratio", "_memory_used_bytes", b"_memory_used_bytes", "_sm_ratio", b"_sm_ratio", "_tensor_ratio", b"_tensor_ratio", "at", b"at", "cpu_cores", b"cpu_cores", "gpu_memory_used_bytes", b"gpu_memory_used_bytes", "gpu_power_watts", b"gpu_power_watts", "gpu_utilization_ratio", b"gpu_utilization_ratio", "memory_used_bytes", b"memory_used_bytes", "sm_ratio", b"sm_ratio", "tensor_ratio", b"tensor_ratio"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_cpu_cores", b"_cpu_cores"]) -> typing.Literal["cpu_cores"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_gpu_memory_used_bytes", b"_gpu_memory_used_bytes"]) -> typing.Literal["gpu_memory_used_bytes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_gpu_power_watts", b"_gpu_power_watts"]) -> typing.Literal["gpu_power_watts"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_gpu_utilization_ratio", b"_gpu_utilization_ratio"]) -> typing.Literal["gpu_utilization_ratio"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_memory_used_bytes", b"_memory_used_bytes"]) -> typing.Literal["memory_used_bytes"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_sm_ratio", b"_sm_ratio"]) -> typing.Literal["sm_ratio"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_tensor_ratio", b"_tensor_ratio"]) -> typing.Literal["tensor_ratio"] | None: ...
+
+global___ProfilePoint = ProfilePoint
+
+@typing.final
 class LogsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -55,6 +55,11 @@ class JobsStub(object):
                 request_serializer=bursar_dot_v1_dot_jobs__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_jobs__pb2.ExplainResponse.FromString,
                 )
+        self.Profile = channel.unary_unary(
+                '/bursar.v1.Jobs/Profile',
+                request_serializer=bursar_dot_v1_dot_jobs__pb2.ProfileRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_jobs__pb2.ProfileResponse.FromString,
+                )
         self.Cancel = channel.unary_unary(
                 '/bursar.v1.Jobs/Cancel',
                 request_serializer=bursar_dot_v1_dot_jobs__pb2.CancelRequest.SerializeToString,
@@ -155,6 +160,13 @@ class JobsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Profile(self, request, context):
+        """What the members and devices of an attempt did over time, as far as that is kept.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Cancel(self, request, context):
         """Stop and end jobs; a pending job ends at once.
         """
@@ -248,6 +260,11 @@ def add_JobsServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=bursar_dot_v1_dot_jobs__pb2.ExplainRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_jobs__pb2.ExplainResponse.SerializeToString,
+            ),
+            'Profile': grpc.unary_unary_rpc_method_handler(
+                    servicer.Profile,
+                    request_deserializer=bursar_dot_v1_dot_jobs__pb2.ProfileRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_jobs__pb2.ProfileResponse.SerializeToString,
             ),
             'Cancel': grpc.unary_unary_rpc_method_handler(
                     servicer.Cancel,
@@ -427,6 +444,23 @@ class Jobs(object):
         return grpc.experimental.unary_unary(request, target, '/bursar.v1.Jobs/Explain',
             bursar_dot_v1_dot_jobs__pb2.ExplainRequest.SerializeToString,
             bursar_dot_v1_dot_jobs__pb2.ExplainResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def Profile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Jobs/Profile',
+            bursar_dot_v1_dot_jobs__pb2.ProfileRequest.SerializeToString,
+            bursar_dot_v1_dot_jobs__pb2.ProfileResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

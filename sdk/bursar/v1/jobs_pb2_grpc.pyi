@@ -78,6 +78,12 @@ class JobsStub:
     ]
     """Why a job is where it is."""
 
+    Profile: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.jobs_pb2.ProfileRequest,
+        bursar.v1.jobs_pb2.ProfileResponse,
+    ]
+    """What the members and devices of an attempt did over time, as far as that is kept."""
+
     Cancel: grpc.UnaryUnaryMultiCallable[
         bursar.v1.jobs_pb2.CancelRequest,
         bursar.v1.jobs_pb2.JobsResponse,
@@ -179,6 +185,12 @@ class JobsAsyncStub:
         bursar.v1.jobs_pb2.ExplainResponse,
     ]
     """Why a job is where it is."""
+
+    Profile: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.jobs_pb2.ProfileRequest,
+        bursar.v1.jobs_pb2.ProfileResponse,
+    ]
+    """What the members and devices of an attempt did over time, as far as that is kept."""
 
     Cancel: grpc.aio.UnaryUnaryMultiCallable[
         bursar.v1.jobs_pb2.CancelRequest,
@@ -297,6 +309,14 @@ class JobsServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bursar.v1.jobs_pb2.ExplainResponse, collections.abc.Awaitable[bursar.v1.jobs_pb2.ExplainResponse]]:
         """Why a job is where it is."""
+
+    @abc.abstractmethod
+    def Profile(
+        self,
+        request: bursar.v1.jobs_pb2.ProfileRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.jobs_pb2.ProfileResponse, collections.abc.Awaitable[bursar.v1.jobs_pb2.ProfileResponse]]:
+        """What the members and devices of an attempt did over time, as far as that is kept."""
 
     @abc.abstractmethod
     def Cancel(

@@ -17,6 +17,7 @@ from bursar.codec.view.jobs import (
     job,
     job_progress,
     plan,
+    profile,
     reason,
     resources,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "policy",
     "price",
     "price_explanation",
+    "profile",
     "progress",
     "rate",
     "reason",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from bursar.codec.amounts import amount, exact, rate_now
 from bursar.codec.view.readings import attempt_sample, gpu_sample, joules, progress
@@ -317,6 +318,45 @@ def _term(wire: jobs_pb2.ScoreTerm) -> View:
         "weight": wire.weight_milli / MILLI,
         "value": wire.factor_micro / MICRO,
         "points": wire.points_micro / MICRO,
+    }
+
+
+def profile(wire: jobs_pb2.ProfileResponse) -> View:
+    """What the members of an attempt did: `rows` has their points, by member and time. Null: not heard."""
+    return {
+        "job": wire.job_id,
+        "attempt": wire.attempt or None,
+        "since": instant(wire.since),
+        "until": instant(wire.until),
+        "step_s": seconds(wire.step_us),
+        "members_total": wire.members_total,
+        "members": [
+            {"rank": each.rank, "node": each.node, "gpus": each.gpus, "shared": each.shared}
+            for each in wire.members
+        ],
+        "rows": [
+            {"rank": each.rank, "node": each.node, "at": instant(point.at), **_point(point)}
+            for each in wire.members
+            for point in each.points
+        ],
+    }
+
+
+_POINT_DIGITS = {
+    "cpu_cores": 3,
+    "memory_used_bytes": None,
+    "gpu_utilization_ratio": 4,
+    "sm_ratio": 4,
+    "tensor_ratio": 4,
+    "gpu_memory_used_bytes": None,
+    "gpu_power_watts": 1,
+}
+
+
+def _point(wire: Any) -> View:
+    return {
+        name: round(getattr(wire, name), digits) if wire.HasField(name) else None
+        for name, digits in _POINT_DIGITS.items()
     }
 
 
