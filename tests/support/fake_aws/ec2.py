@@ -19,7 +19,7 @@ from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS
 from moto.ec2.responses import EC2Response
 from moto.ec2.utils import filter_dict_attribute_mapping
 
-from fake_aws.world import BOOT_US, ENDING_US, World
+from fake_aws.world import World
 
 REGIONS = ("us-east-1", "us-east-2")
 """Of the account: moto reads all images of a region when it is asked there first."""
@@ -123,11 +123,11 @@ def _settle(self: EC2Response, world: World) -> None:
     for one in self.ec2_backend.all_instances():
         ended, born = world.ended.get(one.id), world.born.get(one.id, 0)
         if ended is not None:
-            gone = world.now() >= ended + ENDING_US
+            gone = world.now() >= ended + world.ending_us
             one._state.name, one._state.code = ("terminated", 48) if gone else ("shutting-down", 32)
             if "spot" not in (one._reason or ""):
                 one._reason = f"User initiated ({world.date(ended):%Y-%m-%d %H:%M:%S} GMT)"
-        elif world.now() >= born + BOOT_US:
+        elif world.now() >= born + world.boot_us:
             one._state.name, one._state.code = "running", 16
         else:
             one._state.name, one._state.code = "pending", 0

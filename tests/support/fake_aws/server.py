@@ -18,7 +18,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_ba
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from fake_aws.ec2 import patched
-from fake_aws.world import BOOT_US, ENDING_US, Fault, World
+from fake_aws.world import Fault, World
 
 ACCOUNT = "123456789012"
 IMAGE = "ami-03cf127a"
@@ -207,4 +207,4 @@ def open_aws() -> FakeAws:
     return _OPEN[0]
 
 
-__all__ = ["BOOT_US", "ENDING_US", "IMAGE", "FakeAws", "open_aws"]
+__all__ = ["IMAGE", "FakeAws", "open_aws"]

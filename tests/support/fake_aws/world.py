@@ -8,9 +8,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-BOOT_US = 20_000_000
-ENDING_US = 10_000_000
-
 
 @dataclass
 class Fault:
@@ -44,6 +41,9 @@ class World:
     """By (region, zone, token): the digest of what was asked, the answer, the instance."""
     ended: dict[str, int] = field(default_factory=dict)
     """By instance, when it was ended."""
+    boot_us: int = 20_000_000
+    """So long a machine is pending."""
+    ending_us: int = 10_000_000
     born: dict[str, int] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
 
