@@ -365,7 +365,9 @@ class PriceTable:
     def lookup(self, facts: NodeFacts, at: Instant) -> PriceQuote | None:
         """The price of a node at an instant: of its machine type, else of its pool's cost model."""
         if facts.instance_type:
-            quote = self.lookup_machine(facts.provider, facts.region, facts.instance_type, facts.market, at)
+            quote = self._lookup_zone(facts, at) or self.lookup_machine(
+                facts.provider, facts.region, facts.instance_type, facts.market, at
+            )
             if quote is not None or facts.provider != "onprem":
                 return quote
         counts: dict[str, int] = {}
@@ -373,6 +375,18 @@ class PriceTable:
             counts[device.type] = counts.get(device.type, 0) + 1
         gpus = tuple(sorted(counts.items()))
         return self.lookup_pool(facts.pool, at, gpus, has_memory=facts.memory_bytes > 0)
+
+    def _lookup_zone(self, facts: NodeFacts, at: Instant) -> PriceQuote | None:
+        """A price that a zone has of its own, as spot machines may: it goes before the region's."""
+        series = self._cloud.get((facts.provider, facts.zone, facts.instance_type, facts.market))
+        fact = series.at(at) if series and facts.zone != facts.region else None
+        if fact is None or fact.row is None:
+            return None
+        quote = self._machine_quote(fact, at)
+        if quote.list_nanos_per_hour:
+            return quote
+        listed = self._list_rate(fact.row, facts.region, quote.currency, at)
+        return msgspec.structs.replace(quote, list_nanos_per_hour=listed)
 
     def lookup_machine(
         self, provider: str, region: str, instance_type: str, market: str, at: Instant
@@ -499,12 +513,12 @@ class PriceTable:
             fact.quotes[((), True)] = quote
         if row.market != "on-demand":
             # The list price has a life of its own: what it is depends on the instant asked about.
-            listed = self._list_rate(row, quote.currency, at)
+            listed = self._list_rate(row, row.region, quote.currency, at)
             return msgspec.structs.replace(quote, list_nanos_per_hour=listed)
         return quote
 
-    def _list_rate(self, row: PriceRow, currency: str, at: int) -> int:
-        series = self._cloud.get((row.provider, row.region, row.instance_type, "on-demand"))
+    def _list_rate(self, row: PriceRow, region: str, currency: str, at: int) -> int:
+        series = self._cloud.get((row.provider, region, row.instance_type, "on-demand"))
         fact = series.at(at) if series else None
         if fact is None or fact.row is None:
             return 0

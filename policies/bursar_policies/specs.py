@@ -212,6 +212,7 @@ class PriceRow(msgspec.Struct, frozen=True):
     """One price: a dated fact about one machine type in one market.
 
     Attributes:
+        region: or a zone that has a price of its own, such as a spot machine's: it goes before its region's.
         rate_nanos_per_hour: of the whole machine, > 0.
         valid_from: since when; 0 since ever. valid_until: exclusive; 0 for no end.
         gpu_type: canonical, upper case; empty without GPUs. gpu_memory_bytes: of each.

@@ -1,7 +1,7 @@
 """The daemon is killed at steps of a launch and of a termination at EC2: one machine, and none is left.
 
-As `test_death_of_a_launch.py` for the provider `local`, at fewer points. What EC2 has is the fake's own list, not
-what the provider says of it.
+As `test_death_of_a_launch.py` for the provider `local`, at fewer points. What EC2 has is the fake's own list,
+not what the provider says of it.
 """
 
 from __future__ import annotations

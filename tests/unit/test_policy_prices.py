@@ -16,6 +16,7 @@ from bursar.money import NANOS_MAX
 from bursar_policies.compile import (
     FOREVER,
     Applied,
+    PriceQuote,
     PriceTable,
     dearest_rate,
     node_rate,
@@ -259,3 +260,28 @@ def test_prices_of_all_markets_borrow_the_shape_of_the_machine() -> None:
     assert (spot.market, spot.gpu_type, spot.cpu_milli) == ("spot", "L4", 4000)
     assert spot.quote.components.gpu > 0
     assert demand.quote.as_of == parse_instant("2026-01-01")
+
+
+def test_a_price_of_a_zone_goes_before_its_regions_and_has_the_regions_list_price() -> None:
+    prices = (
+        PriceRow("aws", "east", "x", "on-demand", 100),
+        PriceRow("aws", "east", "x", "spot", 40),
+        PriceRow("aws", "east-a", "x", "spot", 30, 0, 50),
+    )
+    document = Document("PriceBook", "b", PriceBookSpec("test", "USD", prices))
+    table = PriceTable([Applied(document, 1, Instant(0))])
+
+    def quote(zone: str, market: str = "spot", at: int = 10) -> PriceQuote:
+        facts = NodeFacts(
+            name="n", cpu_milli=1, memory_bytes=1, provider="aws", region="east", zone=zone,
+            instance_type="x", market=market,
+        )  # fmt: skip
+        found = table.lookup(facts, Instant(at))
+        assert found is not None
+        return found
+
+    assert [quote(zone).rate_nanos_per_hour for zone in ("east-a", "east-b", "")] == [30, 40, 40]
+    assert quote("east-a").list_nanos_per_hour == 100
+    assert quote("east-a").price_id == "pricebook/b@1#aws/east-a/x/spot"
+    assert quote("east-a", "on-demand").rate_nanos_per_hour == 100
+    assert quote("east-a", at=50).rate_nanos_per_hour == 40, "the zone's own has ended"

@@ -13,7 +13,8 @@ from rented_site import Inline, Runs, Site, done
 from bursar.clock import SECOND_US
 from bursar.errors import InvalidRequest
 from bursar_policies.document import parse_documents
-from bursard.machines.houses import BookRates
+from bursar_policies.specs import PriceBookSpec
+from bursard.machines.houses import BookRates, price_book
 from bursard.machines.local import LocalProvider
 from bursard.machines.localfile import parse_cloud
 from bursard.machines.opening import open_needed
@@ -208,3 +209,22 @@ def test_time_that_jumped_back_asks_a_provider_that_failed_again(site: Two) -> N
     site.world.clock.step_wall(-100 * SECOND_US)
     site.pass_time(1)
     assert "far" in site.renting.houses["aws"].offers
+
+
+def test_a_zone_that_is_cheaper_than_its_region_has_its_own_price_in_the_book() -> None:
+    def offer(zone: str, rate: int, region: str = "east") -> MachineOffer:
+        return MachineOffer(
+            place=Place(region, zone, "x", "x.1", "spot"), cpu_milli=1, memory_bytes=1,
+            rate_nanos_per_hour=rate, currency="USD", as_of=0, source="s",
+        )  # fmt: skip
+
+    book = price_book(
+        "far", [offer("east-a", 30), offer("east-b", 40), offer("1", 20, "west"), offer("2", 25, "west")]
+    )
+    assert book is not None
+    assert isinstance(book.spec, PriceBookSpec)
+    assert {row.region: row.rate_nanos_per_hour for row in book.spec.prices} == {
+        "east": 40,
+        "east-a": 30,
+        "west": 25,
+    }

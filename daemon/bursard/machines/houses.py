@@ -168,7 +168,10 @@ def asked(work: Callable[[], Answer]) -> Answer:
 
 
 def price_book(provider: str, offers: Sequence[MachineOffer]) -> Document | None:
-    """The prices of offers as a document; None when there are none. Zones of a region have one price."""
+    """The prices of offers as a document; None when there are none.
+
+    A region has the highest price of its zones, and a zone that is cheaper has its own.
+    """
     rows: dict[tuple[str, str, str], MachineOffer] = {}
     for offer in offers:
         key = (offer.place.region, offer.place.instance_type, offer.place.market)
@@ -177,6 +180,12 @@ def price_book(provider: str, offers: Sequence[MachineOffer]) -> Document | None
             rows[key] = offer
     if not rows:
         return None
+    for offer in offers:
+        place, rate = offer.place, offer.rate_nanos_per_hour
+        highest = rows[place.region, place.instance_type, place.market].rate_nanos_per_hour
+        # A zone that is `1` in each region is no name for a price.
+        if rate < highest and place.zone.startswith(place.region):
+            rows[place.zone, place.instance_type, place.market] = offer
     lines = [
         "kind: PriceBook",
         f"name: cloud-{provider}",

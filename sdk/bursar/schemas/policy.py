@@ -361,7 +361,7 @@ def _priority() -> Schema:
 def _price_book() -> Schema:
     place = {
         "provider": forms.text("Of the machine.", forms.TOKEN),
-        "region": forms.text("Of the machine.", forms.TOKEN),
+        "region": forms.text("Of the machine; or a zone that has a price of its own.", forms.TOKEN),
         "market": forms.word("How it is sold.", MARKETS),
         "valid_from": forms.text("From when the price holds.", forms.INSTANT),
         "valid_until": forms.text("Until when.", forms.INSTANT),
