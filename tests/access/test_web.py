@@ -345,6 +345,18 @@ def test_a_cookie_of_a_site_goes_by_https_alone() -> None:
     play(story, secure=True)
 
 
+def test_what_pages_look_like_by_is_served_as_it_lies_in_the_package() -> None:
+    async def story(site: Site, browser: Browser) -> None:
+        kept = HERE / "static"
+        found = sorted(path for path in kept.rglob("*") if path.suffix in (".css", ".js"))
+        assert len(found) > 1
+        for path in found:
+            answer = await browser.get(f"/static/{path.relative_to(kept)}")
+            assert (answer.status, answer.text) == (200, path.read_text()), path
+
+    play(story)
+
+
 def test_every_answer_carries_the_policy_of_what_browsers_may_do() -> None:
     async def story(site: Site, browser: Browser) -> None:
         for path in ("/", "/login", "/nothing", "/healthz", "/static/app.css", "/static/nothing"):

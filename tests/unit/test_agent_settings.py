@@ -42,6 +42,8 @@ def test_flags_beat_environment_beats_file(tmp_path: Path) -> None:
         (["--labels", "a"], {}, ["--labels", "k=v"]),
         (["--market", "cheap"], {}, ["--market", "on-demand, spot, committed-1y or committed-3y"]),
         (["--log-level", "loud"], {}, ["--log-level", "DEBUG"]),
+        (["--log-level", "info"], {}, ["--log-level", "DEBUG, INFO, WARNING or ERROR"]),
+        (["--mps", "on"], {}, ["--mps", "auto or off"]),
         (["--config", "/does/not/exist"], {}, ["/does/not/exist", "No such file"]),
     ],
 )
@@ -109,3 +111,17 @@ def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None
     ):
         assert flag in text
     assert "marked as simulated" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("key", "choices"),
+    [
+        ("log_level", ("DEBUG", "INFO", "WARNING", "ERROR")),
+        ("mps", ("auto", "off")),
+        ("market", ("on-demand", "spot", "committed-1y", "committed-3y")),
+    ],
+)
+def test_each_choice_that_a_refusal_names_is_taken(key: str, choices: tuple[str, ...]) -> None:
+    for choice in choices:
+        settings = load([f"--{key.replace('_', '-')}", choice], {}).settings
+        assert getattr(settings, key) == choice

@@ -378,3 +378,13 @@ def test_a_window_counts_what_was_settled_while_a_clock_was_back() -> None:
     ledger.charge([usage(30, MAY)])
     ledger.roll("team", MAY, JUNE)
     assert ledger.over("team", (MAY, JUNE)) == (30, 0)
+
+
+def test_days_of_a_budget_are_whole_from_the_one_after_its_first_charge() -> None:
+    day = MAY // DAY_US
+    next_day = (day + 1) * DAY_US
+    ledger = placed(100)
+    ledger.charge([usage(30, MAY), usage(5, next_day), usage(7, next_day + DAY_US - 1)])
+    again = Ledger.from_image(ledger.image())
+    for one in (ledger, again):
+        assert (one.days["team"].since, one.days["team"].nanos) == (day + 1, {day: 30, day + 1: 12})

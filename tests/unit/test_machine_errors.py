@@ -111,6 +111,22 @@ def test_a_family_that_is_out_of_stock_type_after_type_is_left_alone_in_its_zone
     assert blocks.of(Place("us-east-1", "us-east-1a", "p5", "p5.96xlarge", "on-demand"), 1) is None
 
 
+def test_a_family_is_not_left_alone_for_what_other_places_lack() -> None:
+    blocks = Blocks()
+    other = Place("us-east-1", "us-east-1a", "p5", "p5.96xlarge", "spot")
+    for number, (zone, market) in enumerate(
+        (("us-east-1a", "spot"), ("us-east-1b", "spot"), ("us-east-1a", ""))
+    ):
+        place = Place("us-east-1", zone, "p5", f"p5.{number}xlarge", market)
+        blocks.add(error_of("aws", "InsufficientInstanceCapacity", "none", place), 1)
+    for number in range(FAMILY_AFTER):
+        place = Place("us-east-1", "us-east-1a", "p5", f"p5.{number + 9}xlarge", "spot")
+        blocks.add(error_of("aws", "Unsupported", "none", place), 1)
+        place = Place("us-east-1", "us-east-1a", "g6", f"g6.{number}xlarge", "spot")
+        blocks.add(error_of("aws", "InsufficientInstanceCapacity", "none", place), 1)
+    assert blocks.of(other, 1) is None
+
+
 def test_an_answer_that_says_less_shortens_nothing() -> None:
     blocks = Blocks()
     blocks.add(error_of("gcp", "insufficientCapacity", "none", SPOT), 50)

@@ -15,7 +15,7 @@ from bursar.model import ArraySpec, EndCause, JobState, ReasonCode
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar_agent.link.identity import Door
 from bursar_policies.document import parse_documents
-from bursard.access.identity import Identity, Role
+from bursard.access.identity import Identity, Role, set_caller
 from bursard.events import MachineIntended, MachineJoined
 from bursard.fleet.testing import FACTS, World
 from bursard.machines import renting
@@ -32,6 +32,7 @@ from bursard.machines.provider import (
     Wanted,
 )
 from bursard.services import clouds
+from bursard.services.planning import plan_view
 from bursard.state import MachineState
 from bursard.state import image as state_image
 from bursard.state.decide import jobs, policies
@@ -394,6 +395,20 @@ def test_a_plan_knows_what_would_be_rented_and_why_nothing_would(site: Site) -> 
     why = site.renting.would_rent(huge, site.world.state.class_of(huge))
     assert why == "pool rented: none of its 3 offers could hold the job"
     assert site.machines == []
+
+
+def test_what_is_planned_for_a_machine_that_is_to_be_rented_is_its_price_and_its_time(site: Site) -> None:
+    set_caller(Identity("ann", Role.ADMIN))
+    engine, spec = site.world.engine, site.large().spec
+    site.pass_time(1)
+    found = done(plan_view(engine, "ann", spec, rents=site.renting))
+    boot_us = 20 * SECOND_US
+    assert (found.starts_now, found.expected_start_at) == (False, engine.now() + boot_us)
+    assert found.rate_nanos_per_hour == 900_073_242
+    whole = found.worst_case_nanos
+    assert whole == found.hold_nanos == found.task_worst_case_nanos
+    of_its_run = found.rate_nanos_per_hour * found.worst_case_us // HOUR_US
+    assert abs(whole - of_its_run - 60_000_000) <= 3, "its launch is paid for too"
 
 
 def test_a_machine_whose_agent_ends_at_once_is_gone_and_its_type_left_alone(site: Site) -> None:
