@@ -22,6 +22,7 @@ import numpy as np
 from bursar.model import Device, DeviceShare, MemberAllocation, NodeFacts, ShareRates
 from bursar.resources import MILLI, GpuRequest, ResourceRequest
 from bursar_policies.decision import BudgetRoom, JobClass, Plan, Snapshot
+from bursar_policies.specs import ReservationSpec
 from bursard.scheduler import PlanCache, plan, reason_of
 from bursard.state.cluster import Cluster
 from bursard.state.columns import Members
@@ -75,6 +76,7 @@ class Site:
         self.live: dict[str, list[tuple[int, MemberAllocation]]] = {}
         self.of: dict[str, JobClass] = {}
         self.orders = self.now = 0
+        self.reservations: dict[str, ReservationSpec] = {}
         self.typical = tuple((one.options[0], draw.randint(1, 50)) for one in classes[:35])
         for number in range(nodes):
             kind = number % len(TYPES)
@@ -146,7 +148,16 @@ class Site:
             budgets={name: BudgetRoom(name, 10**18, 0, 0, "USD") for name in BUDGETS},
             typical=self.typical,
             facts_version=self.cluster.facts_version + 1,
+            reservations=self.reservations,
         )
+
+    def reserve(self, count: int) -> None:
+        """So many windows of a hundredth of the nodes each, two hours after one another, for nobody here."""
+        each = max(len(self.cluster.names) // 100, 1)
+        for number in range(count):
+            names = tuple(self.cluster.names[number * each : (number + 1) * each])
+            starts_at = NOW + (1 + 2 * number) * HOUR_US
+            self.reservations[f"r{number:02}"] = ReservationSpec(names, starts_at, starts_at + 4 * HOUR_US)
 
     def do(self, made: Plan) -> None:
         """Start what the plan wants."""
@@ -210,6 +221,7 @@ def steady(nodes: int, pending: int, flags: argparse.Namespace) -> float:
     draw = random.Random(1)
     site = Site(nodes, shapes(flags.shapes, draw), draw)
     site.fill()
+    site.reserve(flags.reserved)
     for _ in range(pending):
         site.submit()
     found = measure(site, flags.cycles, flags.events)
@@ -280,6 +292,7 @@ def main() -> None:
     parser.add_argument("--shapes", type=int, default=500)
     parser.add_argument("--events", type=int, default=1_000)
     parser.add_argument("--cycles", type=int, default=20)
+    parser.add_argument("--reserved", type=int, default=0, help="so many reservations to come")
     parser.add_argument("--slopes", action="store_true")
     parser.add_argument("--drain", action="store_true")
     flags = parser.parse_args()

@@ -220,8 +220,8 @@ class _Check:
             return _gone(f"a budget of job {start.job_id} has come into another stage")
         if (reason := self._quotas(job, key[0], start)) is not None:
             return reason
-        if self._reserved_since():
-            return _gone("other nodes are reserved by now")
+        if self._reserved_since(job, key[0]):
+            return _gone(f"other nodes are reserved by now, or not for job {job.id}")
         for placement in start.members:
             if (reason := self._room(placement)) is not None:
                 return reason
@@ -284,10 +284,12 @@ class _Check:
             return False  # it is not in force on one of the sides, which is another matter
         return seen.stages != self._state.budgets.stages(record, self._state.ledger)
 
-    def _reserved_since(self) -> bool:
-        """Are other nodes reserved than the plan saw?"""
-        seen, now = self._snapshot.reservations, self._state.reservations.specs
-        return now is not seen and now != seen
+    def _reserved_since(self, job: JobRecord, job_class: JobClass) -> bool:
+        """Are other nodes reserved than the plan saw, or for others than the job's class says?"""
+        seen, table = self._snapshot.reservations, self._state.reservations
+        if table.specs is not seen and table.specs != seen:
+            return True
+        return bool(table) and table.for_whom(job.user, job.spec.project) != job_class.reservations
 
     def _room(self, placement: Placement) -> Reason | None:
         cluster, row, planned = self._state.cluster, placement.node, self._snapshot.nodes

@@ -38,7 +38,8 @@ def played(world: Snapshot, job_id: str) -> int:
                 room = budgets[name]
                 budgets[name] = replace(room, held_nanos=room.held_nanos + start.hold_nanos)
             waiting[start.queue] = only(lane, lambda one, gone=start.job_id: one != gone)
-        ends = [one.ends_at for one in running]
+        over = [one.ends_at for one in world.reservations.values() if one.ends_at > at]
+        ends = [one.ends_at for one in running] + over
         if not ends:
             return 0
         at = max(min(ends), at + 1)

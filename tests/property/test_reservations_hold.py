@@ -4,20 +4,25 @@ and nobody waits for it who would end before.
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from plan_worlds import HOUR_US, NOW, clusters, worlds
+from plan_worlds import HOUR_US, NOW, classes, clusters, worlds
+from tests.property.test_foreseen_starts import played
 from tests.property.test_planners_agree import agree, many_limits, ranked
 from tests.property.test_scheduler_invariants import contended, floods
 
+from bursar.clock import parse_duration
 from bursar.model import ReasonCode
 from bursar_policies.decision import NodeColumns, Plan, Snapshot
 from bursar_policies.specs import ReservationSpec
 from bursard.scheduler import PlanCache, plan, quiet, reason_of
+from bursard.scheduler.foresee import start_at
 from bursard.scheduler.saved import plan_bytes
-from bursard.scheduler.testing import columns, occupy, snapshot, vacate
+from bursard.scheduler.testing import columns, occupy, queue, snapshot, vacate
 
 NAMES = ("r1", "r2", "r3")
 QUARTER_US = HOUR_US // 4
@@ -40,20 +45,20 @@ def reserved(draw: st.DrawFn, others: bool = True) -> Snapshot:
     """Any world in which nodes are reserved, for some of what waits."""
     world = draw(st.one_of(worlds(), many_limits(), contended(), floods(), *([ranked()] if others else [])))
     queues = []
-    for queue in world.queues:
+    for lane in world.queues:
         mine = draw(st.sampled_from([(), (), (), ("r1",), ("r1", "r3"), ("gone",)]))
-        queues.append(replace(queue, job_class=replace(queue.job_class, reservations=mine)))
+        queues.append(replace(lane, job_class=replace(lane.job_class, reservations=mine)))
     return replace(world, queues=tuple(queues), reservations=draw(windows(world.nodes)))
 
 
 def holds(world: Snapshot, made: Plan, at: int) -> None:
     for start in made.starts:
-        queue = world.queues[start.queue]
-        ends_at = at + queue.class_at(queue.position_of(start.job_id)).hold_us
+        lane = world.queues[start.queue]
+        ends_at = at + lane.class_at(lane.position_of(start.job_id)).hold_us
         here = {world.nodes.names[member.node] for member in start.members}
         for name, one in world.reservations.items():
             apart = one.ends_at <= at or ends_at <= one.starts_at or here.isdisjoint(one.nodes)
-            assert apart or name in queue.job_class.reservations, f"{start.job_id} may meet {name}"
+            assert apart or name in lane.job_class.reservations, f"{start.job_id} may meet {name}"
 
 
 @settings(max_examples=300, deadline=None)
@@ -128,3 +133,29 @@ def test_a_cache_that_has_seen_other_reservations_agrees_too(nodes, rounds):
         for member in running[: number % 3]:
             vacate(kept, member)
         running = running[number % 3 :]
+
+
+@settings(max_examples=200, deadline=None)
+@given(clusters(), classes(money=False), st.data())
+def test_the_time_limit_that_a_reason_names_starts_the_job_at_once(nodes, wanted, data):
+    kept = columns(nodes)
+    alone = queue(wanted, (1, "j1"))
+    world = replace(snapshot(kept, alone), reservations=data.draw(windows(kept)))
+    made = plan(world, NOW)
+    if made.starts:
+        return
+    why = reason_of(world, made, 0)
+    match = re.match(r"set --time-limit (\S+) or less", why.remedy)
+    if why.code is not ReasonCode.RESERVED_FOR_OTHER or match is None:
+        return
+    shorter = wanted.limited(parse_duration(match.group(1)))
+    changed = replace(world, queues=(queue(shorter, (1, "j1")),))
+    assert plan(changed, NOW).starts, why.message
+
+
+@settings(max_examples=200, deadline=None)
+@given(worlds(money=False), st.data())
+def test_a_job_is_told_the_instant_at_which_it_starts_beside_reservations(world, data):
+    world = replace(world, reservations=data.draw(windows(world.nodes)))
+    asked = data.draw(st.sampled_from([job_id for lane in world.queues for _, job_id in lane.jobs]))
+    assert start_at(world, asked, NOW) == played(world, asked)

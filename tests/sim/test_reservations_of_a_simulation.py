@@ -56,5 +56,5 @@ def test_the_second_book_sees_a_start_that_runs_into_one(tmp_path: Path, monkeyp
             tables.reservations.specs = specs
 
     monkeypatch.setattr(snapshot, "take", blind)
-    monkeypatch.setattr("bursard.place._Check._reserved_since", lambda self: False)
+    monkeypatch.setattr("bursard.place._Check._reserved_since", lambda self, job, job_class: False)
     assert any(one.startswith("R5:") for one in ran(tmp_path).checks.found)

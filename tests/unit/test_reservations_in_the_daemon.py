@@ -249,3 +249,22 @@ def test_what_nobody_held_of_a_reserved_node_is_told_apart_to_the_nano():
     assert abs(spent["idle"] - 2 * hourly) <= 8
     assert abs(spent["reserved"] - 3 * hourly // 2) <= 8
     assert abs(spent["usage"] + spent["absorption"] - hourly // 2) <= 8
+
+
+def test_a_job_whose_class_was_not_looked_at_since_does_not_start_on_nodes_of_others(monkeypatch):
+    """Of very many jobs that wait, each is looked at with one of the turns after documents have changed."""
+    from bursard.state.fold import policies as fold
+
+    world = site()
+    world.apply(document(world, begins_h=-1, **{"for": "{users: [ann]}"}))
+    job = world.submit()
+    monkeypatch.setattr(fold, "MATCHED_MAX", 0)
+    world.apply(document(world, begins_h=-1, **{"for": "{users: [bob]}"}))
+    (queue,) = world.state.snapshot().queues
+    assert queue.job_class.reservations == ("fix",), "as it was before"
+    told(world)
+    assert job.attempts == []
+    monkeypatch.undo()
+    turn(world)
+    (queue,) = world.state.snapshot().queues
+    assert queue.job_class.reservations == ()

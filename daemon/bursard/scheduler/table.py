@@ -11,6 +11,7 @@ Why     what a node scores for an ask takes microseconds, and most nodes are nev
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,15 +45,9 @@ class Table(Candidates):
     """Keys of every node for one ask; `NO` where it does not fit."""
 
     def __init__(
-        self,
-        ask: Ask,
-        nodes: NodeColumns,
-        kinds: Kinds,
-        place: NDArray[np.int64],
-        fits: Fits,
-        windows: Windows | None = None,
+        self, ask: Ask, nodes: NodeColumns, kinds: Kinds, place: NDArray[np.int64], fits: Fits
     ) -> None:
-        super().__init__(ask, nodes, windows)
+        super().__init__(ask, nodes)
         self._fits = fits
         self.number = fits.add(self)
         kind_rates = np.array(kinds.member_rates(ask.request), dtype=np.int64)
@@ -67,6 +62,16 @@ class Table(Candidates):
         self._kinds = kinds
         self._shares: dict[int, ShareRates] = {}
         self._held: dict[tuple[int, ...], tuple[DeviceShare, ...]] = {}
+
+    def beside(self, ask: Ask, windows: Windows) -> Table:
+        """The same ask without nodes that are reserved. What rests on facts alone is shared."""
+        made = copy(self)
+        made.ask, made.usable = ask, windows.left(ask, self.usable)
+        made.usable_count = int(made.usable.sum())
+        made.number = self._fits.add(made)
+        made._keys, made._exact, made._seen = np.full_like(self._keys, NO), np.zeros_like(self._exact), -1
+        made.served = f"{made.usable_count} of {plural(len(self._keys), 'node')} could serve it"
+        return made
 
     def best(self, packing: Packing, count: int) -> list[int]:
         """The best `count` nodes that can take a member now, best first; fewer when fewer can."""

@@ -43,7 +43,8 @@ class Windows:
     def __init__(self, nodes: NodeColumns, specs: Mapping[str, ReservationSpec]) -> None:
         self.specs = specs
         self._count = len(nodes.ids)
-        row_of = {name: row for row, name in enumerate(nodes.names)}
+        wanted = {name for spec in specs.values() for name in spec.nodes}
+        row_of = {name: row for row, name in enumerate(nodes.names) if name in wanted}
         self._rows = {
             name: np.array([row_of[node] for node in spec.nodes if node in row_of], dtype=np.intp)
             for name, spec in specs.items()

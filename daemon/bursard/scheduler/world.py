@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from threading import Lock
 
 import numpy as np
+from msgspec.structs import replace
 
 from bursar.errors import InvalidRequest
 from bursar.resources import ResourceRequest
@@ -110,9 +111,11 @@ class World:
         """The table of one ask."""
         table = self._tables.get(ask)
         if table is None:
-            table = self._tables[ask] = Table(
-                ask, self.nodes, self.kinds, self.place, self._fits, self.windows
-            )
+            if self.windows is not None and (ask.closed or ask.only):
+                table = self.table(replace(ask, closed=(), only=())).beside(ask, self.windows)
+            else:
+                table = Table(ask, self.nodes, self.kinds, self.place, self._fits)
+            self._tables[ask] = table
         return table
 
     def has_room(self, table: Table, count: int) -> bool:

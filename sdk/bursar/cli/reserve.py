@@ -68,10 +68,10 @@ def reserve_new(client: WireClient, name: str, output: Output, **given: Any) -> 
     Example: bursar reserve new big-run --count 4 --gpu-type H100 --start 2026-12-01T08:00:00Z --duration 12h
     --project nlp
     """
-    (applied,) = client.apply_policies([("reservation", document(name, given))])
+    applied = client.apply_policies([("reservation", document(name, given))])
     found = _found(client, name)
     emit_one(found, output, reservation_text, columns=RESERVATION_COLUMNS, identity="name")
-    for note in applied.notes:
+    for note in (one for each in applied for one in each.notes):
         say(f"note: {clean(note)}")
 
 
@@ -169,7 +169,7 @@ def reservation_text(row: Row) -> str:
         "preempt": "asked to end so early that they are gone when it begins",
         "leave": "that go on",
         "refuse": "that end soon after it begins",
-    }[row["running"]]
+    }.get(row["running"], clean(row["running"]))
     lines = [
         ("reservation", f"{row['name']}, {row['state']}"),
         ("window", f"{time_text(row['starts_at'])} to {time_text(row['ends_at'])}"),
