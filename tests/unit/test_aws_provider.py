@@ -401,6 +401,25 @@ def test_quotas_are_in_vcpus_with_what_runs_of_them(stand: AwsStand) -> None:
     assert found["Running On-Demand P instances"].left == 0
 
 
+def test_a_machine_beyond_its_quota_is_refused_for_an_hour_without_asking_for_it(stand: AwsStand) -> None:
+    large = replace(stand.here, instance_type="p5.48xlarge", family="p5")
+    with pytest.raises(
+        CloudError, match=r"'Running On-Demand P instances' is 0 vCPUs, and a p5\.48xlarge"
+    ) as error:
+        stand.provider.create(order(stand, place=large))
+    found = error.value
+    assert (found.kind, found.ttl_us, found.maybe_created) == (Kind.QUOTA, HOUR_US, False)
+    assert found.scope == Place("us-east-1", "", "p5", "", "on-demand")
+    assert stand.world.calls("RunInstances") == 0
+    stand.provider.create(order(stand))
+    assert stand.world.calls("ListServiceQuotas") == 1, "for an hour"
+
+
+def test_quotas_that_we_may_not_see_stop_nothing(stand: AwsStand) -> None:
+    stand.world.refused.add("ListServiceQuotas")
+    assert stand.provider.create(order(stand))
+
+
 @pytest.mark.parametrize(
     ("said", "family", "covered"),
     [

@@ -43,6 +43,7 @@ from bursard.machines.provider import (
     MachineOffer,
     Needs,
     Order,
+    Place,
     PoolTerms,
     PricePoint,
     Provider,
@@ -108,6 +109,7 @@ class AwsProvider:
         """`RunInstances` of one. It is listed by its tag from then on, seconds later."""
         region = order.place.region
         client = self._clients.of("ec2", region)
+        self._refuse_beyond_quota(order.place)
         self._lively.add(region)
         answer = asked(lambda: client.run_instances(**self._asking(order)), order.place)
         try:
@@ -244,6 +246,18 @@ class AwsProvider:
             }
             asking["BlockDeviceMappings"] = [{"DeviceName": device, "Ebs": size}]
         return asking
+
+    def _refuse_beyond_quota(self, place: Place) -> None:
+        """Without asking for it: a new account may have no GPU. A quota that we may not see stops nothing."""
+        try:
+            shape = self._offers.shapes(place.region, (place.instance_type,)).get(place.instance_type)
+            key, ask = ("limits", place.region), lambda: aws_check.limits(self._clients, place.region)
+            limits = self._offers.keep(key, HOUR_US, ask)
+        except CloudError as error:
+            log.info("the quotas are not known", extra={"region": place.region, "why": str(error)})
+            return
+        if shape is not None:
+            aws_check.refuse_beyond(limits, place, shape.cpu_milli // 1000)
 
     def _owned(self, cluster: str, region: str) -> list[Instance]:
         client, filters = self._clients.of("ec2", region), [equals(f"tag:{TAG_CLUSTER}", cluster)]

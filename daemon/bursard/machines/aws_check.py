@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from bursar.clock import HOUR_US
 from bursard.machines.aws_offers import Offers
@@ -114,15 +114,42 @@ def root_device(clients: Clients, region: str, image: str) -> str:
     return str(images[0].get("RootDeviceName") or "/dev/xvda")
 
 
-def quotas(clients: Clients, offers: Offers, region: str, page: int) -> list[Quota]:
-    """In vCPUs, with what runs of each now, whoever runs it."""
+class Limit(NamedTuple):
+    """A quota. `said`: the families that it is of, as its name says them."""
+
+    market: str
+    said: str
+    vcpus: int
+    name: str
+
+
+def limits(clients: Clients, region: str) -> list[Limit]:
+    """How many vCPUs the account may have in a region. Raises `CloudError`."""
     rows = paged(clients.of("service-quotas", region).list_service_quotas, "Quotas", ServiceCode="ec2")
-    limits = [
-        (market, found[1], int(row["Value"]), str(row["QuotaName"]))
+    return [
+        Limit(market, found[1], int(row["Value"]), str(row["QuotaName"]))
         for row in rows
         for market, pattern in _QUOTA_OF
         if (found := pattern.fullmatch(str(row.get("QuotaName", ""))))
     ]
+
+
+def refuse_beyond(known: Sequence[Limit], place: Place, vcpus: int) -> None:
+    """Raise `CloudError` for a machine that is larger than all that the account may have of its kind."""
+    for limit in known:
+        if limit.market == place.market and vcpus > limit.vcpus and covers(limit.said, place.family):
+            said = (
+                f"the quota {limit.name!r} is {limit.vcpus} vCPUs, and a {place.instance_type} has {vcpus};"
+                " ask AWS for more"
+            )
+            error = error_of("aws", "VcpuLimitExceeded", said, place)
+            error.ttl_us = HOUR_US
+            raise error
+
+
+def quotas(clients: Clients, offers: Offers, region: str, page: int) -> list[Quota]:
+    """In vCPUs, with what runs of each now, whoever runs it."""
+    known = limits(clients, region)
     running = _running(clients, offers, region, page)
     return [
         Quota(
@@ -134,7 +161,7 @@ def quotas(clients: Clients, offers: Offers, region: str, page: int) -> list[Quo
             name=name,
             unit="vCPUs",
         )
-        for market, said, limit, name in limits
+        for market, said, limit, name in known
     ]
 
 

@@ -104,7 +104,7 @@ class Offers:
         """Types of a region by name; `patterns`: only those, where AWS knows such patterns."""
         known = not any(sign in pattern for pattern in patterns for sign in "[]")
         chosen = patterns if known else ()
-        return self._keep(("types", region, *chosen), TYPES_KEPT_US, lambda: self._shapes(region, chosen))
+        return self.keep(("types", region, *chosen), TYPES_KEPT_US, lambda: self._shapes(region, chosen))
 
     def _shapes(self, region: str, patterns: tuple[str, ...]) -> Mapping[str, Shape]:
         more: dict[str, Any] = {"Filters": [equals("instance-type", *patterns)]} if patterns else {}
@@ -118,7 +118,7 @@ class Offers:
         return {shape.name: shape for shape in found if shape is not None}
 
     def _zones(self, region: str) -> Mapping[str, set[str]]:
-        return self._keep(("zones", region), TYPES_KEPT_US, lambda: self._ask_zones(region))
+        return self.keep(("zones", region), TYPES_KEPT_US, lambda: self._ask_zones(region))
 
     def _ask_zones(self, region: str) -> Mapping[str, set[str]]:
         found: dict[str, set[str]] = {}
@@ -183,7 +183,7 @@ class Offers:
 
     def _spot(self, region: str, shapes: Mapping[str, Shape]) -> Mapping[tuple[str, str], Rate]:
         names = tuple(sorted(shapes))
-        return self._keep(("spot", region, *names), SPOT_KEPT_US, lambda: self._ask_spot(region, names))
+        return self.keep(("spot", region, *names), SPOT_KEPT_US, lambda: self._ask_spot(region, names))
 
     def _ask_spot(self, region: str, names: tuple[str, ...]) -> Mapping[tuple[str, str], Rate]:
         """By type and zone: what holds now is the newest of each."""
@@ -260,7 +260,8 @@ class Offers:
             found += self.history(region, tuple(sorted(names)), since)
         return sorted(found, key=lambda point: point.since)
 
-    def _keep(self, key: tuple[str, ...], us: int, ask: Callable[[], Kept]) -> Kept:
+    def keep(self, key: tuple[str, ...], us: int, ask: Callable[[], Kept]) -> Kept:
+        """What was answered, asked again when it is so old."""
         kept, now = self._kept.get(key), self._needs.now()
         if kept is None or not now < kept.until <= now + us:
             kept = self._kept[key] = _Kept(now + us, ask())
