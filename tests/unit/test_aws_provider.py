@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import logging
 import subprocess
 import sys
 import tomllib
@@ -113,6 +115,33 @@ def test_the_same_order_for_another_machine_is_a_conflict(stand: AwsStand) -> No
     with pytest.raises(CloudError, match="IdempotentParameterMismatch") as error:
         stand.provider.create(order(stand, place=other))
     assert (error.value.kind, error.value.maybe_created) == (Kind.CONFLICT, True)
+
+
+def test_by_the_default_chain_no_secret_is_in_any_log(
+    stand: AwsStand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With credentials and an endpoint of the environment, and every logger at its most talkative."""
+    for name, text in {
+        "AWS_ENDPOINT_URL": stand.fake.url,
+        "AWS_ACCESS_KEY_ID": "AKIAFAKE",
+        "AWS_SECRET_ACCESS_KEY": "fake-secret-key",
+    }.items():
+        monkeypatch.setenv(name, text)
+    for name in ("boto3", "botocore", "urllib3"):
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.getLogger(name).level)
+    caplog.set_level(logging.DEBUG)
+    needs = Needs(now=stand.clock.now, currency="USD", rate=lambda place: None)
+    provider = AwsProvider(needs, Clients())
+    with stand.fail("create", Kind.THROTTLED), pytest.raises(CloudError):
+        provider.create(order(stand))
+    assert stand.world.calls("RunInstances") == 1, "boto3 asks no second time by itself"
+    key = provider.create(order(stand))
+    handed = stand.handed(key)
+    assert "node_secret" in handed
+    said = caplog.text
+    assert "node_secret" not in said
+    assert base64.b64encode(handed.encode()).decode()[:40] not in said
+    assert "fake-secret-key" not in said
 
 
 def test_a_call_is_one_request_whatever_it_is_answered(stand: AwsStand) -> None:

@@ -9,6 +9,7 @@ boto3 is imported at the first call, in the provider's own thread: it takes half
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -78,6 +79,9 @@ def _made(service: str, region: str) -> Client:
     import boto3
     from botocore.config import Config
 
+    # Below warnings they log whole requests, with the token that is in user data.
+    for name in ("boto3", "botocore", "urllib3"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # `max_attempts` would count from zero; a config is not shared, botocore writes into it.
     config = Config(
         retries={"total_max_attempts": 1, "mode": "standard"},
