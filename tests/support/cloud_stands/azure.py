@@ -85,7 +85,7 @@ class AzureStand:
         LaunchSetting("image", IMAGE),
         LaunchSetting("subnet", SUBNET),
         LaunchSetting("security_group", FIREWALL),
-        LaunchSetting("ssh_key", "ssh-ed25519 AAAAC3Nz"),
+        LaunchSetting("ssh_key", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5"),
     )
     never = f"{GROUP}/bursar-00000000-mach-never"
     codes = tuple(sorted(code for code in TABLES["azure"] if "/" not in code and code not in (*OWN, *LATE)))

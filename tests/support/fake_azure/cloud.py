@@ -96,6 +96,12 @@ class Cloud:
     calls: list[str] = field(default_factory=list)
     violations: list[tuple[str, list[str]]] = field(default_factory=list)
     made: int = 0
+    created: list[str] = field(default_factory=list)
+    """Names of all machines that ever were asked for."""
+
+    def left(self) -> list[str]:
+        """What is there and paid for."""
+        return [*self.machines, *self.parts]
 
     def fail(self, call: str, status: int, code: str, message: str = "", when: str = "before") -> None:
         """The next such call fails so; see `Fault`."""
@@ -144,6 +150,7 @@ class Cloud:
             raise Refused(412, "PreconditionFailed", "The resource already exists.")
         self._refuse(body)
         self.made += 1
+        self.created.append(names["vmName"])
         row: Json = {**json.loads(json.dumps(body)), "id": key, "name": names["vmName"], "type": MACHINE}
         properties = row["properties"]
         handed = b64decode(properties["osProfile"].pop("customData", "")).decode()

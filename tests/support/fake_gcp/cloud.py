@@ -92,6 +92,12 @@ class Cloud:
     calls: list[str] = field(default_factory=list)
     violations: list[tuple[str, list[str]]] = field(default_factory=list)
     made: int = 0
+    created: list[str] = field(default_factory=list)
+    """Names of all instances that ever were asked for."""
+
+    def left(self) -> list[str]:
+        """What is there and paid for."""
+        return [name for _, name in self.instances]
 
     def fail(self, call: str, status: int, reason: str, message: str = "", **more: Any) -> None:
         """The next such call fails so; `more`: see `Fault`."""
@@ -165,6 +171,7 @@ class Cloud:
         at_once = self._fault("instances.insert", "at once")
         late = at_once or self._fault("instances.insert", "late")
         self.instances[zone, name] = row
+        self.created.append(name)
 
         def then() -> None:
             if late is not None:
