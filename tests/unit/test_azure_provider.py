@@ -22,6 +22,7 @@ from bursar_policies.specs import LaunchSetting
 from bursard.machines import azure_words as words
 from bursard.machines.azure import LATELY_US, SWEEP_US, AzureProvider, open_provider
 from bursard.machines.azure_calls import Calls
+from bursard.machines.azure_prices import SOURCE, RetailPrices, nanos_of, rates_of, read_page
 from bursard.machines.provider import (
     CloudError,
     InstanceState,
@@ -285,7 +286,8 @@ def test_a_404_of_whoever_stands_before_azure_does_not_say_that_a_machine_is_gon
 def test_a_server_that_nobody_vouches_for_is_told_nothing(stand: AzureStand) -> None:
     credential = StubCredential()
     calls = Calls(SUBSCRIPTION, stand.server.url, "", credential)
-    provider = AzureProvider(calls, Needs(now=stand.clock.now, currency="USD", rate=stand.rate))
+    needs = Needs(now=stand.clock.now, currency="USD", rate=stand.rate)
+    provider = AzureProvider(calls, needs, RetailPrices(needs))
     with pytest.raises(CloudError) as error:
         provider.create(order(stand))
     provider.close()
@@ -396,3 +398,95 @@ def test_the_library_s_own_words_for_the_same_cloud_and_what_the_contract_refuse
     noted = [method for method, _ in stand.cloud.violations]
     stand.cloud.violations.clear()
     assert noted == [CREATE]
+
+
+T4, H100 = "Standard_NC4as_T4_v3", "Standard_ND96isr_H100_v5"
+EAST = Wanted(regions=("eastus",), gpus=("T4", "H100"))
+
+
+def rates(stand: AzureStand, wanted: Wanted = EAST) -> dict[tuple[str, str], tuple[int, str]]:
+    """By size and market, what is asked for it and who says so."""
+    return {
+        (one.place.instance_type, one.place.market): (one.rate_nanos_per_hour, one.source)
+        for one in stand.provider.offers(wanted)
+    }
+
+
+def test_prices_are_those_that_azure_publishes_and_what_it_does_not_say_is_what_the_books_say(
+    stand: AzureStand,
+) -> None:
+    stand.cloud.price("eastus", T4, 0.6)
+    stand.cloud.price("eastus", T4, 0.111111, meterName="NC4as T4 v3 Spot")
+    assert rates(stand) == {
+        (T4, "on-demand"): (600_000_000, SOURCE),
+        (T4, "spot"): (111_111_000, SOURCE),
+        (H100, "on-demand"): (98_320_000_000, "a book"),
+    }
+
+
+def test_rows_that_are_no_price_of_such_a_machine_by_the_hour_now_are_passed_over(stand: AzureStand) -> None:
+    cloud = stand.cloud
+    cloud.price("eastus", T4, 0.6)
+    cloud.price("eastus", T4, 0.01, productName="Virtual Machines NCasT4 v3 Series Windows")
+    cloud.price("eastus", T4, 0.01, meterName="NC4as T4 v3 Low Priority")
+    cloud.price("eastus", T4, 0.01, unitOfMeasure="1 Month")
+    cloud.price("eastus", T4, 0.01, type="Reservation")
+    cloud.price("eastus", T4, 0.01, productName="NCasT4 v3 Series CloudServices")
+    cloud.price("eastus", T4, 0.01, effectiveStartDate="2026-06-01T00:00:00Z")
+    cloud.price("eastus", T4, 0.01, effectiveStartDate="2025-10-01T00:00:00Z")
+    cloud.price("eastus", T4, 0.5)
+    cloud.price("westus", T4, 0.9)
+    assert rates(stand)[T4, "on-demand"] == (600_000_000, SOURCE)
+
+
+def test_a_spot_price_that_is_near_the_price_on_demand_says_that_there_is_no_room(stand: AzureStand) -> None:
+    stand.cloud.price("eastus", T4, 1.0)
+    stand.cloud.price("eastus", T4, 0.949, meterName="NC4as T4 v3 Spot")
+    assert (T4, "spot") in rates(stand)
+    stand.cloud.prices[-1]["retailPrice"] = 0.95
+    stand.provider = stand.again()
+    assert (T4, "spot") not in rates(stand)
+
+
+def test_only_sizes_that_are_wanted_are_asked_for_and_not_again_for_half_a_day(stand: AzureStand) -> None:
+    stand.cloud.price("eastus", T4, 0.6)
+    rates(stand, Wanted(regions=("eastus",), instance_types=("Standard_NC4as*",)))
+    asked = stand.cloud.calls.count("retail")
+    assert asked == 1
+    rates(stand, Wanted(regions=("eastus",), instance_types=("Standard_NC4as*",)))
+    assert stand.cloud.calls.count("retail") == asked
+    stand.clock.advance(12 * HOUR_US)
+    stand.cloud.prices[0]["retailPrice"] = 0.7
+    found = rates(stand, Wanted(regions=("eastus",), instance_types=("Standard_NC4as*",)))
+    assert found[T4, "on-demand"] == (700_000_000, SOURCE)
+
+
+def test_a_service_of_prices_that_is_away_leaves_the_books_and_is_left_alone(
+    stand: AzureStand,
+) -> None:
+    stand.cloud.fail("retail", 429, "TooManyRequests")
+    assert rates(stand)[T4, "spot"] == (158_000_000, "a book")
+    asked = stand.cloud.calls.count("retail")
+    stand.cloud.price("eastus", T4, 0.111111, meterName="NC4as T4 v3 Spot")
+    assert rates(stand)[T4, "spot"] == (158_000_000, "a book")
+    assert stand.cloud.calls.count("retail") == asked
+    stand.clock.advance(HOUR_US)
+    assert rates(stand)[T4, "spot"] == (111_111_000, SOURCE)
+
+
+@pytest.mark.parametrize("amount", [None, "", "nonsense", "NaN", "Infinity", -1, 0])
+def test_an_amount_that_is_none_is_no_price(amount: object) -> None:
+    assert nanos_of(amount) == 0
+    row = {"retailPrice": amount, "unitOfMeasure": "1 Hour", "type": "Consumption"}
+    assert rates_of([{**row, "effectiveStartDate": "2025-11-01T00:00:00Z"}], 2**60) == {}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"Items": 7}', '{"Items": [7]}', "<html>"])
+def test_a_page_that_is_no_list_of_prices_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        read_page(text)
+
+
+def test_amounts_are_read_to_the_last_digit() -> None:
+    rows, _ = read_page('{"Items": [{"retailPrice": 0.123456789}]}')
+    assert nanos_of(rows[0]["retailPrice"]) == 123_456_789

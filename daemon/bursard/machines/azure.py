@@ -24,6 +24,7 @@ from bursard.machines import azure_calls
 from bursard.machines import azure_words as words
 from bursard.machines.azure_calls import Calls, refusal
 from bursard.machines.azure_check import checked
+from bursard.machines.azure_prices import RetailPrices
 from bursard.machines.errors import error_of, family_of
 from bursard.machines.provider import (
     Billing,
@@ -66,16 +67,17 @@ PARTS: Final = (
 
 
 class AzureProvider:
-    """See `Provider`. Prices are those of the books."""
+    """See `Provider`. `prices`: what is asked for sizes."""
 
     name = "azure"
     capabilities = Capabilities(
         billing=Billing(least_us=SECOND_US), notice_us=30 * SECOND_US, own_lifetime=False
     )
 
-    def __init__(self, calls: Calls, needs: Needs) -> None:
+    def __init__(self, calls: Calls, needs: Needs, prices: RetailPrices) -> None:
         self._calls = calls
         self._needs = needs
+        self._prices = prices
         self._offered: dict[Place, MachineOffer] = {}
         self._skus: dict[str, tuple[int, list[dict[str, Any]]]] = {}
         self._seen: set[str] = set()
@@ -268,15 +270,17 @@ class AzureProvider:
     # --- what could be had
 
     def offers(self, wanted: Wanted) -> list[MachineOffer]:
-        """Sizes of the wanted regions, in zones where there are any, that have a price in the books."""
+        """Sizes of the wanted regions, in zones where there are any, that have a price."""
         found = []
         for region in wanted.regions:
-            for sku in self._sizes(region):
+            skus = self._sizes(region)
+            self._prices.learn(region, [str(sku["name"]) for sku in skus if _of_interest(sku, wanted)])
+            for sku in skus:
                 size, spot = str(sku["name"]), words.capabilities_of(sku).get("LowPriorityCapable") == "True"
                 for zone in words.zones_of(sku, region):
                     for market in MARKETS if spot else MARKETS[1:]:
                         place = Place(region, zone, family_of(size), size, market)
-                        rate = self._needs.rate(place)
+                        rate = self._prices.of(place)
                         offer = words.offer_of(sku, place, rate) if rate is not None else None
                         if offer is not None and wanted.includes(place, offer.gpu_type):
                             found.append(offer)
@@ -336,11 +340,22 @@ class AzureProvider:
 def open_provider(needs: Needs) -> AzureProvider:
     """As the environment says: what `DefaultAzureCredential` finds there, and AZURE_SUBSCRIPTION_ID.
 
-    BURSAR_AZURE_ENDPOINT takes the place of https://management.azure.com; BURSAR_AZURE_CA_FILE says by whom
-    it is known there.
+    BURSAR_AZURE_ENDPOINT takes the place of https://management.azure.com, BURSAR_AZURE_PRICES that of
+    https://prices.azure.com; BURSAR_AZURE_CA_FILE says by whom they are known.
     """
-    endpoint = os.environ.get("BURSAR_AZURE_ENDPOINT", "")
-    return AzureProvider(Calls(endpoint=endpoint, ca_file=os.environ.get("BURSAR_AZURE_CA_FILE", "")), needs)
+    endpoint, ca_file = (
+        os.environ.get("BURSAR_AZURE_ENDPOINT", ""),
+        os.environ.get("BURSAR_AZURE_CA_FILE", ""),
+    )
+    prices = RetailPrices(needs, os.environ.get("BURSAR_AZURE_PRICES", ""), ca_file)
+    return AzureProvider(Calls(endpoint=endpoint, ca_file=ca_file), needs, prices)
+
+
+def _of_interest(sku: Mapping[str, Any], wanted: Wanted) -> bool:
+    """Could it be a machine that is wanted, whatever its zone and market?"""
+    gpus = words.gpus_of(str(sku["name"]))
+    anywhere = msgspec.structs.replace(wanted, regions=(), zones=(), markets=())
+    return anywhere.includes(Place(instance_type=str(sku["name"])), gpus.type if gpus else "")
 
 
 def _whole(row: Mapping[str, Any]) -> Instance:

@@ -225,6 +225,23 @@ class Calls:
             raise _nonsense(error, place) from None
 
 
+def public(url: str, query: Mapping[str, str], ca_file: str = "") -> str:
+    """The text at an address that anybody may ask: no token is sent. Raises `CloudError`."""
+    azure, rest = importlib.import_module("azure.core"), importlib.import_module("azure.core.rest")
+    errors = importlib.import_module("azure.core.exceptions")
+    more: dict[str, Any] = {"connection_verify": ca_file} if ca_file else {}
+    try:
+        with azure.PipelineClient(url, retry_total=0) as client:
+            request = rest.HttpRequest("GET", url, params=dict(query))
+            times = {"connection_timeout": CALL_S, "read_timeout": CALL_S}
+            answer = client.send_request(request, **times, **more)
+            if answer.status_code != 200:
+                raise _refusal(answer.status_code, _body(answer).get("error"), answer.text(), None)
+            return str(answer.text())
+    except errors.AzureError as error:
+        raise error_of("azure", "Unreachable", _short(error)) from None
+
+
 def _nonsense(error: object, place: Place | None) -> CloudError:
     return error_of("azure", "Nonsense", f"an answer that cannot be read: {_short(error)}", place)
 

@@ -15,6 +15,7 @@ from bursar.clock import SECOND_US, VirtualClock
 from bursar_policies.specs import LaunchSetting
 from bursard.machines.azure import AzureProvider
 from bursard.machines.azure_calls import Calls
+from bursard.machines.azure_prices import RetailPrices
 from bursard.machines.azure_words import parts_of
 from bursard.machines.errors import TABLES
 from bursard.machines.provider import Kind, Needs, Place, Rate
@@ -101,7 +102,8 @@ class AzureStand:
     def again(self) -> AzureProvider:
         calls = Calls(SUBSCRIPTION, self.server.url, self.server.ca_file, self.credential)
         needs = Needs(now=self.clock.now, currency="USD", rate=self.rate)
-        self.providers.append(AzureProvider(calls, needs))
+        prices = RetailPrices(needs, self.server.url, self.server.ca_file)
+        self.providers.append(AzureProvider(calls, needs, prices))
         return self.providers[-1]
 
     def rate(self, place: Place) -> Rate | None:

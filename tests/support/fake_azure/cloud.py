@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 from bursar.clock import SECOND_US
 
@@ -96,6 +97,7 @@ class Cloud:
     calls: list[str] = field(default_factory=list)
     violations: list[tuple[str, list[str]]] = field(default_factory=list)
     made: int = 0
+    prices: list[Json] = field(default_factory=list)
     created: list[str] = field(default_factory=list)
     """Names of all machines that ever were asked for."""
 
@@ -377,6 +379,47 @@ class Cloud:
         if lower in (group, *(one.lower() for one in self.there)):
             return 200, {"id": path, "name": path.rpartition("/")[2]}
         raise Refused(404, "ResourceNotFound", f"The Resource '{path}' was not found.")
+
+    def retail(self, query: Mapping[str, str], headers: Mapping[str, str], base: str) -> Json:
+        """A page of the public list of prices, which nobody should show a token to."""
+        self.calls.append("retail")
+        self.strike("retail", "before")
+        if headers.get("Authorization"):
+            self.violations.append(("retail", ["a token was sent to a public service"]))
+        wanted = query["$filter"]
+        currency = query["currencyCode"].strip("'")
+        rows = [
+            {**row, "currencyCode": currency}
+            for row in self.prices
+            if f"armRegionName eq '{row['armRegionName']}'" in wanted
+            and f"armSkuName eq '{row['armSkuName']}'" in wanted
+        ]
+        start = int(query.get("$skip", 0))
+        more = start + self.page < len(rows)
+        link = urlencode({**query, "$skip": start + self.page})
+        return {
+            "BillingCurrency": currency,
+            "Items": rows[start : start + self.page],
+            "NextPageLink": f"{base}/api/retail/prices?{link}" if more else None,
+            "Count": min(self.page, len(rows) - start),
+        }
+
+    def price(self, region: str, size: str, amount: float, **more: Any) -> None:
+        """A row of that list: on demand, or with `meterName` that of something else."""
+        self.prices.append(
+            {
+                "armRegionName": region,
+                "armSkuName": size,
+                "retailPrice": amount,
+                "unitOfMeasure": "1 Hour",
+                "type": "Consumption",
+                "serviceName": "Virtual Machines",
+                "productName": f"Virtual Machines {size} Series",
+                "meterName": size.removeprefix("Standard_"),
+                "effectiveStartDate": "2025-11-01T00:00:00Z",
+                **more,
+            }
+        )
 
     def _note(self, key: str, operation: str, status: str) -> None:
         self.activities.append(
