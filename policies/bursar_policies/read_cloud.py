@@ -23,7 +23,6 @@ _KEYS = (
     "launch",
 )  # fmt: skip
 PROVIDERS: Final = tuple(sorted(KEYS))
-PROVIDERS_LATER: Final = tuple(one for one in ("aws", "azure", "gcp") if one not in KEYS)
 MACHINES_MAX: Final = 1_000
 LIST_MAX: Final = 200
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
@@ -35,10 +34,7 @@ def read_cloud_pool(node: Node, faults: Faults) -> CloudPoolSpec | None:
     """The spec of a CloudPool, or None with its faults reported."""
     before = len(faults.found)
     fields = Fields(node, faults, _KEYS)
-    provider = fields.enum("provider", (*PROVIDERS, *PROVIDERS_LATER), required=True)
-    given = fields.get("provider")
-    if provider in PROVIDERS_LATER and given is not None:
-        faults.not_built(given, f"the provider {provider}", instead=f"use provider: {' | '.join(PROVIDERS)}")
+    provider = fields.enum("provider", PROVIDERS, required=True)
     offers = fields.fields("offers", ("gpus", "instance_types", "markets"))
     limits = fields.fields("limits", ("machines", "spend_rate", "per_job_machines"), required=True)
     machines = limits.integer("machines", required=True, minimum=0, maximum=MACHINES_MAX) if limits else None

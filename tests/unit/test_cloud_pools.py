@@ -9,7 +9,6 @@ from bursar.errors import InvalidRequest, NotBuilt, PolicyInvalid
 from bursar.money import Money
 from bursar_policies.document import parse_documents
 from bursar_policies.launch_keys import KEYS
-from bursar_policies.read_cloud import PROVIDERS_LATER
 from bursar_policies.specs import CloudPoolSpec, LaunchSetting
 from bursard.machines.opening import CLOUDS, Cloud, open_cloud, refuse_pools
 from bursard.machines.provider import Needs, Place, setting
@@ -87,7 +86,6 @@ def test_what_is_wrong_is_named_with_its_line(old: str, new: str, place: str, sa
 
 
 LATER = [
-    *[("provider: local", f"provider: {one}", f"the provider {one}") for one in PROVIDERS_LATER],
     ("machines: 16", "machines: 16, per_job_machines: 4", "per_job_machines"),
 ]
 
