@@ -165,7 +165,8 @@ async def run(settings: Settings) -> int:
         tasks.append(asyncio.create_task(door.sessions.run(), name="sessions"))
         tasks.append(asyncio.create_task(fleet.keep_deadlines(), name="deadlines"))
         tasks.append(asyncio.create_task(keeper.run(), name="services"))
-        tasks.append(asyncio.create_task(IdleWatch(engine, telemetry.newest).run(), name="idle"))
+        watch = IdleWatch(engine, telemetry.newest, hub.attachments.of)
+        tasks.append(asyncio.create_task(watch.run(), name="idle"))
         if provider is not None:
             tasks.append(asyncio.create_task(provider.keys.run(), name="oidc"))
         if cycle.rents is not None:

@@ -33,12 +33,24 @@ STALE_US: Final = 30 * SECOND_US
 class _Seen:
     idle_us: int = 0
     told: bool = False
+    detached_us: int = 0
 
 
 class IdleWatch:
-    """All attempts with an idle policy. `newest`: a node's last reading (`bursar.v1.Sample`), by its name."""
+    """All attempts with an idle policy.
 
-    def __init__(self, engine: Engine, newest: Callable[[str], Any | None]) -> None:
+    Args:
+        newest: a node's last reading (`bursar.v1.Sample`), by its name.
+        attached: how many are attached to an attempt now, by its id.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        newest: Callable[[str], Any | None],
+        attached: Callable[[str], int] = lambda _: 0,
+    ) -> None:
+        self._attached = attached
         self._engine = engine
         self._newest = newest
         self._seen: dict[str, _Seen] = {}
@@ -59,15 +71,32 @@ class IdleWatch:
         state, watched = self._engine.state, set()
         for attempt in list(state.live_attempts()):
             idle = state.jobs[attempt.job_id].spec.idle_policy
-            if idle.window_us:
+            if idle.window_us or idle.detached_us:
                 watched.add(attempt.id)
-                events = self._judge(attempt, idle, now_us, step_us)
+                events = self._left_alone(attempt, idle, step_us) if idle.detached_us else []
+                if idle.window_us and not events:
+                    events = self._judge(attempt, idle, now_us, step_us)
                 if events:
                     self._engine.commit(events, "bursard")
         for attempt_id in self._seen.keys() - watched:
             del self._seen[attempt_id]
         if not watched:
             self._readings.clear()
+
+    def _left_alone(self, attempt: AttemptRecord, idle: IdleSpec, step_us: int) -> list[Event]:
+        """Nobody has been attached to it for too long."""
+        seen = self._seen.setdefault(attempt.id, _Seen())
+        snoozed = self._engine.now() < idle.snoozed_until
+        begun = attempt.state == "RUNNING"
+        if snoozed or attempt.stop_cause is not None or not begun or self._attached(attempt.id):
+            seen.detached_us = 0
+            return []
+        seen.detached_us += step_us
+        if seen.detached_us < idle.detached_us:
+            return []
+        seen.detached_us = 0
+        why = f"nobody was attached to it for {format_duration(idle.detached_us)}"
+        return [StopRequested(attempt.id, EndCause.IDLE, attempt.grace_us, why)]
 
     def _judge(self, attempt: AttemptRecord, idle: IdleSpec, now_us: int, step_us: int) -> list[Event]:
         seen = self._seen.setdefault(attempt.id, _Seen())

@@ -51,7 +51,6 @@ WRONG_JOBS = {
 NOT_BUILT = {
     "deadline": "deadline: 2027-01-01T00:00:00Z",
     "image": "image: ghcr.io/acme/train:1",
-    "type: interactive": "type: interactive",
     "mig": "resources: {gpus: {count: 1, mig: 1g.10gb}}",
     "topology": "resources: {constraints: {topology: same-rack}}",
 }

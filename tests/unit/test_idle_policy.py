@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from money_daemon import COST_MODEL, Daemon, in_a_daemon
 
@@ -37,7 +38,7 @@ class Site:
         self._sample: Any = None
         daemon.node("n")
         self.job = daemon.submit(
-            project="p", command=("true",), idle_policy=policy,
+            project="p", command=("true",), idle_policy=policy, interactive=policy.detached_us > 0,
             options=(ResourceRequest(GpuRequest(2), 1_000, 1 << 30),),
         )  # fmt: skip
         (self.attempt,) = daemon.engine.state.attempts.values()
@@ -49,7 +50,8 @@ class Site:
             return engine.commit(events, actor)
 
         heard = SimpleNamespace(clock=engine.clock, state=engine.state, now=engine.now, commit=commit)
-        self.watch = IdleWatch(heard, lambda name: self._sample)  # type: ignore[arg-type]
+        self.attached = 0
+        self.watch = IdleWatch(heard, lambda name: self._sample, lambda attempt: self.attached)  # type: ignore[arg-type]
         self.watch.look()
 
     def passes(self, minutes: float, step_us: int = STEP_US) -> list[Any]:
@@ -243,3 +245,27 @@ def test_the_event_is_a_sentence() -> None:
         "all GPUs of attempt att_1 do nothing, for 4m00s so far; it is stopped in 6m00s unless that changes"
     )
     assert sentence(event) == said
+
+
+def test_what_nobody_is_attached_to_is_stopped() -> None:
+    def play(site: Site) -> None:
+        assert site.passes(2.5) == []
+        site.attached = 1
+        assert site.passes(30) == []
+        site.attached = 0
+        assert site.passes(2.5) == []
+        (stop,) = site.passes(1)
+        assert (stop.cause, stop.message) == (EndCause.IDLE, "nobody was attached to it for 3m00s")
+
+    story(play, IdleSpec(detached_us=3 * MINUTE_US))
+
+
+def test_an_owner_can_put_off_the_end_of_a_job_that_nobody_is_attached_to() -> None:
+    def play(site: Site) -> None:
+        policy = IdleSpec(detached_us=3 * MINUTE_US, snoozed_until=site.daemon.engine.now() + 20 * MINUTE_US)
+        job = site.daemon.engine.state.jobs[site.attempt.job_id]
+        job.spec = msgspec.structs.replace(job.spec, idle_policy=policy)
+        assert site.passes(19) == []
+        assert len(site.passes(6)) == 1
+
+    story(play, IdleSpec(detached_us=3 * MINUTE_US))

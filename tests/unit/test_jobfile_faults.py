@@ -69,6 +69,15 @@ WRONG = [
     ("run: x\nproject: a/b/c/d/e/f/g/h/i", 2, "9 levels; at most 8"),
     ("run: x\nproject: nlp/-a", 2, "does not start with a letter"),
     ("run: x\nproject: nlp/ä", 2, "something else than letters"),
+    # interactive
+    ("type: interactive\narray: 0-3", 1, "interactive is one job: no array, and no service"),
+    ("type: interactive\nlaunch: torchrun", 2, "torchrun starts a command; there is none"),
+    ("run: x\nidle_policy: {detached: 30m}", 2, "is of a job that people attach to"),
+    (
+        "type: interactive\nidle_policy: {detached: 1s}",
+        2,
+        "is how long nobody may be attached, from 1m to 7d",
+    ),
     # numbers
     ("run: x\npriority: 101", 2, "at most 100"),
     ("run: x\npriority: -1", 2, "at least 0"),
@@ -185,7 +194,6 @@ WRONG = [
 ]
 
 UNBUILT = [
-    ("run: x\ntype: interactive", 2, "interactive is part of the contract"),
     ("run: x\ntype: service\nname: a\nfallback: b", 4, "the key fallback"),
     ("run: x\ntype: service\nname: a\nspot: {extra: auto}", 4, "the key spot"),
     ("run: x\ntype: service\nname: a\nupdate: canary", 4, "update: canary"),
@@ -279,7 +287,7 @@ def test_a_wrong_key_is_answered_with_what_can_be_used_now(text: str, unbuilt: t
     ("text", "listed"),
     [
         ("run: x\nbudget: {on_exceed: explode}", "'explode' is not one of stop, checkpoint-stop"),
-        ("run: x\ntype: batch", "'batch' is not one of job, service"),
+        ("run: x\ntype: batch", "'batch' is not one of job, service, interactive"),
     ],
 )
 def test_no_message_offers_a_word_that_is_not_built(text: str, listed: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bursar.jobfile.slurm import is_slurm_script
 from bursar.steps import names
-from bursard.fleet.slurm import slurm_environment
+from bursard.fleet.slurm import SCRATCH_PLACEHOLDER, slurm_environment
 from bursard.state import AttemptRecord, JobRecord, MemberRecord, State
 
 CHECKPOINT_PLACEHOLDER = "@checkpoint"
@@ -48,6 +48,8 @@ def job_environment(
         env[names.SECRETS_GIVEN] = ",".join(f"{n}:file" if n in files else n for n in spec.secrets)
     if spec.tasks_per_node:
         env[names.TASKS_PER_NODE] = str(spec.tasks_per_node)
+    if spec.interactive:
+        env[names.SESSION_DIR] = SCRATCH_PLACEHOLDER
     if job.array_index >= 0:
         env["BURSAR_ARRAY_INDEX"] = str(job.array_index)
     if spec.service is not None:

@@ -540,7 +540,7 @@ def _changes(request: pb.UpdateRequest, spec: JobSpec, now: int) -> dict[str, ob
 
 
 def _snoozed(spec: JobSpec, snooze_us: int, now: int) -> IdleSpec:
-    if not spec.idle_policy.window_us:
+    if not spec.idle_policy.window_us and not spec.idle_policy.detached_us:
         raise InvalidRequest("idle_snooze: the job has no idle_policy")
     if snooze_us > SNOOZE_US_MAX:
         raise InvalidRequest("idle_snooze: at most 7 days at once")

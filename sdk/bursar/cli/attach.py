@@ -69,7 +69,7 @@ def attach(client: WireClient, rank: int, terminal: bool | None, job: str, comma
 
 
 class Program:
-    """One program there, with this one's standard input and output."""
+    """One program there, with standard input and output of this one. `left`: by the keys for it."""
 
     def __init__(self, stream: Attached, command: tuple[str, ...], terminal: bool) -> None:
         self._stream = stream
@@ -81,6 +81,7 @@ class Program:
         self._code: int | None = None
         self._begun = False
         self._over = False
+        self.left = False
 
     def run(self) -> int:
         """To its end; its exit code."""
@@ -151,7 +152,7 @@ class Program:
             self._input_left = -1
             return
         if self._terminal and self._leave.typed(data, time.monotonic()):
-            self._over, self._code = True, 0
+            self._over, self._code, self.left = True, 0, True
             return
         self._stream.far.say(frames.STDIN, 0, data)
         self._input_left -= len(data)

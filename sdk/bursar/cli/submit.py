@@ -226,10 +226,16 @@ def plan(
 @job_flags
 @submitting
 @listing
+@click.option("--pty", is_flag=True, help="At this terminal: as soon as it runs, until it ends.")
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD...")
 @changing_unless(lambda given: given["manner"].dry_run)
 def run(
-    client: WireClient, command: tuple[str, ...], flags: dict[str, Any], manner: Manner, output: Output
+    client: WireClient,
+    command: tuple[str, ...],
+    flags: dict[str, Any],
+    manner: Manner,
+    output: Output,
+    pty: bool,
 ) -> None:
     """Submit a command. Flags mirror the job file; the command comes after --.
 
@@ -238,7 +244,13 @@ def run(
     from bursar import jobfile
 
     wanted = _given(flags, command) or jobfile.RunFlags()
-    bring_in(client, jobfile.spec_from_flags(wanted, str(Path.cwd())), manner, output)
+    spec = jobfile.spec_from_flags(wanted, str(Path.cwd()))
+    if not pty:
+        bring_in(client, spec, manner, output)
+        return
+    from bursar.cli.session import run_at_terminal
+
+    run_at_terminal(client, spec, command, manner, output)
 
 
 # ------------------------------------------------------------------ from words to a spec

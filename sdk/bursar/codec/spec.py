@@ -90,6 +90,7 @@ def spec_to_wire(spec: JobSpec) -> pb.JobSpec:
                 warn_after_us=idle.warn_after_us,
                 action=idle.action,
                 snoozed_until=idle.snoozed_until,
+                detached_us=idle.detached_us,
             )
         )
     if spec.retry != RetrySpec():
@@ -207,7 +208,12 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "checkpoint": lambda wire: CheckpointSpec(wire.signal, wire.grace_us, wire.before_us, wire.script_only),
     "service": lambda wire: ServiceSpec(**{field.name: value for field, value in wire.ListFields()}),
     "idle_policy": lambda wire: IdleSpec(
-        wire.below_percent, wire.window_us, wire.warn_after_us, wire.action, wire.snoozed_until
+        wire.below_percent,
+        wire.window_us,
+        wire.warn_after_us,
+        wire.action,
+        wire.snoozed_until,
+        wire.detached_us,
     ),
     "retry": lambda wire: RetrySpec(tuple(wire.on), wire.max, wire.avoid_same_node, wire.never),
     "env": _pairs,

@@ -13,6 +13,9 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
+from bursar.clock import SECOND_US
 from bursar.errors import InvalidRequest
 from bursar.jobfile import service
 from bursar.jobfile.gpus import Resources, read_resources
@@ -56,6 +59,8 @@ _BUILT = (
     *service.KEYS,
     "idle_policy",
 )  # fmt: skip
+TYPES: Final = ("job", "service", "interactive")
+DETACHED_US: Final = 30 * 60 * SECOND_US
 _NOT_BUILT: Final = {
     "deadline": "use priority, and time_limit for the longest run",
     "image": "the job runs on the node itself; prepare it in setup",
@@ -178,6 +183,9 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
     script, command = _read_code(fields, faults)
     array = read_array(fields["array"], faults) if "array" in fields else None
     secrets, secret_files = read_secrets(fields["secrets"], faults) if "secrets" in fields else ((), ())
+    kind = fields.get("type")
+    interactive = kind is not None and kind.kind == "scalar" and kind.text == "interactive"
+    idle = read_idle(fields["idle_policy"], faults) if "idle_policy" in fields else IdleSpec()
     spec = JobSpec(
         name=reader.word("name"),
         project=reader.project(),
@@ -204,7 +212,7 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
         on_exceed=caps.on_exceed,
         checkpoint=reader.checkpoint(),
         retry=read_retry(fields["retry"], faults) if "retry" in fields else RetrySpec(),
-        idle_policy=read_idle(fields["idle_policy"], faults) if "idle_policy" in fields else IdleSpec(),
+        idle_policy=watched_when_detached(idle) if interactive else idle,
         env=read_pairs(fields["env"], faults) if "env" in fields else (),
         command=command,
         script=script,
@@ -215,15 +223,21 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
         comment=reader.text("comment"),
         secrets=secrets,
         secret_files=secret_files,
-        launch=reader.text("launch") or "per-node",
+        launch=reader.text("launch") or ("once" if interactive else "per-node"),
         tasks_per_node=reader.count("tasks_per_node"),
         output_file=reader.word("output_file"),
         error_file=reader.word("error_file"),
         open_mode=reader.word("open_mode"),
         service=_read_service(fields, faults),
+        interactive=interactive,
     )
     report(check(spec), root, faults)
     return spec
+
+
+def watched_when_detached(idle: IdleSpec) -> IdleSpec:
+    """What an interactive job that says nothing of it has: it is not held for ever for nobody."""
+    return idle if idle.detached_us else msgspec.structs.replace(idle, detached_us=DETACHED_US)
 
 
 def report(problems: Sequence[Problem], root: Node, faults: Faults) -> None:
@@ -281,9 +295,7 @@ def _refuse_not_built(fields: dict[str, Node], faults: Faults) -> None:
         if key in fields:
             faults.not_built(fields[key], f"the key {key}", instead=remedy)
     if "type" in fields:
-        kind = read_enum(fields["type"], faults, ("job", "service"), later=("interactive",))
-        if kind == "interactive":
-            faults.not_built(fields["type"], kind, instead="write type: job")
+        read_enum(fields["type"], faults, TYPES)
 
 
 def _read_service(fields: dict[str, Node], faults: Faults) -> ServiceSpec | None:

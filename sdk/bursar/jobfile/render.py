@@ -54,13 +54,20 @@ def spec_to_yaml(spec: JobSpec) -> str:
         fields.update(service_fields(spec.service))
     fields["array"] = _array(spec.array) if spec.array is not None and spec.service is None else None
     fields["budget"] = _budget(spec)
-    if spec.idle_policy.window_us:
-        idle = spec.idle_policy
+    if spec.interactive:
+        fields["type"], fields["launch"] = "interactive", spec.launch
+    idle = spec.idle_policy
+    if idle.window_us:
         fields["idle_policy"] = {
             "min_gpu_utilization": idle.below_percent,
             "time_window": exact_duration(idle.window_us),
             "warn_after": exact_duration(idle.warn_after_us),
             "action": idle.action,
+        }
+    if idle.detached_us:
+        fields["idle_policy"] = {
+            **fields.get("idle_policy", {}),
+            "detached": exact_duration(idle.detached_us),
         }
     if spec.checkpoint.signal:
         grace = exact_duration(spec.checkpoint.grace_us)

@@ -218,19 +218,25 @@ def read_checkpoint(node: Node, faults: Faults) -> CheckpointSpec:
 
 def read_idle(node: Node, faults: Faults) -> IdleSpec:
     """What becomes of the job when its devices do nothing."""
-    fields = read_mapping(node, faults, ("min_gpu_utilization", "time_window", "warn_after", "action"))
+    fields = read_mapping(
+        node, faults, ("min_gpu_utilization", "time_window", "warn_after", "action", "detached")
+    )
     if fields is None:
         return IdleSpec()
     below = read_int(fields["min_gpu_utilization"], faults) if "min_gpu_utilization" in fields else None
     window = (read_duration(fields["time_window"], faults) if "time_window" in fields else None) or 0
     warn = read_duration(fields["warn_after"], faults) if "warn_after" in fields else None
     action = read_enum(fields["action"], faults, IDLE_ACTIONS) if "action" in fields else None
+    detached = read_duration(fields["detached"], faults) if "detached" in fields else None
+    if detached == 0:
+        faults.add(fields["detached"], "is 0; at least 1m, or leave it out for 30m")
     default = IdleSpec()
     return IdleSpec(
         default.below_percent if below is None else below,
         window,
         window // 2 if warn is None else warn,
         action or default.action,
+        detached_us=detached or 0,
     )
 
 

@@ -381,6 +381,13 @@ def _checkpoint(checkpoint: CheckpointSpec) -> Iterator[Problem]:
 def _idle(spec: JobSpec) -> Iterator[Problem]:
     idle, path = spec.idle_policy, ("idle_policy",)
     yield from _bounds((*path, "min_gpu_utilization"), idle.below_percent, 1, 100)
+    if idle.detached_us:
+        if not IDLE_WINDOW_US_MIN <= idle.detached_us <= 7 * DAY_US:
+            yield Problem((*path, "detached"), "is how long nobody may be attached, from 1m to 7d")
+        if not spec.interactive:
+            yield Problem((*path, "detached"), "is of a job that people attach to; write type: interactive")
+        if not idle.window_us and not idle.warn_after_us:
+            return
     if not IDLE_WINDOW_US_MIN <= idle.window_us <= 7 * DAY_US:
         yield Problem((*path, "time_window"), "is needed: how long it may be idle, from 1m to 7d")
     elif not 0 < idle.warn_after_us <= idle.window_us:
@@ -462,9 +469,11 @@ def _code(spec: JobSpec) -> Iterator[Problem]:
         )
     if spec.launch in ENGINES:
         yield from _code_of_engine(spec)
-    if not spec.script and not spec.command:
+    if spec.interactive:
+        yield from _interactive(spec)
+    elif not spec.script and not spec.command:
         yield Problem(("run",), "nothing to run: give run: SHELL TEXT, or command: [PROGRAM, ARGUMENT]")
-    elif spec.script and spec.command:
+    if spec.script and spec.command:
         yield Problem(("command",), "stands beside run; give one of the two")
     if spec.script and not spec.script.strip():
         yield Problem(("run",), "is blank; write the shell text to run")
@@ -481,6 +490,13 @@ def _code(spec: JobSpec) -> Iterator[Problem]:
         yield Problem(("workdir",), f"{quote(workdir)} is relative, here to nothing; write the whole path")
     else:
         yield from _text(("workdir",), workdir, PATH_MAX)
+
+
+def _interactive(spec: JobSpec) -> Iterator[Problem]:
+    if spec.array is not None or spec.service is not None:
+        yield Problem(("type",), "interactive is one job: no array, and no service")
+    if spec.launch in ENGINES and not spec.script and not spec.command:
+        yield Problem(("launch",), f"{spec.launch} starts a command; there is none")
 
 
 def _output_files(spec: JobSpec) -> Iterator[Problem]:

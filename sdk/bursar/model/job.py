@@ -17,7 +17,7 @@ import msgspec
 from bursar.model.ranges import Indices, Range, Ranges, compress
 from bursar.model.service import ServiceSpec
 from bursar.resources import ResourceRequest
-from bursar.steps.names import DIRECTORY, LAUNCH, OF_THE_NODE, TOOLS
+from bursar.steps.names import DIRECTORY, LAUNCH, OF_THE_NODE, SESSION_DIR, TOOLS
 
 
 class JobState(StrEnum):
@@ -125,7 +125,7 @@ class CheckpointSpec(msgspec.Struct, frozen=True):
 
 
 class IdleSpec(msgspec.Struct, frozen=True):
-    """What becomes of a job whose devices do nothing; `window_us` 0: nothing.
+    """What becomes of a job whose devices do nothing (`window_us` 0: nothing), or that nobody is attached to.
 
     Attributes:
         below_percent: of multiprocessors at work; a device below it is idle, whatever it holds.
@@ -133,6 +133,7 @@ class IdleSpec(msgspec.Struct, frozen=True):
         warn_after_us: so long before it is told.
         action: stop, or notify: tell alone.
         snoozed_until: before this instant it is neither told nor acted.
+        detached_us: so long nobody is attached to it before it is stopped; 0: for ever.
     """
 
     below_percent: int = 5
@@ -140,6 +141,7 @@ class IdleSpec(msgspec.Struct, frozen=True):
     warn_after_us: int = 0
     action: str = "stop"
     snoozed_until: int = 0
+    detached_us: int = 0
 
 
 PUBLIC_FIELDS: Final = frozenset(
@@ -147,7 +149,7 @@ PUBLIC_FIELDS: Final = frozenset(
         "name", "project", "experiment", "model", "model_version", "labels", "priority", "preemptible",
         "nodes", "ordered", "constraints", "spot_policy", "secrets", "time_limit_us", "begin_after",
         "max_cost_nanos", "max_cost_per", "max_price_nanos_per_hour", "currency", "on_exceed", "held",
-        "launch", "secret_files", "tasks_per_node",
+        "launch", "secret_files", "tasks_per_node", "interactive",
     )
 )  # fmt: skip
 """Plain fields of `JobSpec` that whoever sees a job may see. The rest, env and program before all, is for its
@@ -191,6 +193,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             says otherwise. Empty: to the log alone.
         open_mode: truncate | append, what becomes of a file that is there; empty: the first attempt empties
             it, and later ones append.
+        interactive: people attach to it; without a program it waits for them.
         service: it is a service: its tasks are replicas, of which each is started again whenever it ends.
     """
 
@@ -235,6 +238,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     open_mode: str = ""
     service: ServiceSpec | None = None
     idle_policy: IdleSpec = IdleSpec()
+    interactive: bool = False
 
     @property
     def caps_array(self) -> bool:
@@ -245,6 +249,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 WRITTEN_OTHERWISE: Final = frozenset((
     "options", "ordered", "constraints", "time_limit_us", "max_cost_nanos", "max_cost_per",
     "max_price_nanos_per_hour", "currency", "on_exceed", "checkpoint", "script", "secret_files", "service",
+    "interactive",
 ))  # fmt: skip
 """Fields whose key in a job file has another name or form. All others are written under their own."""
 
@@ -303,6 +308,12 @@ ENGINES: Final = ("torchrun", "mpi", "ray", "dask", "spark")
 """What `launch` may name beside per-node and once: the agents' program for it starts the command."""
 _ON_THE_FIRST: Final = frozenset({"once", *ENGINES} - {"torchrun"})
 _ENGINE: Final = ("sh", "-c", f'exec "${DIRECTORY}/{TOOLS}/{LAUNCH}" "$@"', LAUNCH)
+_SESSION: Final = (
+    "sh", "-c",
+    f'cd / && end="${SESSION_DIR}/end"; [ -e "$end" ] || mkfifo -m 600 "$end"; read -r code <"$end"; sleep 1;'
+    ' exit "${code:-1}"',
+)  # fmt: skip
+"""Waits until a program that was attached says in that file how it ended (`run --pty`), and ends likewise."""
 _WAIT: Final = ("sh", "-c", "trap '' TERM; exec sleep 2147483647")
 """Waits until it is killed: it outlives the TERM that begins a grace, for which the place is needed too."""
 
@@ -319,6 +330,8 @@ def launch_of(
     files = {name: value for name, value in given.items() if name in spec.secret_files}
     env = {**env, **{name: value for name, value in given.items() if name not in files}}
     fields = {name: getattr(spec, name) for name in _FROM_SPEC}
+    if spec.interactive and not spec.command and not spec.script:
+        fields["command"] = _SESSION
     whole = Launch(env=env, files=files, output_files=output_files, **fields)
     if holds_its_place(spec, rank):
         return _holding(whole)

@@ -50,7 +50,15 @@ def job_schema() -> Schema:
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Bursar job file",
         **schema,
-        "oneOf": [{"required": ["run"]}, {"required": ["command"]}],
+        "oneOf": [
+            {"required": ["run"]},
+            {"required": ["command"]},
+            {
+                "required": ["type"],
+                "properties": {"type": {"const": "interactive"}},
+                "not": {"anyOf": [{"required": ["run"]}, {"required": ["command"]}]},
+            },
+        ],
         "not": {
             "anyOf": [
                 {"required": ["nodes", "num_nodes"]},
@@ -85,7 +93,9 @@ def _plain() -> dict[str, Schema]:
 def _who() -> dict[str, Schema]:
     return {
         "type": forms.word(
-            "One that ends, or one that answers requests until it is cancelled.", ("job", "service"), "job"
+            "One that ends, one that answers requests until it is cancelled, or one that people attach to.",
+            ("job", "service", "interactive"),
+            "job",
         ),
         "name": forms.text(
             "To find it by, and to estimate it from its past runs.", _NAME, maxLength=NAME_MAX
@@ -257,8 +267,10 @@ def _what_it_may() -> dict[str, Schema]:
                 "time_window": forms.duration("So long all are idle before it is acted; from 1m to 7d."),
                 "warn_after": forms.duration("So long before it is told; half of `time_window`."),
                 "action": forms.word("What is done.", IDLE_ACTIONS, "stop"),
+                "detached": forms.duration(
+                    "So long is nobody attached to an interactive job until it is stopped: 30m; 1m to 7d."
+                ),
             },
-            required=["time_window"],
         ),
         "retry": forms.mapping(
             "After which ends another attempt follows.",

@@ -41,6 +41,8 @@ NODE_NAMES: Final = "BURSAR_NODE_NAMES"
 CPUS: Final = "BURSAR_CPUS"
 MEMORY_BYTES: Final = "BURSAR_MEMORY_BYTES"
 TASKS_PER_NODE: Final = "BURSAR_TASKS_PER_NODE"
+SESSION_DIR: Final = "BURSAR_SESSION_DIR"
+"""An interactive job's own directory: a number written to `end` there ends one that waits, with that code."""
 LAUNCH: Final = "bursar-launch"
 """The program in `TOOLS` that starts an engine with a job's command."""
 

@@ -227,7 +227,7 @@ global___CheckpointSpec = CheckpointSpec
 
 @typing.final
 class IdleSpec(google.protobuf.message.Message):
-    """What becomes of a job whose devices do nothing; window 0: nothing."""
+    """What becomes of a job whose devices do nothing (window 0: nothing), or that nobody is attached to."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -236,6 +236,7 @@ class IdleSpec(google.protobuf.message.Message):
     WARN_AFTER_US_FIELD_NUMBER: builtins.int
     ACTION_FIELD_NUMBER: builtins.int
     SNOOZED_UNTIL_FIELD_NUMBER: builtins.int
+    DETACHED_US_FIELD_NUMBER: builtins.int
     below_percent: builtins.int
     """of multiprocessors at work: below it a device is idle"""
     window_us: builtins.int
@@ -246,6 +247,8 @@ class IdleSpec(google.protobuf.message.Message):
     """stop | notify"""
     snoozed_until: builtins.int
     """before this instant neither; set by Update alone"""
+    detached_us: builtins.int
+    """so long nobody is attached to it before it is stopped; 0: for ever"""
     def __init__(
         self,
         *,
@@ -254,8 +257,9 @@ class IdleSpec(google.protobuf.message.Message):
         warn_after_us: builtins.int = ...,
         action: builtins.str = ...,
         snoozed_until: builtins.int = ...,
+        detached_us: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["action", b"action", "below_percent", b"below_percent", "snoozed_until", b"snoozed_until", "warn_after_us", b"warn_after_us", "window_us", b"window_us"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "below_percent", b"below_percent", "detached_us", b"detached_us", "snoozed_until", b"snoozed_until", "warn_after_us", b"warn_after_us", "window_us", b"window_us"]) -> None: ...
 
 global___IdleSpec = IdleSpec
 
@@ -355,6 +359,7 @@ class JobSpec(google.protobuf.message.Message):
     OPEN_MODE_FIELD_NUMBER: builtins.int
     SERVICE_FIELD_NUMBER: builtins.int
     IDLE_POLICY_FIELD_NUMBER: builtins.int
+    INTERACTIVE_FIELD_NUMBER: builtins.int
     name: builtins.str
     project: builtins.str
     """path, such as nlp/finetune; made by its first use"""
@@ -399,6 +404,8 @@ class JobSpec(google.protobuf.message.Message):
     """where its standard error goes; empty: with the output"""
     open_mode: builtins.str
     """truncate | append; empty: the first attempt truncates, later ones append"""
+    interactive: builtins.bool
+    """people attach to it; without command and script it waits for them"""
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
@@ -484,9 +491,10 @@ class JobSpec(google.protobuf.message.Message):
         open_mode: builtins.str = ...,
         service: global___ServiceSpec | None = ...,
         idle_policy: global___IdleSpec | None = ...,
+        interactive: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["array", b"array", "checkpoint", b"checkpoint", "idle_policy", b"idle_policy", "max_cost_nanos_wide", b"max_cost_nanos_wide", "retry", b"retry", "service", b"service"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "error_file", b"error_file", "experiment", b"experiment", "held", b"held", "idle_policy", b"idle_policy", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "open_mode", b"open_mode", "options", b"options", "ordered", b"ordered", "output_file", b"output_file", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "service", b"service", "setup", b"setup", "spot_policy", b"spot_policy", "tasks_per_node", b"tasks_per_node", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "error_file", b"error_file", "experiment", b"experiment", "held", b"held", "idle_policy", b"idle_policy", "interactive", b"interactive", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "open_mode", b"open_mode", "options", b"options", "ordered", b"ordered", "output_file", b"output_file", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "service", b"service", "setup", b"setup", "spot_policy", b"spot_policy", "tasks_per_node", b"tasks_per_node", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
 
 global___JobSpec = JobSpec
 

@@ -20,7 +20,7 @@ def job(wire: types_pb2.Job) -> View:
         "id": wire.id,
         "number": wire.number,
         "name": spec.name,
-        "type": "service" if spec.HasField("service") else "job",
+        "type": "service" if spec.HasField("service") else "interactive" if spec.interactive else "job",
         "state": wire.state,
         "reason": reason(wire.reason),
         "project": spec.project,

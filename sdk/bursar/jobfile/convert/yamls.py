@@ -40,7 +40,7 @@ DSTACK_HINTS: Final = {
     "duration": "retry.max says how often, and wait_limit is not built yet",
     "image": "the job runs on the node itself; prepare it in setup",
     "python": "prepare the environment in setup",
-    "ide": "an interactive job is not built yet",
+    "ide": "write type: interactive, and `bursar attach`",
     "ports": "a job listens on its node; nothing is opened for it",
     "port": "a service is not converted; write it as docs/services.md says",
     "volumes": "keep it on a disk that all nodes share",
