@@ -25,6 +25,9 @@ OLD = "kind: Budget\nname: old\nspec:\n  scope: {project: research}\n  limit: 90
 NEW = "kind: Budget\nname: new\nspec:\n  scope: {label: cost-center=R-7}\n  limit: 90 USD\n  period: month\n"
 
 
+OPS = "kind: Budget\nname: ops\nspec:\n  scope: {project: ops}\n  limit: 90 USD\n  period: month\n"
+
+
 async def ended(daemon: Daemon, hours: int = 3, **spec: Any) -> str:
     job_id = daemon.submit(**({"project": "research/vision", "experiment": "e", "model": "m"} | spec))
     for _ in range(hours):
@@ -141,6 +144,34 @@ def test_budgets_follow_where_cost_does_each_in_its_current_period() -> None:
         assert (settled("old"), settled("new")) == (0, 0)
         assert (await by(daemon, "label:cost-center")) == {"": whole}
         assert await retag(daemon, project="ops") == pb.CorrectResponse(job_id=found.job_id, currency="USD")
+        sound(daemon)
+
+    in_a_daemon(story)
+
+
+def test_forecasts_hear_what_was_moved_or_corrected_on_the_days_in_which_it_was_used() -> None:
+    async def story(daemon: Daemon) -> None:
+        await site(daemon)
+        days = daemon.engine.state.ledger.days
+        daemon.clock.advance(DAY)  # the day in which a budget began is known in part
+        await daemon.apply(OPS)
+        daemon.clock.advance(DAY)
+        await ended(daemon, hours=30, project="research/b")
+        before = dict(days["old"].nanos)
+        daemon.clock.advance(5 * DAY)
+        daemon.meter()
+        await retag(daemon, job="2", project="ops")
+        used = {day: nanos for day, nanos in before.items() if day >= days["old"].since and nanos}
+        assert len(used) == 2
+        assert {day: days["old"].nanos[day] for day in used} == dict.fromkeys(used, 0)
+        assert {day: days["ops"].nanos[day] for day in used} == used
+        await daemon.money.Correct(pb.CorrectRequest(job="2", reason="throttled", to_ppm=500_000), None)
+        half = {day: days["ops"].nanos[day] for day in used}
+        assert all(abs(2 * half[day] - used[day]) <= 2 * 60 for day in used), "a nano or so for each charge"
+        await daemon.policies.Delete(pb.PolicyRequest(kind="Budget", name="ops"), None)
+        await daemon.apply(OPS)
+        again = daemon.engine.state.ledger.days["ops"].nanos
+        assert {day: again[day] for day in used} == half, "as the books say"
         sound(daemon)
 
     in_a_daemon(story)

@@ -94,7 +94,7 @@ def learn(account: Account, now: int) -> Usual | None:
     if today - first < DAYS_MIN:
         return None
     ahead = min((account.until - 1) // DAY_US - today + 1, AHEAD_MAX) if account.until else AHEAD_MAX
-    return usual([account.days.get(day, 0) for day in range(first, today)], max(ahead, 1))
+    return usual([max(account.days.get(day, 0), 0) for day in range(first, today)], max(ahead, 1))
 
 
 def outlook(

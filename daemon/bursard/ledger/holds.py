@@ -31,7 +31,7 @@ import msgspec
 from bursar.clock import DAY_US
 from bursar.errors import InvariantViolation
 from bursar.model import Hold
-from bursard.events import BudgetShift, Charge, ChargesCorrected, OpeningHold
+from bursard.events import BudgetShift, Charge, ChargesCorrected, Corrected, OpeningHold
 from bursard.ledger.accounts import (
     PAID,
     BudgetAccounts,
@@ -106,7 +106,7 @@ class LedgerImage(msgspec.Struct, frozen=True):
 
     Attributes:
         days: by budget, (first day that is whole, (day, nanos) of each). days_whole: no image of before they
-            were kept is behind it.
+            were kept is behind it; days_corrected: nor one of before corrections were in them.
     """
 
     balances: tuple[tuple[str, int], ...]
@@ -114,6 +114,7 @@ class LedgerImage(msgspec.Struct, frozen=True):
     closed_nanos: int
     days: tuple[tuple[str, int, tuple[tuple[int, int], ...]], ...] = ()
     days_whole: bool = False
+    days_corrected: bool = False
 
 
 class Days(msgspec.Struct):
@@ -126,6 +127,19 @@ class Days(msgspec.Struct):
 
     since: int
     nanos: dict[int, int]
+
+    def correct(self, charges: Sequence[Corrected], nanos: int) -> None:
+        """So much more in all, below zero less, of the days in which these were used; each has its part by
+        what it was corrected by, or is, when it was moved as it is. Days that are not whole stay as they are.
+        """
+        parts = [one.more_nanos for one in charges]
+        if not any(parts):  # moved to somebody else as they are
+            parts = [one.gpu + one.cpu + one.memory for one in charges]
+        whole, before = sum(parts), 0
+        for one, part in zip(charges, parts, strict=True):
+            if whole and one.start // DAY_US >= self.since:
+                self.add(one.start, nanos * (before + part) // whole - nanos * before // whole)
+            before += part
 
     def add(self, at: int, nanos: int) -> None:
         """Used at an instant."""
@@ -155,6 +169,8 @@ class Ledger:
         self.days: dict[str, Days] = {}
         self.days_whole = True
         """It has counted days since the cluster began; not so after an image of before they were kept."""
+        self.days_corrected = True
+        """Corrections are in them, since the cluster began."""
         self._past: dict[str, tuple[object, int, int]] = {}
         """By budget, the sums of its periods before the current one, and what they were made of."""
         self._late: dict[str, int] = {}
@@ -265,6 +281,9 @@ class Ledger:
             Entry(ownerless_account("variance", event.node_id), -more),
             *self._shifts(event.budgets),
         ]
+        for shift in event.budgets:
+            if (days := self.days.get(shift.budget)) is not None:
+                days.correct(event.charges, shift.nanos)
         entries = [entry for entry in entries if entry.nanos]
         if not entries:
             return None
@@ -502,6 +521,7 @@ class Ledger:
                 (name, one.since, tuple(sorted(one.nanos.items()))) for name, one in sorted(self.days.items())
             ),
             days_whole=self.days_whole,
+            days_corrected=self.days_corrected,
         )
 
     @classmethod
@@ -511,7 +531,7 @@ class Ledger:
         ledger.balances = dict(image.balances)
         ledger.closed_nanos = image.closed_nanos
         ledger.days = {name: Days(since, dict(days)) for name, since, days in image.days}
-        ledger.days_whole = image.days_whole
+        ledger.days_whole, ledger.days_corrected = image.days_whole, image.days_corrected
         for kept in image.attempts:
             money = kept.copy()
             ledger._attempts[money.attempt_id] = money

@@ -97,10 +97,12 @@ def _cells(row: _Row) -> tuple[Cell, ...]:
 def _days(views: Views, period: Period, unposted: Unposted, project: str) -> Iterator[_Row]:
     first, last = period.since // DAY_US, -(-period.until // DAY_US)
     begin = first - DAYS_BACK
-    query = ChargeFilter(since=begin * DAY_US, until=period.until, kinds=PAID, project=project)
+    # Until now: what was corrected since is of the day in which it was used, and no news of its own.
+    query = ChargeFilter(since=begin * DAY_US, kinds=PAID, project=project)
     by_project: dict[str, Counter[int]] = defaultdict(Counter)
-    for part in views.charge_sums([Dim.PROJECT, Dim.DAY], query, unposted):
-        by_project[str(part.keys[0])][int(part.keys[1]) // DAY_US] += part.nanos
+    for part in views.charge_sums([Dim.PROJECT, Dim.USED_DAY], query, unposted):
+        if begin <= (day := int(part.keys[1]) // DAY_US) < last:
+            by_project[str(part.keys[0])][day] += part.nanos
     for name, nanos in sorted(by_project.items()):
         since = min(nanos)
         days = [nanos[day] for day in range(since, last)]

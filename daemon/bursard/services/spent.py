@@ -125,7 +125,7 @@ def _before(views: Views, wanted: Sequence[Opening], books: Unposted) -> dict[st
     """By day, of each: no more rows are read than there are days and values of its labels."""
     found = {}
     for one in wanted:
-        days = _by_day(views, one, books, one.days_from, 0, ())
+        days = _by_used_day(views, one, books)
         earlier = Counter[int]()
         if one.earlier:
             since, until = max(one.earlier[0], one.counts_from), one.period_start
@@ -143,12 +143,28 @@ def _shown(at: int, offsets: Offsets) -> int:
     return at + next((ahead for since, ahead in reversed(offsets) if since <= at), 0)
 
 
+def _by_used_day(views: Views, one: Opening, books: Unposted) -> Counter[int]:
+    """What a scope has cost by day of UTC of when it was used, as forecasts know it."""
+    found = Counter[int]()
+    for part in views.charge_sums([Dim.USED_DAY], _of_scope(one, one.days_from, 0), books):
+        if int(part.keys[0]) >= one.days_from:
+            found[int(part.keys[0]) // DAY_US] += part.nanos
+    return found
+
+
 def _by_day(
     views: Views, one: Opening, books: Unposted, since: int, until: int, offsets: Offsets
 ) -> Counter[int]:
     """What a scope has cost, by day as a place's clocks show it, counted from 1970."""
-    scope, found = one.scope, Counter[int]()
-    query = ChargeFilter(
+    found = Counter[int]()
+    for part in views.charge_sums([Dim.DAY], _of_scope(one, since, until), books, offsets):
+        found[int(part.keys[0]) // DAY_US] += part.nanos
+    return found
+
+
+def _of_scope(one: Opening, since: int, until: int) -> ChargeFilter:
+    scope = one.scope
+    return ChargeFilter(
         since=since,
         until=until,
         kinds=PAID,
@@ -158,6 +174,3 @@ def _by_day(
         model=scope.model,
         labels=scope.labels,
     )
-    for part in views.charge_sums([Dim.DAY], query, books, offsets):
-        found[int(part.keys[0]) // DAY_US] += part.nanos
-    return found

@@ -58,9 +58,10 @@ def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
         if not written.get("costs_whole"):
             form.pop("costs", None)
             form.pop("costs_whole", None)
-        if not written["ledger"].get("days_whole"):
-            form["ledger"].pop("days", None)
-            form["ledger"].pop("days_whole", None)
+        ledger = form["ledger"]
+        if not (written["ledger"].get("days_whole") and written["ledger"].get("days_corrected")):
+            for name in ("days", "days_whole", "days_corrected"):
+                ledger.pop(name, None)
         if not written.get("runs_whole"):
             for name in ("runs", "runs_whole"):
                 form.pop(name, None)

@@ -354,7 +354,8 @@ class Dim(StrEnum):
     """What charges are grouped by. `label:<key>` works too. Hours are of UTC; days and months of UTC, or of a
     place whose offsets are given.
 
-    `class`: `metered`, `late` (posted when its month was published) or `correction`.
+    `used_day`: of UTC, of a correction that of what it corrects. `class`: `metered`, `late` (posted when its
+    month was published) or `correction`.
     """
 
     KIND = "kind"
@@ -374,6 +375,7 @@ class Dim(StrEnum):
     CLASS = "class"
     HOUR = "hour"
     DAY = "day"
+    USED_DAY = "used_day"
     MONTH = "month"
 
 

@@ -94,6 +94,10 @@ _DIMS: dict[str, str] = {
         f"strftime('%s', start_at / {SECOND_US}, 'unixepoch', 'start of month', '+1 month') * {SECOND_US}"
         f" + {LATE_AFTER_US} then 'late' else 'metered' end"
     ),
+    Dim.USED_DAY: (
+        "case when corrects > 0 then for_start else start_at end"
+        f" - case when corrects > 0 then for_start else start_at end % {DAY_US}"
+    ),
     Dim.HOUR: f"start_at - start_at % {HOUR_US}",
 }
 _LOCAL_DIMS: dict[str, str] = {
