@@ -1,12 +1,12 @@
-"""The books of 200 nodes: how long `cost` over a month of them takes, and the whole FOCUS file from the store.
+"""The books of 200 nodes: how long `cost` over a month of them takes, and the whole FOCUS file.
 
     bench/books.py [--rows 1000000]
 
 Writes so many charges into a SQLite file, hour by hour (of each node eight attempts, and what nobody held),
-then asks as the daemon does: `cost` over as many as a month of 200 nodes has with one job on each (288,000: the
-bar), and over all; FOCUS over all. Output: seconds of CPU, and of the clock; the peak of memory; that the sums
-of `cost` are the sum of what was written, to the nano. Bars: `cost` of a month 1 s, FOCUS of a million rows 60 s
-of CPU and 1 GB. Exit code 1 where one is missed, or where a sum is another.
+then asks as the daemon does: `cost` over as many as a month of 200 nodes has with one job on each (288,000:
+the bar), and over all; FOCUS over all. Output: seconds of CPU, and of the clock; the peak of memory; that the
+sums of `cost` are the sum of what was written, to the nano. Bars: `cost` of a month 1 s, FOCUS of a million
+rows 60 s of CPU and 1 GB. Exit code 1 where one is missed, or where a sum is another.
 """
 
 from __future__ import annotations

@@ -415,6 +415,18 @@ class PriceTable:
             fact.quotes[(gpus, has_memory)] = quote
         return quote
 
+    def carbon_of(self, pool: str, at: Instant) -> Fraction | None:
+        """Grams of CO2e that a kWh of a device stands for in an owned pool at an instant: with what its
+        building takes for each (PUE), of the grid there. None where its cost model does not say.
+        """
+        series = self._pools.get(pool)
+        fact = series.at(at) if series else None
+        spec = fact.applied.document.spec if fact is not None else None
+        power = spec.power if isinstance(spec, CostModelSpec) else None
+        if power is None or power.carbon is None:
+            return None
+        return Fraction(power.pue) * Fraction(power.carbon)
+
     def prices(
         self,
         at: Instant,

@@ -43,6 +43,7 @@ _TOKEN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
 _TOKEN_EXPECTED = "a name of letters, digits, '.', '_' and '-'"
 _GPUS = re.compile(r"([A-Za-z][A-Za-z0-9._-]{0,39}):([1-9][0-9]{0,3})", re.ASCII)
 _ZERO, _ONE, _HUNDRED = Decimal(0), Decimal(1), Decimal(100)
+_CARBON = r"\d{1,4}(\.\d{1,3})? ?g/kWh"
 
 
 # ------------------------------------------------------------------ price books
@@ -245,7 +246,7 @@ def _life(fields: Fields) -> int | None:
 
 
 def _power(fields: Fields) -> Power | None:
-    inner = fields.fields("power", ("max_watts", "load_factor", "pue", "tariff"))
+    inner = fields.fields("power", ("max_watts", "load_factor", "pue", "tariff", "carbon"))
     if inner is None:
         return None
     max_watts = inner.integer("max_watts", required=True, minimum=1, maximum=1_000_000)
@@ -258,9 +259,11 @@ def _power(fields: Fields) -> Power | None:
         )
         return None
     tariff = inner.money_per("tariff", "kWh")
+    given = inner.string("carbon", pattern=_CARBON, expected="grams of CO2e per kWh, such as 381 g/kWh")
+    carbon = Decimal(given.partition("g")[0].strip()) if given else None
     if max_watts is None or tariff is None:
         return None
-    return Power(max_watts, _ONE if load is None else load, pue or _ONE, tariff)
+    return Power(max_watts, _ONE if load is None else load, pue or _ONE, tariff, carbon)
 
 
 def _staff(fields: Fields) -> tuple[int, Money | None]:

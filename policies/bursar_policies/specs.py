@@ -161,12 +161,16 @@ class Weights(msgspec.Struct, frozen=True):
 
 
 class Power(msgspec.Struct, frozen=True):
-    """Energy of one node: `max_watts * load_factor * pue * tariff`, tariff per kWh."""
+    """Energy of one node: `max_watts * load_factor * pue * tariff`, tariff per kWh.
+
+    `carbon`: grams of CO2e per kWh of the grid there; None: not known.
+    """
 
     max_watts: int
     load_factor: Decimal
     pue: Decimal
     tariff: Money
+    carbon: Decimal | None = None
 
 
 class DeviceCost(msgspec.Struct, frozen=True):

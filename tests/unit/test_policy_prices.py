@@ -157,6 +157,25 @@ def test_an_unknown_price_is_none_and_never_zero() -> None:
     assert PriceTable().lookup_pool("local", Instant(0)) is None
 
 
+def test_carbon_is_dated_as_the_cost_model_that_says_it_and_unknown_where_none_does() -> None:
+    def model(power: str) -> Document:
+        power = f"{{max_watts: 9, tariff: 1 USD/kWh{power}}}"
+        text = f"{{pool: a, node_capex: 9 USD, useful_life: 5y, power: {power}}}"
+        return parse_documents(f"kind: CostModel\nname: m\nspec: {text}\n", "m.yaml")[0]
+
+    table = PriceTable(
+        [
+            Applied(model(", pue: 1.54, carbon: 381 g/kWh"), 1, 10),
+            Applied(model(", carbon: 0.5g/kWh"), 2, 20),
+            Applied(model(""), 3, 30),
+        ]
+    )
+    told = [table.carbon_of("a", Instant(at)) for at in (9, 10, 19, 20, 29, 30)]
+    before, after = Fraction("1.54") * 381, Fraction("0.5")
+    assert told == [None, before, before, after, after, None]
+    assert table.carbon_of("b", Instant(10)) is None
+
+
 def test_the_newest_price_wins_from_its_day_on() -> None:
     table = PriceTable([Applied(book(("x", 5, 0, 0), ("x", 7, 100, 0), ("x", 6, 50, 200)))])
     assert [rate(table, at) for at in (0, 49, 50, 99, 100, 10**9)] == [5, 5, 6, 6, 7, 7]

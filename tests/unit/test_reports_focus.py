@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -319,6 +320,26 @@ def test_what_was_posted_a_day_after_its_month_had_ended_is_late() -> None:
 
 def test_energy_is_in_kilowatt_hours() -> None:
     assert (row_of("att_2")["x_EnergyKWh"], row_of("att_4")["x_EnergyKWh"]) == ("0.002000000", "")
+
+
+def test_carbon_is_of_the_energy_with_its_building_by_what_its_pool_said_then() -> None:
+    asked = []
+
+    def carbon(pool: str, at: int) -> Fraction | None:
+        asked.append((pool, at))
+        return Fraction("1.54") * 381 if pool == "p" else None
+
+    about = msgspec.structs.replace(ABOUT, carbon=carbon)
+
+    def grams(pool: str) -> list[str]:
+        row = next(one for one in MONTH if one.attempt_id == "att_2" and one.energy_millijoules)
+        text = b"".join(csv_pieces(focus_lines([row._replace(pool=pool)], about), focus_columns()))
+        return [one["x_CarbonGrams"] for one in rows_of(text.decode())]
+
+    assert grams("p") == ["1.173480000"], "0.002 kWh x 1.54 x 381 g"
+    assert grams("q") == [""], "not known is not 0"
+    assert asked == [("p", HOUR), ("q", HOUR)], "of the instant in which it was used"
+    assert {row["x_CarbonGrams"] for row in rows_of(export())} == {""}
 
 
 def test_an_unknown_price_is_not_a_price_of_0() -> None:

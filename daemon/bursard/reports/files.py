@@ -40,6 +40,7 @@ _VARYING = (
     "x_AttemptId",
     "x_GpuHours",
     "x_EnergyKWh",
+    "x_CarbonGrams",
     "x_Late",
 )
 """Columns whose cells are a line's own, in the order of `_own`."""
@@ -89,6 +90,7 @@ def _own(line: Line) -> tuple[Cell, ...]:
         line.attempt_id or None,
         line.gpu_hours,
         line.energy,
+        line.carbon,
         "true" if line.late else "false",
     )
 

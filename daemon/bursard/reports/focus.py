@@ -41,7 +41,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -94,6 +95,10 @@ _WORDS = {
 }
 
 
+def _unsaid(pool: str, at: int) -> Fraction | None:
+    return None
+
+
 class FocusContext(msgspec.Struct, frozen=True):
     """What charges do not carry themselves.
 
@@ -102,6 +107,7 @@ class FocusContext(msgspec.Struct, frozen=True):
         nodes: facts by node id.
         covered: by start of an hour, what commitments covered; promises: these by key. unused: its rows too.
         purchases: what was paid for them, by time.
+        carbon: by pool and instant, grams of CO2e for a kWh of devices; None where nobody says.
     """
 
     cluster_id: str
@@ -112,6 +118,7 @@ class FocusContext(msgspec.Struct, frozen=True):
     promises: Mapping[str, Promise] = {}
     unused: bool = False
     purchases: Sequence[Purchase] = ()
+    carbon: Callable[[str, int], Fraction | None] = _unsaid
 
 
 class Coverage(msgspec.Struct):
@@ -161,6 +168,7 @@ class Line(NamedTuple):
     attempt_id: str
     gpu_hours: int | None
     energy: int | None
+    carbon: int | None
     late: bool
     effective: int | None = None
     committed: int | None = None
@@ -261,7 +269,7 @@ class _Maker:
 
     def _parts(self, line: Line, pieces: Sequence[Piece], before: int) -> Iterator[Line]:
         """What each commitment covers of a row, and the rest of it. `before`: of its node, told already."""
-        done, after, energy = 0, before + line.nanos, line.energy
+        done, after, energy, carbon = 0, before + line.nanos, line.energy, line.carbon
         for piece in pieces:
             covered = _cut(piece.nanos, before, after, piece.of)
             effective = _cut(piece.effective, before, after, piece.of)
@@ -275,13 +283,14 @@ class _Maker:
                 effective=effective,
                 committed=_cut(amount, before, after, piece.of),
                 energy=energy,
+                carbon=carbon,
             )
-            done, energy = done + covered, None
+            done, energy, carbon = done + covered, None, None
             self._coverage.rows += 1
         if done == 0:
             yield line
         elif done != line.nanos:
-            yield _share(line, done, line.nanos)._replace(energy=None)
+            yield _share(line, done, line.nanos)._replace(energy=None, carbon=None)
         else:
             self._coverage.rows -= 1
 
@@ -346,8 +355,14 @@ class _Maker:
             charge.attempt_id,
             gpu_hours,
             group.energy * 10**9 // _KWH_MILLIJOULES if group.energy else None,
+            self._carbon(charge, group.energy) if group.energy else None,
             charge.told_late or group.posted_at >= constant.month_end + LATE_AFTER_US,
         )
+
+    def _carbon(self, charge: ChargeRow, millijoules: int) -> int | None:
+        """Grams at nine places, with the building's part; None where nobody says what a kWh stands for."""
+        each = self._context.carbon(charge.pool, charge.start_at)
+        return int(each * millijoules * 10**9 / _KWH_MILLIJOULES) if each is not None else None
 
     def _constant(self, charge: ChargeRow) -> Constant:
         month = self.month
@@ -438,7 +453,7 @@ def _unused(spent: Spent, hour: int, context: FocusContext) -> Line:
     words = f"what was not used of commitment {name}"
     return Line(
         Constant(cells, 0, 0, 0, words, month[1], True),
-        *(0, hour, hour + HOUR_US, quantity, 0, words, "", "", None, None, False),
+        *(0, hour, hour + HOUR_US, quantity, 0, words, "", "", None, None, None, False),
         effective=spent.unused,
         committed=quantity,
         unused=True,
@@ -487,7 +502,7 @@ def _purchase(bought: Purchase, context: FocusContext) -> Line:
     words = f"purchase of commitment {name}, {'upfront' if bought.upfront else 'by the hour'}"
     return Line(
         Constant(cells, price, 0, 0, words, month[1], True),
-        *(0, bought.start, bought.end, quantity, quantity * price, words, "", "", None, None, False),
+        *(0, bought.start, bought.end, quantity, quantity * price, words, "", "", None, None, None, False),
         effective=0,
         committed=hours,
         unused=True,

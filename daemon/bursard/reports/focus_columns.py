@@ -109,7 +109,8 @@ OWN_COLUMNS: Final = (
     "x_Late",
     "x_Corrects",
 )
-"""Ours, after all of FOCUS'. Energy is of an attempt's GPUs, with its last hour; carbon is not known yet.
+"""Ours, after all of FOCUS'. Energy is of an attempt's GPUs, with its last hour; carbon
+of that with its building (PUE), by the cost model of its pool, where that says what a kWh stands for.
 `x_Corrects`: the event that posted the charge which a row is about."""
 
 DEFAULT_VERSION: Final = "1.4"

@@ -17,6 +17,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
+from bursar.clock import Instant
 from bursar.errors import InvalidRequest
 from bursar.v1 import money_pb2 as pb
 from bursar.v1 import money_pb2_grpc
@@ -275,12 +276,14 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
 
         promised = Commitments(past.promises, self.engine.prices, self.engine.now())
         mine, hours = promised.within(period)
+        prices = self.engine.prices
         # On the loop's thread: what a node is does not change under the writer's hands.
         about = FocusContext(
             cluster_id=state.cluster_id,
             provider=f"Bursar {state.cluster_id}",
             currency=state.currency,
             nodes={node.id: node.facts for node in state.nodes.values()},
+            carbon=lambda pool, at: prices.carbon_of(pool, Instant(at)),
         )
         return make
 

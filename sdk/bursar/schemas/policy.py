@@ -201,6 +201,10 @@ def _cost_model() -> Schema:
             "load_factor": forms.number("Mean share of `max_watts`.", 0, 1),
             "pue": forms.number("Power usage effectiveness of the building.", 1, 10),
             "tariff": forms.money_per("kWh", "Price of energy.", positive=False),
+            "carbon": forms.text(
+                "CO2e of a kWh of the grid, such as `381 g/kWh`; without it `x_CarbonGrams` is not known.",
+                pattern=r"\d{1,4}(\.\d{1,3})? ?g/kWh",
+            ),
         },
         ["max_watts", "tariff"],
     )
