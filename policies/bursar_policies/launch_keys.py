@@ -17,6 +17,7 @@ class LaunchKey(NamedTuple):
     Attributes:
         pattern: all of its text. expected: that in words.
         lines: it may be of several lines, as a script is.
+        zonal: it is in one zone, so one text for all is right only where one zone is named.
     """
 
     pattern: str
@@ -24,6 +25,7 @@ class LaunchKey(NamedTuple):
     required: bool = False
     lines: bool = False
     length_max: int = 256
+    zonal: bool = False
 
 
 _PATH: Final = r"/[A-Za-z0-9._/-]{1,255}"
@@ -55,7 +57,9 @@ KEYS: Final[Mapping[str, Mapping[str, LaunchKey]]] = {
             "an image such as ami-0123456789abcdef0, or resolve:ssm:/a/public/parameter",
             required=True,
         ),
-        "subnet": LaunchKey(r"subnet-[0-9a-f]{8,17}", "a subnet such as subnet-0123456789abcdef0"),
+        "subnet": LaunchKey(
+            r"subnet-[0-9a-f]{8,17}", "a subnet such as subnet-0123456789abcdef0", zonal=True
+        ),
         "security_group": LaunchKey(
             r"sg-[0-9a-f]{8,17}", "the id of a security group such as sg-0123456789abcdef0"
         ),

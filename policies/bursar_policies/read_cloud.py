@@ -44,12 +44,13 @@ def read_cloud_pool(node: Node, faults: Faults) -> CloudPoolSpec | None:
     if provider in KEYS and provider != "local":
         # Every region of a cloud would be hundreds of types in dozens of places.
         fields.get("regions", required=True)
+    regions, zones = _list(fields, "regions", _NAME), _list(fields, "zones", _NAME)
     spec = CloudPoolSpec(
         provider=provider or "",
         machines=machines or 0,
-        launch=_launch(fields, provider or "") if provider in KEYS else (),
-        regions=_list(fields, "regions", _NAME),
-        zones=_list(fields, "zones", _NAME),
+        launch=_launch(fields, provider or "", regions, zones) if provider in KEYS else (),
+        regions=regions,
+        zones=zones,
         gpus=_gpus(offers) if offers else (),
         instance_types=_list(offers, "instance_types", _PATTERN) if offers else (),
         markets=_markets(offers) if offers else (),
@@ -61,7 +62,9 @@ def read_cloud_pool(node: Node, faults: Faults) -> CloudPoolSpec | None:
     return spec if len(faults.found) == before else None
 
 
-def _launch(fields: Fields, provider: str) -> tuple[LaunchSetting, ...]:
+def _launch(
+    fields: Fields, provider: str, regions: tuple[str, ...], zones: tuple[str, ...]
+) -> tuple[LaunchSetting, ...]:
     """One text for a key, or one for each region or zone that needs its own."""
     known, node = (
         KEYS[provider],
@@ -84,6 +87,10 @@ def _launch(fields: Fields, provider: str) -> tuple[LaunchSetting, ...]:
         for where, one in value.entries.items() if mapping else [("", value)]:
             if re.fullmatch(_NAME, where or "all") is None:
                 fields.faults.add_key(one, "is no name of a region or zone")
+            if form.zonal and where in ("", *regions) and len(zones) != 1:
+                fields.faults.add(
+                    one, "is of one zone: write {ZONE: ...} for each, or name that zone alone under zones"
+                )
             text = read_string(
                 one,
                 fields.faults,

@@ -194,6 +194,15 @@ def test_a_bootstrap_is_a_script_of_its_own_and_not_of_the_shell_around_it(stand
     subprocess.run(["sh", "-n"], input=text, text=True, check=True, timeout=10)
 
 
+def test_a_zone_of_which_the_pool_names_no_subnet_is_left_alone_without_asking(stand: AwsStand) -> None:
+    launch = (*stand.launch, LaunchSetting("subnet", "subnet-0123456789abcdef0", "us-east-1b"))
+    with pytest.raises(CloudError, match=r"launch\.subnet names none in us-east-1a") as error:
+        stand.provider.create(order(stand, launch=launch))
+    assert (error.value.kind, error.value.maybe_created) == (Kind.NOT_OFFERED, False)
+    assert error.value.ttl_us == 600 * SECOND_US
+    assert stand.world.calls("RunInstances") == 0
+
+
 def test_user_data_that_ec2_would_not_take_is_refused_before_it_is_asked(stand: AwsStand) -> None:
     launch = (*stand.launch, LaunchSetting("bootstrap", "x" * 17_000))
     with pytest.raises(CloudError, match=r"shorten launch\.bootstrap") as error:

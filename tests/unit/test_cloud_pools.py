@@ -137,6 +137,8 @@ WRONG_LAUNCH = [
     ),
     ("ami-0123456789abcdef0", "ubuntu", "pool.yaml:9", "ami-0123456789abcdef0"),
     ("    subnet:", "    network:", "pool.yaml:10", "unknown key 'network'"),
+    ("us-east-1a:", "us-east-1:", "pool.yaml:10", "is of one zone"),
+    ("{us-east-1a: subnet-0123456789abcdef0}", "subnet-0123456789abcdef0", "pool.yaml:10", "is of one zone"),
     ("us-east-1a:", '"us east":', "pool.yaml:10", "no name of a region or zone"),
     ("echo done", "x" * 9_000, "pool.yaml:11", "at most 8192"),
 ]
@@ -200,6 +202,12 @@ def test_a_wrong_setting_of_each_cloud_is_named(provider: str, old: str, new: st
         parse_documents(text.replace(old, new), "pool.yaml")
     assert "spec.launch" in str(error.value)
     assert says in str(error.value)
+
+
+def test_a_subnet_is_one_text_where_one_zone_is_named() -> None:
+    text = AWS.replace("{us-east-1a: subnet-0123456789abcdef0}", "subnet-0123456789abcdef0")
+    found = spec(text.replace("  limits:", "  zones: [us-east-1a]\n  limits:"))
+    assert LaunchSetting("subnet", "subnet-0123456789abcdef0") in found.launch
 
 
 def test_the_local_cloud_has_nothing_to_launch_by() -> None:

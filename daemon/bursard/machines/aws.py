@@ -59,6 +59,8 @@ FIRST_REGION: Final = "us-east-1"
 PAGE: Final = 1_000
 USER_DATA_BYTES_MAX: Final = 16_384
 GONE_KEPT: Final = 10_000
+SUBNET_US: Final = 600 * SECOND_US
+"""So long a zone of which a pool names no subnet is left alone: the pool may be mended."""
 
 
 def open_provider(needs: Needs) -> Provider:
@@ -231,6 +233,10 @@ class AwsProvider:
             asking["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": options}
         if subnet := setting(launch, "subnet", place):
             asking["SubnetId"] = subnet
+        elif any(one.key == "subnet" for one in launch):
+            error = error_of("aws", "Unsupported", f"launch.subnet names none in {place.zone}", place)
+            error.ttl_us = SUBNET_US
+            raise error
         if group := setting(launch, "security_group", place):
             asking["SecurityGroupIds"] = [group]
         if profile := setting(launch, "instance_profile", place):
