@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from rented_site import CLOUD, POOL, Inline, Site, done
 
-from bursar.clock import HOUR_US, SECOND_US, VirtualClock
+from bursar.clock import HOUR_US, SECOND_US, Instant, VirtualClock
 from bursar.errors import InvalidRequest, NotFound, ServerUnavailable, WrongState
 from bursar.model import ArraySpec, EndCause, JobState, ReasonCode
 from bursar.resources import GpuRequest, ResourceRequest
@@ -667,3 +667,29 @@ def test_a_price_of_the_books_stays_as_old_as_it_is_and_one_of_the_provider_is_w
     )
     site.pass_time(1)
     assert (("PriceBook", "cloud-local") in site.world.state.policies) == (source != "ann's list")
+
+
+def test_what_a_provider_asks_now_counts_before_a_dated_price_of_the_books_and_is_written_down_once(
+    site: Site,
+) -> None:
+    """1. The books have an older price. 2. The provider says another. 3. An hour later it says the same."""
+    site.world.apply(
+        "kind: PriceBook\nname: ann\nspec:\n  source: ann's list\n  currency: USD\n  prices:\n"
+        "    - {provider: local, region: home, instance_type: cpu.small, market: on-demand, price: 3 USD/h,"
+        " valid_from: 2025-12-01T00:00:00Z}\n"
+    )
+    site.pass_time(1)
+    engine, key = site.world.engine, ("PriceBook", "cloud-local")
+    written = site.world.state.policies[key]
+
+    def rate() -> int:
+        at = Instant(engine.now())
+        quote = engine.prices.lookup_machine("local", "home", "cpu.small", "on-demand", at)
+        assert quote is not None
+        return quote.rate_nanos_per_hour
+
+    assert rate() == 3_600_000_000
+    site.world.clock.advance(2 * HOUR_US)
+    site.pass_time(1)
+    assert site.world.state.policies[key] == written
+    assert rate() == 3_600_000_000

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol, TypeVar
 
-from bursar.clock import HOUR_US, Instant
+from bursar.clock import HOUR_US, Instant, format_instant
 from bursar.money import format_nanos
 from bursar_policies.compile import PriceTable
 from bursar_policies.document import parse_documents
-from bursar_policies.specs import CloudPoolSpec, Document
+from bursar_policies.specs import CloudPoolSpec, Document, PriceBookSpec
 from bursard.engine import Engine
 from bursard.events import Event
 from bursard.machines.keeper import QUIET_MAX_US, QUIET_US, Keeper
@@ -167,11 +167,19 @@ def asked(work: Callable[[], Answer]) -> Answer:
         raise CloudError(Kind.THROTTLED, kind, said, maybe_created=True) from error
 
 
-def price_book(provider: str, offers: Sequence[MachineOffer]) -> Document | None:
+def price_book(
+    provider: str, offers: Sequence[MachineOffer], now: int = 0, before: object = None
+) -> Document | None:
     """The prices of offers as a document; None when there are none.
 
-    A region has the highest price of its zones, and a zone that is cheaper has its own.
+    A region has the highest price of its zones, and a zone that is cheaper has its own. Each counts from
+    `now` on, since a fact without a date is older than all that have one; or, where the book `before` (its
+    spec) says the same, since it does.
     """
+    since = {
+        (row.region, row.instance_type, row.market, row.rate_nanos_per_hour): row.valid_from
+        for row in (before.prices if isinstance(before, PriceBookSpec) else ())
+    }
     rows: dict[tuple[str, str, str], MachineOffer] = {}
     for offer in offers:
         key = (offer.place.region, offer.place.instance_type, offer.place.market)
@@ -197,8 +205,10 @@ def price_book(provider: str, offers: Sequence[MachineOffer]) -> Document | None
     for (region, instance_type, market), offer in sorted(rows.items()):
         gpus = f", gpus: '{offer.gpu_type}:{offer.gpu_count}'" if offer.gpu_count else ""
         price = f"{format_nanos(offer.rate_nanos_per_hour)} {offer.currency}/h"
+        valid_from = since.get((region, instance_type, market, offer.rate_nanos_per_hour), now)
+        dated = f", valid_from: {format_instant(valid_from)}" if valid_from else ""
         lines.append(
             f"    - {{provider: {provider}, region: '{region}', instance_type: '{instance_type}',"
-            f" market: {market}, price: {price}{gpus}}}"
+            f" market: {market}, price: {price}{gpus}{dated}}}"
         )
     return parse_documents("\n".join(lines) + "\n", f"provider {provider}")[0]

@@ -271,7 +271,10 @@ class Renting:
         for name, spec in specs.items():
             offers |= {one.place: one for one in await self._offered(house, name, spec)}
         house.priced_at, house.priced_for = now, named
-        book = price_book(house.name, [one for one in offers.values() if not self._booked(house, one)])
+        own = [one for one in offers.values() if not self._booked(house, one)]
+        before = self.engine.state.policies.get(("PriceBook", f"cloud-{house.name}"))
+        said = before.spec if before is not None else None
+        book = price_book(house.name, own, now // SECOND_US * SECOND_US, said)
         if book is not None:
             await self.commit([lambda: policies.apply_documents(self.engine.state, [book], now)])
 
