@@ -27,6 +27,7 @@ CONTRACT = (
     "release",
     "requeue",
     "attach",
+    "port-forward",
     "step",
     "slurm-shims",
     "grant",

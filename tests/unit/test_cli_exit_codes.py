@@ -32,6 +32,7 @@ WORDS = {
     "wait": ["9"],
     "cancel": ["9"],
     "attach": ["9", "true"],
+    "port-forward": ["9", ":8888"],
     "hold": ["9"],
     "release": ["9"],
     "requeue": ["9"],
@@ -99,7 +100,8 @@ CONNECTED = (
     "prices history", "policy ls", "grant ls", "secret ls", "audit verify", "period ls",
 )  # fmt: skip
 CHANGING = (
-    "submit", "run", "cancel", "attach", "hold", "release", "requeue", "update", "node drain", "node cordon",
+    "submit", "run", "cancel", "attach", "port-forward", "hold", "release", "requeue", "update",
+    "node drain", "node cordon",
     "node calibrate",
     "cloud release", "cloud terminate", "budget approve", "reserve new", "reserve cancel",
     "node resume", "node rm", "node token", "prices apply", "prices import", "policy apply", "policy rm",

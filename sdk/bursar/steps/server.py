@@ -15,13 +15,13 @@ import socket
 import time
 from typing import Final
 
-from bursar.steps import bridge, host, kernel, names
+from bursar.steps import bridge, forward, host, kernel, names
 
 IDLE_S: Final = 60.0
 _RETRY_S: Final = 0.5
 CHANNELS_MAX: Final = 1024
-PROGRAM: Final = "program"
-"""What is asked for from outside of the job, of the kinds that there are."""
+PORTS: Final = "ports"
+"""What is asked for, from outside of the job alone, in place of a program."""
 
 
 def main() -> None:
@@ -77,9 +77,7 @@ def _fork(directory: str, told: dict[str, object], agent: socket.socket) -> None
     try:
         kernel.die_with_parent(0)  # steps that run go on without the server
         agent.close()
-        if told.get("kind", PROGRAM) != PROGRAM:
-            raise ValueError(f"{told['kind']} is not known here")
-        stream = host.fork_host()
+        stream = forward.fork_forwarder() if told.get("kind") == PORTS else host.fork_host()
         bridge.keep_only((stream.fileno(),))
         bridge.Bridge(directory, stream, told, opens=False).run()
         code = 0
