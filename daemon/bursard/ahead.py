@@ -175,7 +175,7 @@ class Ahead:
         submission, and who is ranked first may have come last. Nor does any while a stage of a budget decides
         who comes later, and where.
         """
-        ordered = snapshot.priority is not None or snapshot.quotas or snapshot.reservations
+        ordered = snapshot.priority is not None or snapshot.quotas
         if self.hands is None or len(self._state.attempts) > LIVE_MAX or ordered:
             return 0
         if any(room.stages for room in snapshot.budgets.values()):
@@ -219,7 +219,13 @@ class Ahead:
     ) -> Iterator[AttemptPlaced]:
         """The next jobs of a queue, each behind the shortest line of its kind, up to one of another kind."""
         state, promised = self._state, dict[str, int]()
-        lines = [(line.length, number, line) for number, line in enumerate(self._lines(kind, now))]
+        # Who waits behind so many others has ended by then, if all of them take their whole limits.
+        until = now + (depth + 2) * (queue.job_class.hold_us + kind[1])
+        lines = [
+            (line.length, number, line)
+            for number, line in enumerate(self._lines(kind, now))
+            if not self._state.reservations.closes(line.node.facts.name, queue.job_class, now, until)
+        ]
         heapq.heapify(lines)
         rooms = self._rooms({line.node.id for _, _, line in lines})
         left = WAITING_MAX - len(state.behind)

@@ -8,7 +8,8 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from bursar.errors import InvariantViolation
+from bursar.clock import Instant, format_instant
+from bursar.errors import InvariantViolation, WrongState
 from bursar.model import ArraySpec, EndCause, JobState, RetrySpec
 from bursar.resources import ResourceRequest
 from bursard import ahead
@@ -587,3 +588,36 @@ def test_a_share_cannot_be_promised_twice_or_to_another_request() -> None:
         with pytest.raises(InvariantViolation, match=text):
             made.state.apply(event, 0, Applied())
     assert attempt(first).after == ""
+
+
+@pytest.mark.parametrize(
+    ("begins_h", "whose", "waits"), [(900, "eve", True), (2, "eve", False), (2, "ann", True)]
+)
+def test_no_job_waits_at_a_node_that_others_have_reserved_before_the_last_of_a_line_has_ended(
+    begins_h: float, whose: str, waits: bool
+) -> None:
+    """Their limit is an hour; `ann` submits them, also those before that were short."""
+    made = world(short=0)
+    at = format_instant(Instant(made.engine.now() + int(begins_h * 3600) * SECOND))
+    made.apply(
+        "kind: Reservation\nname: r\nspec:\n  nodes: [n-1]\n  duration: 4h\n"
+        f"  start: {at}\n  for: {{users: [{whose}]}}\n"
+    )
+    for _ in range(ahead.SHORT_ENDS_MIN):
+        one = made.submit(options=WHOLE)
+        made.cycle()
+        run(made, one)
+    jobs = line(made, 2)
+    assert [job.attempt is not None for job in jobs] == [True, waits]
+
+
+def test_what_waits_in_a_line_counts_for_a_reservation_by_the_end_of_all_before_it() -> None:
+    made = world()
+    jobs = line(made, 2)
+    assert attempt(jobs[1]).after
+    at = format_instant(Instant(made.engine.now() + 90 * 60 * SECOND))
+    with pytest.raises(WrongState, match=f"1 job may run past its start, .*: {jobs[1].number};"):
+        made.apply(
+            "kind: Reservation\nname: r\nspec:\n  nodes: [n-1]\n  duration: 4h\n"
+            f"  start: {at}\n  maintenance: true\n"
+        )

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from obedient import Obedient
 
-from bursar.clock import HOUR_US, SECOND_US
-from bursar.errors import BudgetExceeded
+from bursar.clock import HOUR_US, SECOND_US, Instant, format_instant
+from bursar.errors import BudgetExceeded, WrongState
 from bursar.model import ArraySpec, CheckpointSpec, EndCause, JobState, NodeFacts, ReasonCode
 from bursar.money import cumulative
 from bursard.events import BudgetOpened, LimitChanged, LimitTaken, OpeningHold, StopRequested
@@ -332,3 +332,14 @@ def test_the_worst_case_of_a_plan_is_of_all_leases() -> None:
     assert (start.time_limit_us, start.full_limit_us) == (LEASE_US, 3 * HOUR_US)
     assert start.hold_nanos == site.worst(LEASE_US)
     assert worst_of(start, job_class) == site.worst(3 * HOUR_US)
+
+
+def test_a_reservation_of_its_node_counts_with_all_leases_that_it_may_yet_get() -> None:
+    """It holds twenty minutes, and may go on for ten hours."""
+    site = Site()
+    at = format_instant(Instant(site.engine.now() + 2 * HOUR_US))
+    with pytest.raises(WrongState, match="1 job may run past its start"):
+        site.apply(
+            "kind: Reservation\nname: r\n"
+            f"spec: {{nodes: [n-1], start: {at}, duration: 1h, maintenance: true}}\n"
+        )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from bursar.clock import SECOND_US
+from bursar_policies.decision import JobClass
 from bursar_policies.specs import ReservationSpec
 
 NEVER = (1 << 63) - 1
@@ -59,6 +60,14 @@ class ReservationTable:
                 self._known.clear()
             found = self._known[key] = tuple(name for name, one in self.specs.items() if one.lets(*key))
         return found
+
+    def closes(self, node: str, job_class: JobClass, since: int, until: int) -> bool:
+        """Is a node reserved in this time for others than jobs of a class?"""
+        return any(
+            one.starts_at < until and since < one.ends_at and node in self._nodes_of(one)
+            for name, one in self.specs.items()
+            if name not in job_class.reservations
+        )
 
     def over(self, now: int) -> list[str]:
         """Those whose end came some time ago: until then its last minutes are told, and are its own."""

@@ -110,10 +110,20 @@ def meeting(state: State, spec: ReservationSpec) -> list[Meets]:
             attempt = state.attempts.get(attempt_id)
             if attempt is None or attempt_id in found:
                 continue
-            job, until = state.jobs[attempt.job_id], latest_end(attempt)
+            job, until = state.jobs[attempt.job_id], _until(state, attempt)
             if until > spec.starts_at and not spec.lets(job.user, job.spec.project):
                 found[attempt_id] = Meets(attempt, job, until)
     return sorted(found.values(), key=lambda one: (one.until, one.attempt.id))
+
+
+def _until(state: State, attempt: AttemptRecord) -> int:
+    """When it has ended at the latest; one that waits for the place of another begins with its end."""
+    until, waits_us = latest_end(attempt), 0
+    while attempt.after in state.attempts:
+        waits_us += latest_end(attempt) - (attempt.started_at or attempt.placed_at)
+        attempt = state.attempts[attempt.after]
+        until = latest_end(attempt) + waits_us
+    return until
 
 
 def seen(state: State, spec: ReservationSpec) -> tuple[int, int, int]:
