@@ -14,7 +14,7 @@ from tests.support.reference_planner import Reference, Started
 
 from bursar_policies.decision import BudgetRoom, JobColumns, PendingQueue, Plan, Snapshot
 from bursar_policies.specs import FACTORS, PriorityPolicySpec
-from bursard.scheduler import PlanCache, plan, quiet, table
+from bursard.scheduler import PlanCache, packing, plan, quiet, table
 from bursard.scheduler.plan import Planner
 from bursard.scheduler.saved import plan_bytes
 from bursard.scheduler.testing import Node, columns, job_class, occupy, request, snapshot, vacate
@@ -189,6 +189,7 @@ def test_how_jobs_are_grouped_into_queues_changes_nothing(world):
 def test_a_cache_that_has_seen_other_plans_agrees_too(nodes, rounds, typical, few):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(table, "FEW_MAX", few)
+        patch.setattr(packing, "ONE_BY_ONE_MAX", few)
         _in_turn(nodes, rounds, typical)
 
 

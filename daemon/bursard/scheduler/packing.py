@@ -18,6 +18,8 @@ from bursard.scheduler.kinds import Kinds
 
 _COST_ZERO = 1 << 31
 _COST_MAX = (1 << 32) - 1
+ONE_BY_ONE_MAX = 8
+"""Up to so many nodes the plain form of the scorers is faster than numpy's."""
 STATES_MAX = 1 << 18
 """Different states that are told apart beyond one for each node; past it all are forgotten."""
 
@@ -40,7 +42,7 @@ class Packing:
     """Costs of placements, int; lower is better.
 
     Attributes:
-        least: int64 (n), no placement on the node costs less. least_key: the same, as part of a key.
+        least_key: int64 (n), no placement on the node costs less, as part of a key.
         by_row: int64 (n), the part of a cost that lies in which node it is, whatever its state.
         state: int64 (n), equal for nodes of one kind with the same free.
     """
@@ -50,7 +52,6 @@ class Packing:
         self._by_state = [scorer for scorer in scorers if not scorer.by_row]
         self._kinds: list[int] = kinds.of.tolist()
         self._base = np.zeros(free.count, dtype=np.int64)
-        self.least = np.zeros(free.count, dtype=np.int64)
         self.least_key = np.zeros(free.count, dtype=np.int64)
         self.state = np.zeros(free.count, dtype=np.int64)
         every = NodeStates(free.every, free.cpu, free.memory, free.gpus)
@@ -111,8 +112,29 @@ class Packing:
         if len(self._states) + len(rows) > STATES_MAX + self.free.count:
             self._forget()
             rows = self.free.every
-        for row in rows.tolist():
-            self.rescore_one(row)
+        if len(rows) <= ONE_BY_ONE_MAX:
+            for row in rows.tolist():
+                self.rescore_one(row)
+            return
+        free = self.free
+        states = NodeStates(rows, free.cpu[rows], free.memory[rows], free.gpus[rows])
+        bases, leasts = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows), dtype=np.int64)
+        for scorer in self._by_state:
+            if scorer.relative:
+                bases += scorer.of_nodes(states)
+            leasts += scorer.least_of_nodes(states)
+        leasts -= bases
+        self._base[rows] = bases
+        self.least_key[rows] = keys_of_costs(leasts + self.by_row[rows])
+        columns = (rows, states.cpu_milli, states.memory_bytes, np.sort(states.gpus, axis=1), bases, leasts)
+        for row, cpu, memory, gpus, base, least in zip(*(one.tolist() for one in columns), strict=True):
+            key = (self._kinds[row], cpu, memory, tuple(gpus))
+            found = self._states.get(key)
+            if found is None:
+                found = self._states[key] = len(self._alike)
+                self._alike.append(0)
+                self._scores.append((base, least))
+            self._move(row, found)
 
     def rescore_one(self, row: int) -> None:
         """This node was written."""
@@ -125,11 +147,13 @@ class Packing:
             base = self._measured(state, key)[1]
             least = sum([scorer.least_of_node(state) for scorer in self._by_state]) - base
             self._scores.append((base, least))
-        self._alike[found] += 1
+        self._move(row, found)
+        self._base[row], least = self._scores[found]
+        self.least_key[row] = key_of_cost(least + self.by_row.item(row))
+
+    def _move(self, row: int, state: int) -> None:
+        """This node is in another state."""
+        self._alike[state] += 1
         if (before := self.state.item(row)) >= 0:
             self._alike[before] -= 1
-        self.state[row] = found
-        base, least = self._scores[found]
-        self._base[row] = base
-        least += self.by_row.item(row)
-        self.least[row], self.least_key[row] = least, key_of_cost(least)
+        self.state[row] = state
