@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from bursar.errors import InvalidRequest
@@ -70,7 +69,7 @@ def test_nodes_left_aside_for_one_question_are_there_for_the_next():
     (asked,) = world.tables(job_class())
     both = asked.best(world.packing, 2)
     assert sorted(both) == [0, 1]
-    assert asked.best_but(world.packing, 2, np.array([0]), []) == [1]
+    assert asked.best_but(world.packing, 2, [0], []) == [1]
     assert asked.best(world.packing, 2) == both
 
 

@@ -115,7 +115,7 @@ class Reservation:
                 state = self.usable(free, row)
                 if has_room(state, table.request):
                     fits.append(state)
-        rows = table.best_but(world.packing, count, self.rows, fits)
+        rows = table.best_but(world.packing, count, self.left, fits)
         if len(rows) < count:
             self._stops[table.number, count] = True
         return rows

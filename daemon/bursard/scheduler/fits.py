@@ -1,8 +1,8 @@
-"""On how many nodes there is room for what is asked: all asks against the few nodes that were written.
+"""On which nodes there is room for what is asked: all asks against the few nodes that were written.
 
 Why     most of what waits, waits for room. What found none in the last plan can only be helped by nodes that
         were written since, and whether it is costs one comparison of columns, not a look at each queue. A
-        start takes room on one node: whom that stops is one comparison of all asks with this node.
+        start takes room on one node: whom that stops is known of all asks at once, from what is left there.
 """
 
 from __future__ import annotations
@@ -11,70 +11,106 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bursard.scheduler.candidates import Candidates
-from bursard.scheduler.free import Free
+from bursard.scheduler.free import Free, Mask, Rows
 
-_ASKS_MIN = 16
-_SERVED_MAX = 4_096
-_AT_ONCE = 64
-"""Asks that are tested in one go: what is made on the way stays in the cache."""
+FEW_MAX = 64
+"""Up to so many nodes are remembered by ask."""
+_BYTES_MIN = 2
+_KNOWN_MAX = 4_096
+_AT_ONCE = 256
+"""Nodes that are tested in one go: what is made on the way stays in the cache."""
+Bits = NDArray[np.uint8]
 
 
 class Fits:
-    """Asks by nodes, as `free` is now: whoever writes `free` calls `sync` or `take`."""
+    """Nodes by asks, as `free` is now: whoever writes `free` calls `sync` or `take`.
+
+    A node has one bit for each ask, eight to a byte, so that all asks are one number of Python's as well.
+    """
 
     def __init__(self, free: Free) -> None:
         self._free = free
         self._seen = free.now
         self._askeds: list[Candidates] = []
-        self._served: dict[bytes, NDArray[np.bool_]] = {}
-        """By devices of each size that are free on a node, which asks these would do for."""
-        self._room(_ASKS_MIN)
+        self._cpu: dict[int, int] = {}
+        self._memory: dict[int, int] = {}
+        self._served: dict[bytes, int] = {}
+        """Which asks so much CPU, so much memory, and so many devices of each size would do for."""
+        self._had: dict[int, Rows] = {}
+        """By ask that fits on few nodes, those that had room at some look since the last `sync`."""
+        self._few: tuple[Mask, Rows] | None = None
+        """Asks that fitted on few nodes at the last `sync`, and the nodes on which any of them did."""
+        self._room(_BYTES_MIN)
 
-    def _room(self, asks: int) -> None:
-        rows, known = self._free.count, len(self._askeds)
-        fits = np.zeros((asks, rows), dtype=np.bool_)
-        usable = np.zeros((asks, rows), dtype=np.bool_)
-        counts, wanted = np.zeros(asks, dtype=np.int64), np.zeros((4, asks), dtype=np.int64)
-        if known:
-            fits[:known], usable[:known] = self._fits[:known], self._usable[:known]
-            counts[:known], wanted[:, :known] = self._counts[:known], self._wanted[:, :known]
-        self._fits, self._usable, self._counts, self._wanted = fits, usable, counts, wanted
-
-    _fits: NDArray[np.bool_]
-    _usable: NDArray[np.bool_]
+    _bits: Bits
+    _usable: Bits
+    """(nodes, bytes)."""
     _counts: NDArray[np.int64]
     _wanted: NDArray[np.int64]
-    """CPU, memory, devices, and which size of `free` each of them has."""
-    _most_cpu = _most_memory = 0
-    _most: NDArray[np.int16] = np.zeros(0, dtype=np.int16)
-    """The most that any ask wants, and the most devices of each size."""
+    """CPU, memory, and which size of `free` each device has; devices. Each (asks)."""
+    _devices: NDArray[np.int16]
+
+    def _room(self, width: int) -> None:
+        nodes, asks, known = self._free.count, 8 * width, len(self._askeds)
+        bits, usable = np.zeros((nodes, width), dtype=np.uint8), np.zeros((nodes, width), dtype=np.uint8)
+        counts, wanted = np.zeros(asks, dtype=np.int64), np.zeros((3, asks), dtype=np.int64)
+        devices = np.zeros(asks, dtype=np.int16)
+        if known:
+            before = self._bits.shape[1]
+            bits[:, :before], usable[:, :before] = self._bits, self._usable
+            counts[:known], wanted[:, :known] = self._counts[:known], self._wanted[:, :known]
+            devices[:known] = self._devices[:known]
+        self._bits, self._usable, self._counts, self._wanted = bits, usable, counts, wanted
+        self._devices, self._width = devices, width
 
     def add(self, asked: Candidates) -> int:
         """Another ask; its number. It may be larger than any column: then it fits nowhere, and is never
         compared.
         """
         index, request = len(self._askeds), asked.request
-        self._served.clear()
         if index == len(self._counts):
-            self._room(2 * index)
+            self._room(2 * self._width)
         self._askeds.append(asked)
+        for known in (self._cpu, self._memory, self._served):
+            known.clear()
+        self._forget()
         if asked.usable_count:
             gpus = request.gpus
             count, milli = (gpus.count, gpus.milli) if gpus is not None else (0, 0)
-            size = self._free.size_of(milli)
-            self._wanted[:, index] = (request.cpu_milli, request.memory_bytes, count, size)
-            self._usable[index] = asked.usable
-            self._fits[index] = asked.usable & self._free.fitting(request)
-            self._counts[index] = int(self._fits[index].sum())
-            self._most_cpu = max(self._most_cpu, request.cpu_milli)
-            self._most_memory = max(self._most_memory, request.memory_bytes)
-            self._most = np.zeros(int(self._wanted[3].max()) + 1, dtype=np.int16)
-            np.maximum.at(self._most, self._wanted[3], self._wanted[2].astype(np.int16))
+            self._wanted[:, index] = (request.cpu_milli, request.memory_bytes, self._free.size_of(milli))
+            self._devices[index] = count
+            fits = asked.usable & self._free.fitting(request)
+            byte, bit = divmod(index, 8)
+            self._usable[asked.usable, byte] |= 1 << bit
+            self._bits[fits, byte] |= 1 << bit
+            self._counts[index] = int(fits.sum())
         return index
 
-    def of(self, number: int) -> NDArray[np.bool_]:
-        """Which nodes (n) have room for a member of an ask."""
-        found: NDArray[np.bool_] = self._fits[number]
+    def rows(self, number: int) -> Rows:
+        """The nodes that have room for a member of an ask, in rising order."""
+        among = self._had.get(number)
+        if among is None:
+            few, nodes = self._few or self._find_few()
+            among = nodes if few[number] else self._free.every
+        found = among[self.on(number, among)]
+        if len(found) <= FEW_MAX:
+            self._had[number] = found
+        return found
+
+    def _find_few(self) -> tuple[Mask, Rows]:
+        few = self._counts <= FEW_MAX
+        nodes = np.flatnonzero((self._bits & np.packbits(few, bitorder="little")).any(axis=1))
+        self._few = few, nodes
+        return self._few
+
+    def _forget(self) -> None:
+        self._had.clear()
+        self._few = None
+
+    def on(self, number: int, rows: Rows) -> Mask:
+        """Which of these nodes have room for a member of an ask."""
+        byte, bit = divmod(number, 8)
+        found: Mask = (self._bits[rows, byte] & (1 << bit)).astype(np.bool_)
         return found
 
     @property
@@ -88,28 +124,46 @@ class Fits:
 
     def take(self, row: int) -> None:
         """A member was put on this node: it has room for fewer."""
-        asks, free = len(self._askeds), self._free
+        free, bits = self._free, self._bits[row]
         self._seen = free.now
-        cpu, memory, sizes = free.cpu.item(row), free.memory.item(row), free.sizes_at(row)
-        enough = cpu >= self._most_cpu and memory >= self._most_memory
-        if enough and (sizes[: len(self._most)] >= self._most).all():
-            return
-        before, wanted = self._fits[:asks, row], self._wanted[:, :asks]
+        before = int.from_bytes(bits.tobytes(), "little")
+        after = before & self._enough(self._cpu, 0, free.cpu.item(row)) & self._served_by(free.sizes_at(row))
+        after &= self._enough(self._memory, 1, free.memory.item(row))
+        if after != before:
+            bits[:] = self._apart(after)
+            self._counts -= np.unpackbits(self._apart(before ^ after), bitorder="little")
+
+    def _apart(self, bits: int) -> Bits:
+        return np.frombuffer(bits.to_bytes(self._width, "little"), dtype=np.uint8)
+
+    def _enough(self, known: dict[int, int], which: int, have: int) -> int:
+        found = known.get(have)
+        if found is None:
+            if len(known) >= _KNOWN_MAX:
+                known.clear()
+            found = known[have] = _joined(self._wanted[which] <= have)
+        return found
+
+    def _served_by(self, sizes: NDArray[np.int16]) -> int:
         key = sizes.tobytes()
-        served = self._served.get(key)
-        if served is None:
-            if len(self._served) >= _SERVED_MAX:
+        found = self._served.get(key)
+        if found is None:
+            if len(self._served) >= _KNOWN_MAX:
                 self._served.clear()
-            served = self._served[key] = wanted[2] <= sizes[wanted[3]]
-        fits = wanted[0] <= cpu
-        fits &= served
-        fits &= wanted[1] <= memory
-        fits &= before
-        self._counts[:asks] -= before ^ fits
-        before[:] = fits
+            wanted = self._wanted[2]
+            found = self._served[key] = _joined(self._devices <= sizes[wanted]) if len(sizes) else -1
+        return found
+
+    def take_gang(self) -> None:
+        """Members were put on some nodes."""
+        self._look()
 
     def sync(self) -> None:
-        """Look again at the nodes that were written since."""
+        """Look again at the nodes that were written since: some may have room for more than before."""
+        self._forget()
+        self._look()
+
+    def _look(self) -> None:
         free = self._free
         if self._seen == free.now:
             return
@@ -117,16 +171,27 @@ class Fits:
         if rows is not free.every:
             rows = np.unique(rows)  # one that was written twice counts once
         self._seen = free.now
-        asks = len(self._askeds)
-        if not asks:
+        if not self._askeds:
             return
-        cpu, memory, sizes = free.cpu[rows], free.memory[rows], free.sizes_at(rows)
-        for first in range(0, asks, _AT_ONCE):
-            some = slice(first, min(first + _AT_ONCE, asks))
-            wanted = self._wanted[:, some]
-            fits = self._usable[some, rows]
-            fits &= cpu >= wanted[0, :, None]
-            fits &= memory >= wanted[1, :, None]
-            fits &= sizes[wanted[3]] >= wanted[2, :, None]
-            self._counts[some] += fits.sum(axis=1) - self._fits[some, rows].sum(axis=1)
-            self._fits[some, rows] = fits
+        sizes = free.sizes_at(rows).T
+        for first in range(0, len(rows), _AT_ONCE):
+            some = slice(first, first + _AT_ONCE)
+            at = rows[some]
+            fits = free.cpu[at, None] >= self._wanted[0]
+            fits &= free.memory[at, None] >= self._wanted[1]
+            if sizes.shape[1]:
+                fits &= sizes[some][:, self._wanted[2]] >= self._devices
+            bits = np.packbits(fits, axis=1, bitorder="little") & self._usable[at]
+            self._counts += _by_ask(bits) - _by_ask(self._bits[at])
+            self._bits[at] = bits
+
+
+def _joined(flags: Mask) -> int:
+    """These as the bits of one number, the first the lowest."""
+    return int.from_bytes(np.packbits(flags, bitorder="little").tobytes(), "little")
+
+
+def _by_ask(bits: Bits) -> NDArray[np.int64]:
+    """How many nodes have each bit."""
+    found: NDArray[np.int64] = np.unpackbits(bits, axis=1, bitorder="little").sum(axis=0, dtype=np.int64)
+    return found

@@ -10,7 +10,7 @@ Why     what a node scores for an ask takes microseconds, and most nodes are nev
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import copy
 
 import numpy as np
@@ -80,12 +80,14 @@ class Table(Candidates):
         self._refresh(packing)
         return self._least(packing, count)
 
-    def best_but(self, packing: Packing, count: int, others: Rows, states: Sequence[NodeState]) -> list[int]:
+    def best_but(
+        self, packing: Packing, count: int, others: Collection[int], states: Sequence[NodeState]
+    ) -> list[int]:
         """The same when of the nodes `others` only those in `states` may be used, and only so much of them as
         is said there: enough for a member.
         """
         first = self.best(packing, 1) if count == 1 else []
-        if first and not (others == first[0]).any():
+        if first and first[0] not in others:
             if not states:
                 return first
             found = [(self._key(packing, packing.free.state(first[0])), first[0])]
@@ -93,31 +95,30 @@ class Table(Candidates):
             found = self._few(packing, others)
         else:
             self._refresh(packing)
-            kept = self._keys[others]
-            self._keys[others] = NO
+            left_aside = np.array(list(others), dtype=np.intp)
+            kept = self._keys[left_aside]
+            self._keys[left_aside] = NO
             found = [(int(self._keys[row]), row) for row in self._least(packing, count)]
-            self._keys[others] = kept
-        fit = self._fits.of(self.number)
-        found += [(self._key(packing, state), state.row) for state in states if fit[state.row]]
+            self._keys[left_aside] = kept
+        if states:
+            fit = self._fits.on(self.number, np.array([state.row for state in states], dtype=np.intp))
+            pairs = zip(states, fit.tolist(), strict=True)
+            found += [(self._key(packing, state), state.row) for state, fits in pairs if fits]
         return [row for _, row in sorted(found)[:count]]
 
     def _best_of_few(self, packing: Packing) -> list[int]:
         """The same for one when few fit, as on a full site: keys of all the others need not be right."""
         return [row for _, row in self._few(packing)]
 
-    def _few(self, packing: Packing, but: Rows | None = None) -> list[tuple[int, int]]:
+    def _few(self, packing: Packing, but: Collection[int] = ()) -> list[tuple[int, int]]:
         """Key and row of the best one of those that fit, these left out; nothing when there is none."""
-        fit = self._fits.of(self.number)
-        if but is not None:
-            fit = fit.copy()
-            fit[but] = False
-        rows = np.flatnonzero(fit)
-        bounds = self._bound(packing, rows)
+        rows = self._fits.rows(self.number)
         best, found = NO, -1
-        for at in bounds.argsort().tolist():
-            if bounds.item(at) > best:
+        for bound, row in sorted(zip(self._bound(packing, rows).tolist(), rows.tolist(), strict=True)):
+            if bound > best:
                 break
-            row = rows.item(at)
+            if row in but:
+                continue
             key = self._base.item(row) | key_of_cost(self._cost(packing, row))
             if key < best:
                 best, found = key, row
@@ -211,15 +212,15 @@ class Table(Candidates):
         free, fits = packing.free, self._fits
         if self._seen == free.now or self.usable_count == 0:
             return
-        rows, fit = free.since(self._seen), fits.of(self.number)
+        rows = free.since(self._seen)
         self._seen = free.now
         if len(rows) > fits.count(self.number):
             self._keys.fill(NO)
             self._exact.fill(False)
-            rows = np.flatnonzero(fit)
+            rows = fits.rows(self.number)
             self._keys[rows] = self._bound(packing, rows)
         else:
-            self._keys[rows] = np.where(fit[rows], self._bound(packing, rows), NO)
+            self._keys[rows] = np.where(fits.on(self.number, rows), self._bound(packing, rows), NO)
             self._exact[rows] = False
 
     def _bound(self, packing: Packing, rows: Rows) -> NDArray[np.int64]:

@@ -130,7 +130,7 @@ class World:
 
     def fits_elsewhere(self, table: Table, rows: Rows) -> int:
         """Nodes but these that have room for a member."""
-        return self._fits.count(table.number) - int(self._fits.of(table.number)[rows].sum())
+        return self._fits.count(table.number) - int(self._fits.on(table.number, rows).sum())
 
     def take(self, members: Sequence[Placement]) -> None:
         """Spend what the members of one start get."""
@@ -142,7 +142,7 @@ class World:
         self.free.take_gang(members)
         for member in members:
             self.packing.rescore_one(member.node)
-        self._fits.sync()
+        self._fits.take_gang()
 
 
 class PlanCache:
