@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from bursar_policies.decision import JobClass, Snapshot
 from bursard.scheduler import gang
-from bursard.scheduler.rank import First, Lane
+from bursard.scheduler.rank import Lane
 from bursard.scheduler.table import Table
 from bursard.scheduler.windows import Windows
 from bursard.scheduler.world import World
@@ -38,10 +38,10 @@ class Doors:
         self.shut = self.windows.closing(lane.job_class, self._now, lane.hold_us)
         lane.tables = self._world.tables_beside(lane.job_class, self.shut)
 
-    def may_claim(self, first: First) -> bool:
-        """Are enough nodes open to the first job of a queue?"""
-        queue = self._snapshot.queues[first.queue]
-        closing = self.closing(queue.class_at(first.row))
+    def may_claim(self, index: int, row: int) -> bool:
+        """Are enough nodes open to a job of a queue?"""
+        queue = self._snapshot.queues[index]
+        closing = self.closing(queue.class_at(row))
         tables = self._world.tables_beside(queue.job_class, closing) if closing else ()
         return not closing or any(one.usable_count >= queue.job_class.nodes for one in tables)
 

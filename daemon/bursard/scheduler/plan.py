@@ -114,9 +114,9 @@ class Planner:
         """Walk the whole queue."""
         ranking = self._ranking
         while ranking:
-            self.considered += 1
             if self._quiet is not None and self._pass_over(self._quiet):
                 continue
+            self.considered += 1
             lane = ranking.head()
             try:
                 lane.tables = lane.tables or self.world.tables(lane.job_class)
@@ -138,21 +138,18 @@ class Planner:
         return bool(self._ranking.lane(index).before)
 
     def _pass_over(self, quiet: Quiet) -> bool:
-        """Pass over the next job, if it needs no look, and its queue with it."""
+        """Pass over the queues whose first jobs are next and need no look. Were there any?"""
         while self.rooms.low:
             quiet.wake(self.rooms.low.pop())
-        first = self._ranking.first()
-        if first is None or not quiet.passes(first.queue):
-            return False
-        self._ranking.pass_over()
-        claimed, purses = self.reservation is not None, len(self.purses)
-        open_to_it = self.doors is None or claimed or self.doors.may_claim(first)
-        if not claimed and open_to_it and quiet.may_claim(first.queue):
-            self.claims.wait(Head((first.rank, first.order), first.queue, 0, 0))
-        self._told[first.queue] = Verdict(
-            "room", len(self.groups), claimed, position=first.row, purses=purses
-        )
-        return True
+        passed = self._ranking.pass_over(quiet.passes)
+        self.considered += len(passed)
+        claimed, doors = self.reservation is not None, self.doors
+        stopped = Verdict("room", len(self.groups), claimed, purses=len(self.purses))
+        for rank, order, index, row in passed:
+            if not claimed and quiet.may_claim(index) and (doors is None or doors.may_claim(index, row)):
+                self.claims.wait(Head((rank, order), index, 0, 0))
+            self._told[index] = replace(stopped, position=row) if row else stopped
+        return bool(passed)
 
     def _answer(self) -> Plan:
         snapshot, claim = self.snapshot, self.reservation

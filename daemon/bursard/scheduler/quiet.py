@@ -18,7 +18,7 @@ from bursar_policies.decision import BudgetRoom, PendingQueue, Snapshot
 from bursard.scheduler.order import Order
 from bursard.scheduler.rank import First
 from bursard.scheduler.shapes import ALONE, NO_CAP, Ints, Payers
-from bursard.scheduler.world import World
+from bursard.scheduler.world import EMPTY, World
 
 MINUTE_US = 60_000_000
 MINUTES_MAX = 1 << 19
@@ -36,27 +36,32 @@ class Quiet:
 
     def __init__(self, world: World, snapshot: Snapshot, order: Order | None) -> None:
         self._world = world
-        indices = [index for index, queue in enumerate(snapshot.queues) if len(queue.jobs.orders)]
-        queues = [snapshot.queues[index] for index in indices]
-        rows, ranks, orders, limits_us = _firsts(queues, indices, order)
+        columns_of = np.array([one[1:] for one in world.known(snapshot.queues)], dtype=np.int64)
+        indices = np.flatnonzero(columns_of[:, 3] != EMPTY)
+        numbers, ranks, orders, limits_us = columns_of[indices].T
+        rows = np.zeros(len(indices), dtype=np.int64)
+        if order is not None:
+            rows, ranks, orders, limits_us = _best(snapshot.queues, indices, order)
         turns = np.lexsort((orders, ranks))
-        columns_of = (ranks, orders, np.array(indices, dtype=np.int64), rows)
-        by_turn = (column[turns].tolist() for column in columns_of)
-        self.firsts = [First._make(one) for one in zip(*by_turn, strict=True)]
-        numbers = np.array([world.number_of(queue) for queue in queues], dtype=np.intp)
+        by_turn = (column[turns].tolist() for column in (ranks, orders, indices, rows))
+        self.firsts: list[First] = list(zip(*by_turn, strict=True))
         columns, self._names = world.shapes.columns(numbers), world.shapes.payers()
         most, known = _most(columns.rate, limits_us + columns.overhead_us)
         rooms = np.array([_room(one, snapshot.budgets) for one in self._names], dtype=np.int64)
         fine = known & (numbers != ALONE)
         if fine.any():
             fine &= (most <= columns.cap) & (most <= rooms[columns.payers])
-        self._indices = np.array(indices, dtype=np.intp)[fine]
+        self._indices = indices[fine]
         self._payers, self._most = columns.payers[fine], most[fine]
-        count = len(snapshot.queues)
-        self._asks, self._nodes, self._usable = [ALONE] * count, [0] * count, [False] * count
-        told = (self._indices, columns.ask[fine], columns.nodes[fine], columns.usable[fine])
-        for index, ask, nodes, usable in zip(*(column.tolist() for column in told), strict=True):
-            self._asks[index], self._nodes[index], self._usable[index] = ask, nodes, bool(usable)
+
+        def by_queue(values: Ints, otherwise: int) -> list[int]:
+            found = np.full(len(snapshot.queues), otherwise, dtype=np.int64)
+            found[self._indices] = values[fine]
+            listed: list[int] = found.tolist()
+            return listed
+
+        self._asks, self._nodes = by_queue(columns.ask, ALONE), by_queue(columns.nodes, 0)
+        self._usable = by_queue(columns.usable, 0)
 
     def passes(self, index: int) -> bool:
         """May the first job of this queue, whose turn it is, be passed over?"""
@@ -65,7 +70,7 @@ class Quiet:
 
     def may_claim(self, index: int) -> bool:
         """Would enough nodes have room for this one, if all were free?"""
-        return self._usable[index]
+        return bool(self._usable[index])
 
     def marks(self) -> dict[str, int]:
         """By budget, what must be left of it for all of this to hold."""
@@ -84,20 +89,16 @@ class Quiet:
             self._asks[index] = ALONE
 
 
-def _firsts(
-    queues: Sequence[PendingQueue], indices: Sequence[int], order: Order | None
+def _best(
+    queues: Sequence[PendingQueue], indices: NDArray[np.intp], order: Order
 ) -> tuple[Ints, Ints, Ints, Ints]:
-    """Of the first job of each queue, none of which is empty: where it stands there, its key, its limit."""
-    if order is None:
-        rows = np.zeros(len(queues), dtype=np.int64)
-        ranks = -np.array([one.priority for one in queues], dtype=np.int64)
-    else:
-        best, scores = order.best()
-        at = np.array(indices, dtype=np.intp)
-        rows, ranks = best[at], -scores[at]
-    jobs = [(one.jobs, row) for one, row in zip(queues, rows.tolist(), strict=True)]
-    orders = np.array([one.orders.item(row) for one, row in jobs], dtype=np.int64)
-    limits_us = np.array([one.limits_us.item(row) for one, row in jobs], dtype=np.int64)
+    """Of the job of each queue that comes first by its score: where it stands there, its key, its limit."""
+    best, scores = order.best()
+    rows, ranks = best[indices], -scores[indices]
+    jobs = [queues[index].jobs for index in indices.tolist()]
+    at = list(zip(jobs, rows.tolist(), strict=True))
+    orders = np.array([one.orders.item(row) for one, row in at], dtype=np.int64)
+    limits_us = np.array([one.limits_us.item(row) for one, row in at], dtype=np.int64)
     return rows, ranks, orders, limits_us
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
@@ -29,13 +28,8 @@ Key = tuple[int, int]
 """Where a job stands among all: the lower comes first."""
 
 
-class First(NamedTuple):
-    """The first job of a queue: its key, the index of the queue, and where it stands there."""
-
-    rank: int
-    order: int
-    queue: int
-    row: int = 0
+First = tuple[int, int, int, int]
+"""The first job of a queue: its key (two numbers), the index of the queue, and where it stands there."""
 
 
 class Lane:
@@ -212,6 +206,10 @@ class Ranking:
         self._heap = [(*lane.key(0), lane.index) for lane in lanes if lane.position == 0]
         """All others: the key of the next job, and the index."""
         heapq.heapify(self._heap)
+        self._is_first = False
+
+    _head: Lane
+    """Whose turn it is; `_is_first` when it is that of the first job of its queue."""
 
     def lane(self, index: int) -> Lane:
         """The lane of a queue."""
@@ -229,36 +227,36 @@ class Ranking:
     def __bool__(self) -> bool:
         return self._at < len(self._firsts) or bool(self._heap)
 
-    def first(self) -> First | None:
-        """The next job, when it is the first of its queue."""
-        if self._at == len(self._firsts):
-            return None
-        first = self._firsts[self._at]
-        return first if not self._heap or first < self._heap[0] else None
-
-    def pass_over(self) -> None:
-        """Nothing of the queue whose `first` job is next is looked at."""
-        self._at += 1
+    def pass_over(self, passes: Callable[[int], bool]) -> Sequence[First]:
+        """Nothing of these queues is looked at: those whose first jobs come next, as far as they pass."""
+        firsts, began, at, end = self._firsts, self._at, self._at, len(self._firsts)
+        other = self._heap[0] if self._heap else None
+        while at < end and (other is None or firsts[at] < other) and passes(firsts[at][2]):
+            at += 1
+        self._at = at
+        return firsts[began:at]
 
     def head(self) -> Lane:
         """The lane with the next job; stays until `go_on`."""
-        first = self.first()
-        if first is not None:
-            return self.lane(first.queue)
-        lane = self.lane(self._heap[0][2])
+        heap = self._heap
+        first = self._firsts[self._at] if self._at < len(self._firsts) else None
+        if first is not None and (not heap or first < heap[0]):
+            self._is_first, self._head = True, self.lane(first[2])
+            return self._head
+        lane = self.lane(heap[0][2])
         while self._within is not None and lane.before and not self._within(lane):
             lane.before = 0
-            heapq.heapreplace(self._heap, (*lane.key(lane.position), lane.index))
-            lane = self.lane(self._heap[0][2])
+            heapq.heapreplace(heap, (*lane.key(lane.position), lane.index))
+            lane = self.lane(heap[0][2])
+        self._is_first, self._head = False, lane
         return lane
 
     def go_on(self) -> None:
         """To the next job of the lane that may be looked at."""
-        first = self.first()
-        lane = self.lane(first.queue if first is not None else self._heap[0][2])
+        lane = self._head
         lane.go_on()
         following = (*lane.key(lane.position), lane.index) if lane.position >= 0 else None
-        if first is not None:
+        if self._is_first:
             self._at += 1
             if following is not None:
                 heapq.heappush(self._heap, following)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
@@ -38,6 +39,22 @@ TABLES_MAX = 2_048
 """Tables kept from one plan to the next; past it all are dropped, and made again when asked for."""
 
 
+EMPTY = -1
+"""The time limit of the first job of a queue that has none."""
+
+
+class Known(NamedTuple):
+    """Of a queue: the number of its class among `shapes`, or `ALONE` when it must be looked at by itself; of
+    its oldest job what ranks it (the lower comes first), its order and its time limit.
+    """
+
+    queue: PendingQueue
+    number: int
+    rank: int
+    order: int
+    limit_us: int
+
+
 class World:
     """Nodes, what is free of them as the plan spends it, and a table for each ask."""
 
@@ -61,16 +78,18 @@ class World:
         self._tables: dict[Ask, Table] = {}
         self._beside: dict[tuple[int, tuple[str, ...]], tuple[JobClass, Tables]] = {}
         self.shapes = Shapes(self._tables_of)
+        self._known: dict[int, Known] = {}
+        """By identity, the queues of the last plan."""
 
     def sync(self, nodes: NodeColumns) -> None:
         """Take over the free columns of a new snapshot with the same facts."""
         self.nodes = nodes
         if len(self._tables) > TABLES_MAX:
-            self._tables, self._fits = {}, Fits(self.free)
+            self._tables, self._fits, self._known = {}, Fits(self.free), {}
             self._beside.clear()
             self.sizes, self.shapes = Sizes(nodes), Shapes(self._tables_of)
         elif len(self.shapes) > SHAPES_MAX:
-            self.shapes = Shapes(self._tables_of)
+            self.shapes, self._known = Shapes(self._tables_of), {}
         self.packing.rescore(self.free.sync(nodes))
         self._fits.sync()
 
@@ -95,10 +114,25 @@ class World:
     def _tables_of(self, job_class: JobClass) -> Tables:
         return tuple(self.table(ask) for ask in asks_of(job_class))
 
-    def number_of(self, queue: PendingQueue) -> int:
+    def known(self, queues: Sequence[PendingQueue]) -> list[Known]:
+        """What a plan goes by of these: of a queue to which nothing happened nothing is looked up anew."""
+        before, self._known = self._known, {}
+        for queue in queues:
+            self._known[id(queue)] = before.get(id(queue)) or self._look_up(queue)
+        return [self._known[id(queue)] for queue in queues]
+
+    def _look_up(self, queue: PendingQueue) -> Known:
+        jobs = queue.jobs
+        if not jobs.orders.size:
+            return Known(queue, ALONE, -queue.priority, 0, EMPTY)
+        return Known(
+            queue, self._number_of(queue), -queue.priority, jobs.orders.item(0), jobs.limits_us.item(0)
+        )
+
+    def _number_of(self, queue: PendingQueue) -> int:
         """Of its class among `shapes`; `ALONE` when it must be looked at by itself."""
         try:
-            return self.shapes.of(queue.job_class)[2] if len(queue.jobs.orders) else ALONE
+            return self.shapes.of(queue.job_class)[2]
         except ArithmeticError:
             return ALONE
 
