@@ -74,6 +74,21 @@ def test_an_update_leaves_no_more_missing_than_may_be_and_only_where_there_is_no
 
 
 @given(specs, standings, samples)
+def test_a_blue_green_update_asks_one_revision_alone_and_never_fewer_than_it_could(
+    spec: ServiceSpec, rows: list[tuple[bool, bool, bool, int, int]], loads: list[int]
+) -> None:
+    spec = msgspec.structs.replace(spec, strategy="blue-green")
+    standing = replicas(rows)
+    scaled, memory = scale(spec, seen(standing, loads), Memory(target=spec.replicas_min))
+    ready = [one for one in standing if one.ready and not one.leaving]
+    asked = [one for one in ready if one.attempt_id not in (*scaled.hidden, *scaled.drain)]
+    if memory.target:
+        assert len({one.old for one in asked}) <= 1
+    old, fresh = (sum(one.old is which for one in ready) for which in (True, False))
+    assert len(asked) >= min(max(old, fresh), memory.target)
+
+
+@given(specs, standings, samples)
 def test_the_same_is_answered_to_the_same(
     spec: ServiceSpec, rows: list[tuple[bool, bool, bool, int, int]], loads: list[int]
 ) -> None:

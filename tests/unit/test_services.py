@@ -14,6 +14,7 @@ from bursar.errors import BudgetExceeded, InvalidRequest, RateLimited, WrongStat
 from bursar.model import EndCause, JobState, ServiceSpec
 from bursar.v1 import services_pb2 as pb
 from bursard.fleet.testing import FACTS, World
+from bursard.services.serviceviews import route_view
 from bursard.services.serving import ServicesService
 from bursard.serving.keeper import Keeper
 from bursard.state import JobRecord, image
@@ -475,3 +476,42 @@ def test_a_revision_that_never_gets_ready_takes_no_more_down_than_may_be_missing
         site.asks()
         site.turn(1)
     assert len(old & {attempt.id for attempt in site.live()}) == 2
+
+
+def routed(site: Site) -> list[int]:
+    """Of the replicas that gateways are told of, their revisions."""
+    cycle: Any = SimpleNamespace(last=None, rents=None)
+    boot_id = next(iter(site.world.state.nodes.values())).boot_id
+    told = {one.attempt_id for one in
+            route_view(site.world.engine, cycle, site.keeper, site.job, boot_id).replicas}  # fmt: skip
+    live = site.keeper.live(site.job)
+    return sorted(task.spec.service.revision for task, one in live if one.id in told and task.spec.service)
+
+
+def test_a_blue_green_update_switches_all_at_once_when_all_are_ready() -> None:
+    site = Site(replicas_min=3, replicas_max=3, strategy="blue-green")
+    site.turn(ready=True)
+    updated(site, command=("true", "2"))
+    site.turn(1)
+    assert len(site.live()) == 6
+    seen = [routed(site)]
+    fresh = [one for task, one in site.keeper.live(site.job) if task.spec.service.revision == 2]  # type: ignore[union-attr]
+    for attempt in fresh:
+        site.world.backend.ready(attempt.id)
+        site.asks()
+        site.turn(1)
+        seen.append(routed(site))
+    assert seen == [[1, 1, 1], [1, 1, 1], [1, 1, 1], [2, 2, 2]]
+    turns(site, 5)
+    assert revisions(site) == [2, 2, 2]
+    assert site.findings() == []
+
+
+def test_a_blue_green_revision_that_never_gets_ready_is_never_asked() -> None:
+    site = Site(replicas_min=2, replicas_max=2, strategy="blue-green")
+    site.turn(ready=True)
+    updated(site, command=("false",))
+    for _ in range(20):
+        site.asks()
+        site.turn(1)
+        assert routed(site) == [1, 1]

@@ -179,7 +179,7 @@ def route_view(engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord, boo
     for _, attempt in keeper.live(job):
         said = keeper.board.ready.get(attempt.id)
         leaving = attempt.stop_cause is not None or attempt.id in keeper.board.draining
-        if said is None or not said.ready or leaving:
+        if said is None or not said.ready or leaving or attempt.id in keeper.board.pace(job.id).hidden:
             continue
         if state.nodes[attempt.members[0].alloc.node_id].boot_id != boot_id:
             elsewhere += 1

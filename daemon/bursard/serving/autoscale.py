@@ -95,11 +95,13 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 class Scaled(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be. `places`: replicas at once, those of an update among them. `drain`: they answer what
     they have in hand and go. `replace`: they answer nothing and go now.
+    `hidden`: they are ready, and are not to be asked yet.
     """
 
     places: int
     drain: tuple[str, ...] = ()
     replace: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
     why: str = ""
 
 
@@ -112,14 +114,22 @@ def scale(service: ServiceSpec, seen: Seen, memory: Memory) -> tuple[Scaled, Mem
     updating = target > 0 and any(one.old for one in live)
     first = sorted(ready, key=lambda one: (not one.old, -one.rate, one.outstanding, one.attempt_id))
     spare = max(len(ready) - target, 0)
-    if updating and not spare:
+    hidden = tuple[str, ...]()
+    if updating and service.strategy == "blue-green":
+        old = sum(one.old for one in ready)
+        whole = len(ready) - old >= target
+        # All of the old ones stay, and alone are asked, until there are as many new ones.
+        spare = spare if whole else max(old - target, 0)
+        hidden = tuple(one.attempt_id for one in ready if not one.old and old and not whole)
+    elif updating and not spare:
         spare = min(_makes_room(service, seen, target - len(ready)), sum(one.old for one in ready))
     going = first[:spare]
     useless = tuple(one.attempt_id for one in live if one.old and not one.ready)
     scaled = Scaled(
-        places=target + service.max_surge * updating,
+        places=target + (target if service.strategy == "blue-green" else service.max_surge) * updating,
         drain=tuple(one.attempt_id for one in going),
         replace=useless,
+        hidden=hidden,
         why=f"revision {service.revision} takes over; {why}" if updating else why,
     )
     return scaled, msgspec.structs.replace(memory, target=target)

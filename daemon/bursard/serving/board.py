@@ -59,6 +59,7 @@ class Pace(msgspec.Struct):
     p95_us: int = 0
     cold_us: int = 0
     waits_since: int = 0
+    hidden: frozenset[str] = frozenset()
     memory: Memory | None = None
     why: str = ""
 

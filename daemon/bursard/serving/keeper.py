@@ -127,7 +127,7 @@ class Keeper:
         seen = self._seen(job, now)
         memory = pace.memory or Memory(target=min(job.array.max_parallel, service.replicas_max))
         scaled, pace.memory = scale(service, seen, memory)
-        pace.why = scaled.why
+        pace.why, pace.hidden = scaled.why, frozenset(scaled.hidden)
         events = self._gone(job, scaled, now) + self._too_late(job, now)
         if job.held:
             return events

@@ -12,7 +12,7 @@ from typing import Any, Final
 from bursar.jobfile.reading import read_mapping
 from bursar.model import ServiceSpec
 from bursar.model.check import quote
-from bursar.model.service import APIS
+from bursar.model.service import APIS, STRATEGIES
 from bursar.yamlfile import Faults, Node, read_duration, read_enum, read_int, read_string
 
 KEYS: Final = ("port", "api", "readiness_probe", "replicas", "scaling", "update", "timeouts")
@@ -44,6 +44,7 @@ SERVICE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "zero_after_us": ("scaling", "zero_after"),
     "max_surge": ("update", "max_surge"),
     "max_unavailable": ("update", "max_unavailable"),
+    "strategy": ("update", "strategy"),
     "drain_us": ("update", "drain"),
     "queue_us": ("timeouts", "queue"),
     "cold_queue_us": ("timeouts", "cold_queue"),
@@ -55,7 +56,7 @@ SERVICE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
 _WORDS: Final = {("scaling", "zero_after"): "auto", ("timeouts", "cold_queue"): "start_timeout"}
 """What may stand in place of a duration: the field is 0 then."""
 _METRICS_LATER: Final = ("rps", "queue", "cost")
-_STRATEGIES_LATER: Final = ("blue-green", "canary")
+_STRATEGIES_LATER: Final = ("canary",)
 _UNBUILT_UNDER: Final = {
     "scaling": {"max_cost_per_request": "say budget: {max_price: ...}", "prefer": ""},
     "update": {"steps": "", "hold": ""},
@@ -93,26 +94,29 @@ def _read_replicas(node: Node, faults: Faults) -> tuple[int, int]:
 
 def _read_update(node: Node, faults: Faults, said: dict[str, Any]) -> None:
     if node.kind == "scalar":
-        _read_strategy(node, faults)
+        _read_strategy(node, faults, said)
     else:
         _read_part("update", node, faults, said)
 
 
-def _read_strategy(node: Node, faults: Faults) -> None:
-    if (strategy := read_enum(node, faults, ("rolling",), later=_STRATEGIES_LATER)) in _STRATEGIES_LATER:
-        faults.not_built(node, f"update: {strategy}", instead="write rolling")
+def _read_strategy(node: Node, faults: Faults, said: dict[str, Any]) -> None:
+    strategy = read_enum(node, faults, STRATEGIES, later=_STRATEGIES_LATER)
+    if strategy in _STRATEGIES_LATER:
+        faults.not_built(node, f"update: {strategy}", instead="write rolling or blue-green")
+    elif strategy:
+        said["strategy"] = strategy
 
 
 def _read_part(part: str, node: Node, faults: Faults, said: dict[str, Any]) -> None:
     keys = {path[1]: name for name, path in SERVICE_KEYS.items() if path[0] == part and len(path) == 2}
-    word = {"scaling": ("metric",), "update": ("strategy",)}.get(part, ())
+    word = {"scaling": ("metric",)}.get(part, ())
     later = _UNBUILT_UNDER.get(part, {})
     fields = read_mapping(node, faults, (*keys, *word), unbuilt=tuple(later))
     for key, child in (fields or {}).items():
         if key in later:
             faults.not_built(child, f"the key {part}.{key}", instead=later[key])
         elif key == "strategy":
-            _read_strategy(child, faults)
+            _read_strategy(child, faults, said)
         elif key == "metric":
             if (metric := read_enum(child, faults, ("concurrency",), later=_METRICS_LATER)) in _METRICS_LATER:
                 faults.not_built(child, f"scaling.metric: {metric}", instead="write concurrency")

@@ -18,6 +18,8 @@ SURGE_MAX: Final = 8
 TARGET_MAX: Final = 100_000
 PORT_MIN, PORT_MAX = 1024, 60_000
 PATH_MAX: Final = 256
+STRATEGIES: Final = ("rolling", "blue-green")
+"""How another revision takes over: one replica after another, or all at once when all are ready."""
 APIS: Final = ("openai", "anthropic", "http")
 """What is counted: tokens as these two say them, or requests alone."""
 PROBE_MAX_US: Final = HOUR_US
@@ -39,6 +41,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         up_delay_us, down_delay_us: for how long more, or fewer, must be wanted before that is done.
         zero_after_us: without a request, until there is no replica; 0: as long as keeping one costs what a
             start costs.
+        strategy: rolling | blue-green.
         max_surge: replicas above what is wanted while an update goes on.
         max_unavailable: replicas that may be missing from it meanwhile, where there is no room for one more.
         drain_us: how long one that is to go may still answer what it has in hand.
@@ -65,6 +68,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     zero_after_us: int = 0
     max_surge: int = 1
     max_unavailable: int = 0
+    strategy: str = "rolling"
     drain_us: int = 120 * SECOND_US
     queue_us: int = 30 * SECOND_US
     cold_queue_us: int = 0
@@ -76,7 +80,8 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     @property
     def slots(self) -> int:
         """Places for replicas: as many as there may ever be at once."""
-        return self.replicas_max + self.max_surge
+        more = self.replicas_max if self.strategy == "blue-green" else self.max_surge
+        return self.replicas_max + more
 
     @property
     def cold_us(self) -> int:
@@ -125,6 +130,8 @@ def problems_of(service: ServiceSpec) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("scaling", "panic_window"), "is longer than window"
     if not service.max_surge and not service.max_unavailable:
         yield ("update", "max_surge"), "is 0, and max_unavailable too: no replica could ever be replaced"
+    if service.strategy not in STRATEGIES:
+        yield ("update", "strategy"), f"{service.strategy[:40]!r} is not one of {', '.join(STRATEGIES)}"
     if service.api not in APIS:
         yield ("api",), f"{service.api[:40]!r} is not one of {', '.join(APIS)}"
     probe = service.probe_path

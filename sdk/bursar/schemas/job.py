@@ -24,7 +24,7 @@ from bursar.model.check import (
     TAG_MAX,
     TASKS_PER_NODE_MAX,
 )
-from bursar.model.service import APIS, PORT_MAX, PORT_MIN, REPLICAS_MAX, SURGE_MAX, TARGET_MAX
+from bursar.model.service import APIS, PORT_MAX, PORT_MIN, REPLICAS_MAX, STRATEGIES, SURGE_MAX, TARGET_MAX
 from bursar.schemas import forms
 from bursar.schemas.forms import Schema
 
@@ -320,11 +320,11 @@ def _service() -> dict[str, Schema]:
         ),
         "update": forms.either(
             "Of a service: how a new revision takes over.",
-            {"enum": ["rolling"]},
+            {"enum": list(STRATEGIES)},
             forms.mapping(
                 "",
                 {
-                    "strategy": forms.word("How.", ("rolling",), "rolling"),
+                    "strategy": forms.word("How.", STRATEGIES, "rolling"),
                     "max_surge": forms.whole("Replicas above the number meanwhile.", 0, SURGE_MAX, default=1),
                     "max_unavailable": forms.whole(
                         "Replicas below it, where there is no room above.", 0, REPLICAS_MAX, default=0
