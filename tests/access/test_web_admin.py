@@ -109,7 +109,8 @@ def test_services_are_listed_and_one_has_its_replicas_keys_and_cost() -> None:
         for word in ("team-a", "No gateway tells of its requests", "Replicas", "Cost by key", "unknown"):
             assert word in page, word
         assert "bursar service show chat" in page
-        _, answers = await site.ask("Services.List", token=root)
+        alone = services_pb2.ListServicesRequest(service="chat")
+        _, answers = await site.ask("Services.List", alone, token=root)
         row = view.service(answers[0].services[0])
         told = json.loads((await browser.get("/services/chat.json")).text)
         assert {name: told[name] for name in row} == row
