@@ -151,11 +151,10 @@ class CloudSite(Site):
             self.die(self.down_s)
 
     def hello(self) -> None:
-        """Of each machine that runs, by the name that it was handed, once its node is there."""
-        for one in self.stand.provider.list_owned("c") if self.machines else ():
-            if one.state is not InstanceState.RUNNING:
-                continue
-            name = re.findall(r'(?:^|\n|\\n)name = \\?"([^"\\]+)', self.stand.handed(one.provider_id))[0]
+        """Of each machine that runs, once its node is there; one that ends takes its agent with it."""
+        listed = self.stand.provider.list_owned("c") if self.machines else []
+        running = {self.name_of(one): one for one in listed if one.state is InstanceState.RUNNING}
+        for name, one in running.items():
             node = self.world.state.node_by_name(name)
             if node is None or name in self.agents:
                 continue
@@ -166,6 +165,17 @@ class CloudSite(Site):
             self.agents[name] = facts
             self.runs.numbers[name] = number = len(self.agents)
             self.runs.alive_ids.add(number)
+        for name in self.agents:
+            node = self.world.state.node_by_name(name)
+            if name not in running and self.runs.runs(name):
+                self.runs.alive_ids.discard(self.runs.numbers[name])
+                if node is not None and node.connected:
+                    self.world.backend.disconnect(name)
+
+    def name_of(self, one: Instance) -> str:
+        """Of the node, as the machine was told it."""
+        handed = self.stand.handed(one.provider_id)
+        return re.findall(r'(?:^|\n|\\n)name = \\?"([^"\\]+)', handed)[0]
 
 
 def history(folder: Path, name: str, point: str, down_s: int) -> CloudSite:

@@ -71,7 +71,10 @@ class AzureProvider:
 
     name = "azure"
     capabilities = Capabilities(
-        billing=Billing(least_us=SECOND_US), notice_us=30 * SECOND_US, own_lifetime=False
+        billing=Billing(least_us=SECOND_US),
+        notice_us=30 * SECOND_US,
+        own_lifetime=False,
+        busy_us=5 * SECOND_US,  # two lists of the whole subscription, of which it bears some 90 a minute
     )
 
     def __init__(self, calls: Calls, needs: Needs, prices: RetailPrices) -> None:

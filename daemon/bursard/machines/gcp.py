@@ -62,6 +62,7 @@ class GcpProvider:
         billing=Billing(least_us=60 * SECOND_US, interrupted_free_us=60 * SECOND_US),
         notice_us=30 * SECOND_US,
         own_lifetime=True,
+        busy_us=2 * SECOND_US,
     )
 
     def __init__(self, calls: Calls, needs: Needs) -> None:

@@ -26,10 +26,8 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
-BUSY_US: Final = SECOND_US
-"""A list so often while a machine comes or goes."""
 IDLE_US: Final = 120 * SECOND_US
-"""While there is none: somebody else's daemon may have left one of ours."""
+"""A list so often while there is no machine: somebody else's daemon may have left one of ours."""
 DOUBT_US: Final = 600 * SECOND_US
 """A type in a place, of which a machine did not come up, is left alone for so long."""
 QUIET_US: Final = 2 * SECOND_US
@@ -132,7 +130,8 @@ class Keeper:
         """Is it time for another turn?"""
         machines = self.records().values()
         moving = any(one.state is not MachineState.UP or not one.node_id for one in machines)
-        pace = BUSY_US if moving else self.provider.capabilities.calm_us if machines else IDLE_US
+        capabilities = self.provider.capabilities
+        pace = capabilities.busy_us if moving else capabilities.calm_us if machines else IDLE_US
         now = self._hands.now()
         # A clock that jumped back is looked at as one that went on.
         return now >= self._quiet_until and abs(now - self._listed_at) >= pace

@@ -123,12 +123,14 @@ class Capabilities(msgspec.Struct, frozen=True):
     Attributes:
         notice_us: how long before it takes a spot machine back it says so.
         own_lifetime: it ends a machine by itself after the lifetime of its order.
-        calm_us: how often it is asked for its list while nothing comes or goes.
+        busy_us, calm_us: how often it is asked for its list while a machine comes or goes, and while none
+            does; no more often than it bears for long.
     """
 
     billing: Billing
     notice_us: int
     own_lifetime: bool = False
+    busy_us: int = SECOND_US
     calm_us: int = 15 * SECOND_US
 
 
