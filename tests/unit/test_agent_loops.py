@@ -164,6 +164,7 @@ def living(problem: BaseException | None = None) -> App:
         _sample=wait,
         _janitor=wait,
         _watch_notices=wait,
+        _watch_metadata=wait,
         _sharing=SimpleNamespace(watch=wait, close=lambda: None),
     )
 
@@ -176,7 +177,7 @@ def test_it_lives_until_it_is_asked_to_stop() -> None:
             await asyncio.sleep(0)
         assert not task.done()
         assert {each.get_name() for each in asyncio.all_tasks()} >= {
-            "link", "spool", "tick", "sample", "janitor", "notices",
+            "link", "spool", "tick", "sample", "janitor", "notices", "metadata", "sharing",
         }  # fmt: skip
         stop.set()
         await task

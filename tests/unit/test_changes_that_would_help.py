@@ -25,6 +25,7 @@ class Planner:
         self.now = NOW
         self.reservation: Any = None
         self.kept: Any = None
+        self.doors: Any = None
         self.free_devices = np.array(devices)
         self.table = SimpleNamespace(
             usable=np.array([True, True, False]), request=None, cheapest_rate=lambda nodes: 3_600 * nodes
