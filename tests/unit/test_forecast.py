@@ -39,6 +39,20 @@ def test_weekends_that_rest_go_on_resting() -> None:
     assert max(found.days[5:]) < 25 * USD
 
 
+def test_a_history_that_jumps_is_not_trusted_to_jump_no_more_when_its_last_weeks_were_calm() -> None:
+    calm = [10 * USD] * 45
+    never = usual([10 * USD] * 46 + calm, 20)
+    jumped = usual([10 * USD] * 16 + [25 * USD] * 10 + [4 * USD] * 10 + [20 * USD] * 10 + calm, 20)
+    assert never is not None
+    assert jumped is not None
+    (low, high), (lower, higher) = never.spread_after(20), jumped.spread_after(20)
+    assert lower < low
+    assert higher > high
+    assert abs(sum(jumped.days) - sum(never.days)) * 4 < sum(never.days), (
+        "what is expected stays about the same"
+    )
+
+
 def test_too_few_days_are_not_called_usual() -> None:
     assert usual([USD] * (DAYS_MIN - 1), 10) is None
     assert usual([USD] * DAYS_MIN, 10) is not None

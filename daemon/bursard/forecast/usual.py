@@ -10,6 +10,7 @@ Why     no one rule is right for a team that rests at weekends, one that grows a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from math import isqrt
 from typing import Final, NamedTuple
 
@@ -23,6 +24,8 @@ HORIZON: Final = 28
 _WEEK: Final = 7
 _ORIGINS: Final = 30
 """Days in the past that rules are tried from, the newest."""
+_OLDER: Final = 3
+"""Where spending jumps, so many days apart rules are tried in the time before, for the spread alone."""
 _DOUBTS: Final = (600_000, 1_800_000)
 """Taken in among what was seen: a history of few days is not trusted to have shown all it can do."""
 _OPINIONS: Final = 2
@@ -74,9 +77,10 @@ def usual(days: Sequence[int], ahead: int) -> Usual | None:
     if len(days) < DAYS_MIN or ahead < 1:
         return None
     reach = min(HORIZON, max(len(days) // 3, 1))
-    origins = list(range(len(days) - 1, DAYS_MIN - 1, -1))[:_ORIGINS]
+    every = range(len(days) - 1, DAYS_MIN - 1, -1)
+    origins = [*every[:_ORIGINS], *(every[_ORIGINS::_OLDER] if _jumps(days) else ())]
     trials = {at: [rule(days[:at], min(reach, len(days) - at)) for rule in RULES] for at in origins}
-    weights = _weights(days, trials)
+    weights = _weights(days, {at: trials[at] for at in origins[:_ORIGINS]})
     expected = _mixed([rule(days, ahead) for rule in RULES], weights)
     ratios: list[list[int]] = [[] for _ in range(reach)]
     for at, tried in trials.items():
@@ -88,6 +92,14 @@ def usual(days: Sequence[int], ahead: int) -> Usual | None:
     opinions = _opinions(days, reach, weights)
     spread = [_spread([*found, *opinions[far]], far + 1, len(days)) for far, found in enumerate(ratios)]
     return Usual(tuple(expected), tuple(spread), len(days))
+
+
+def _jumps(days: Sequence[int]) -> bool:
+    """Has a week cost half as much again as the one beside it? The next jump is nowhere in sight, but that
+    there are some is: then trials of all that is known say how far things go, not of the last weeks alone.
+    """
+    weeks = [sum(days[at - _WEEK : at]) for at in range(len(days), _WEEK - 1, -_WEEK)]
+    return any(2 * max(pair) > 3 * min(pair) for pair in pairwise(weeks))
 
 
 def _opinions(days: Sequence[int], reach: int, weights: Sequence[int]) -> list[list[int]]:
