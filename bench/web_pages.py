@@ -33,6 +33,7 @@ PROJECTS = 40
 BURSAR = Path(sys.executable).with_name("bursar")
 PAGES = (
     "/", "/jobs", "/queue", "/jobs?state=pending&project=team-7", "/jobs?state=all&label=kind%3Da", "/jobs/1",
+    "/jobs/1/profile", "/services", "/admin", "/admin?show=doctor",
     "/nodes", "/budgets", "/cost", "/waste", "/events", "/policies",
 )  # fmt: skip
 

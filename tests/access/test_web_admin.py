@@ -15,7 +15,7 @@ from bursar.cli.rights import GRANT_COLUMNS
 from bursar.clock import HOUR_US
 from bursar.codec import view
 from bursar.model import ServiceSpec
-from bursar.v1 import access_pb2, nodes_pb2, services_pb2
+from bursar.v1 import access_pb2, money_pb2, nodes_pb2, services_pb2
 
 Story = Callable[[Site, Browser], Awaitable[None]]
 
@@ -51,8 +51,17 @@ def test_an_administrator_sees_all_of_it_and_no_secret() -> None:
         await browser.log_in(await furnish(site))
         page = (await browser.get("/admin")).text
         assert Tags(page).faults == []
-        for word in ("zoe", "HF_TOKEN", "n7", "bursar doctor", "bursar grant ls", "bursar node token --list"):
+        for word in (
+            "zoe",
+            "HF_TOKEN",
+            "n7",
+            "/admin?show=doctor",
+            "bursar grant ls",
+            "bursar node token --list",
+        ):
             assert word in page, word
+        assert "every balance ties to the nano" not in page  # it walks all there is, for whoever asks for it
+        assert "every balance ties to the nano" in (await browser.get("/admin?show=doctor")).text
         assert "Not shown" not in page
         assert "hush-hush" not in page
         assert 'aria-current="page">Admin' in page
@@ -76,6 +85,7 @@ def test_each_part_is_for_whom_its_call_is_and_says_so_to_others(role: str, proj
             assert (word in page.text) == seen, part
             assert (await browser.get(f"/admin.json?show={part}")).status == (200 if seen else 403), part
         assert page.text.count("Not shown: ") == 4 - len(sees.split())
+        assert "Not shown" not in (await browser.get("/admin?show=doctor")).text
 
     play(story)
 
@@ -89,8 +99,10 @@ def test_files_of_the_page_are_what_the_command_prints() -> None:
         assert json.loads((await browser.get("/admin.json?show=grants")).text) == rows
         lines = (await browser.get("/admin.csv?show=grants")).text.splitlines()
         assert lines == [",".join(column.title or column.name for column in GRANT_COLUMNS), "zoe,viewer,nlp"]
-        checks = [row["check"] for row in json.loads((await browser.get("/admin.json")).text)]
+        checks = [row["check"] for row in json.loads((await browser.get("/admin.json?show=doctor")).text)]
         assert "ledger" in " ".join(checks)
+        assert json.loads((await browser.get("/admin.json")).text) == rows
+        assert "HF_TOKEN" not in (await browser.get("/admin?show=grants")).text
         assert (await browser.get("/admin?show=passwords")).status == 400
         assert (await browser.get("/admin?all=1")).status == 400
 
@@ -109,8 +121,8 @@ def test_services_are_listed_and_one_has_its_replicas_keys_and_cost() -> None:
         for word in ("team-a", "No gateway tells of its requests", "Replicas", "Cost by key", "unknown"):
             assert word in page, word
         assert "bursar service show chat" in page
-        alone = services_pb2.ListServicesRequest(service="chat")
-        _, answers = await site.ask("Services.List", alone, token=root)
+        request = services_pb2.ListServicesRequest(service="chat")
+        _, answers = await site.ask("Services.List", request, token=root)
         row = view.service(answers[0].services[0])
         told = json.loads((await browser.get("/services/chat.json")).text)
         counted = {"requests", "tokens_in", "tokens_out", "cost"}  # of one that is asked for alone
@@ -120,6 +132,26 @@ def test_services_are_listed_and_one_has_its_replicas_keys_and_cost() -> None:
         lines = (await browser.get("/services.csv")).text.splitlines()
         assert (len(lines), lines[1].startswith("chat,")) == (2, True)
         assert (await browser.get("/services/none")).status == 404
+
+    play(story)
+
+
+def test_what_a_service_cost_is_on_its_page_to_the_nano() -> None:
+    async def story(site: Site, browser: Browser) -> None:
+        root = await furnish(site)
+        await browser.log_in(root)
+        price = "kind: CostModel\nname: own\nspec: {pool: p, node_capex: 100003 USD, useful_life: 5y}\n"
+        source = money_pb2.PolicySource(name="p.yaml", text=price)
+        request = money_pb2.ApplyRequest(sources=[source])
+        assert (await site.call("Policies.Apply", request, token=root))[0] == "OK"
+        job = next(iter(site.engine.state.jobs))
+        site.end(site.place(f"{job}.0"))
+        asked = money_pb2.CostRequest(by=["service", "key"], job=job)
+        _, answers = await site.ask("Money.Cost", asked, token=root)
+        total = view.cost(answers[0], ["service", "key"])["total"]["cost"]
+        assert float(total["amount"]) > 0
+        page = (await browser.get("/services/chat")).text
+        assert f'Together <strong><data value="{total["amount"]}"' in page
 
     play(story)
 

@@ -11,15 +11,17 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 from browser import Browser, Tags, server_of
-from inhabited import ONE_GPU, add_node, begin
+from inhabited import ONE_GPU, POLICIES, add_node, begin, end, failed
 from whole_site import Site
 
 from bursar import pictures
 from bursar.cli.main import run
-from bursar.cli.profile import WIDTH, curve
+from bursar.cli.profile import METRICS, WIDTH, curve
 from bursar.clock import SECOND_US
+from bursar.codec import view
+from bursar.model import EndCause
 from bursar.pictures import Curve
-from bursar.v1 import types_pb2
+from bursar.v1 import money_pb2, types_pb2
 
 Story = Callable[[Site, Browser, str], Awaitable[None]]
 
@@ -28,6 +30,11 @@ def play(story: Story) -> None:
     async def main() -> None:
         with tempfile.TemporaryDirectory(prefix="b") as folder:
             async with Site(folder) as site:
+                source = money_pb2.PolicySource(name="all.yaml", text=POLICIES)
+                request = money_pb2.ApplyRequest(sources=[source])
+                assert (await site.call("Policies.Apply", request, token=site.token("root", "admin")))[
+                    0
+                ] == "OK"
                 browser = Browser(site)
                 browser.app.state.clock = site.clock
                 async with browser.app.router.lifespan_context(browser.app):
@@ -105,6 +112,27 @@ def test_files_of_the_page_are_the_command_to_the_last_digit(capsys: pytest.Capt
     play(story)
 
 
+def test_cost_by_hour_beside_the_curves_is_what_the_command_says_to_the_nano() -> None:
+    async def story(site: Site, browser: Browser, job: str) -> None:
+        token = site.token("root", "admin")
+        attempt = site.engine.state.jobs[job].attempt
+        end(site, attempt, *[failed(cause=EndCause.COMPLETED)] * 2)
+        request = money_pb2.CostRequest(by=["hour"], job=job)
+        _, answers = await site.ask("Money.Cost", request, token=token)
+        [row] = view.cost(answers[0], ["hour"])["rows"]
+        page = (await browser.get(f"/jobs/{job}/profile")).text
+        for part in ("gpu", "cpu", "memory"):
+            amount = row[f"{part}_cost"]["amount"]
+            assert f"{part}: {amount.rstrip('0')}" in page, (part, amount)
+
+    play(story)
+
+
+def test_nothing_used_is_told_as_nothing_and_not_as_unknown() -> None:
+    of_memory = next(metric for metric in METRICS if metric.field == "gpu_memory_used_bytes")
+    assert (of_memory.text(0.0), of_memory.text(2.0**30)) == ("0", "1.07GB")
+
+
 def test_an_attempt_is_chosen_by_its_number_and_what_was_not_kept_is_said() -> None:
     async def story(site: Site, browser: Browser, job: str) -> None:
         assert "Attempt 1" in (await browser.get(f"/jobs/{job}/profile?attempt=1")).text
@@ -120,8 +148,8 @@ def test_an_attempt_is_chosen_by_its_number_and_what_was_not_kept_is_said() -> N
 def test_who_may_not_see_a_job_sees_none_of_its_curves() -> None:
     async def story(site: Site, browser: Browser, job: str) -> None:
         await browser.log_in(site.token("kim", "viewer", "vision"))
-        for end in ("", ".json", ".csv"):
-            assert (await browser.get(f"/jobs/{job}/profile{end}")).status == 404
+        for form in ("", ".json", ".csv"):
+            assert (await browser.get(f"/jobs/{job}/profile{form}")).status == 404
 
     play(story)
 

@@ -28,12 +28,20 @@ BUDGET = """kind: Budget
 name: month
 spec: {scope: {project: nlp}, limit: 500 USD, period: month, thresholds: [{at: 50%, do: [notify]}]}
 """
+SERVICE = """name: chat
+type: service
+project: nlp
+run: python3 -m http.server $BURSAR_PORT
+resources: {cpus: 1, memory: 256MB}
+"""
 PAGES = (
     "/", "/jobs", "/jobs?state=all", "/jobs/1", "/jobs/2", "/jobs/3", "/jobs/3/log", "/jobs/2/cancel",
     "/queue", "/submit", "/nodes", "/nodes/local-1", "/nodes/local-1/drain", "/budgets",
     "/budgets/month", "/budgets/month/edit",
     "/cost", "/cost?by=user&compare=previous", "/waste", "/statements/this-month", "/experiments/e1",
-    "/models/m", "/events", "/policies", "/policies/Budget/month", "/prices?provider=none",
+    "/models/m", "/jobs/1/profile", "/jobs/1/profile?attempt=7", "/services",
+    "/services/chat", "/admin", "/admin?show=doctor",
+    "/events", "/policies", "/policies/Budget/month", "/prices?provider=none",
 )  # fmt: skip
 SCRIPT_CSS_BYTES_MAX = 60_000
 NODES_MAX = 2_500
@@ -71,6 +79,8 @@ def site() -> Iterator[Site]:
         said = f"echo '{HOSTILE}'; printf '\\033[31mred\\033[0m\\n'; exit 3"
         hostile = ("--experiment", "done", "--name", "fails", "--comment", HOSTILE)
         cluster.run("run", "--wait", *hostile, "--", "sh", "-c", said, code=1)
+        (cluster.work / "s.yaml").write_text(SERVICE)
+        cluster.run("submit", "s.yaml")
         until(lambda: json.loads(cluster.run("show", "1", "-o", "json").stdout)["state"] == "RUNNING", "runs")
         yield Site(cluster, f"http://{at}")
     finally:

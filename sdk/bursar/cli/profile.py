@@ -31,7 +31,7 @@ def _percent(value: float) -> str:
 
 
 def _size(value: float) -> str:
-    return size_text(int(value))
+    return size_text(int(value)) if value >= 1 else "0"
 
 
 METRICS: Final = (

@@ -65,6 +65,9 @@ async def _secrets(client: AsyncWireClient) -> list[Row]:
     return [view.secret(one) for one in await client.secrets()]
 
 
+DOCTOR: Final = "doctor"
+FIRST: Final = "grants"
+"""What a file has that names no table."""
 PARTS: Final[dict[str, Part]] = {
     "doctor": Part(
         "Is everything right?", command_line("doctor"), FINDING_COLUMNS, "nothing was looked at",
@@ -83,25 +86,32 @@ PARTS: Final[dict[str, Part]] = {
 
 
 async def admin(request: Request) -> Response:
-    """`/admin`; `?show=` is which of its tables a file has."""
-    client, wanted = client_of(request), request.query_params.get("show", "") or "doctor"
-    if wanted not in PARTS:
+    """`/admin`; `?show=` is one of its tables alone, as page and as file. `doctor` walks all there is, so it
+    does that when it is asked to.
+    """
+    client, wanted = client_of(request), request.query_params.get("show", "")
+    if wanted and wanted not in PARTS:
         raise InvalidRequest(f"show: {wanted[:40]!r} is none of {', '.join(PARTS)}")
     if request.scope.get("file", ""):
-        part = PARTS[wanted]
-        file = as_file(request, wanted, await part.asked(client), part.columns)
+        name = wanted or FIRST
+        file = as_file(request, name, await PARTS[name].asked(client), PARTS[name].columns)
         assert file is not None
         return file
     server = view.server(await client.server())
     return page(
         request,
         "admin.html",
-        command=command_line("doctor"),
+        command=PARTS[wanted].command if wanted else command_line("status"),
         server=server,
         store_bytes=server["counters"].get("store_bytes"),
         free_bytes=server["counters"].get("store_free_bytes"),
         refused=_refused(server["counters"]),
-        parts=[await _shown(client, name, part) for name, part in PARTS.items()],
+        wanted=wanted,
+        parts=[
+            await _shown(client, name, part)
+            for name, part in PARTS.items()
+            if name == wanted or not (wanted or name == DOCTOR)
+        ],
     )
 
 
