@@ -121,6 +121,7 @@ def test_services_are_listed_and_one_has_its_replicas_keys_and_cost() -> None:
         for word in ("team-a", "No gateway tells of its requests", "Replicas", "Cost by key", "unknown"):
             assert word in page, word
         assert "bursar service show chat" in page
+        assert "Tokens read" not in page  # nobody tells of them: that is unknown, not 0
         request = services_pb2.ListServicesRequest(service="chat")
         _, answers = await site.ask("Services.List", request, token=root)
         row = view.service(answers[0].services[0])

@@ -191,3 +191,15 @@ def test_a_curve_in_a_terminal_is_blocks(values: tuple[float | None, ...], top: 
 def test_a_long_curve_is_means_that_fit() -> None:
     assert len(curve([1.0] * 10_000, 1.0)) <= WIDTH
     assert curve([0.0, 1.0] * WIDTH, 1.0) == "▅" * WIDTH
+
+
+def test_the_page_of_nodes_has_what_gpus_were_held_for_and_what_they_did() -> None:
+    async def story(site: Site, browser: Browser, job: str) -> None:
+        page = (await browser.get("/nodes")).text
+        assert Tags(page).faults == []
+        drawn = page.partition("GPUs at work, by node")[2].partition("</figure>")[0]
+        assert "50 % of what was heard of 24 hours of 2 nodes" in drawn
+        assert "g1 01:00: 25 %" in drawn or "g1 01:00: 75 %" in drawn
+        assert "g1 00:00: not known" in drawn
+
+    play(story)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bursar.clock import DAY_US, HOUR_US, SECOND_US
 from bursar.v1 import types_pb2 as pb
-from bursard.services.profiles import MEMBERS_MAX, profile
+from bursard.services.profiles import MEMBERS_MAX, hours_of, profile
 from bursard.telemetry import LiveTelemetry
 from bursard.telemetry.history import DEVICE, EVERY_US, TIERS, History, tier_for
 
@@ -173,3 +173,21 @@ def test_an_attempt_that_is_not_there_and_one_that_did_not_start_have_no_curve()
 def test_an_answer_has_a_bound_on_members_and_says_how_many_there_are() -> None:
     told = profile(heard(), job(members=MEMBERS_MAX + 9), 0, NOON + HOUR_US)
     assert (len(told.members), told.members_total) == (MEMBERS_MAX, MEMBERS_MAX + 9)
+
+
+# ------------------------------------------------------------------ the hours of a node
+
+
+def test_hours_of_a_node_are_means_over_its_devices_and_of_the_last_day_alone() -> None:
+    history = History()
+    for hours, ratios in ((0, (0.5, 1.0)), (1, (0.25, None)), (30, (0.125, 0.125))):
+        made = pb.Sample(at=NOON + hours * HOUR_US)
+        for index, ratio in enumerate(ratios):
+            made.gpus.add(index=index, sm_ratio=ratio)
+        history.take("n", made)
+    told = hours_of(history, "n", range(2), NOON + 2 * HOUR_US)
+    assert [(hour.at, hour.sm_ratio) for hour in told] == [(NOON, 0.75), (NOON + HOUR_US, 0.25)]
+    assert not told[0].HasField("utilization_ratio")
+    late = hours_of(history, "n", range(2), NOON + 30 * HOUR_US)
+    assert [hour.at - NOON for hour in late] == [30 * HOUR_US]
+    assert hours_of(history, "m", range(2), NOON) == []

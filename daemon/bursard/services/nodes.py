@@ -26,6 +26,7 @@ from bursard.fleet import Agents
 from bursard.fleet.door import NODE_NAME
 from bursard.machines.provider import CloudError
 from bursard.services import clouds
+from bursard.services.profiles import hours_of
 from bursard.services.pushback import after_room
 from bursard.services.views import (
     SAMPLE_ATTEMPTS_IN_ROW,
@@ -112,7 +113,8 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
             for node in _by_name(self.engine.state.nodes.values())
             if (not request.pool or node.facts.pool == request.pool) and node.facts.name > request.page_token
         ]
-        shown = fitting(map(self._row, nodes[: request.page_size or PAGE_MAX]))
+        rows = map(self._row, nodes[: request.page_size or PAGE_MAX])
+        shown = fitting(map(self._with_hours, rows) if request.activity else rows)
         more = shown[-1].facts.name if len(shown) < len(nodes) else ""
         return pb.ListNodesResponse(nodes=shown, next_page_token=more)
 
@@ -341,6 +343,13 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
     def _row(self, node: NodeRecord) -> types_pb2.Node:
         """As in lists: an agent's reading may be as large as a message, and a list has many."""
         return self._view(node, SAMPLE_ATTEMPTS_IN_ROW)
+
+    def _with_hours(self, node: types_pb2.Node) -> types_pb2.Node:
+        indexes = range(len(node.facts.devices))
+        node.hours.extend(
+            hours_of(self.telemetry.history, node.facts.name, indexes, self.engine.now()) if indexes else ()
+        )
+        return node
 
     def _view(self, node: NodeRecord, attempts_max: int | None = None) -> types_pb2.Node:
         """As the caller may see it."""

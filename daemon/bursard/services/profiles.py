@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from bursar.clock import DAY_US, HOUR_US
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
 from bursard.telemetry.history import DEVICE, TIERS, History, Value, tier_for
@@ -89,3 +90,27 @@ def _put_devices(points: dict[int, pb.ProfilePoint], devices: Sequence[Sequence[
 def _sum(column: Sequence[float | None]) -> float | None:
     known = [value for value in column if value is not None]
     return sum(known) if len(known) == len(column) else None
+
+
+def hours_of(history: History, node: str, indexes: Sequence[int], now: int) -> list[types_pb2.NodeHour]:
+    """What the devices of a node did in each hour of the last day: means of the spans that were heard."""
+    coarse = len(TIERS) - 1
+    since = now - now % HOUR_US - (DAY_US - HOUR_US)
+    sums: dict[int, dict[str, list[float]]] = {}
+    for index in indexes:
+        for at, values in history.device(node, index, coarse, since, now + 1):
+            told = sums.setdefault(at - at % HOUR_US, {"utilization_ratio": [], "sm_ratio": []})
+            for name, heard in told.items():
+                value = values[DEVICE.index(name)]
+                if value is not None:
+                    heard.append(value)
+    return [
+        types_pb2.NodeHour(
+            at=at, utilization_ratio=_mean(told["utilization_ratio"]), sm_ratio=_mean(told["sm_ratio"])
+        )
+        for at, told in sorted(sums.items())
+    ]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

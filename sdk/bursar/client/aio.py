@@ -313,12 +313,12 @@ class AsyncWireClient:
 
     # -------------------------------------------------------------- nodes
 
-    async def nodes(self, *, pool: str = "") -> Sequence[types_pb2.Node]:
-        """Every node, or those of a pool, by name."""
+    async def nodes(self, *, pool: str = "", activity: bool = False) -> Sequence[types_pb2.Node]:
+        """Every node, or those of a pool, by name; with `activity` what its devices did in the last day."""
         found: list[types_pb2.Node] = []
         token = ""
         while True:
-            page = await self._unary(calls.list_nodes(pool, token))
+            page = await self._unary(calls.list_nodes(pool, token, activity))
             found += page.nodes
             token = page.next_page_token
             if not token:

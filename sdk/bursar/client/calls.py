@@ -237,9 +237,9 @@ def logs(
 # ------------------------------------------------------------------ nodes
 
 
-def list_nodes(pool: str, token: str = "") -> Call[nodes_pb2.ListNodesResponse]:
+def list_nodes(pool: str, token: str = "", activity: bool = False) -> Call[nodes_pb2.ListNodesResponse]:
     """Every node, or those of a pool."""
-    request = nodes_pb2.ListNodesRequest(pool=pool, page_token=token)
+    request = nodes_pb2.ListNodesRequest(pool=pool, page_token=token, activity=activity)
     return Call("/bursar.v1.Nodes/List", request, nodes_pb2.ListNodesResponse)
 
 

@@ -303,12 +303,12 @@ class WireClient:
 
     # -------------------------------------------------------------- nodes
 
-    def nodes(self, *, pool: str = "") -> Sequence[types_pb2.Node]:
-        """Every node, or those of a pool, by name."""
+    def nodes(self, *, pool: str = "", activity: bool = False) -> Sequence[types_pb2.Node]:
+        """Every node, or those of a pool, by name; with `activity` what its devices did in the last day."""
         found: list[types_pb2.Node] = []
         token = ""
         while True:
-            page = self._unary(calls.list_nodes(pool, token))
+            page = self._unary(calls.list_nodes(pool, token, activity))
             found += page.nodes
             token = page.next_page_token
             if not token:

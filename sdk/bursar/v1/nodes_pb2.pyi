@@ -20,18 +20,22 @@ class ListNodesRequest(google.protobuf.message.Message):
     POOL_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    ACTIVITY_FIELD_NUMBER: builtins.int
     pool: builtins.str
     page_size: builtins.int
     """1..1000; 0: as many as one message holds"""
     page_token: builtins.str
+    activity: builtins.bool
+    """with what its devices did in the last day"""
     def __init__(
         self,
         *,
         pool: builtins.str = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        activity: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "pool", b"pool"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["activity", b"activity", "page_size", b"page_size", "page_token", b"page_token", "pool", b"pool"]) -> None: ...
 
 global___ListNodesRequest = ListNodesRequest
 

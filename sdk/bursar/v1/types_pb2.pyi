@@ -1357,6 +1357,7 @@ class Node(google.protobuf.message.Message):
     SAMPLE_FIELD_NUMBER: builtins.int
     AGENT_VERSION_FIELD_NUMBER: builtins.int
     CALIBRATION_FIELD_NUMBER: builtins.int
+    HOURS_FIELD_NUMBER: builtins.int
     id: builtins.str
     state: builtins.str
     """up | silent | unwell | cordoned | draining | drained | quarantined"""
@@ -1383,6 +1384,10 @@ class Node(google.protobuf.message.Message):
     def calibration(self) -> global___Calibration:
         """not set: never, or its devices have changed since"""
 
+    @property
+    def hours(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___NodeHour]:
+        """List with `activity` alone: of the last day, as far as it was heard of"""
+
     def __init__(
         self,
         *,
@@ -1401,11 +1406,41 @@ class Node(google.protobuf.message.Message):
         sample: global___Sample | None = ...,
         agent_version: builtins.str = ...,
         calibration: global___Calibration | None = ...,
+        hours: collections.abc.Iterable[global___NodeHour] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["calibration", b"calibration", "facts", b"facts", "sample", b"sample"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "calibration", b"calibration", "cpu_free_milli", b"cpu_free_milli", "currency", b"currency", "devices_free", b"devices_free", "facts", b"facts", "id", b"id", "jobs", b"jobs", "last_seen_at", b"last_seen_at", "memory_free_bytes", b"memory_free_bytes", "price_id", b"price_id", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "sample", b"sample", "state", b"state"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "calibration", b"calibration", "cpu_free_milli", b"cpu_free_milli", "currency", b"currency", "devices_free", b"devices_free", "facts", b"facts", "hours", b"hours", "id", b"id", "jobs", b"jobs", "last_seen_at", b"last_seen_at", "memory_free_bytes", b"memory_free_bytes", "price_id", b"price_id", "rate_nanos_per_hour", b"rate_nanos_per_hour", "reason", b"reason", "sample", b"sample", "state", b"state"]) -> None: ...
 
 global___Node = Node
+
+@typing.final
+class NodeHour(google.protobuf.message.Message):
+    """What all devices of a node did in an hour, or the part of it that was heard of: means over them. Not set: not known."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AT_FIELD_NUMBER: builtins.int
+    UTILIZATION_RATIO_FIELD_NUMBER: builtins.int
+    SM_RATIO_FIELD_NUMBER: builtins.int
+    at: builtins.int
+    """begin"""
+    utilization_ratio: builtins.float
+    sm_ratio: builtins.float
+    def __init__(
+        self,
+        *,
+        at: builtins.int = ...,
+        utilization_ratio: builtins.float | None = ...,
+        sm_ratio: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_sm_ratio", b"_sm_ratio", "_utilization_ratio", b"_utilization_ratio", "sm_ratio", b"sm_ratio", "utilization_ratio", b"utilization_ratio"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_sm_ratio", b"_sm_ratio", "_utilization_ratio", b"_utilization_ratio", "at", b"at", "sm_ratio", b"sm_ratio", "utilization_ratio", b"utilization_ratio"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_sm_ratio", b"_sm_ratio"]) -> typing.Literal["sm_ratio"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_utilization_ratio", b"_utilization_ratio"]) -> typing.Literal["utilization_ratio"] | None: ...
+
+global___NodeHour = NodeHour
 
 @typing.final
 class Calibration(google.protobuf.message.Message):

@@ -40,7 +40,8 @@ async def nodes(request: Request) -> Response:
     """`/nodes`."""
     query = request.query_params
     pool = query.get("pool", "")
-    rows = [view.node(each) for each in await client_of(request).nodes(pool=pool)]
+    found = await client_of(request).nodes(pool=pool, activity=not request.scope.get("file", ""))
+    rows = [view.node(each) for each in found]
     if (file := as_file(request, "nodes", rows, NODE_COLUMNS)) is not None:
         return file
     client, now = client_of(request), request.app.state.clock.now()
@@ -49,6 +50,7 @@ async def nodes(request: Request) -> Response:
         "nodes.html",
         heat=await pictured.or_said("GPUs held, by node and hour", pictured.held_gpus(client, rows, now)),
         spans=await pictured.or_said("What ran where, in the last day", pictured.spans(client, rows, now)),
+        activity=pictured.working_gpus(rows, [hour for each in found for hour in view.node_hours(each)], now),
         command=command_line("nodes", pool=pool),
         table=table(
             "Nodes: free of all",

@@ -32,7 +32,17 @@ NODES_MAX: Final = 30
 JOBS_MAX: Final = 200
 SCOPES: Final = ("project", "user", "experiment", "model")
 HOUR_COLUMNS = (Column("node"), Column("hour"), Column("held", right=True))
+WORK_COLUMNS = (
+    Column("node"),
+    Column("hour"),
+    Column("multiprocessors", show=lambda row: _percent_of(row["sm_ratio"]), right=True),
+    Column("busy", show=lambda row: _percent_of(row["gpu_utilization_ratio"]), right=True),
+)
 LEFT_COLUMNS = (Column("day"), Column("spent", "cost", right=True), Column("left", right=True))
+
+
+def _percent_of(ratio: float | None) -> str:
+    return "unknown" if ratio is None else f"{ratio * 100:.0f} %"
 
 
 async def or_said(caption: str, asked: Awaitable[Picture]) -> Picture:
@@ -168,6 +178,41 @@ async def held_gpus(client: AsyncWireClient, nodes: list[Row], now: int) -> Pict
             empty="none",
         ),
     )
+
+
+def working_gpus(nodes: list[Row], hours: list[Row], now: int) -> Picture:
+    """How much of each node's GPUs had work, hour by hour: multiprocessors where they are told, else the time
+    in which anything ran.
+    """
+    shown = [node for node in nodes if node["gpus"]][:NODES_MAX]
+    end = now - now % HOUR_US + HOUR_US
+    begins: list[int] = [end - (HOURS - number) * HOUR_US for number in range(HOURS)]
+    told = {(row["node"], int(parse_instant(row["hour"]))): row for row in hours}
+    rows = [(node["name"], [_work(told.get((node["name"], at))) for at in begins]) for node in shown]
+    heads = [format_instant(begin)[11:16] for begin in begins]
+    known = [one for _, ratios in rows for one in ratios if one is not None]
+    share = f"{sum(known) / len(known) * 100:.0f} % of what was heard" if known else "Nothing was heard"
+    rest = len([node for node in nodes if node["gpus"]]) - len(shown)
+    return pictures.heat(rows, heads)._replace(
+        caption="GPUs at work, by node and hour of UTC",
+        sentence=f"{share} of {HOURS} hours of {plural(len(shown), 'node')} with GPUs. Multiprocessors"
+        " that had work, or where these are not told the time in which anything ran; kept since the daemon's"
+        " start." + (f" {plural(rest, 'node')} more are not in the picture." if rest else ""),
+        table=table(
+            "GPUs at work",
+            [row for row in hours if row["node"] in {node["name"] for node in shown}],
+            WORK_COLUMNS,
+            links={"node": lambda row: node_link(row["node"])},
+            empty="nothing was heard",
+        ),
+    )
+
+
+def _work(row: Row | None) -> float | None:
+    if row is None:
+        return None
+    ratio: float | None = row["gpu_utilization_ratio"] if row["sm_ratio"] is None else row["sm_ratio"]
+    return ratio
 
 
 async def _node_hours(client: AsyncWireClient, since: int, until: int) -> Row:

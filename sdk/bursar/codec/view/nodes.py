@@ -99,6 +99,21 @@ def node_token(wire: nodes_pb2.TokenResponse, name: str) -> View:
     return {"node": name, "token": wire.token, "expires_at": instant(wire.expires_at)}
 
 
+def node_hours(wire: types_pb2.Node) -> list[View]:
+    """What its devices did in each hour of the last day; null is not known."""
+    return [
+        {
+            "node": wire.facts.name,
+            "hour": instant(each.at),
+            "gpu_utilization_ratio": round(each.utilization_ratio, 4)
+            if each.HasField("utilization_ratio")
+            else None,
+            "sm_ratio": round(each.sm_ratio, 4) if each.HasField("sm_ratio") else None,
+        }
+        for each in wire.hours
+    ]
+
+
 def known_token(wire: nodes_pb2.NodeToken) -> View:
     """A secret that is good now, without the secret."""
     return {
