@@ -53,8 +53,9 @@ output: logs/%x-%j.%N.out                   # beside the log that `bursar logs` 
 run: torchrun --nnodes $NNODES --node-rank $NODE_RANK train.py
 ```
 
-Exactly one of `run` and `command` is needed, nothing else. `run` and `setup` are read by `bash -n` (or the
-shell of their `#!` line) of the machine that submits, which runs nothing of them: what it cannot read is
+Exactly one of `run` and `command` is needed, nothing else (`type: interactive` needs neither). `run` and
+`setup` are read by `bash -n` (or the shell of their `#!` line) of the machine that submits, which runs
+nothing of them: what it cannot read is
 refused with its line. What the job finds around it: [its
 environment](environment.md). Keys of the contract that are not built yet (`deadline`,
 `image`, `type: service`, …) are refused by name.
