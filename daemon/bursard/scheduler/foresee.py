@@ -28,7 +28,7 @@ from bursard.scheduler.backfill import Reservation, reserve
 from bursard.scheduler.plan import plan
 from bursard.scheduler.quotas import uses_of
 from bursard.scheduler.releases import NEVER, Releases, ending
-from bursard.scheduler.world import World
+from bursard.scheduler.world import PlanCache
 
 JOBS_MAX: Final = 64
 """So many jobs before another are followed; with more nobody is told more than that they come first."""
@@ -41,14 +41,15 @@ def start_at(snapshot: Snapshot, job_id: str, now: int) -> int:
     Args:
         snapshot: with no jobs but this one and those before it.
     """
-    snapshot = replace(ending(snapshot, now), holders={})  # nobody is stopped for another
+    snapshot = replace(ending(snapshot, now), holders={}, facts_version=1)  # nobody is stopped for another
+    cache = PlanCache()  # facts of nodes stay as they are
     at = now
     for _ in range(PLANS_MAX):
-        starts = plan(snapshot, at).starts
+        starts = plan(snapshot, at, cache).starts
         if any(start.job_id == job_id for start in starts):
             return at
         snapshot = _started(snapshot, starts, at)
-        at = _next(snapshot, at)
+        at = _next(snapshot, at, cache)
         if at == NEVER:
             return 0
         snapshot = _ended(snapshot, at)
@@ -107,27 +108,28 @@ def _joined(first: MemberColumns, second: MemberColumns) -> MemberColumns:
     )
 
 
-def _next(snapshot: Snapshot, at: int) -> int:
+def _next(snapshot: Snapshot, at: int, cache: PlanCache) -> int:
     """The next instant at which anything may start: no job starts before there is room for it alone. One that
     has room and leaves it to another may start with any end.
     """
-    world = World(snapshot)
-    rooms = Rooms(snapshot.budgets, snapshot.currency)
-    releases, soonest = Releases(snapshot.running, world.free), NEVER
-    for queue in snapshot.queues:
-        if not len(queue.jobs):
-            continue
-        shortest = queue.class_at(int(queue.jobs.limits_us.argmin()))
-        found = reserve(world, shortest, rooms, releases, at)
-        if not isinstance(found, Reservation):
-            continue
-        if found.at > at:
-            soonest = min(soonest, found.at)
-        else:
-            ends = snapshot.running.ends_at
-            soonest = min(soonest, int(np.maximum(ends, at + 1).min(initial=NEVER)))
-            if world.windows is not None:
-                soonest = min(soonest, world.windows.next_end(at))
+    soonest = NEVER
+    with cache.world(snapshot) as world:
+        rooms = Rooms(snapshot.budgets, snapshot.currency)
+        releases = Releases(snapshot.running, world.free)
+        for queue in snapshot.queues:
+            if not len(queue.jobs):
+                continue
+            shortest = queue.class_at(int(queue.jobs.limits_us.argmin()))
+            found = reserve(world, shortest, rooms, releases, at)
+            if not isinstance(found, Reservation):
+                continue
+            if found.at > at:
+                soonest = min(soonest, found.at)
+            else:
+                ends = snapshot.running.ends_at
+                soonest = min(soonest, int(np.maximum(ends, at + 1).min(initial=NEVER)))
+                if world.windows is not None:
+                    soonest = min(soonest, world.windows.next_end(at))
     return soonest
 
 
