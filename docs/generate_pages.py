@@ -58,7 +58,7 @@ Exactly one of `run` and `command` is needed, nothing else (`type: interactive` 
 nothing of them: what it cannot read is
 refused with its line. What the job finds around it: [its
 environment](environment.md). Keys of the contract that are not built yet (`deadline`,
-`image`, `type: service`, …) are refused by name.
+`image`, …) are refused by name.
 """
 POLICY_HEAD = """# Policy documents
 
