@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from bursar.clock import format_duration
 from bursar.errors import InvalidRequest, WrongState
 from bursar.model import CheckpointSpec, EndCause, JobState
 from bursar.resources import ResourceRequest
@@ -155,6 +156,7 @@ def test_a_longer_time_limit_does_not_lead_into_it():
     with pytest.raises(WrongState, match=r"reservation fix, which begins on its node") as refused:
         update(2)
     most = int(refused.value.facts["most_us"])
+    assert refused.value.message.endswith(f"; set --time-limit {format_duration(most)} or less")
     assert update(most / HOUR_US)
 
 

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from bursar.clock import HOUR_US, Instant, format_instant
+from bursar.clock import HOUR_US, SECOND_US, Instant, format_duration, format_instant
 from bursar.errors import InvalidRequest, WrongState
 from bursar.model import EndCause
 from bursar.model.constraints import attributes, matches
@@ -224,9 +224,14 @@ def refuse_later_end(state: State, job: JobRecord, attempt: AttemptRecord, limit
         met = spec.starts_at < until and spec.ends_at > latest_end(attempt)
         if met and not here.isdisjoint(spec.nodes) and not spec.lets(job.user, job.spec.project):
             spare_us = max(spec.starts_at - since - attempt.grace_us - HOLD_MARGIN_US, 0)
+            way = (
+                f"set --time-limit {format_duration(spare_us)} or less"
+                if spare_us >= SECOND_US
+                else "leave its time limit as it is"
+            )
             raise WrongState(
                 f"job {job.display} would run into reservation {name}, which begins on its node at"
-                f" {_at(spec.starts_at)}; its time limit may be {spare_us // 1_000_000} s at most",
+                f" {_at(spec.starts_at)}; {way}",
                 {"reservation": name, "most_us": str(spare_us)},
             )
 
@@ -236,4 +241,5 @@ def _some(names: list[str]) -> str:
 
 
 def _at(when: int) -> str:
-    return format_instant(Instant(when))
+    """To the second, and never before it is."""
+    return format_instant(Instant(-(-when // SECOND_US) * SECOND_US))
