@@ -32,6 +32,10 @@ def charge(start: int, length: int, nanos: int, job_id: str = "job_1.0") -> Char
     return ChargeRow(**given)
 
 
+def named(job_id: str) -> str:
+    return "chat" if job_id == "job_1" else ""
+
+
 class Books:
     """Charges and events, and nothing else of a store."""
 
@@ -63,16 +67,13 @@ def test_keys_and_idle_are_what_replicas_were_charged_to_the_nano(
     rows: list[ChargeRow], events: list[ServiceMetered]
 ) -> None:
     views: Any = Books(rows, events)
-    name_of = {"job_1": "chat"}.get
-    table = service_table(
-        views, ("service", "key"), ChargeFilter(), Unposted(0, ()), lambda job_id: name_of(job_id, "")
-    )
+    table = service_table(views, ("service", "key"), ChargeFilter(), Unposted(0, ()), named)
     mine = [row for row in rows if row.job_id.startswith("job_1")]
     chat = [row for row in table.rows if row.keys[0] == "chat"]
     for name in ("nanos", "cpu", "held_us"):
         assert sum(getattr(row, name) for row in chat) == sum(getattr(row, name) for row in mine)
         assert getattr(table.total, name) == sum(getattr(row, name) for row in rows)
-    whole = service_table(views, ("service",), ChargeFilter(), Unposted(0, ()), lambda one: name_of(one, ""))
+    whole = service_table(views, ("service",), ChargeFilter(), Unposted(0, ()), named)
     assert {row.keys[0]: row.nanos for row in whole.rows}.get("chat", 0) == sum(row.nanos for row in chat)
 
 
@@ -128,9 +129,6 @@ def test_what_was_asked_is_told_once_however_it_is_asked_for(
     views: Any = Books([charge(T0, MINUTE_US, 10), *rows], events)
     query = ChargeFilter(since=T0 + since * MINUTE_US if since else 0)
 
-    def named(job_id: str) -> str:
-        return "chat" if job_id == "job_1" else ""
-
     by_key = service_table(views, ("service", "key"), query, Unposted(0, ()), named)
     whole = service_table(views, ("service",), query, Unposted(0, ()), named)
     [chat] = [row for row in whole.rows if row.keys == ("chat",)]
@@ -141,3 +139,51 @@ def test_what_was_asked_is_told_once_however_it_is_asked_for(
     asked = sum(use.requests for one in events if one.minute >= query.since for use in one.uses)
     assert chat.use.requests == asked
     assert chat.use.idle == sum(row.nanos for row in parts if row.keys[1] == IDLE)
+
+
+def taken_back(row: ChargeRow, booked_at: int) -> ChargeRow:
+    return row._replace(
+        start_at=booked_at, end_at=booked_at, held_us=-row.held_us, nanos=-row.nanos, cpu=-row.cpu,
+        corrects=7, for_start=row.start_at, for_end=row.end_at, reason="agreed",
+    )  # fmt: skip
+
+
+@given(charges, st.lists(told, max_size=8), st.integers(0, 10**9))
+def test_what_a_correction_takes_back_is_taken_from_those_who_paid_it_to_the_nano(
+    rows: list[ChargeRow], events: list[ServiceMetered], later: int
+) -> None:
+    rows = [row for row in rows if row.end_at > row.start_at]
+    back = [taken_back(row, T0 + 9 * MINUTE_US + later) for row in rows]
+    views: Any = Books([*rows, *back], events)
+    table = service_table(views, ("service", "key"), ChargeFilter(), Unposted(0, ()), named)
+    assert [(row.keys, row.nanos, row.held_us) for row in table.rows if row.nanos or row.held_us] == []
+
+
+class _Recorded(Books):
+    """Events that were recorded in their own minutes."""
+
+    def last_seq_before(self, at: int) -> int:
+        return max((row.seq for row in self._rows if row.at < at), default=0)
+
+
+def test_a_correction_that_is_booked_in_a_later_time_is_of_the_keys_of_the_time_that_it_corrects() -> None:
+    used = ServiceMetered("job_1", "g", 1, T0, MINUTE_US, MINUTE_US, (KeyUse("k1", requests=3),))
+    month = T0 + 100_000 * MINUTE_US
+    views: Any = _Recorded([taken_back(charge(T0, MINUTE_US, 500), month + 5)], [used])
+    table = service_table(views, ("service", "key"), ChargeFilter(since=month), Unposted(0, ()), named)
+    assert {row.keys[1]: row.nanos for row in table.rows} == {"k1": -500, IDLE: 0}
+    assert [row.use.requests for row in table.rows if row.use] == [0, 0]  # asked in another month
+
+
+def test_minutes_that_are_told_long_after_a_time_are_of_it_however_many_events_lie_between() -> None:
+    near = [
+        ServiceMetered("job_1", "g", n, T0 + n * MINUTE_US, MINUTE_US, MINUTE_US, (KeyUse("k1", requests=1),))
+        for n in range(1, 2_500)
+    ]
+    late = ServiceMetered("job_1", "far", 1, T0, MINUTE_US, MINUTE_US, (KeyUse("k2", requests=4),))
+    views: Any = Books([charge(T0, MINUTE_US, 500)], [*near, late])
+    query = ChargeFilter(until=T0 + MINUTE_US)
+    table = service_table(views, ("service", "key"), query, Unposted(0, ()), named)
+    assert {row.keys[1]: (row.nanos, row.use.requests) for row in table.rows if row.use} == {
+        "k2": (500, 4), IDLE: (0, 0),
+    }  # fmt: skip

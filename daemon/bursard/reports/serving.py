@@ -23,8 +23,8 @@ WEIGHTS: Final = (10, 40, 1)
 """What a token that is read, one that is written, and one that was cached weigh beside each other."""
 _COUNTS: Final = ("requests", "failed", "tokens_in", "tokens_out", "tokens_cached", "counted", "estimated")
 _PAGE: Final = 1_000
-_LATE_US: Final = 3_600_000_000
-"""So long after its minute an event of it may have been recorded before a period's end is read."""
+_AHEAD_US: Final = 300_000_000
+"""So far a gateway's clock may be ahead of the time at which the daemon wrote down what it told; and more."""
 _PARTS: Final = ("nanos", "gpu", "cpu", "memory", "gpu_milli_us", "cpu_milli_us", "held_us", "unknown_us")
 Amounts = tuple[int, ...]
 """In the order of `_PARTS`."""
@@ -78,17 +78,21 @@ def of_minute(amounts: Amounts, minute: Minute | None) -> Iterator[tuple[str, Am
 
 
 def by_minute(row: ChargeRow) -> Iterator[tuple[int, Amounts]]:
-    """A charge, minute by minute: its price was one all along, so its time is what divides it."""
+    """A charge, minute by minute: its price was one all along, so its time is what divides it. A correction
+    is divided as what it corrects, and what it takes back takes back each part of that to the nano.
+    """
     amounts = _amounts(row)
-    start, length = row.start_at, row.end_at - row.start_at
+    start, end = row.used_from, row.used_until
+    length = end - start
     if length <= 0:
         yield start - start % MINUTE_US, amounts
         return
     done = (0,) * len(amounts)
     at = start - start % MINUTE_US
-    while at < row.end_at:
-        passed = min(at + MINUTE_US, row.end_at) - start
-        now = tuple(one * passed // length for one in amounts)
+    while at < end:
+        passed = min(at + MINUTE_US, end) - start
+        # Towards zero: a sum and the same below zero have the same parts.
+        now = tuple(one * passed // length if one > 0 else -(-one * passed // length) for one in amounts)
         yield at, tuple(after - before for after, before in zip(now, done, strict=True))
         done, at = now, at + MINUTE_US
 
@@ -137,7 +141,7 @@ def service_table(
     """
     if tuple(by) not in (SERVICE[:1], SERVICE):
         raise InvalidRequest("by: a service is divided among its keys alone: by service, or by service,key")
-    told: dict[str, dict[int, Minute]] = {}
+    told: dict[str, _Told] = {}
     names: dict[str, str] = {}
     rows: dict[tuple[str, ...], CostRow] = {}
     jobs: dict[tuple[str, ...], set[str]] = {}
@@ -154,13 +158,28 @@ def service_table(
                 row.use.idle += amounts[0] if key == IDLE else 0
             jobs.setdefault(keys, set()).add(job_id)
     for job_id, minutes in told.items():
-        _use(rows, names[job_id], minutes, by, query)
+        _use(rows, names[job_id], minutes.minutes, by, query)
     total = CostRow(())
     for keys, row in rows.items():
         row.jobs = len(jobs.get(keys, {""}) - {""})
         total.add(row)
     total.jobs = len(set().union(*jobs.values()) - {""}) if jobs else 0
     return CostTable(tuple(by), tuple(row for _, row in sorted(rows.items())), total)
+
+
+class _Told:
+    """What gateways told of one service since a time, and of all before it once a correction is of that."""
+
+    def __init__(self, views: Views, job_id: str, since: int) -> None:
+        self._views, self._job_id, self._since = views, job_id, since
+        self.minutes = minutes_of(_events(views, job_id, since))
+
+    def of(self, charge: ChargeRow) -> Mapping[int, Minute]:
+        """The minutes that a charge is of are among these."""
+        if self._since and charge.used_from < self._since:
+            self._since = 0
+            self.minutes = minutes_of(_events(self._views, self._job_id, 0))
+        return self.minutes
 
 
 def _divided(
@@ -170,14 +189,14 @@ def _divided(
     charge: ChargeRow,
     job_id: str,
     name: str,
-    told: dict[str, dict[int, Minute]],
+    told: dict[str, _Told],
 ) -> Iterator[tuple[str, Amounts]]:
     if not name:
         yield "", _amounts(charge)
         return
     if job_id not in told:
-        told[job_id] = minutes_of(_events(views, job_id, query))
-    minutes: Mapping[int, Minute] = told[job_id]
+        told[job_id] = _Told(views, job_id, query.since)
+    minutes = told[job_id].of(charge)
     for at, amounts in by_minute(charge):
         yield from of_minute(amounts, minutes.get(at))
 
@@ -201,8 +220,9 @@ def _use(
                 setattr(row.use, field, getattr(row.use, field) + getattr(used, field))
 
 
-def _events(views: Views, job_id: str, query: ChargeFilter) -> Iterator[ServiceMetered]:
-    after = views.last_seq_before(query.since) if query.since else 0
+def _events(views: Views, job_id: str, since: int) -> Iterator[ServiceMetered]:
+    """All that were recorded since: a gateway that was cut off tells its minutes whenever it is back."""
+    after = views.last_seq_before(since - _AHEAD_US) if since > _AHEAD_US else 0
     asked = EventFilter(kinds=("service-metered",), about=job_id)
     while rows := views.events(after, _PAGE, asked):
         for row in rows:
@@ -210,7 +230,7 @@ def _events(views: Views, job_id: str, query: ChargeFilter) -> Iterator[ServiceM
             if isinstance(event, ServiceMetered):
                 yield event
         after = rows[-1].seq
-        if (query.until and rows[-1].at > query.until + _LATE_US) or len(rows) < _PAGE:
+        if len(rows) < _PAGE:
             return
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bursar.clock import DAY_US
+from bursar.clock import DAY_US, HOUR_US
 from bursar.codec.amounts import put_amounts, saturated
 from bursar.errors import InvalidRequest
 from bursar.resources import MILLI
@@ -16,6 +16,7 @@ from bursar.v1 import money_pb2 as pb
 from bursar.v1 import types_pb2
 from bursard.reports.cost import CostRow, CostTable, Shape, Use, ppm
 from bursard.reports.period import Period, find_period, find_zone
+from bursard.reports.serving import SERVICE
 from bursard.reports.zones import offsets_of
 
 _ANCIENT_US = 365 * DAY_US
@@ -41,12 +42,27 @@ def read_cost(request: pb.CostRequest, now: int) -> Asked:
         stretch = find_period(request.period, now, zone.key)
     else:
         stretch = Period("", request.since, request.until, zone.key)
+    if set(request.by) & set(SERVICE):
+        stretch = _whole_hours(stretch)
     before = _before(request.compare, stretch)
     first = before.since if before is not None else stretch.since
     last = stretch.until or now + DAY_US
     offsets = offsets_of(zone, max(first, _ANCIENT_US), last)
     shape = Shape(depth=request.depth, top=request.top, offsets=offsets, zone=zone)
     return Asked(stretch=stretch, before=before, shape=shape)
+
+
+def _whole_hours(stretch: Period) -> Period:
+    """What is asked is counted by the minute, and what that cost is charged by the hour of UTC: both are told
+    of whole hours, those that a time begins and ends in among them.
+    """
+    since, until = stretch.since - stretch.since % HOUR_US, -(-stretch.until // HOUR_US) * HOUR_US
+    if stretch.text and (since, until) != (stretch.since, stretch.until):
+        raise InvalidRequest(
+            f"timezone: what services cost is told of whole hours of UTC, and {stretch.text} of"
+            f" {stretch.timezone} begins or ends inside one; ask without a timezone, or with since and until"
+        )
+    return Period(stretch.text, since, until, stretch.timezone)
 
 
 def _before(compare: str, stretch: Period) -> Period | None:
