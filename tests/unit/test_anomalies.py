@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from money_daemon import COST_MODEL, Daemon, in_a_daemon
 
+from bursar.clock import DAY_US
 from bursar.errors import InvalidRequest
+from bursar.v1 import money_pb2 as pb
 from bursard.events import RoleGranted
 from bursard.forecast.anomalies import DAYS_MIN, RUNS_MIN, Unusual, unusual_days, unusual_runs
 
@@ -70,5 +73,70 @@ def test_the_report_names_the_run_and_what_it_was_spent_in() -> None:
         daemon.engine.commit([RoleGranted("bob", "viewer", "vision")], "ann")
         none, _ = await daemon.report(kind="anomalies", format="json", project="vision")
         assert json.loads(none)["rows"] == []
+
+    in_a_daemon(story)
+
+
+async def _rows(daemon: Daemon, project: str = "") -> list[tuple[str, str, str, str]]:
+    data, _ = await daemon.report(kind="anomalies", format="json", project=project)
+    return [(row["what"], row["project"], row["job"], row["mostly"]) for row in json.loads(data)["rows"]]
+
+
+async def _correct(daemon: Daemon, job: int, **asked: Any) -> None:
+    request = pb.CorrectRequest(job=str(job), reason="agreed", currency="USD", **asked)
+    await daemon.money.Correct(request, None)
+
+
+def test_a_run_costs_what_its_charges_are_now() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL)
+        daemon.node("a")
+        for number in range(7):
+            daemon.run(name=f"train-{number}", project="nlp")
+        daemon.run(hours=8, name="train-99", project="nlp")
+        assert [row[2] for row in await _rows(daemon)] == ["8 train-99"]
+        await _correct(daemon, 8, to_ppm=125_000)
+        assert await _rows(daemon) == []
+        await _correct(daemon, 3, to_ppm=9_000_000)
+        [(what, project, job, mostly)] = await _rows(daemon)
+        assert (what, project, job) == ("run", "nlp", "3 train-2")
+        assert mostly == "attempt 1 completed 11.26"
+
+    in_a_daemon(story)
+
+
+def test_a_run_that_was_retagged_is_one_of_the_project_that_pays_it() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL)
+        daemon.node("a")
+        for number in range(7):
+            for project in ("nlp", "vision"):
+                daemon.run(name=f"train-{number}", project=project)
+        daemon.run(hours=8, name="train-99", project="nlp")
+        await _correct(daemon, 15, retag=pb.Retag(project="vision"))
+        assert await _rows(daemon, "nlp") == []
+        told = [("run", "vision", "15 train-99", "attempt 1 completed 10.01")]
+        assert await _rows(daemon, "vision") == await _rows(daemon) == told
+
+    in_a_daemon(story)
+
+
+def test_a_day_names_the_jobs_that_it_is_of_as_they_are_corrected_now() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL)
+        daemon.node("a")
+        for day in range(21):
+            began = daemon.clock.now()
+            for project in ("nlp", "vision"):
+                daemon.run(hours=8 if (day, project) == (20, "nlp") else 1, name=f"of-{day}", project=project)
+            if day == 20:
+                daemon.run(hours=5, name="also", project="nlp")
+            daemon.clock.advance(DAY_US - (daemon.clock.now() - began))
+            daemon.meter()
+        before = [row for row in await _rows(daemon) if row[0] == "day"]
+        assert before == [("day", "nlp", "", "job 41 10.01, job 43 6.25")]
+        await _correct(daemon, 41, retag=pb.Retag(project="vision"))
+        days = {row[1]: row[3] for row in await _rows(daemon) if row[0] == "day"}
+        assert days == {"nlp": "job 43 6.25", "vision": "job 41 10.01, job 42 1.25"}
 
     in_a_daemon(story)

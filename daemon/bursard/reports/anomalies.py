@@ -11,9 +11,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
+import msgspec
+
 from bursar.clock import DAY_US, format_instant
 from bursar.errors import InvalidRequest
 from bursar.money import format_nanos
+from bursar.projects import is_within
 from bursard.forecast.anomalies import DAYS_BACK, unusual_days, unusual_runs
 from bursard.ledger import PAID
 from bursard.reports.cost import ppm
@@ -36,7 +39,9 @@ _COLUMNS: Final = (
 
 
 class _Run(NamedTuple):
-    """A job that has ended, as it is compared. causes: what its attempts cost."""
+    """A job that has ended, as it is compared: what its charges in one project are now. causes: what its
+    attempts cost.
+    """
 
     number: int
     name: str
@@ -65,7 +70,7 @@ def in_utc(period: Period) -> None:
 def anomalies(views: Views, period: Period, currency: str, unposted: Unposted, project: str) -> Page:
     """Those of a period, the dearest first."""
     rows = [*_days(views, period, unposted, project)]
-    runs, whole = _read_runs(views, period, project)
+    runs, whole = _read_runs(views, period, unposted, project)
     rows += _runs(runs, period)
     rows.sort(key=lambda row: (row.usual - row.nanos, row.project, row.day, row.job))
     notes = [
@@ -113,10 +118,15 @@ def _days(views: Views, period: Period, unposted: Unposted, project: str) -> Ite
 
 
 def _lines(views: Views, day: int, project: str, unposted: Unposted) -> str:
-    """The jobs that most of a day of a project was spent in."""
-    query = ChargeFilter(since=day, until=day + DAY_US, kinds=PAID, project=project)
-    parts = views.charge_sums([Dim.PROJECT, Dim.JOB_NUMBER], query, unposted)
-    return _mostly([(f"job {part.keys[1]}", part.nanos) for part in parts if part.keys[0] == project])
+    """The jobs that most of a day of a project was spent in, as it is corrected now."""
+    booked = ChargeFilter(since=day, until=day + DAY_US, kinds=PAID, project=project)
+    later = ChargeFilter(since=day + DAY_US, kinds=PAID, project=project, corrections=True)
+    jobs: Counter[str] = Counter()
+    for query in (booked, later):
+        for part in views.charge_sums([Dim.PROJECT, Dim.USED_DAY, Dim.JOB_NUMBER], query, unposted):
+            if part.keys[0] == project and int(part.keys[1]) == day:
+                jobs[f"job {part.keys[2]}"] += part.nanos
+    return _mostly([(name, nanos) for name, nanos in jobs.items() if nanos])
 
 
 def _mostly(lines: list[tuple[str, int]]) -> str:
@@ -126,32 +136,70 @@ def _mostly(lines: list[tuple[str, int]]) -> str:
     return ", ".join([*told, f"{more} more"] if more > 0 else told)
 
 
-def _read_runs(views: Views, period: Period, project: str) -> tuple[Mapping[str, list[_Run]], bool]:
+def _read_runs(
+    views: Views, period: Period, unposted: Unposted, project: str
+) -> tuple[Mapping[str, list[_Run]], bool]:
     """By kind, jobs that ended in the period or in the eight weeks before; were all of them read?"""
     found: dict[str, list[_Run]] = defaultdict(list)
-    since, read = period.since - DAYS_BACK * DAY_US, 0
-    query = JobFilter(ended_since=max(since, 0), project=project, limit=_PAGE)
-    while True:
+    since, read = max(period.since - DAYS_BACK * DAY_US, 0), 0
+    moved = _corrected(views, since, unposted)
+    # What was retagged to a project is a run of it, and its job still names another.
+    elsewhere = {number for number, by in moved.items() if any(is_within(one, project) for one in by)}
+
+    def add(job: JobRecord) -> None:
+        elsewhere.discard(job.number)
+        if job.array is None and job.spec.name and since <= job.finished_at < period.until:
+            for run in _of_job(job, moved.get(job.number, {})):
+                if is_within(run.project, project):
+                    found[kind_of(msgspec.structs.replace(job.spec, project=run.project))].append(run)
+
+    query, whole = JobFilter(ended_since=since, project=project, limit=_PAGE), False
+    while not whole and read < RUNS_READ_MAX:
         page = views.jobs(query)
         for row in page.rows:
-            job = decode(row.document)
-            if job.array is None and job.spec.name and job.finished_at < period.until:
-                found[kind_of(job.spec)].append(_run(job))
-        read += len(page.rows)
-        if page.next is None or read >= RUNS_READ_MAX:
-            return found, page.next is None
-        query = JobFilter(ended_since=max(since, 0), project=project, limit=_PAGE, cursor=page.next)
+            add(decode(row.document))
+        read, whole = read + len(page.rows), page.next is None
+        query = JobFilter(ended_since=since, project=project, limit=_PAGE, cursor=page.next)
+    for number in sorted(elsewhere, reverse=True)[: RUNS_READ_MAX if project else 0]:
+        if (known := views.find_job(str(number))) is not None:
+            add(decode(known.document))
+    return found, whole
 
 
-def _run(job: JobRecord) -> _Run:
-    causes = tuple(
-        (
-            f"attempt {one.number} {one.cause.value if one.cause is not None else ''}".rstrip(),
-            one.settled_nanos,
+_Corrected = dict[int, dict[str, Counter[str]]]
+
+
+def _corrected(views: Views, since: int, unposted: Unposted) -> _Corrected:
+    """What corrections changed, by number of the job, project and attempt: few jobs have any."""
+    found: _Corrected = defaultdict(lambda: defaultdict(Counter))
+    query = ChargeFilter(since=since, kinds=PAID, corrections=True)
+    for part in views.charge_sums([Dim.CLASS, Dim.JOB_NUMBER, Dim.PROJECT, Dim.ATTEMPT], query, unposted):
+        what, number, project, attempt_id = part.keys
+        if what == "correction":
+            found[int(number)][str(project)][str(attempt_id)] += part.nanos
+    return found
+
+
+def _of_job(job: JobRecord, moved: Mapping[str, Mapping[str, int]]) -> Iterator[_Run]:
+    """A job as a run of its project, and of each to which something of it was retagged."""
+    home = job.spec.project
+    settled = Counter({one.id: one.settled_nanos for one in job.attempts})
+    for project in sorted({home, *moved}):
+        changes = moved.get(project, {})
+        before = settled if project == home else Counter[str]()
+        nanos = (job.settled_nanos if project == home else 0) + sum(changes.values())
+        others = any(sum(by.values()) for name, by in moved.items() if name != home)
+        if not nanos and (project != home or others):
+            continue  # all of it is for somebody else
+        causes = tuple(
+            (
+                f"attempt {one.number} {one.cause.value if one.cause is not None else ''}".rstrip(),
+                before[one.id] + changes.get(one.id, 0),
+            )
+            for one in job.attempts
         )
-        for one in job.attempts
-    )
-    return _Run(job.number, job.spec.name, job.spec.project, job.finished_at, job.settled_nanos, causes)
+        causes = tuple(cause for cause in causes if cause[1]) or causes
+        yield _Run(job.number, job.spec.name, project, job.finished_at, nanos, causes)
 
 
 def _runs(by_kind: Mapping[str, list[_Run]], period: Period) -> Iterator[_Row]:
