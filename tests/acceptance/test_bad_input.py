@@ -116,7 +116,7 @@ WRONG_FLAGS = {
     ("report", "focus", "--period", "2026-11", "--focus-version", "9"): "1.4",
     ("offers", "--gpus", "H100:-1"): "gpus",
     ("submti", "x"): "submit",
-    ("attach", "1"): "not built",
+    ("attach", "1"): "name a program",
     ("report", "waste", "--period", "2026-13"): "2026-13",
     ("up", "--agents", "-1"): "agents",
     ("up", "--agents", "1", "--simulate-gpus", "H100:x"): "H100",

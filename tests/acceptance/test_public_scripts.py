@@ -7,7 +7,9 @@ Why     the kinds are those of public repositories (chains, generated scripts, l
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cluster import until
@@ -24,8 +26,7 @@ class Site:
 
     def __init__(self, cluster: StepCluster, name: str) -> None:
         self.cluster = cluster
-        self.work = cluster.work / name
-        self.work.mkdir()
+        self.work = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=cluster.work))  # its own if tried again
 
     def write(self, name: str, text: str, shell: str = "/bin/bash") -> str:
         path = self.work / name

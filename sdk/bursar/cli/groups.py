@@ -10,9 +10,6 @@ import click
 
 from bursar.errors import InvalidRequest
 
-LATER: Final[dict[str, tuple[str, ...]]] = {}
-"""Verbs of the public contract that this version does not have, by the group that will."""
-
 LIKENESS_MIN: Final = 0.65
 """Of two words, 0 to 1, that one may have been meant for the other."""
 LIKENESS_BEHIND: Final = 0.1
@@ -108,8 +105,6 @@ class NearGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, with a hint."""
         known = self.list_commands(ctx)
-        if args and args[0] not in known and args[0] in LATER.get(ctx.command_path, ()):
-            raise not_built(f"{ctx.command_path} {args[0]}".removeprefix("bursar "))
         if args and not args[0].startswith("-") and args[0] not in known:
             raise click.UsageError(f"there is no verb {args[0]!r}; {nearest(args[0], known)}", ctx)
         return super().resolve_command(ctx, args)
