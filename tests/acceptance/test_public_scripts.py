@@ -344,13 +344,13 @@ def test_tasks_that_still_start_when_they_are_warned_are_told_when_they_are_read
 def test_a_loop_of_steps_gives_each_its_own_gpu(site: Site) -> None:
     told = site.output(
         "#SBATCH --nodes=1 --ntasks=4 --gres=gpu:h100:4\n"
-        "mkfifo gate\n"
+        "held='until [ -e gone ]; do sleep 0.05; done'\n"
         "for i in 0 1 2 3; do\n"
-        "srun -N1 -n1 --gpus-per-task=1 --exclusive bash -c 'echo $CUDA_VISIBLE_DEVICES; read < gate' &\n"
+        'srun -N1 -n1 --gpus-per-task=1 --exclusive bash -c "echo \\$CUDA_VISIBLE_DEVICES; $held" &\n'
         "done >seen\n"
         "until [ $(wc -l < seen) = 4 ]; do sleep 0.05; done\n"
         "srun -n1 --gpus-per-task=1 --overlap bash -c 'echo $CUDA_VISIBLE_DEVICES' | wc -l\n"
-        "for i in 0 1 2 3; do echo > gate; done; wait; sort -u seen\n"
+        "touch gone; wait; sort -u seen\n"
     )
     assert told == ["1", "0", "1", "2", "3"]
 
