@@ -12,7 +12,7 @@ from bursar.clock import DAY_US, HOUR_US, SECOND_US
 from bursar.v1 import types_pb2 as pb
 from bursard.services.profiles import MEMBERS_MAX, hours_of, profile
 from bursard.telemetry import LiveTelemetry
-from bursard.telemetry.history import DEVICE, EVERY_US, TIERS, History, tier_for
+from bursard.telemetry.history import DEVICE, EVERY_US, SILENT_US, TIERS, History, tier_for
 
 STEP = TIERS[0][0]
 NOON = 1_793_534_400 * SECOND_US
@@ -80,10 +80,28 @@ def test_however_readings_come_spans_are_in_order_few_and_none_is_of_a_time_that
 
 def test_what_is_kept_is_bounded_and_who_was_silent_longest_goes_first() -> None:
     history = History(series_max=2)
-    for at, index in ((0, 0), (10, 1), (20, 0), (30, 2)):
+    silent_s = SILENT_US // SECOND_US
+    for at, index in ((0, 0), (10, 1), (20, 0), (10 + silent_s, 2)):
         history.take("n", sample(NOON + at * SECOND_US, 1.0, index=index))
     kept = [index for index in range(3) if history.device("n", index, 0, 0, 2**60)]
     assert kept == [0, 2]
+
+
+def test_where_there_are_more_than_are_kept_those_that_are_keep_all_of_theirs() -> None:
+    history = History(series_max=3)
+    for turn in range(30):
+        for index in range(5):
+            history.take(f"n{index}", sample(NOON + turn * EVERY_US + index, 1.0))
+    spans = [len(history.device(f"n{index}", 0, 0, 0, 2**60)) for index in range(5)]
+    assert spans == [15, 15, 15, 0, 0]
+    assert len(history._taken) == 3
+
+
+def test_a_late_reading_changes_neither_a_span_that_is_made_nor_the_one_that_is_being_made() -> None:
+    history = History()
+    for at, ratio in ((0, 0.0), (40, 1.0), (5, 0.5), (25, 0.25), (50, 0.0)):
+        history.take("n", sample(NOON + at * SECOND_US, ratio))
+    assert sm(history) == [(0, 0.0), (20 * SECOND_US, 0.25), (40 * SECOND_US, 0.5)]
 
 
 def test_the_finest_tier_that_reaches_back_is_taken() -> None:

@@ -19,7 +19,10 @@ TIERS: Final = ((20 * SECOND_US, 180), (300 * SECOND_US, 288))
 EVERY_US: Final = 10 * SECOND_US
 """One reading of a node in so long is taken: its summaries and counters are of ten seconds."""
 SERIES_MAX: Final = 4_096
-"""Devices, and members, that are kept; of more the one that was heard of longest ago is forgotten."""
+"""Devices, and members, that are kept; a new one takes the place of the one that was silent longest."""
+SILENT_US: Final = 120 * SECOND_US
+"""Who is heard of more often than this keeps its place: a table in which each new one puts out the next to be
+heard would keep nothing of anybody."""
 DEVICE: Final = ("utilization_ratio", "sm_ratio", "tensor_ratio", "memory_used_bytes", "power_watts")
 MEMBER: Final = ("cpu_cores", "memory_used_bytes", "sm_ratio", "gpu_memory_used_bytes")
 _UNHEARD: Final = float("nan")
@@ -35,23 +38,29 @@ class Value(NamedTuple):
 class _Tier:
     """A ring of spans."""
 
-    __slots__ = ("_begins", "_counts", "_step", "_sums", "_values", "_width")
+    __slots__ = ("_begins", "_counts", "_newest", "_step", "_sums", "_values", "_width")
 
     def __init__(self, step_us: int, kept: int, width: int) -> None:
         self._step, self._width = step_us, width
         self._begins = array("q", [-1]) * kept
+        self._newest = -1
         self._values = array("f", [_UNHEARD]) * (kept * width)
         self._sums = [0.0] * width
         self._counts = [0] * width
 
     def add(self, at: int, values: Sequence[float | None]) -> None:
-        """One reading. One of a span before the newest is dropped: means of it are made."""
+        """One reading. One of a span before the newest stands alone in it, and changes none that was made."""
         begin = at - at % self._step
         slot = begin // self._step % len(self._begins)
-        if self._begins[slot] > begin:
-            return
-        if self._begins[slot] < begin:
+        if begin != self._newest:
+            if self._begins[slot] >= begin:
+                return
             self._begins[slot] = begin
+            if begin < self._newest:
+                for number, value in enumerate(values):
+                    self._values[slot * self._width + number] = _UNHEARD if value is None else value
+                return
+            self._newest = begin
             self._sums, self._counts = [0.0] * self._width, [0] * self._width
         place = slot * self._width
         for number, value in enumerate(values):
@@ -98,6 +107,9 @@ class History:
         at = sample.at
         if 0 <= at - self._taken.get(node, -EVERY_US) < EVERY_US:
             return
+        self._taken.pop(node, None)
+        if len(self._taken) >= self._max:
+            del self._taken[next(iter(self._taken))]
         self._taken[node] = at
         for gpu in sample.gpus:
             self._add(self._devices, (node, gpu.index), len(DEVICE), at, _device(gpu))
@@ -116,7 +128,10 @@ class History:
         series = kept.pop(key, None)
         if series is None:
             if len(kept) >= self._max:
-                del kept[next(iter(kept))]
+                silent = next(iter(kept))
+                if 0 <= at - kept[silent].heard_at < SILENT_US:
+                    return
+                del kept[silent]
             series = _Series(width)
         kept[key] = series
         series.heard_at = at
