@@ -11,7 +11,7 @@ import pytest
 from bursar.cli.attach import LEAVE, Leave
 from bursar.cli.main import run
 from bursar.client.fake import FakeServer
-from bursar.errors import WrongState
+from bursar.errors import ServerUnavailable, WrongState
 from bursar.steps import frames
 from bursar.steps.far import Far
 from bursar.v1 import jobs_pb2 as pb
@@ -90,6 +90,21 @@ def test_a_stream_that_ends_before_the_program_says_why(why: str, server: Any, c
     assert f"error: {why or 'the way to it is gone'}; the program there was ended" in capfd.readouterr().err
 
 
+def test_who_loses_the_daemon_is_told_what_became_of_program_and_job(server: Any, capfd: Any) -> None:
+    there, opened = There(), []
+
+    def dies(request: pb.AttachRequest) -> pb.AttachAnswer | ServerUnavailable:
+        if opened:
+            return ServerUnavailable("Stream removed")
+        opened.append(request)
+        return there(request)
+
+    server.answers["Jobs/Attach"] = dies
+    assert run(["attach", "9", "prog"]) == 5
+    said = capfd.readouterr().err
+    assert "what was started there is ended; the job goes on: attach to 9 again" in said
+
+
 def test_a_job_that_does_not_run_is_said_to_be_one(server: Any, capfd: Any) -> None:
     server.answers["Jobs/Attach"] = WrongState("job 9 has ended (failed); only what runs can be attached to")
     assert run(["attach", "9", "prog"]) != 0
@@ -101,6 +116,10 @@ def test_a_job_that_does_not_run_is_said_to_be_one(server: Any, capfd: Any) -> N
     [
         (["attach", "9"], "without a terminal name a program: bursar attach JOB -- CMD"),
         (["attach", "--tty", "9", "prog"], "--tty: standard input and output are no terminal"),
+        (
+            ["attach", "9", "--tty", "--", "prog"],
+            "--tty: options go before the job, and a program after `--`",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_anybody_is_asked(

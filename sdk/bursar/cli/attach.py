@@ -59,11 +59,16 @@ def attach(client: WireClient, rank: int, terminal: bool | None, job: str, comma
     if terminal and not at_terminal:
         raise InvalidRequest("--tty: standard input and output are no terminal")
     wanted = at_terminal if terminal is None else terminal
+    if command and command[0].startswith("-") and command[0] != "--":
+        raise InvalidRequest(f"{command[0]}: options go before the job, and a program after `--`")
     argv = command[1:] if command[:1] == ("--",) else command
     if not wanted and not argv:
         raise InvalidRequest("without a terminal name a program: bursar attach JOB -- CMD")
     with Attached(client, job, rank, "program") as stream:
-        code = Program(stream, argv, wanted).run()
+        there = Program(stream, argv, wanted)
+        code = there.run()
+    if there.left:
+        say("left; what ran there is ended, the job goes on")
     if code:
         raise fail(code)
 

@@ -89,6 +89,11 @@ class Attached:
             pass
         while self._came:
             what = self._came.popleft()
+            if isinstance(what, ServerUnavailable) and self.opened is not None:
+                raise ServerUnavailable(
+                    "the way to the daemon is gone, and what was started there is ended; the job goes on:"
+                    f" attach to {self.opened.number} again once the daemon answers"
+                )
             if isinstance(what, BursarError):
                 raise what
             if what is None:
