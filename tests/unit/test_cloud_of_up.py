@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -65,3 +67,49 @@ def test_a_daemon_that_runs_keeps_its_cloud(tmp_path: Path, monkeypatch: pytest.
         cluster.refuse_other_cloud(rents)
     running[0] = running[0]._replace(name="web")
     cluster.refuse_other_cloud(rents)
+
+
+class Cloud:
+    """A daemon that ends the machines it is asked to, but for those whose provider does not answer."""
+
+    def __init__(self, *left: str) -> None:
+        self.left = left
+        self.asked: list[str] = []
+        self.rented = [
+            SimpleNamespace(name=name, state="up", provider="aws", provider_id=f"i-{name}")
+            for name in ("a", "b")
+        ]
+
+    def machines(self) -> Any:
+        return SimpleNamespace(machines=[one for one in self.rented if one.name not in self.asked])
+
+    def end_machine(self, name: str, reason: str) -> None:
+        if name not in self.left:
+            self.asked.append(name)
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ((), ["giving 2 rented machines back"]),
+        (
+            ("b",),
+            [
+                "giving 2 rented machines back",
+                "1 machine may be there still, and cost: b (aws i-b); `bursar up` goes on ending what is"
+                " left, or end it at its provider",
+            ],
+        ),
+    ],
+    ids=["all are gone", "one cannot be ended"],
+)
+def test_who_leaves_a_cluster_is_told_which_machines_may_still_cost(
+    monkeypatch: pytest.MonkeyPatch, left: tuple[str, ...], said: list[str]
+) -> None:
+    times = iter(range(0, 1_000, 7))
+    monkeypatch.setattr(
+        clouds, "time", SimpleNamespace(monotonic=lambda: next(times), sleep=lambda seconds: None)
+    )
+    told: list[str] = []
+    clouds.give_back(cast(Any, Cloud(*left)), "bursar down", told.append)
+    assert told == said

@@ -101,7 +101,7 @@ WHOLE = ["end agents of machines of DIR", "end all below DIR"]
         (
             "daemon a1", "keeper", "", 1, True,
             [
-                "cancel jobs at SERVER", "SIGTERM to keeper", f"wait for keeper, {K} s",
+                "cancel jobs at SERVER", "give machines back", "SIGTERM to keeper", f"wait for keeper, {K} s",
                 "the keeper has ended", f"end a1 within {S} s", f"end daemon within {S} s",
                 "keep what was wished", *WHOLE,
             ],

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DEMO: Final = "demo"
 GIVE_BACK_S: Final = 20.0
 """So long `down` waits until machines are listed as gone; their processes end in any case."""
+SHOWN: Final = 10
 _FLAG: Final = "--local-cloud"
 
 
@@ -56,7 +57,7 @@ def allow(client: WireClient) -> None:
 
 
 def give_back(client: WireClient, reason: str, progress: Callable[[str], None]) -> None:
-    """End every machine that is rented, and wait until they are gone."""
+    """End every machine that is rented, and wait until they are gone; those that are not then are named."""
     machines = [one for one in client.machines().machines if one.name]
     if not machines:
         return
@@ -66,7 +67,14 @@ def give_back(client: WireClient, reason: str, progress: Callable[[str], None]) 
             client.end_machine(one.name, reason=reason)
     names = {one.name for one in machines}
     stop_at = time.monotonic() + GIVE_BACK_S
-    while names & {one.name for one in client.machines().machines} and time.monotonic() < stop_at:
+    while left := [one for one in client.machines().machines if one.name in names]:
+        if time.monotonic() > stop_at:
+            told = ", ".join(f"{one.name} ({one.provider} {one.provider_id})" for one in left[:SHOWN])
+            progress(
+                f"{plural(len(left), 'machine')} may be there still, and cost: {told};"
+                " `bursar up` goes on ending what is left, or end it at its provider"
+            )
+            return
         time.sleep(0.2)
 
 

@@ -104,9 +104,7 @@ def _end(client: WireClient, fresh: list[str], live: dict[str, bool]) -> None:
 
 
 def _give_back(cluster: LocalCluster, progress: Callable[[str], None]) -> None:
-    """Rented machines end while somebody is there who can write down what they cost."""
-    if not cluster.kept().desired.cloud:
-        return
+    """Rented machines, of whichever cloud, end while somebody is there who can write down what they cost."""
     try:
         with connected(cluster.server) as client:
             clouds.give_back(client, DOWN_REASON, progress)
