@@ -138,7 +138,8 @@ def test_an_attempt_is_chosen_by_its_number_and_what_was_not_kept_is_said() -> N
         assert "Attempt 1" in (await browser.get(f"/jobs/{job}/profile?attempt=1")).text
         for number in ("x", "-1", "4294967296", "9" * 99):
             assert (await browser.get(f"/jobs/{job}/profile?attempt={number}")).status == 400, number
-        assert "No curve is kept" in (await browser.get(f"/jobs/{job}/profile?attempt=7")).text
+        gone = await browser.get(f"/jobs/{job}/profile?attempt=7")
+        assert (gone.status, "has no attempt 7; it has attempts 1 to 1" in gone.text) == (404, True)
         waits = site.job("ann", "nlp", name="waits")
         assert "No curve is kept" in (await browser.get(f"/jobs/{waits}/profile")).text
 

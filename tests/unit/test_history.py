@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.clock import DAY_US, HOUR_US, SECOND_US
+from bursar.errors import NotFound
 from bursar.v1 import types_pb2 as pb
 from bursard.services.profiles import MEMBERS_MAX, hours_of, profile
 from bursard.telemetry import LiveTelemetry
@@ -183,7 +184,10 @@ def test_nothing_before_an_attempt_and_after_its_end_is_of_it() -> None:
 
 
 def test_an_attempt_that_is_not_there_and_one_that_did_not_start_have_no_curve() -> None:
-    assert profile(History(), pb.Job(id="j"), 0, NOON) == profile(History(), pb.Job(id="j"), 3, NOON)
+    assert not profile(History(), pb.Job(id="j"), 0, NOON).members
+    for one, has in ((pb.Job(number=7), "none yet"), (job(), "attempts 1 to 1")):
+        with pytest.raises(NotFound, match=f"has no attempt 3; it has {has}"):
+            profile(History(), one, 3, NOON)
     told = profile(History(), job(started=0), 1, NOON)
     assert (told.attempt, told.since, len(told.members)) == (1, 0, 0)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bursar.clock import DAY_US, HOUR_US
+from bursar.errors import NotFound
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
 from bursard.telemetry.history import DEVICE, TIERS, History, Value, tier_for
@@ -20,9 +21,15 @@ WHOLE_MILLI: Final = 1_000
 
 
 def profile(history: History, job: types_pb2.Job, number: int, now: int) -> pb.ProfileResponse:
-    """What is kept of an attempt; of the newest where `number` is 0, of one that is not there no members."""
+    """What is kept of an attempt; of the newest where `number` is 0, of a job without any no members.
+
+    Raises `NotFound` for an attempt that it does not have.
+    """
     found = [one for one in job.attempts if number in (0, one.number)]
     made = pb.ProfileResponse(job_id=job.id)
+    if not found and number:
+        has = f"attempts 1 to {job.attempts[-1].number}" if job.attempts else "none yet"
+        raise NotFound(f"job {job.number} has no attempt {number}; it has {has}")
     if not found:
         return made
     attempt = found[-1]

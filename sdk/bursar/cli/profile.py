@@ -66,7 +66,10 @@ def print_profile(client: WireClient, job: str, attempt: int, output: Output) ->
     if output.format != "table":
         emit(found["rows"], PROFILE_COLUMNS, output, identity="at", document=found)
         return
-    empty = "nothing is kept of it: it has not run, or ended more than a day or a restart of the daemon ago"
+    empty = (
+        "nothing is kept of it: it has not run for ten seconds, or ended more than a day or a restart of the"
+        " daemon ago"
+    )
     emit(summary(found), SUMMARY_COLUMNS, output, identity="rank", empty=empty)
 
 
