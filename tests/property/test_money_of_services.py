@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from bursar.errors import InvalidRequest
 from bursard.events import KeyUse, ServiceMetered, encode
-from bursard.reports.serving import IDLE, MINUTE_US, by_minute, minutes_of, of_minute, service_table, shares
+from bursard.reports.replicas import MINUTE_US
+from bursard.reports.serving import IDLE, by_minute, minutes_of, of_minute, service_table, shares
 from bursard.store import ChargeFilter, ChargeRow, EventRow, Unposted
 
 T0 = 100 * MINUTE_US
@@ -187,3 +188,47 @@ def test_minutes_that_are_told_long_after_a_time_are_of_it_however_many_events_l
     assert {row.keys[1]: (row.nanos, row.use.requests) for row in table.rows if row.use} == {
         "k2": (500, 4), IDLE: (0, 0),
     }  # fmt: skip
+
+
+def by_key(rows: list[ChargeRow], events: list[ServiceMetered], target: int) -> dict[str, int]:
+    views: Any = Books(rows, events)
+    table = service_table(
+        views, ("service", "key"), ChargeFilter(), Unposted(0, ()), named, lambda _: target
+    )  # fmt: skip
+    return {row.keys[1]: row.nanos for row in table.rows}
+
+
+def full(gateway: str, key: str, busy_us: int = MINUTE_US) -> ServiceMetered:
+    """A minute of a gateway that knows one replica, which takes one request."""
+    return ServiceMetered("job_1", gateway, 1, T0, busy_us, MINUTE_US, (KeyUse(key, requests=1),))
+
+
+def test_a_replica_that_no_gateway_is_asked_for_is_idle() -> None:
+    rows = [charge(T0, MINUTE_US, 10_000, f"job_1.{place}") for place in (0, 1)]
+    assert by_key(rows, [full("a", "k1")], 1) == {"k1": 10_000, IDLE: 10_000}
+
+
+def test_a_replica_that_is_full_is_not_idle_however_many_gateways_know_it() -> None:
+    rows = [charge(T0, MINUTE_US, 10_000, "job_1.0")]
+    events = [full("a", "k1"), full("b", "k2", busy_us=0)]
+    assert by_key(rows, events, 1) == {"k1": 5_000, "k2": 5_000, IDLE: 0}
+
+
+def test_a_replica_is_idle_while_it_is_charged_and_not_ready_yet() -> None:
+    tenth = MINUTE_US // 10
+    event = ServiceMetered("job_1", "a", 1, T0, tenth, tenth, (KeyUse("k1", requests=1),))
+    assert by_key([charge(T0, MINUTE_US, 10_000, "job_1.0")], [event], 1) == {"k1": 1_000, IDLE: 9_000}
+
+
+def test_a_correction_changes_nothing_of_how_many_replicas_there_were() -> None:
+    rows = [charge(T0, MINUTE_US, 10_000, f"job_1.{place}") for place in (0, 1)]
+    back = taken_back(rows[1], T0 + 9 * MINUTE_US)
+    assert by_key([*rows, back], [full("a", "k1", busy_us=MINUTE_US // 2)], 1) == {"k1": 2_500, IDLE: 7_500}
+
+
+@given(charges, st.lists(told, max_size=8), st.integers(0, 100))
+def test_whatever_a_replica_takes_all_parts_are_what_replicas_were_charged(
+    rows: list[ChargeRow], events: list[ServiceMetered], target: int
+) -> None:
+    found = by_key([row for row in rows if row.job_id.startswith("job_1")], events, target)
+    assert sum(found.values()) == sum(row.nanos for row in rows if row.job_id.startswith("job_1"))

@@ -1,7 +1,8 @@
-"""What a question about the cost of services is of: whole hours, for requests and for what they cost."""
+"""What services cost: whole hours, of requests and of what they cost, and by what a replica took then."""
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from money_daemon import COST_MODEL, START, Daemon, in_a_daemon
 
@@ -10,6 +11,7 @@ from bursar.errors import InvalidRequest
 from bursar.model import ServiceSpec
 from bursar.v1 import money_pb2 as pb
 from bursard.events import KeyUse, ServiceMetered
+from bursard.state.decide import services
 
 MINUTE_US = 60 * SECOND_US
 
@@ -57,5 +59,33 @@ def test_a_month_of_a_place_whose_midnights_are_inside_an_hour_of_utc_is_refused
         for by, zone in (("service", "Europe/Berlin"), ("project", "Asia/Kolkata")):
             found = await daemon.money.Cost(pb.CostRequest(by=[by], period="2026-10", timezone=zone), None)
             assert found.period == "2026-10"
+
+    in_a_daemon(story)
+
+
+def test_the_busy_part_is_of_what_a_replica_took_at_the_time() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL)
+        daemon.node("a")
+        state = daemon.engine.state
+        chat = ServiceSpec(replicas_min=1, replicas_max=1, target=2)
+        job_id = daemon.submit(name="chat", project="p", time_limit_us=0, service=chat)
+        for minute in range(120):
+            if minute == 60:
+                job = state.jobs[job_id]
+                other = msgspec.structs.replace(chat, target=8)
+                changed = services.update(state, job, msgspec.structs.replace(job.spec, service=other))
+                daemon.engine.commit(changed, "ann")
+            at = daemon.clock.now()
+            daemon.clock.advance(MINUTE_US)
+            daemon.meter()
+            uses = (KeyUse("k1", requests=1),)
+            daemon.engine.commit([ServiceMetered(job_id, "g", minute + 1, at, MINUTE_US, 0, uses)], "g")
+        for hour, part in ((0, 1 / 2), (1, 1 / 8)):
+            since = START + hour * HOUR_US
+            request = pb.CostRequest(by=["service", "key"], since=since, until=since + HOUR_US)
+            answer = await daemon.money.Cost(request, None)
+            of = {row.keys[1]: int(row.nanos) for row in answer.rows}
+            assert of["k1"] / int(answer.total.nanos) == pytest.approx(part, rel=1e-6)
 
     in_a_daemon(story)

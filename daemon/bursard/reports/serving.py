@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 from bursar.errors import InvalidRequest
 from bursard.events import KeyUse, ServiceMetered, decode
 from bursard.reports.cost import CostRow, CostTable, Use
+from bursard.reports.replicas import Amounts, Room, split
 from bursard.store import ChargeFilter, ChargeRow, EventFilter, Unposted, Views
 
-MINUTE_US: Final = 60_000_000
 IDLE: Final = "idle"
 SERVICE: Final = ("service", "key")
 WEIGHTS: Final = (10, 40, 1)
@@ -26,8 +26,6 @@ _PAGE: Final = 1_000
 _AHEAD_US: Final = 300_000_000
 """So far a gateway's clock may be ahead of the time at which the daemon wrote down what it told; and more."""
 _PARTS: Final = ("nanos", "gpu", "cpu", "memory", "gpu_milli_us", "cpu_milli_us", "held_us", "unknown_us")
-Amounts = tuple[int, ...]
-"""In the order of `_PARTS`."""
 
 
 class Minute(NamedTuple):
@@ -81,20 +79,7 @@ def by_minute(row: ChargeRow) -> Iterator[tuple[int, Amounts]]:
     """A charge, minute by minute: its price was one all along, so its time is what divides it. A correction
     is divided as what it corrects, and what it takes back takes back each part of that to the nano.
     """
-    amounts = _amounts(row)
-    start, end = row.used_from, row.used_until
-    length = end - start
-    if length <= 0:
-        yield start - start % MINUTE_US, amounts
-        return
-    done = (0,) * len(amounts)
-    at = start - start % MINUTE_US
-    while at < end:
-        passed = min(at + MINUTE_US, end) - start
-        # Towards zero: a sum and the same below zero have the same parts.
-        now = tuple(one * passed // length if one > 0 else -(-one * passed // length) for one in amounts)
-        yield at, tuple(after - before for after, before in zip(now, done, strict=True))
-        done, at = now, at + MINUTE_US
+    return split(row.used_from, row.used_until, _amounts(row))
 
 
 def _amounts(row: ChargeRow) -> Amounts:
@@ -130,12 +115,14 @@ def service_table(
     query: ChargeFilter,
     unposted: Unposted,
     name_of: Callable[[str], str],
+    target_of: Callable[[str], int] = lambda _: 0,
 ) -> CostTable:
     """Cost by service, or by service and key. What is of no service is one row, so that all ties with the
     same question asked otherwise.
 
     Args:
         name_of: of a job, the name of the service that it is; empty for any other.
+        target_of: of a service, requests that one replica takes now; 0: not known, and gateways are believed.
 
     Raises `InvalidRequest` for any other dimension beside these.
     """
@@ -149,7 +136,10 @@ def service_table(
         job_id = charge.job_id.partition(".")[0]
         if job_id not in names:
             names[job_id] = name_of(job_id) if job_id else ""
-        for key, amounts in _divided(views, by, query, charge, job_id, names[job_id], told):
+        if names[job_id] and job_id not in told:
+            room = Room(views, job_id, target_of(job_id), unposted)
+            told[job_id] = _Told(views, job_id, query.since, room, charge.job_number)
+        for key, amounts in _divided(charge, told.get(job_id)):
             keys = (names[job_id], key)[: len(by)]
             row = rows.setdefault(keys, CostRow(keys))
             _add(row, amounts)
@@ -170,33 +160,30 @@ def service_table(
 class _Told:
     """What gateways told of one service since a time, and of all before it once a correction is of that."""
 
-    def __init__(self, views: Views, job_id: str, since: int) -> None:
-        self._views, self._job_id, self._since = views, job_id, since
-        self.minutes = minutes_of(_events(views, job_id, since))
+    def __init__(self, views: Views, job_id: str, since: int, room: Room, number: int) -> None:
+        self._views, self._job_id, self._room, self._number = views, job_id, room, number
+        self._read(since)
 
     def of(self, charge: ChargeRow) -> Mapping[int, Minute]:
         """The minutes that a charge is of are among these."""
         if self._since and charge.used_from < self._since:
-            self._since = 0
-            self.minutes = minutes_of(_events(self._views, self._job_id, 0))
+            self._read(0)
         return self.minutes
 
+    def _read(self, since: int) -> None:
+        self._since = since
+        told = minutes_of(_events(self._views, self._job_id, since))
+        room = self._room.of(told, self._number, since)
+        self.minutes = {
+            at: minute._replace(capacity_us=room.get(at, minute.capacity_us)) for at, minute in told.items()
+        }
 
-def _divided(
-    views: Views,
-    by: Sequence[str],
-    query: ChargeFilter,
-    charge: ChargeRow,
-    job_id: str,
-    name: str,
-    told: dict[str, _Told],
-) -> Iterator[tuple[str, Amounts]]:
-    if not name:
+
+def _divided(charge: ChargeRow, told: _Told | None) -> Iterator[tuple[str, Amounts]]:
+    if told is None:
         yield "", _amounts(charge)
         return
-    if job_id not in told:
-        told[job_id] = _Told(views, job_id, query.since)
-    minutes = told[job_id].of(charge)
+    minutes = told.of(charge)
     for at, amounts in by_minute(charge):
         yield from of_minute(amounts, minutes.get(at))
 

@@ -48,7 +48,7 @@ from bursard.services.periods import book_periods, close_period
 from bursard.services.policies import past_commitments
 from bursard.services.prices import answer_prices
 from bursard.services.pushback import after_room
-from bursard.services.serviceviews import service_named
+from bursard.services.serviceviews import service_named, service_target
 from bursard.services.whatif import whatif_page
 from bursard.state.decide.outlooks import Outlooks
 from bursard.store import ChargeFilter, ChargeRow, Dim, Unposted
@@ -94,8 +94,8 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         if set(by) & set(SERVICE):
             if request.compare or request.top or request.depth:
                 raise InvalidRequest("by: services are neither compared nor cut; no compare, top or depth")
-            named = partial(service_named, engine)
-            found = await asyncio.to_thread(service_table, engine.views, by, query, unposted, named)
+            of = partial(service_named, engine), partial(service_target, engine)
+            found = await asyncio.to_thread(service_table, engine.views, by, query, unposted, *of)
             return cost_answer(found, asked, engine.state.currency)
         found = await asyncio.to_thread(cost_table, engine.views, by, query, unposted, shape, before)
         if len(found.rows) > ROWS_MAX:

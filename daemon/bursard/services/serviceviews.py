@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from bursar.clock import SECOND_US
-from bursar.model import JobState, Reason, ReasonCode, ServiceSpec
+from bursar.model import JobSpec, JobState, Reason, ReasonCode, ServiceSpec
 from bursar.v1 import services_pb2 as pb
 from bursar.v1 import types_pb2
 from bursard.access.identity import Identity
@@ -203,11 +203,22 @@ def route_view(engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord, boo
 
 def service_named(engine: Engine, job_id: str) -> str:
     """The name of the service that a job is, or was; empty for any other. Called in a thread, for reports."""
+    spec = _asked_for(engine, job_id)
+    return spec.name if spec is not None and spec.service is not None else ""
+
+
+def service_target(engine: Engine, job_id: str) -> int:
+    """Requests that one replica of a service takes; 0 of any other job. Called in a thread, for reports."""
+    spec = _asked_for(engine, job_id)
+    return spec.service.target if spec is not None and spec.service is not None else 0
+
+
+def _asked_for(engine: Engine, job_id: str) -> JobSpec | None:
     job = engine.state.jobs.get(job_id)
     if job is None:
         row = engine.views.find_job(job_id)
         job = record_of(row) if row is not None else None
-    return job.spec.name if job is not None and job.spec.service is not None else ""
+    return job.spec if job is not None else None
 
 
 def key_view(state: State, key: ServiceKey, secret: str = "", change: str = "") -> pb.ServiceKey:

@@ -139,8 +139,9 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
         since = max(self.engine.now() - USE_US, 0)
         query = ChargeFilter(since=since - since % HOUR_US, kinds=PAID, job_number=job.number)
         unposted = await self.engine.books()
+        name, target = job.spec.name, job.spec.service.target if job.spec.service is not None else 0
         table = await asyncio.to_thread(
-            service_table, self.engine.views, ("service",), query, unposted, lambda _: job.spec.name
+            service_table, self.engine.views, ("service",), query, unposted, lambda _: name, lambda _: target
         )
         wire.use_since = max(query.since, job.submitted_at)
         wire.use_cost.nanos = str(table.total.nanos)
