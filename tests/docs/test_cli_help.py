@@ -7,8 +7,6 @@ import sys
 import click
 import pytest
 
-import bursar
-from bursar.cli.groups import LATER
 from bursar.cli.main import SECTIONS, VERBS, cli, run
 
 CONTRACT = (
@@ -98,21 +96,6 @@ def commands():
         if isinstance(command, click.Group):
             found += [((name, sub), command.commands[sub]) for sub in command.commands]
     return found
-
-
-@pytest.mark.parametrize(
-    ("group", "verb"), [(group, verb) for group, verbs in LATER.items() for verb in verbs], ids=str
-)
-def test_every_verb_that_is_not_built_says_so_in_the_same_words(group, verb, capsys):
-    words = [*group.split()[1:], verb]
-    assert run([*words, "--some", "thing"]) == 2
-    said = f"{' '.join(words)} is part of the contract, not built yet in version {bursar.__version__}"
-    assert capsys.readouterr().err == f"error: {said}\n"
-    found = cli
-    for word in words:
-        assert isinstance(found, click.Group)
-        found = found.get_command(click.Context(found), word)
-    assert found is None, f"{words} is built: take it out of LATER"
 
 
 def test_every_verb_of_the_contract_is_there():
