@@ -5,12 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.errors import InvalidRequest
-from bursard.events import KeyUse, ServiceMetered, encode
+from bursard.events import JobUpdated, KeyUse, ServiceMetered, encode
 from bursard.reports.replicas import MINUTE_US
 from bursard.reports.serving import IDLE, by_minute, minutes_of, of_minute, service_table, shares
 from bursard.store import ChargeFilter, ChargeRow, EventRow, Unposted
@@ -232,3 +233,21 @@ def test_whatever_a_replica_takes_all_parts_are_what_replicas_were_charged(
 ) -> None:
     found = by_key([row for row in rows if row.job_id.startswith("job_1")], events, target)
     assert sum(found.values()) == sum(row.nanos for row in rows if row.job_id.startswith("job_1"))
+
+
+def test_before_the_first_change_in_an_archived_log_gateways_are_believed() -> None:
+    class Archived(Books):
+        """Of its log only an update of the service is left, and what came after it."""
+
+        def events(self, after: int, limit: int, query: Any) -> Any:
+            if "service-metered" in query.kinds:
+                return super().events(after, limit, query)
+            update = JobUpdated("job_1", {"service": {"target": 4}})
+            return [EventRow(1, T0 + MINUTE_US, "ann", encode(update))][after:]
+
+    rows = [charge(T0, 2 * MINUTE_US, 10_000, f"job_1.{place}") for place in (0, 1)]
+    told = [full("a", "k1"), full("a", "k2")]
+    told[1] = msgspec.structs.replace(told[1], minute=T0 + MINUTE_US)
+    views: Any = Archived(rows, told)
+    table = service_table(views, ("service", "key"), ChargeFilter(), Unposted(0, ()), named, lambda _: 4)
+    assert {row.keys[1]: row.nanos for row in table.rows} == {"k1": 10_000, "k2": 1_250, IDLE: 8_750}
