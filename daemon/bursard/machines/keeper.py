@@ -16,6 +16,7 @@ from bursar.clock import SECOND_US, format_duration
 from bursar.errors import WrongState
 from bursard.events import Event
 from bursard.machines.errors import Blocks
+from bursard.machines.instants import believed
 from bursard.machines.provider import CloudError, Kind, Order, Place, Provider
 from bursard.machines.reconcile import Adopt, Bury, End, Reconciler, Rise, Step, Terminate
 from bursard.state import MachineRecord, MachineState, State
@@ -33,6 +34,8 @@ DOUBT_US: Final = 600 * SECOND_US
 QUIET_US: Final = 2 * SECOND_US
 QUIET_MAX_US: Final = 60 * SECOND_US
 """A provider that fails is left alone for so long, then for twice as long each time, up to this."""
+FAILED_KEPT_US: Final = 3600 * SECOND_US
+"""A launch that failed longer ago than this does not make the next wait longer."""
 
 
 class Hands(Protocol):
@@ -70,6 +73,10 @@ class Keeper:
         self._listed_at = 0
         self._failures = 0
         self._quiet_until = 0
+        self._launches_failed = 0
+        self._rents_from = 0
+        self._failed: dict[Place, tuple[int, int]] = {}
+        """By place, how many launches there failed one after the other, and when the last one did."""
 
     def records(self) -> dict[str, MachineRecord]:
         """Machines of this provider that may exist."""
@@ -81,8 +88,9 @@ class Keeper:
 
     @property
     def quiet(self) -> bool:
-        """It failed a moment ago, and is not asked for anything new."""
-        return self._hands.now() < self._quiet_until
+        """It failed a moment ago, and is not asked for anything new. If its clock jumped back, it is."""
+        now = self._hands.now()
+        return now < self._quiet_until or now < self._rents_from <= now + QUIET_MAX_US
 
     def place_of(self, machine: MachineRecord) -> Place:
         """Where a machine is, and of which type."""
@@ -110,7 +118,7 @@ class Keeper:
         except CloudError as error:
             await self._refused(machine_id, error)
         else:
-            self._failures = 0
+            self._failures = self._launches_failed = 0
             await self._commit([lambda: decide.launched(self._state, machine_id, provider_id)])
         finally:
             self._busy.discard(machine_id)
@@ -118,9 +126,12 @@ class Keeper:
     async def _refused(self, machine_id: str, error: CloudError) -> None:
         now = self._hands.now()
         log.warning("a machine was not rented", extra={"machine": machine_id, "why": str(error)})
-        self.blocks.add(error, now)
+        self._back_off(self._state.machines.get(machine_id), error)
         if error.kind is Kind.THROTTLED:
             self._fail(now)
+            # A list that is heard says nothing of whether the next order will be.
+            self._rents_from = now + min(QUIET_US << min(self._launches_failed, 16), QUIET_MAX_US)
+            self._launches_failed += 1
         if not error.maybe_created:
             await self._commit([lambda: decide.gone(self._state, machine_id, now, str(error))])
 
@@ -159,7 +170,7 @@ class Keeper:
             self._failures, self.fault = 0, ""
             now = self.records()
             unlisted = before | self._busy | (now.keys() - known.keys())
-            steps = reconciler.steps(now, listed, hands.now(), unlisted)
+            steps = reconciler.steps(now, believed(listed, now, hands.now()), hands.now(), unlisted)
         for step in steps:
             await self._take(step)
 
@@ -168,28 +179,50 @@ class Keeper:
         if isinstance(step, Adopt):
             await self._commit([lambda: decide.launched(state, step.machine_id, step.provider_id)])
         elif isinstance(step, Rise):
+            if (machine := state.machines.get(step.machine_id)) is not None:
+                self._failed.pop(self.place_of(machine), None)
             await self._commit([lambda: self._hands.rise(step.machine_id, step.billed_from)])
         elif isinstance(step, End):
-            await self._ask_why(step.machine_id)
+            await self._ask_why(step.machine_id, step.reason)
             await self._commit([lambda: decide.ending(state, step.machine_id, step.reason)])
         elif isinstance(step, Bury):
-            await self._ask_why(step.machine_id)
+            await self._ask_why(step.machine_id, step.reason)
             await self._bury(step)
         else:
             await self._end(step)
 
-    async def _ask_why(self, machine_id: str) -> None:
+    async def _ask_why(self, machine_id: str, reason: str) -> None:
         """Some providers accept an order and find only then that they have none to give: what they say of one
-        that never ran is believed as if they had said it at once.
+        that never ran is believed as if they had said it at once. One that says nothing has failed as well.
         """
         machine = self._state.machines.get(machine_id)
         if machine is None or machine.state is not MachineState.LAUNCHING or machine.billed_from:
             return
         provider_id = machine.provider_id
+        why = CloudError(Kind.CAPACITY, "NeverRan", reason)
         try:
             await self._hands.call(lambda: self.provider.poll(provider_id))
         except CloudError as error:
-            self.blocks.add(error, self._hands.now())
+            why = error
+        self._back_off(machine, why)
+
+    def _back_off(self, machine: MachineRecord | None, error: CloudError) -> None:
+        """A launch failed. Where its provider does not say of what and for how long, the place is left alone
+        for a while, twice as long each time: the next order there would fail as well, and each is a call.
+        """
+        now = self._hands.now()
+        self.blocks.add(error, now)
+        if machine is None or (error.scope is not None and error.ttl_us):
+            return
+        self._failed = {
+            place: one for place, one in self._failed.items() if abs(now - one[1]) < FAILED_KEPT_US
+        }
+        place = self.place_of(machine)
+        times = self._failed.get(place, (0, 0))[0]
+        self._failed[place] = times + 1, now
+        kind = Kind.THROTTLED if error.kind is Kind.THROTTLED else Kind.CAPACITY
+        ttl_us = min(QUIET_US << min(times, 16), DOUBT_US)
+        self.blocks.add(CloudError(kind, error.code, error.message, scope=place, ttl_us=ttl_us), now)
 
     async def _bury(self, step: Bury) -> None:
         """It is billed by its provider's rule. An agent that still talks is cut off, and what ran there is
