@@ -62,14 +62,17 @@ class Accounts:
     def of(self, user: str) -> Account:
         """The account of `user`; the agent's own where it is not root and so cannot change.
 
+        By its name alone: a number is no proof of whose it is, and no name but root's own leads to root.
         Raises `InvalidRequest` when this machine has no such account.
         """
         if not user or user == self.own.name or self._own_uid != 0:
             return self.own
         if user not in self._known:
             try:
-                entry = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
-            except (KeyError, OverflowError):
+                entry = pwd.getpwnam(user)
+                if user.isdigit() or entry.pw_uid == 0:  # some directories look a number up as one
+                    raise KeyError(user)
+            except (KeyError, ValueError):
                 raise InvalidRequest(
                     f"{NO_ACCOUNT} of user {user} on this node; create it or keep the job away"
                 ) from None

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hmac
 import json
+import pwd
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +116,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a name that is too long": ({"email": "a" * 64}, "no name of a user"),
     "the name of the daemon": ({"email": "bursard"}, "no name of a user"),
     "the name root": ({"email": "root"}, "no name of a user"),
+    "a name of one digit": ({"email": "0"}, "machine's own"),
+    "a name of digits": ({"email": "1000"}, "machine's own"),
+    "a local account without a name": ({"email": "uid-1000"}, "machine's own"),
     "groups that are a table": ({"groups": {"ops": True}}, "no list"),
     "too many groups": ({"groups": [""] * 1001}, "no list"),
 }  # fmt: skip
@@ -124,6 +128,21 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_token_is_refused_that_is(idp: Provider, case: str) -> None:
     claims, words = REFUSED[case]
     assert words in World(idp).refusal(idp.token(**claims))
+
+
+@pytest.mark.parametrize(("uid", "taken"), [(1, False), (999, False), (65_534, False), (1_000, True)])
+def test_an_account_of_the_system_is_nobodys_name(
+    idp: Provider, monkeypatch: pytest.MonkeyPatch, uid: int, taken: bool
+) -> None:
+    entry = pwd.struct_passwd(("games", "x", uid, uid, "", "/", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwnam", {"games": entry}.__getitem__)
+    world = World(idp, user_claim="preferred_username")
+    token = idp.token(preferred_username="games")
+    if taken:
+        assert world.admit(token).name == "games"
+    else:
+        assert "machine's own" in world.refusal(token)
+    assert World(idp, user_claim="preferred_username", user_prefix="sso.").admit(token).name == "sso.games"
 
 
 @pytest.mark.parametrize("claims", [

@@ -157,6 +157,17 @@ def test_unknown_user_is_named(state: StateDir) -> None:
         start_request(assignment(user="no-such-user"), 1, Accounts(0), state)
 
 
+@pytest.mark.parametrize("name", ["0", "00", "1", "1000", "uid-0", "toor"])
+def test_no_number_and_no_second_name_of_root_is_an_account(
+    state: StateDir, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whoever named it, and whatever the machine's directory makes of it."""
+    root = pwd.getpwuid(0)
+    monkeypatch.setattr(pwd, "getpwnam", lambda _: root)
+    with pytest.raises(InvalidRequest, match=f"no account of user {name} on this node"):
+        start_request(assignment(user=name), 1, Accounts(0), state)
+
+
 def test_agent_without_root_runs_jobs_as_itself(state: StateDir) -> None:
     request = start_request(assignment(user="root"), 1, Accounts(12345), state)
     assert request.uid is None

@@ -9,6 +9,7 @@ Why     a JWT proves nothing until all of it is checked: who signed it, with whi
 from __future__ import annotations
 
 import hashlib
+import pwd
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,10 @@ KEPT_MAX: Final = 4_096
 EVERYBODY: Final = "*"
 NOBODYS_NAMES: Final = frozenset({"root", "bursard"})
 """Names with a meaning of their own, which a provider cannot give."""
+_LOCAL: Final = re.compile(r"(uid-)?[0-9]+", re.ASCII)
+"""How accounts of this machine are called that have no name, and what could be taken for a number of one."""
+_UID_OF_PEOPLE: Final = 1_000
+_UID_OF_NOBODY: Final = 65_534
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]{0,62}", re.ASCII)
 
 
@@ -191,6 +196,8 @@ class Verifier:
         name = self.rules.user_prefix + given
         if not _USER.fullmatch(name) or name in NOBODYS_NAMES:
             raise refused(f"has {name[:80]!r} as {claim}, which is no name of a user")
+        if _LOCAL.fullmatch(name) or _of_the_system(name):
+            raise refused(f"has {name!r} as {claim}, which is an account of a machine's own, not a user")
         return name
 
     def _grants(self, claims: Mapping[str, Any]) -> tuple[Grant, ...]:
@@ -206,6 +213,15 @@ class Verifier:
 def refused(why: str) -> Unauthenticated:
     """The error of a token that is not good."""
     return Unauthenticated(f"the token {why}; `bursar login` gets a new one")
+
+
+def _of_the_system(name: str) -> bool:
+    """Is it an account of this machine but no person's, such as daemon? Jobs would run as that on nodes."""
+    try:
+        uid = pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return False
+    return uid < _UID_OF_PEOPLE or uid == _UID_OF_NOBODY
 
 
 def _claim(claims: Mapping[str, Any], path: str) -> Any:
