@@ -9,14 +9,14 @@ import pytest
 from msgspec.structs import replace
 from rented_site import CLOUD, POOL, Inline, Site, done
 
-from bursar.clock import HOUR_US, SECOND_US, Instant, VirtualClock
+from bursar.clock import HOUR_US, SECOND_US, Instant, VirtualClock, format_instant
 from bursar.errors import InvalidRequest, NotFound, ServerUnavailable, WrongState
 from bursar.model import ArraySpec, EndCause, JobState, ReasonCode
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar_agent.link.identity import Door
 from bursar_policies.document import parse_documents
 from bursard.access.identity import Identity, Role, set_caller
-from bursard.events import MachineIntended, MachineJoined
+from bursard.events import MachineIntended, MachineJoined, NodeMetered
 from bursard.fleet.testing import FACTS, World
 from bursard.machines import renting
 from bursard.machines.errors import error_of
@@ -135,6 +135,69 @@ def test_what_jobs_leave_of_a_machine_is_idle_and_the_whole_of_it_is_kept_alive(
     after = {row.kind: row.nanos for row in site.rows()}
     assert after["idle"] == before["idle"]
     assert after["keep-alive"] == 5_500_000, "ten seconds more of 1.80 an hour"
+
+
+def test_around_a_window_a_machine_is_kept_alive_and_in_it_it_is_reserved(site: Site) -> None:
+    site.world.submit()
+    for _ in range(40):
+        site.second()
+    (job,) = site.world.state.jobs.values()
+    assert job.attempt is not None
+    site.world.backend.finish(job.attempt.id, 0)
+    site.second()
+    before = {row.kind: row.nanos for row in site.rows()}
+    now = site.world.engine.now()
+    start, end = (format_instant(Instant(now + seconds * SECOND_US)) for seconds in (3, 7))
+    (machine,) = site.machines
+    site.world.apply(
+        f"kind: Reservation\nname: r\nspec: {{nodes: [{machine.name}], start: {start}, end: {end},"
+        " maintenance: true}\n"
+    )
+    site.pass_time(10)
+    site.second()
+    after = {row.kind: row.nanos for row in site.rows()}
+    assert after["idle"] == before["idle"]
+    assert abs(after["reserved"] - 2_000_000) <= 3, "four seconds of 1.80 an hour"
+    assert abs(after["keep-alive"] - before["keep-alive"] - 3_500_000) <= 3, "the seven others"
+
+
+def test_the_launch_of_a_machine_in_a_window_is_its_jobs_and_reserved_when_it_has_none(site: Site) -> None:
+    site.large()
+    while not site.world.state.nodes:
+        site.pass_time(1)
+    (machine,), state, now = site.machines, site.world.state, site.world.engine.now()
+    start, end = (format_instant(Instant(now + seconds * SECOND_US)) for seconds in (3, 7))
+    site.world.apply(
+        f"kind: Reservation\nname: r\nspec: {{nodes: [{machine.name}], start: {start}, end: {end},"
+        " for: {projects: [p]}}\n"
+    )
+    (joined,) = decide_machines.welcome(state, machine.name, now + 10 * SECOND_US)
+    assert isinstance(joined, MachineJoined)
+    assert {one.kind for one in joined.charges} == {"startup"}
+    machine.job_id = ""
+    *told, joined = decide_machines.welcome(state, machine.name, now + 10 * SECOND_US)
+    kinds = [rest.kind for one in told if isinstance(one, NodeMetered) for rest in one.rest]
+    assert kinds == ["idle", "reserved", "idle"]
+
+
+def test_from_its_reboot_on_a_machine_is_kept_alive(site: Site) -> None:
+    job = site.world.submit()
+    for _ in range(40):
+        site.second()
+    assert job.attempt is not None
+    site.world.backend.finish(job.attempt.id, 0)
+    site.second()
+    before = {row.kind: row.nanos for row in site.rows()}
+    clock, (machine,) = site.world.clock, site.machines
+    site.world.backend.disconnect(machine.name)
+    clock.advance(10 * SECOND_US)
+    running, off_us = clock.boot_us, clock.boot_us() - 4 * SECOND_US
+    clock.boot_us = lambda: running() - off_us  # type: ignore[method-assign]
+    site.world.backend.connect(site.agents[machine.name], "boot-2")
+    after = {row.kind: row.nanos for row in site.rows()}
+    assert after["idle"] == before["idle"]
+    assert abs(after["down"] - 3_000_000) <= 3, "six seconds of 1.80 an hour"
+    assert abs(after["keep-alive"] - before["keep-alive"] - 2_000_000) <= 3
 
 
 def test_money_is_held_for_the_launch_and_the_run_before_the_call(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from msgspec.structs import replace
 
@@ -15,8 +17,10 @@ from bursard.housekeeping import Housekeeping
 from bursard.place import Dropped, verify
 from bursard.scheduler import plan
 from bursard.state import image
+from bursard.state.compare import differences
 from bursard.state.decide import jobs, reservations
 from bursard.state.decide.policies import remove
+from bursard.state.reservations import PAST_MAX
 
 HOUR_US = 3_600_000_000
 SECOND_US = 1_000_000
@@ -251,6 +255,75 @@ def test_what_nobody_held_of_a_reserved_node_is_told_apart_to_the_nano():
     assert abs(spent["idle"] - 2 * hourly) <= 8
     assert abs(spent["reserved"] - 3 * hourly // 2) <= 8
     assert abs(spent["usage"] + spent["absorption"] - hourly // 2) <= 8
+
+
+def spent_s(world: World, kind: str) -> int:
+    """What was spent of a kind, as seconds of the whole node."""
+    hourly = world.node().cost_rates.total
+    return round(world.settled_nanos(kind) * 3600 / hourly)
+
+
+def test_a_node_that_is_off_in_its_window_is_down_and_from_its_boot_on_reserved():
+    world = site()
+    world.apply(document(world, begins_h=1, duration="4h"))
+    world.clock.advance(HOUR_US)
+    world.backend.report()
+    world.backend.disconnect("n-1")
+    world.clock.advance(2 * HOUR_US)
+    was_up = world.clock.boot_us
+    off = was_up() - HOUR_US
+    world.clock.boot_us = lambda: was_up() - off  # it was switched on an hour ago
+    world.backend.connect(replace(FACTS, name="n-1"), "boot-2")
+    world.clock.advance(3 * HOUR_US)
+    world.backend.report()
+    world.writer.flush()
+    assert (spent_s(world, "down"), spent_s(world, "reserved")) == (3600, 3 * 3600)
+    assert spent_s(world, "idle") == 2 * 3600
+
+
+def test_what_is_gone_for_good_was_unknown_and_not_reserved():
+    world = site()
+    world.apply(document(world, begins_h=1, duration="4h"))
+    world.backend.report()
+    world.backend.disconnect("n-1")
+    world.clock.advance(3 * HOUR_US)
+    hourly = world.node().cost_rates.total
+    world.engine.commit(world.fleet.remove(world.node()), "ann")
+    world.writer.flush()
+    assert abs(world.settled_nanos("unknown") - 3 * hourly) <= 8
+    assert world.settled_nanos("reserved") == 0
+    world.engine.commit(remove(world.state, "Reservation", "fix"), "ann")
+    assert world.state.reservations.past == {}
+
+
+def test_so_many_windows_of_a_node_that_tells_nothing_are_kept_and_the_oldest_are_forgotten():
+    world = site()
+    world.backend.report()
+    world.backend.disconnect("n-1")
+    for _ in range(PAST_MAX + 10):
+        world.apply(document(world, begins_h=-1))
+        world.clock.advance(SECOND_US)
+        world.engine.commit(remove(world.state, "Reservation", "fix"), "ann")
+        world.clock.advance(SECOND_US)
+    assert len(world.state.reservations.past["n-1"]) == PAST_MAX
+    world.backend.connect(replace(FACTS, name="n-1"))
+    world.backend.report()
+    world.writer.flush()
+    assert spent_s(world, "reserved") == PAST_MAX
+    assert spent_s(world, "idle") == PAST_MAX + 20
+    assert world.state.reservations.past == {}
+
+
+def test_an_image_of_before_the_past_was_kept_opens():
+    world = site()
+    world.apply(document(world))
+    written = json.loads(image.encode(world.state, world.engine.now()))
+    assert written.pop("reserved") == []
+    old = json.dumps(written).encode()
+    again = image.decode(old)
+    assert again.reservations.specs == world.state.reservations.specs
+    assert again.reservations.past == {}
+    assert not differences(old, world.state)
 
 
 def test_a_job_whose_class_was_not_looked_at_since_does_not_start_on_nodes_of_others(monkeypatch):

@@ -777,7 +777,7 @@ class Fleet:
             return
         ahead_us = boot_us - believe.bounds(node, now).latest_us
         if ahead_us > believe.MEMBER_SLACK_US and believe.unbilled(self.engine.state, node):
-            events = nodes.anchored(node, boot_us, self.engine.now(), now)
+            events = nodes.anchored(self.engine.state, node, boot_us, self.engine.now(), now)
             self.engine.commit(events, f"node:{node.facts.name}")
             self._lead.pop(node.id, None)
             self._anchored[node.id] += 1

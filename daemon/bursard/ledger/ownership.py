@@ -14,6 +14,7 @@ it costs the same.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -118,10 +119,10 @@ def owned(
     cut: Sequence[Span],
     shares: Sequence[Held],
     kind: str,
-    after: tuple[int, str] = (NEVER, ""),
+    turns: Sequence[tuple[int, str]] = (),
 ) -> Iterator[OwnedSpan]:
-    """What completes each span: `kind`, and another from an instant on (`after`); rounding, variance and
-    absorption.
+    """What completes each span: `kind`, and another from each of some instants on (`turns`, by instant);
+    rounding, variance and absorption.
 
     A share that begins before the first span (a start that was told late) counts in its first hour; one that
     goes on behind the last waits for the next interval.
@@ -129,7 +130,10 @@ def owned(
     Raises:
         InvariantViolation: as `node_charges`.
     """
-    for position, span in enumerate(_split(cut, after[0])):
+    coming = deque(turns)
+    for position, span in enumerate(_split(cut, [at for at, _ in turns])):
+        while coming and coming[0][0] <= span.start:
+            kind = coming.popleft()[1]
         values = _Values({}, {}, {})
         for share in shares:
             start = max(share.start, span.start) if position else share.start
@@ -142,23 +146,23 @@ def owned(
             from_at=span.start,
             to_at=span.end,
             used=values.cost,
-            kind=after[1] if span.start >= after[0] else kind,
+            kind=kind,
         )
         between = (
             ("variance", values.paid, values.to_pay),
             ("absorption", values.to_pay, values.cost),
         )
-        steps = (_step(kind, node_id, span, paid, worth) for kind, paid, worth in between)
+        steps = (_step(what, node_id, span, paid, worth) for what, paid, worth in between)
         yield OwnedSpan(span, rest + tuple(one for step in steps for one in step))
 
 
-def _split(cut: Sequence[Span], at: int) -> Iterator[Span]:
+def _split(cut: Sequence[Span], instants: Sequence[int]) -> Iterator[Span]:
     for span in cut:
-        if span.start < at < span.end:
-            yield msgspec.structs.replace(span, end=at)
-            yield msgspec.structs.replace(span, start=at)
-        else:
-            yield span
+        for at in instants:
+            if span.start < at < span.end:
+                yield msgspec.structs.replace(span, end=at)
+                span = msgspec.structs.replace(span, start=at)
+        yield span
 
 
 class _Values(NamedTuple):

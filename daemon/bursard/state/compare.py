@@ -47,12 +47,15 @@ def _form(data: bytes, recorded_at: int) -> dict[str, Any]:
 
 def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
     """Dated prices, what ended members held, rates of open hours, of which limit a threshold was, what
-    projects and budgets cost by day, how long runs took, what budgets counted of a job and when the last task
-    of an array ended came into images later: without them the newest holds. How often an attempt was asked to
-    end is a bound and no fact: one that was being ended when images began to say it was counted from then on.
+    projects and budgets cost by day, how long runs took, what budgets counted of a job and when the last
+    task of an array ended, and when nodes were reserved by what is in force no more, came into images later:
+    without them the newest holds. How often an attempt was asked to end is a bound and no fact: one that was
+    being ended when images began to say it was counted from then on.
     """
     undated = {job["id"] for job in written["jobs"] if "ended_at" not in job.get("array", {"ended_at": 0})}
     for form in forms:
+        if "reserved" not in written:
+            form.pop("reserved", None)
         if "announced" not in written:
             form.pop("announced", None)
         if not written.get("costs_whole"):

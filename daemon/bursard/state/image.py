@@ -25,6 +25,7 @@ from bursard.state.fold.policies import (
     priority_in_force,
     quotas_in_force,
     reservations_in_force,
+    reserved_since,
     strategy_in_force,
 )
 from bursard.state.given import Approval, Posting, Postings
@@ -109,6 +110,7 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     runs_whole: bool = False
     approvals: list[tuple[str, str, Approval]] = []
     service_keys: list[ServiceKey] = []
+    reserved: list[tuple[str, list[tuple[int, int]]]] = []
 
 
 class _Format(msgspec.Struct):
@@ -175,6 +177,7 @@ def encode(state: State, recorded_at: int) -> bytes:
         postings=list(state.budgets.postings),
         approvals=[(*key, one) for key, one in sorted(state.budgets.approvals.items())],
         service_keys=list(state.service_keys.values()),
+        reserved=[(name, list(windows)) for name, windows in sorted(state.reservations.past.items())],
     )
     return msgspec.json.encode(image)
 
@@ -231,7 +234,9 @@ def _policies(state: State, image: StateImage) -> None:
     state.strategy = strategy_in_force(state)
     state.priority = priority_in_force(state)
     state.quotas.put(quotas_in_force(state))
-    state.reservations.put(reservations_in_force(state))
+    in_force = reservations_in_force(state), reserved_since(state)
+    state.reservations.put(*in_force, image.recorded_at, lambda _: 0)
+    state.reservations.past = {name: tuple(windows) for name, windows in image.reserved}
     for priced in image.priced:
         document = Document(priced.kind, priced.name, priced.spec)
         state.priced.append(

@@ -179,7 +179,8 @@ def welcome(state: State, name: str, now: int) -> list[Event]:
     if node is None:
         raise ServerUnavailable(f"machine {name} is not listed by {machine.provider} yet; try again")
     through = max(now, node.through)
-    spans = ownership.of(node, through, (), "startup" if machine.job_id else "idle")
+    kind, kept = "startup" if machine.job_id else "idle", nodes.reserved(state, node, through)
+    spans = ownership.of(node, through, (), kind, reserved=kept)
     if not machine.job_id:
         return [*nodes.metered(node, spans), MachineJoined(machine.id, node.id)]
     charges = tuple(
@@ -239,7 +240,7 @@ def bury(state: State, machine_id: str, billed_until: int, reason: str, free: bo
     until = max(billed_until, machine.billed_from)
     kind = nodes.nobodys(state, node) if machine.node_id else "idle"
     return [
-        lambda: nodes.closed(node, until, kind),
+        lambda: nodes.closed(state, node, until, kind),
         lambda: gone(state, machine_id, until, reason, _refund(state, node) if free else ()),
         lambda: nodes.remove(state, node, until, kind),
     ]

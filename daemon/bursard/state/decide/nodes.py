@@ -36,6 +36,7 @@ from bursard.state.decide import ownership
 from bursard.state.decide.attempts import lost
 from bursard.state.decide.overdue import gone
 from bursard.state.records import NodeRecord
+from bursard.state.reservations import Windows
 
 MIB = 1 << 20
 
@@ -91,11 +92,11 @@ def hello(
         if node is not None:
             late = [_settled(state, node, event) for event in events if isinstance(event, MemberEnded)]
             start = max([now, node.through, *(one.end for one in late)])
-            away = _away(node, late, start, priced, boot_us)
+            away = _away(state, node, late, start, priced, boot_us)
         events.append(NodeBooted(node_id, boot_id, start, boot_us, away, *(seen or Reading("", 0, now))))
     elif not node.live and node.axis(boot_us) - node.through > 2 * state.limits.meter_interval_us:
         # Its boot clock went on: the machine was there, and nobody held any of it.
-        events += metered(node, ownership.of(node, node.axis(boot_us), (), nobodys(state, node), priced))
+        events += metered(node, _owned(state, node, node.axis(boot_us), (), priced))
     events.append(NodeConnected(node_id, refused))
     return events
 
@@ -116,10 +117,10 @@ def paid_for(ids: Ids, prices: PriceTable, facts: NodeFacts, since: int, now: in
     ]
 
 
-def anchored(node: NodeRecord, boot_us: int, now: int, seen: Reading) -> list[Event]:
+def anchored(state: State, node: NodeRecord, boot_us: int, now: int, seen: Reading) -> list[Event]:
     """The anchor of the current boot, taken again: nothing rests on it yet, and it was taken too early."""
     start = max(now, node.through)
-    away = _away(node, (), start, (), boot_us)
+    away = _away(state, node, (), start, (), boot_us)
     return [NodeBooted(node.id, node.boot_id, start, boot_us, away, *seen)]
 
 
@@ -205,16 +206,22 @@ def reprice(
 
 
 def _away(
-    node: NodeRecord, late: Sequence[Held], to_at: int, priced: Sequence[NodePriced], boot_us: int
+    state: State,
+    node: NodeRecord,
+    late: Sequence[Held],
+    to_at: int,
+    priced: Sequence[NodePriced],
+    boot_us: int,
 ) -> tuple[Charge, ...]:
     """The time between the last report of the old boot and now; `late` is usage reported only now.
 
     Another boot is the evidence that the machine was off, until its boot clock began: since then it was
-    there, and idle. A clock that began before the last report of the boot before is no evidence of that.
+    there, and nobody's. A clock that began before the last report of the boot before is no evidence of that.
     """
     booted_at = to_at - boot_us
     up_at = booted_at if booted_at > node.through else NEVER
-    parts = ownership.of(node, to_at, late, "down", priced, (up_at, "idle"))
+    after = up_at, nobodys(state, node)
+    parts = ownership.of(node, to_at, late, "down", priced, after, reserved(state, node, to_at))
     return tuple(one for part in parts for one in part.charges)
 
 
@@ -273,19 +280,26 @@ def usage(
     return metered(node, _owned(state, node, through, shares), used)
 
 
-def _owned(state: State, node: NodeRecord, through: int, shares: Sequence[Held]) -> list[OwnedSpan]:
+def _owned(
+    state: State,
+    node: NodeRecord,
+    through: int,
+    shares: Sequence[Held],
+    priced: Sequence[NodePriced] = (),
+) -> list[OwnedSpan]:
     """What jobs leave of a rented machine is idle, and the whole of it, while nobody runs there, is kept.
-    What they leave of a reserved one is reserved.
+    What they leave of a reserved one is reserved, in its windows.
     """
-    idle = state.reservations.idle(node.facts.name, node.through, through)
-    if idle.reserved or idle.until < through:
-        before, after = ("reserved", "idle") if idle.reserved else ("idle", "reserved")
-        return ownership.of(node, through, shares, before, after=(idle.until, after))
     kind = nobodys(state, node)
-    if shares or kind == "idle":
-        return ownership.of(node, through, shares, "idle")
-    left_at = max((usage.end for usage in node.ended), default=node.through)
-    return ownership.of(node, through, (), "idle", after=(left_at, kind))
+    left_at = NEVER if shares else max((usage.end for usage in node.ended), default=node.through)
+    return ownership.of(
+        node, through, shares, "idle", priced, (left_at, kind), reserved(state, node, through)
+    )
+
+
+def reserved(state: State, node: NodeRecord, to_at: int) -> Windows:
+    """When a node was kept for somebody since it was metered."""
+    return state.reservations.windows(node.facts.name, node.through, to_at)
 
 
 def nobodys(state: State, node: NodeRecord) -> str:
@@ -357,13 +371,15 @@ def remove(state: State, node: NodeRecord, axis_now: int, kind: str = "unknown")
     if reasons:
         more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
         raise WrongState(f"node {name} cannot be removed: {'; '.join(reasons[:5])}{more}")
-    return [*closed(node, axis_now, kind), NodeRemoved(node.id, name)]
+    return [*closed(state, node, axis_now, kind), NodeRemoved(node.id, name)]
 
 
-def closed(node: NodeRecord, until: int, kind: str) -> list[Event]:
+def closed(state: State, node: NodeRecord, until: int, kind: str) -> list[Event]:
     """A node's cost until an instant of its axis, behind which nothing is owned yet."""
     through = max([node.through, until, *(usage.end for usage in node.ended)])
-    return metered(node, ownership.of(node, through, (), kind)) if node.axis_start else []
+    if not node.axis_start:
+        return []
+    return metered(node, ownership.of(node, through, (), kind, reserved=reserved(state, node, through)))
 
 
 def confirm_dead(state: State, node: NodeRecord) -> list[Event]:

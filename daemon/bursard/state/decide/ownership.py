@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Final
 
 from bursar.model import MemberAllocation, NodeFacts
 from bursar.resources import MILLI
 from bursard.events import NodePriced
 from bursard.ledger import NEVER, Held, OwnedSpan, PriceInForce, Share, owned
 from bursard.state.records import MemberRecord, NodeRecord
+from bursard.state.reservations import Windows
+
+FREE_KINDS: Final = ("idle", "keep-alive")
+"""What is told of a node that somebody could have used."""
 
 
 def of(
@@ -18,6 +24,7 @@ def of(
     kind: str,
     priced: Sequence[NodePriced] = (),
     after: tuple[int, str] = (NEVER, ""),
+    reserved: Windows = (),
 ) -> list[OwnedSpan]:
     """Who owns a node's time from `through` to an instant.
 
@@ -25,10 +32,32 @@ def of(
         shares: what is charged in it; those of members that ended are added.
         priced: prices that come into force with the same decision.
         after: since when what nobody holds is of another kind, and of which.
+        reserved: when the node is kept for somebody: then what is free of it is `reserved`.
     """
     changes = [PriceInForce(event.since, event.price_id, event.rates, event.cost) for event in priced]
     found = [*shares, *_ended(node, to_at)]
-    return list(owned(node.id, node.axis_start, node.spans(to_at, changes), found, kind, after))
+    return list(
+        owned(
+            node.id, node.axis_start, node.spans(to_at, changes), found, kind, _turns(kind, after, reserved)
+        )
+    )
+
+
+def _turns(kind: str, after: tuple[int, str], reserved: Windows) -> list[tuple[int, str]]:
+    """When the kind of what nobody holds changes, and to which. Of a machine that is off, or of which nobody
+    knows, nothing is kept for anybody.
+    """
+    later_at, later = after if after[1] else (NEVER, kind)
+    starts = [start for start, _ in reserved]
+    found: list[tuple[int, str]] = []
+    for at in sorted({later_at, *(edge for window in reserved for edge in window)}):
+        what = later if at >= later_at else kind
+        place = bisect_right(starts, at) - 1
+        if what in FREE_KINDS and place >= 0 and at < reserved[place][1]:
+            what = "reserved"
+        if what != (found[-1][1] if found else kind):
+            found.append((at, what))
+    return found
 
 
 def _ended(node: NodeRecord, to_at: int) -> list[Held]:

@@ -52,6 +52,7 @@ def booted(state: Tables, event: NodeBooted, at: int, applied: Applied) -> None:
     if event.anchor_at > node.through:
         node.through = event.anchor_at
         node.ended = _unmetered(node)
+        state.reservations.forget(node.facts.name, node.through)
     for piece in event.charges:
         books.book_ownerless(state, node, piece, at, applied)
     books.close_all(node, applied)
@@ -123,6 +124,7 @@ def removed(state: Tables, event: NodeRemoved, at: int, applied: Applied) -> Non
     node = state.nodes.pop(event.node_id)
     books.close_all(node, applied)
     state.node_names.pop(node.facts.name, None)
+    state.reservations.forget(node.facts.name)
     state.node_tokens = {key: t for key, t in state.node_tokens.items() if t.name != node.facts.name}
     moved = state.cluster.remove(node.row)
     if moved:
@@ -135,6 +137,7 @@ def metered(state: Tables, event: NodeMetered, at: int, applied: Applied) -> Non
     node = state.nodes[event.node_id]
     node.through = event.through
     node.ended = _unmetered(node)
+    state.reservations.forget(node.facts.name, node.through)
     for used in event.used:
         attempt = state.attempts[used.attempt_id]
         member = attempt.members[used.rank]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 
 import msgspec
 
@@ -35,6 +36,7 @@ from bursard.events import (
 )
 from bursard.state.budgets import APPROVAL, BudgetRecord
 from bursard.state.given import CARRY_OVER, Approval, Posting
+from bursard.state.reservations import NEVER
 from bursard.state.tables import Applied, Tables
 
 MATCHED_MAX = 10_000
@@ -63,14 +65,14 @@ def policy_applied(state: Tables, event: PolicyApplied, at: int, applied: Applie
         elif isinstance(record.spec, Pricing):
             document = Document(record.kind, record.name, record.spec)
             state.priced.append(PriceDocument(document, record.version, record.effective_at))
-    _policies_changed(state, budgets)
+    _policies_changed(state, budgets, at)
 
 
 def policy_removed(state: Tables, event: PolicyRemoved, at: int, applied: Applied) -> None:
     """A document no longer is; what it priced stays priced."""
     state.policies.pop((event.kind, event.name), None)
     _end(state, event.kind, event.name, at)
-    _policies_changed(state, event.kind == "Budget")
+    _policies_changed(state, event.kind == "Budget", at)
 
 
 def _end(state: Tables, kind: str, name: str, at: int) -> None:
@@ -112,14 +114,27 @@ def reservations_in_force(state: Tables) -> dict[str, ReservationSpec]:
     return {one.name: one.spec for one in state.policies.values() if isinstance(one.spec, ReservationSpec)}
 
 
-def _policies_changed(state: Tables, budgets: bool) -> None:
+def reserved_since(state: Tables) -> dict[str, int]:
+    """When each reservation in force came into force, by name."""
+    return {
+        one.name: one.effective_at for one in state.policies.values() if isinstance(one.spec, ReservationSpec)
+    }
+
+
+def _metered(state: Tables, name: str) -> int:
+    node_id = state.node_names.get(name)
+    return state.nodes[node_id].through if node_id is not None else NEVER
+
+
+def _policies_changed(state: Tables, budgets: bool, at: int) -> None:
     state.policies_version += 1
     state.strategy = strategy_in_force(state)
     state.priority = priority_in_force(state)
     quotas = state.quotas.put(quotas_in_force(state))
     if quotas:
         state.count_again(state.attempts.values())
-    if state.reservations.put(reservations_in_force(state)) or budgets or quotas:
+    in_force = reservations_in_force(state), reserved_since(state)
+    if state.reservations.put(*in_force, at, partial(_metered, state)) or budgets or quotas:
         _match_again(state)
 
 
