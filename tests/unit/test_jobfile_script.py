@@ -222,7 +222,7 @@ def test_a_directive_that_is_not_read_is_said_to_be_of_an_inner_script_or_late(
         ("#SBATCH -Z 4", "'-Z' is not a flag of #SBATCH that is known here"),
         ("#SBATCH hetjob", "jobs of unequal parts"),
         ("#SBATCH --nodes=1 : --nodes=2", "jobs of unequal parts"),
-        ("#SBATCH --reservation=maint", "there are no reservations"),
+        ("#SBATCH --reservation=maint", "leave the line out (`bursar reserve ls`)"),
         ("#SBATCH --licenses=abaqus:2", "licences are not counted"),
         ("#SBATCH --wrap='echo a'", "the script itself is the command"),
         ("#SBATCH --gres=fpga:2", "'fpga:2' cannot be had: only gpu is counted"),

@@ -191,7 +191,10 @@ _TABLE: Final = (
     _refused("licenses", "licences are not counted; limit an array by %N, or use a Quota", "L"),
     _refused("nodefile", "name the nodes: --nodelist=n1,n2", "F"),
     _refused("reboot", "nodes are not rebooted for a job", value="no"),
-    _refused("reservation", "there are no reservations; leave the line out"),
+    _refused(
+        "reservation",
+        "jobs that one is for use its nodes by themselves; leave the line out (`bursar reserve ls`)",
+    ),
     _refused("stepmgr", "srun needs none here", value="no"),
     _refused("test-only", "would submit nothing; run bursar plan", value="no"),
     _refused("tres-per-task", "use --cpus-per-task, --gpus-per-task and --mem-per-cpu"),

@@ -101,7 +101,7 @@ TABLE: Final = (
     Variable("SLURM_JOB_GID", NEVER, "use $(id -g)"),
     Variable("SLURM_CONF", NEVER, "there is no slurm.conf"),
     Variable("SLURM_WORKING_CLUSTER", NEVER, "use $BURSAR_SERVER of your shell"),
-    Variable("SLURM_JOB_RESERVATION", NEVER, "there are no reservations"),
+    Variable("SLURM_JOB_RESERVATION", NEVER, "a job does not name its reservation; see `bursar reserve ls`"),
 )  # fmt: skip
 BY_NAME: Final = {variable.name: variable for variable in TABLE}
 
