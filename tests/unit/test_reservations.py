@@ -11,8 +11,12 @@ from bursar.resources import MILLI
 from bursar_policies.decision import Holder, JobColumns, PendingQueue, Snapshot
 from bursar_policies.specs import PriorityPolicySpec, ReservationSpec
 from bursard.scheduler import plan, reason_of
+from bursard.scheduler.alternatives import WINDOWS_TRIED, candidates
 from bursard.scheduler.explain import explain, what_if
+from bursard.scheduler.plan import Planner
 from bursard.scheduler.testing import Node, columns, job_class, occupy, queue, request, snapshot
+from bursard.scheduler.windows import Windows
+from bursard.scheduler.world import World
 
 NOW = 1_767_225_600_000_000
 HOUR_US = 3_600_000_000
@@ -137,7 +141,7 @@ def test_of_one_that_has_begun_it_says_until_when():
     seen = world(jobs, nodes="a", big=window("a", begins_h=-1, projects=("nlp",)))
     why = reason_of(seen, plan(seen, NOW), 0)
     assert why.message == (
-        "fits now, but on 1 node (a) that is reserved by big for project nlp from 2025-12-31 23:00 UTC to"
+        "fits now, but on 1 node (a) that is reserved by big for others from 2025-12-31 23:00 UTC to"
         " 2026-01-01 03:00 UTC"
     )
     assert "from 2026-01-01 03:00 UTC on" in why.remedy
@@ -204,3 +208,34 @@ def test_nobody_is_stopped_for_a_job_that_the_node_is_closed_to():
     made = plan(closed, NOW)
     assert made.groups == ()
     assert made.making_room_for == ""
+
+
+def test_however_many_windows_there_are_a_bounded_number_of_shorter_limits_is_tried():
+    long = job_class(request(1), hours=24 * 300)
+    many = {f"w{i}": window("a", begins_h=2 + 5 * i) for i in range(500)}
+    seen = world(queue(long, (1, "j1")), nodes="a", **many)
+    one = Planner(seen, NOW, World(seen))
+    one.run()
+    assert [change for change, _ in candidates(one, long)] == ["set --time-limit 1h59m"]
+    each = {f"w{i}": window(f"n{i:03}", begins_h=2 + i) for i in range(500)}
+    machines = [Node(name=f"n{i:03}", gpus=1, rates=(USD, 0, 0)) for i in range(500)]
+    seen = replace(snapshot(columns(machines), queue(long, (1, "j1"))), reservations=each)
+    told = explain(seen, 0, NOW)
+    assert len(told.alternatives) == WINDOWS_TRIED
+    assert told.alternatives[0].change == "set --time-limit 20d20h"
+    assert told.alternatives[-1].change == "set --time-limit 1h59m"
+
+
+def test_what_is_closed_changes_with_each_window_that_begins_or_ends():
+    seen = world(
+        nodes="ab", x=window("a", begins_h=2), y=window("a", "b", begins_h=4), z=window("b", begins_h=-9)
+    )
+    windows = Windows(seen.nodes, seen.reservations)
+    hour = job_class(request(1), hours=1)
+    found = list(windows.segments(hour, NOW))
+    assert [one.start for one in found][1:] == [one.end for one in found][:-1]
+    for one in found:
+        for at in (one.start, min(one.end, NOW + 30 * HOUR_US) - 1):
+            assert one.closed.tolist() == windows.mask(windows.closing(hour, at, hour.hold_us)).tolist()
+    assert any(one.closed.any() for one in found)
+    assert not found[-1].closed.any()

@@ -20,6 +20,8 @@ from bursard.scheduler.pricing import SECOND_US, longest_hold_us
 from bursard.scheduler.table import Table
 
 Change = tuple[str, JobClass]
+WINDOWS_TRIED = 32
+"""Limits that end before a reservation: each is tried with a plan of its own."""
 
 
 def candidates(planner: Planner, job_class: JobClass) -> list[Change]:
@@ -49,7 +51,12 @@ def _shorter(planner: Planner, job_class: JobClass, tables: list[Table]) -> Iter
     if planner.kept is not None:
         limits.add(planner.kept.limit_us)
     if (doors := planner.doors) is not None:
-        starts = (doors.windows.specs[name].starts_at for name in doors.closing(job_class))
+        windows = doors.windows
+        first = windows.first_of_a_node(doors.closing(job_class))
+        starts = sorted({windows.specs[name].starts_at for name in first})
+        if len(starts) > WINDOWS_TRIED:  # the first and the last, and evenly between them
+            steps = range(WINDOWS_TRIED)
+            starts = [starts[step * (len(starts) - 1) // (WINDOWS_TRIED - 1)] for step in steps]
         limits.update(at - planner.now - overhead for at in starts)
     rooms = [planner.rooms.room_nanos(b) for b in job_class.budgets if b in planner.rooms.budgets]
     for table in tables:

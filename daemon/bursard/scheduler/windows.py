@@ -67,6 +67,18 @@ class Windows:
         before = names[: bisect_left(starts, now + hold_us)]
         return tuple(name for name in before if self.specs[name].ends_at > now)
 
+    def first_of_a_node(self, closing: tuple[str, ...]) -> list[str]:
+        """Those of some that are the first to begin on one of their nodes, by their start: who ends before a
+        later one has no node more for it.
+        """
+        closed, found = np.zeros(self._count, dtype=np.bool_), list[str]()
+        for name in sorted(closing, key=lambda name: (self.specs[name].starts_at, name)):
+            rows = self._rows[name]
+            if not closed[rows].all():
+                closed[rows] = True
+                found.append(name)
+        return found
+
     def open_to(self, job_class: JobClass, now: int) -> tuple[str, ...]:
         """Those in force whose nodes it may use."""
         specs = self.specs
@@ -103,14 +115,18 @@ class Windows:
         """From `now` to the end of time: which nodes are closed to a job of this class with its limit."""
         hold_us = job_class.hold_us
         _, names = self._not_for(job_class)
-        edges = {now}
+        # A window closes its nodes to whoever starts from the first edge on, and before the second.
+        edges: dict[int, list[tuple[str, int]]] = {now: []}
         for name in names:
             spec = self.specs[name]
-            # It closes its nodes to whoever starts after the first of these, and before the second.
-            edges |= {at for at in (spec.starts_at - hold_us + 1, spec.ends_at) if at > now}
-        at = sorted(edges)
+            if spec.ends_at > now:
+                edges.setdefault(max(spec.starts_at - hold_us + 1, now), []).append((name, 1))
+                edges.setdefault(spec.ends_at, []).append((name, -1))
+        at, closing = sorted(edges), np.zeros(self._count, dtype=np.int64)
         for start, end in zip(at, [*at[1:], NEVER], strict=True):
-            yield Segment(start, end, self.mask(self.closing(job_class, start, hold_us)))
+            for name, step in edges[start]:
+                closing[self._rows[name]] += step
+            yield Segment(start, end, closing > 0)
 
     def next_end(self, now: int) -> int:
         """When the next of all is over; `NEVER` without any."""
