@@ -14,15 +14,19 @@ from google.protobuf.message_factory import GetMessageClass
 from msgspec.structs import replace
 from whole_site import METHODS, Site, play
 
+from bursar.clock import HOUR_US, Instant, format_instant
+from bursar.codec import view
 from bursar.model import ArraySpec
 from bursar.resources import ResourceRequest
 from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
+from bursar_policies.document import parse_documents
 from bursard.access.identity import Grant, Identity, Role
 from bursard.doctor import Finding, check_planning
 from bursard.events import NodeQuarantined, StopRequested, decode
 from bursard.events.public import unnamed
+from bursard.services import reserved
 from bursard.services.sight import Sight
-from bursard.state.decide import overdue
+from bursard.state.decide import overdue, policies
 from bursard.store import EventFilter
 
 CANARY: Final = "canary7731"
@@ -61,6 +65,7 @@ class World:
             record = site.engine.state.job(job)
             self.words += [job] if record is None else [job, *(attempt.id for attempt in record.attempts)]
         self._read()
+        reserve(site)
 
     def _job(self, **spec: Any) -> str:
         return self.site.job(USER, "p/a", priority=90, **(HIDDEN | spec))
@@ -118,6 +123,17 @@ class World:
         return [word for word in self.words if word in text] + named
 
 
+def reserve(site: Site) -> None:
+    """The node is kept for the hidden project in an hour."""
+    state, now = site.engine.state, site.engine.now()
+    start = format_instant(Instant(now + HOUR_US))
+    text = (
+        f"kind: Reservation\nname: night\nspec: {{nodes: [n1], start: {start}, running: leave,"
+        f" duration: 9h, for: {{projects: [p/a], users: [{USER}]}}, reason: {CANARY}-reason}}\n"
+    )
+    site.engine.commit(policies.apply_documents(state, parse_documents(text, "t"), now), "root")
+
+
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in CHANGES])
 def test_no_answer_names_anything_of_a_project_that_the_caller_may_not_see(name: str) -> None:
     async def story(site: Site) -> None:
@@ -151,6 +167,38 @@ def test_a_reading_has_the_attempts_that_its_reader_may_see(method: str) -> None
             assert {one.attempt_id: one.progress.step for one in node.sample.attempts} == wanted
             assert node.sample.cpu_utilization_ratio == 0.5
             assert node.jobs == 3
+
+    play(story)
+
+
+def test_a_reservation_says_whose_it_is_and_why_to_those_alone_who_may_see_its_projects() -> None:
+    async def story(site: Site) -> None:
+        reserve(site)
+        waiting = site.job("ann", "p/b", time_limit_us=20 * HOUR_US)
+        whole = (["p/a"], [USER], f"{CANARY}-reason")
+        for who, wanted, called in (
+            (("ann", "viewer", "p/b"), ([], [], ""), "others"),
+            (("ann", "viewer", "p"), whole, f"project p/a, user {USER}"),
+            (("vic", "viewer", ""), whole, f"project p/a, user {USER}"),
+        ):
+            token = site.token(*who)
+            _, (answer,) = await site.ask("Nodes.Reservations", token=token)
+            (one,) = answer.reservations
+            assert (one.projects, one.users, one.reason) == wanted
+            assert (one.name, list(one.nodes), one.maintenance) == ("night", ["n1"], False)
+            assert view.reservation(one)["whose"] == called
+            _, (told,) = await site.ask("Jobs.Explain", jobs_pb2.ExplainRequest(job=waiting), token=token)
+            assert f"it is reserved by night for {called} from" in told.nodes[0].why_not
+            assert f"that is reserved by night for {called} from" in told.reason.message
+        spec = site.engine.state.reservations.specs["night"]
+        words = "it is reserved by night for others from now"
+        for identity, said in (
+            (Identity(USER, None, grants=(Grant(Role.VIEWER, "p/b"),)), f"user {USER} and others"),
+            (Identity("ann", None, grants=(Grant(Role.VIEWER, "p/b"),)), "others"),
+        ):
+            told = reserved.named(words, site.engine.state, identity)
+            assert told == words.replace("others", said, 1)
+            assert reserved.public(spec, identity).reason == ""
 
     play(story)
 

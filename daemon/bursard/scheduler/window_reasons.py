@@ -17,6 +17,9 @@ from bursard.scheduler.free import Free
 from bursard.scheduler.windows import Windows
 
 NAMES_SHOWN = 3
+FOR_OTHERS = "for others"
+"""What is said of whom nodes are for: not everybody who is told may know. Who may is told their names by
+`services.reserved`."""
 
 
 class Beside(NamedTuple):
@@ -98,5 +101,5 @@ def _reason(
 
 def said(name: str, spec: ReservationSpec) -> str:
     """What a node's reservation is, as half a sentence about the node."""
-    whose = "for maintenance" if spec.maintenance else f"for {spec.whose}"
+    whose = "for maintenance" if spec.maintenance else FOR_OTHERS
     return f"reserved by {name} {whose} from {text.instant(spec.starts_at)} to {text.instant(spec.ends_at)}"

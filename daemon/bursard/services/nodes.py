@@ -25,7 +25,7 @@ from bursard.events import Event, NodeCalibrated, NodeTokenIssued, NodeTokenRevo
 from bursard.fleet import Agents
 from bursard.fleet.door import NODE_NAME
 from bursard.machines.provider import CloudError
-from bursard.services import clouds
+from bursard.services import clouds, reserved
 from bursard.services.profiles import hours_of
 from bursard.services.pushback import after_room
 from bursard.services.views import (
@@ -67,7 +67,9 @@ def _token_view(token: NodeToken) -> pb.NodeToken:
 
 
 def _reservation(state: State, name: str, spec: ReservationSpec, now: int) -> pb.Reservation:
+    """As the caller may see it."""
     own, others, until = seen(state, spec)
+    maintenance, spec = spec.maintenance, reserved.public(spec, caller())
     return pb.Reservation(
         name=name,
         state="active" if spec.starts_at <= now else "coming",
@@ -76,7 +78,7 @@ def _reservation(state: State, name: str, spec: ReservationSpec, now: int) -> pb
         ends_at=spec.ends_at,
         projects=spec.projects,
         users=spec.users,
-        maintenance=spec.maintenance,
+        maintenance=maintenance,
         running=spec.running,
         reason=spec.reason,
         version=state.policies["Reservation", name].version,
@@ -143,7 +145,9 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         )
 
     async def Reservations(self, request: pb.ReservationsRequest, context: Any) -> pb.ReservationsResponse:
-        """Those in force or to come, and how many attempts run on their nodes."""
+        """Those in force or to come, and how many attempts run on their nodes; for whom they are, and why, to
+        those who may see that.
+        """
         await self.engine.durable()
         state, now = self.engine.state, self.engine.now()
         left = [item for item in state.reservations.specs.items() if item[1].ends_at > now]

@@ -21,6 +21,7 @@ from bursard.machines.renting import RENTED_CODES, Renting
 from bursard.scheduler import explain, what_if
 from bursard.scheduler.explain import WHAT_IF_ID, worst_of
 from bursard.scheduler.money_reasons import UNNUMBERED, array_name
+from bursard.services import reserved
 from bursard.services.failures import add_failed_tasks
 from bursard.services.history import UNKNOWN, add_expected, expected_cost
 from bursard.services.unseen import may_see
@@ -404,6 +405,7 @@ async def _pending(engine: Engine, cycle: Cycle, wire: pb.ExplainResponse, job: 
         node = state.node_by_name(verdict.node)
         if verdict.check == "ready" and node is not None:
             why_not = _away(node, now) or why_not
+        why_not = reserved.named(why_not, state, caller())
         wire.nodes.append(pb.NodeVerdict(node=verdict.node, fits=verdict.fits, why_not=why_not))
     _order(wire, state, found)
     wire.expected_start_at, wire.ahead_counted = found.expected_start_at, found.foreseen

@@ -26,6 +26,7 @@ from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
 from bursard.events.public import unnamed
 from bursard.ledger.metering import held_nanos
+from bursard.services import reserved
 from bursard.services.elapsed import OVERRUN_US, attempt_elapsed_us, held_us, job_elapsed_us
 from bursard.services.ends import end_view, may_quote
 from bursard.services.unseen import may_see, unname
@@ -145,11 +146,14 @@ def _record_of_columns(row: JobRow) -> JobRecord:
 
 
 def reason_view(reason: Reason, state: State, seen_by: Identity) -> pb.Reason:
-    """A reason. It may name jobs that are ahead, by their numbers; not those that `seen_by` may not see."""
+    """A reason. It may name jobs that are ahead, by their numbers, and whom nodes are reserved for; not those
+    that `seen_by` may not see.
+    """
     wire = pb.Reason(
         code=reason.code.value, message=reason.message, remedy=reason.remedy, facts=dict(reason.facts)
     )
     unname(wire, state, seen_by)
+    wire.message = reserved.named(wire.message, state, seen_by)
     if reason.code in MEANINGS_LIVE and not allowed(seen_by, Action.STEER_NODES):
         wire.remedy = f"ask an operator: {reason.remedy}"
     if "ahead" in wire.facts:

@@ -167,6 +167,7 @@ class Reservation(google.protobuf.message.Message):
     running: builtins.str
     """what becomes of what runs into it: refuse | leave | preempt"""
     reason: builtins.str
+    """empty for who may not see all of `projects`"""
     version: builtins.int
     """of its document"""
     own: builtins.int
@@ -179,10 +180,12 @@ class Reservation(google.protobuf.message.Message):
     def nodes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     @property
     def projects(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """whose jobs may use them, each with all below it"""
+        """whose jobs may use them, each with all below it; those that the caller may see"""
 
     @property
-    def users(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def users(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """of them the caller alone, where it may not see all of `projects`"""
+
     def __init__(
         self,
         *,

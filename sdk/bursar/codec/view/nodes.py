@@ -135,7 +135,7 @@ def reservation(wire: nodes_pb2.Reservation) -> View:
         "count": len(wire.nodes),
         "starts_at": instant(wire.starts_at),
         "ends_at": instant(wire.ends_at),
-        "whose": ", ".join(whose) or "maintenance",
+        "whose": ", ".join(whose) or ("maintenance" if wire.maintenance else "others"),
         "projects": list(wire.projects),
         "users": list(wire.users),
         "maintenance": wire.maintenance,
