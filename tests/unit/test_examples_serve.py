@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import importlib.util
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ import pytest
 
 from bursar_gateway.counting import Stream, parsed, usage_of
 
-EXAMPLES = Path(__file__).parents[2] / "docs/examples/serve"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "docs/examples/serve"
 
 
 def loaded(name: str) -> Any:
@@ -83,3 +85,37 @@ def test_the_chat_learns_keeps_its_model_and_says_its_tokens_whole_and_streamed(
         assert (stream.usage, stream.pieces) == (whole, 12)
         assert b"usage" not in passed
         assert post(line, "/v1/chat/completions", {"messages": 3})[0] == 400
+
+
+@pytest.mark.parametrize("name", ["chat", "digits"])
+def test_the_first_line_of_a_file_starts_it_where_its_program_is(name: str) -> None:
+    text = (EXAMPLES / f"{name}.yaml").read_text("utf-8")
+    there, file = text.splitlines()[0].removeprefix("# cd ").split(";")[0].split(" && bursar submit ")
+    assert (ROOT / there / file).is_file()
+    assert (ROOT / there / text.rsplit("exec python ", 1)[1].split()[0]).is_file()
+
+
+def demo() -> Any:
+    """The program of `make demo-serve`, whose story is not told here."""
+    sys.path.insert(0, str(ROOT / "docs/examples/demo"))
+    try:
+        spec = importlib.util.spec_from_file_location("demo_serve", ROOT / "docs/examples/demo/serve.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def test_the_bill_of_the_demo_waits_for_the_minute_in_which_all_was_asked() -> None:
+    rows = iter([[], [{"requests": 0}], [{"requests": 0}, {"requests": 7}]])
+    demo().told(lambda: next(rows), pause_s=0)
+    assert next(rows, None) is None
+
+
+def test_a_bill_in_which_nobody_ever_asked_ends_the_demo() -> None:
+    module = demo()
+    with pytest.raises(module.Surprise, match="the bill says that nobody asked"):
+        module.told(lambda: [{"requests": 0}], patience_s=0, pause_s=0)

@@ -190,14 +190,24 @@ def spend(cluster: Cluster, asker: Asker) -> None:
     say(f"   {status}: A budget {' '.join(text.split())!r}")
 
 
+def told(rows: Callable[[], list[Any]], patience_s: float = PATIENCE_S, pause_s: float = 2) -> None:
+    """Wait until the gateway told of a minute: all there is may have been asked in the one that goes on."""
+    deadline, waits = time.monotonic() + patience_s, False
+    while not any(one["requests"] for one in rows()):
+        expect(time.monotonic() < deadline, f"{patience_s:g} s later the bill says that nobody asked")
+        if not waits:
+            say("   Waiting for the minute that goes on to be over: the gateway tells of it then.")
+            waits = True
+        time.sleep(pause_s)
+
+
 def bill(cluster: Cluster) -> None:
     """What it cost, and for whom."""
     say("7. The bill: what the replicas were charged, by key, and what was for nobody. Together the same.\n"
         "   (A minute that goes on is idle until it is over.)")  # fmt: skip
+    told(lambda: cluster.ask("cost", "--by", "service,key")["rows"])
     cluster.show("cost", "--by", "service,key")
     cluster.show("service", "show", "chat")
-    rows = cluster.ask("cost", "--by", "service,key")["rows"]
-    expect(any(one["requests"] for one in rows), "nobody asked, it says")
 
 
 def main(state_dir: str = ".demo-serve") -> int:
