@@ -301,12 +301,14 @@ def add_services(
         MoneyService(engine, Refresh(engine, hub.settle), fleet.unheard), server
     )
     money_pb2_grpc.add_PoliciesServicer_to_server(PoliciesService(engine, cycle.rents), server)
-    services = ServicesService(engine, cycle, keeper or Keeper(engine))
+    keeper = keeper or Keeper(engine)
+    services = ServicesService(engine, cycle, keeper)
     services_pb2_grpc.add_ServicesServicer_to_server(services, server)
     access_pb2_grpc.add_AccessServicer_to_server(AccessService(engine, vault), server)
     events = EventsService(
-        engine, cycle, refusals, vault, started_at=engine.now(), state_dir=settings.state_dir
-    )
+        engine, cycle, refusals, vault,
+        started_at=engine.now(), state_dir=settings.state_dir, services=keeper.services,
+    )  # fmt: skip
     events_pb2_grpc.add_EventsServicer_to_server(events, server)
     health_service = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)

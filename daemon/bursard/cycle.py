@@ -311,6 +311,8 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
     array = parent.array if parent is not None else None
     if array is not None and (others := _followed(state, array, job)):
         return depends(state, others)
+    if parent is not None and job.spec.service is not None and not job.has_slot:
+        return _not_wanted(parent)
     if array is not None and not job.has_slot and array.open_slots <= 0:
         parallel = array.max_parallel
         return Reason(
@@ -334,6 +336,19 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
     )
 
 
+def _not_wanted(service: JobRecord) -> Reason:
+    """A place of a service beyond those that it fills now."""
+    assert service.array is not None
+    wanted, name = service.array.max_parallel, service.spec.name
+    return Reason(
+        ReasonCode.NO_REQUESTS,
+        f"service {name} wants {plural(wanted, 'replica')} now, and this place is beyond them",
+        f"it is taken when more is asked of the service; `bursar service scale {name} N..M` says how many it"
+        " has at least and at most",
+        (("wanted", str(wanted)),),
+    )
+
+
 def restarts(job: JobRecord, now: int) -> Reason:
     """A replica waits, since it ended some times in a row."""
     last = next((one for one in reversed(job.attempts) if one.cause is not None), None)
@@ -344,7 +359,8 @@ def restarts(job: JobRecord, now: int) -> Reason:
         ReasonCode.WAITING_FOR_RESOURCES,
         f"{name}its replica ended {plural(job.free_retries, 'time')} in a row, last as {cause}{code};"
         f" it starts again in {max(job.retry_at - now, 0) // 1_000_000 + 1} s",
-        f"`bursar logs '{job.display}'` says why; `bursar service update` or `rollback` starts another one",
+        f"`bursar service logs {job.spec.name}` says why; `bursar service rollback {job.spec.name}` goes"
+        " back to the revision before, `bursar service update` on to another",
         (("retry_at", str(job.retry_at)), ("ends_in_a_row", str(job.free_retries))),
     )
 

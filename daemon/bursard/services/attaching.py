@@ -95,6 +95,11 @@ def _refuse_others(user: Identity, job: JobRecord, kind: str) -> None:
 def _running(job: JobRecord, rank: int) -> AttemptRecord:
     """Its live attempt, whose member of this rank has started and not ended."""
     if job.array is not None:
+        if job.spec.service is not None:
+            raise WrongState(
+                f"job {job.display} is the service {job.spec.name}; attach to one of its replicas by slot,"
+                f" such as {job.display}[0]: `bursar service show {job.spec.name}` lists them"
+            )
         raise WrongState(f"job {job.display} is an array; attach to one of its tasks, {job.display}[0]")
     if job.state.terminal or not job.attempts or job.attempts[-1].state == "ENDED":
         what = "has ended" if job.state.terminal else "does not run yet"

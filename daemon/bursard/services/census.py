@@ -17,6 +17,7 @@ from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
 from bursard.cycle import Cycle, reason_of
 from bursard.state import JobRecord, State
+from bursard.state.arrays import beyond_wanted
 
 PART = 2_000
 """Jobs that are looked at before others get their turn: a few milliseconds."""
@@ -47,12 +48,15 @@ async def census(state: State, cycle: Cycle, now: int, seen_by: Identity) -> lis
 
 
 def _states(job: JobRecord) -> list[tuple[str, int]]:
-    """In which states it is, how often: an array's tasks count, whether they are records already or not."""
+    """In which states it is, how often: an array's tasks count, whether they are records already or not, and
+    a service's places as far as a replica is wanted for them.
+    """
     if job.array is None:
         return [(job.state.value, 1)]
-    return [
-        (name, count) for name, count in job.array.counts.items() if count and not JobState(name).terminal
-    ]
+    counts = dict(job.array.counts)
+    if beyond := beyond_wanted(job):
+        counts[JobState.PENDING.value] -= beyond
+    return [(name, count) for name, count in counts.items() if count and not JobState(name).terminal]
 
 
 def _reason(state: State, cycle: Cycle, job: JobRecord, now: int, known: dict[QueueKey, str]) -> str:

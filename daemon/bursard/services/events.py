@@ -32,6 +32,7 @@ from bursard.services.money import in_one_thread
 from bursard.services.names import Names
 from bursard.services.sight import Sight
 from bursard.services.trail import PAGE, Trail, trail_of
+from bursard.state.arrays import beyond_wanted
 from bursard.store import EventRow, Views
 
 _LIMIT_MAX = 1_000_000
@@ -58,6 +59,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
         *,
         started_at: int,
         state_dir: Path,
+        services: Iterable[str] = (),
     ) -> None:
         self.engine = engine
         self.cycle = cycle
@@ -65,6 +67,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
         self._vault = vault
         self._started_at = started_at
         self._state_dir = state_dir
+        self._services = services
         self._news: set[asyncio.Event] = set()
         engine.listeners.append(self._on_event)
 
@@ -153,6 +156,11 @@ class EventsService(events_pb2_grpc.EventsServicer):
             if is_last:
                 return newest[0] - 1 if newest else after
 
+    def _beyond_wanted(self) -> int:
+        """Places of services that wait for nothing: those who wait do not count them."""
+        jobs = map(self.engine.state.jobs.get, self._services)
+        return sum(beyond_wanted(job) for job in jobs if job is not None)
+
     async def Server(self, request: pb.ServerRequest, context: Any) -> pb.ServerResponse:
         """Who serves."""
         identity = caller()
@@ -167,7 +175,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
             epoch=self.engine.log.epoch,
             started_at=self._started_at,
             ready=True,
-            pending=counts.get(JobState.PENDING, 0),
+            pending=counts.get(JobState.PENDING, 0) - self._beyond_wanted(),
             running=live,
             nodes_up=up,
             nodes_silent=len(state.nodes) - up,

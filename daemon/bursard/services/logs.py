@@ -41,6 +41,12 @@ async def stream(
     _refuse_beyond(request)
     if job.array is not None:
         first = job.spec.array.indices[0] if job.spec.array is not None else 0
+        if job.spec.service is not None:
+            name = job.spec.name
+            raise WrongState(
+                f"job {job.display} is the service {name}; `bursar service logs {name}` prints what its"
+                f" replicas wrote, `bursar logs '{job.number}[{first}]'` what one place of them did"
+            )
         raise WrongState(
             f"job {job.display} is an array; ask for one task, such as {job.number}[{first}], or for all of"
             f" them: `bursar logs '{job.number}[*]'`"

@@ -137,7 +137,10 @@ def _state(
 
 
 def _update_waits(service: ServiceSpec, reason: Reason) -> Reason:
-    """Why a new revision takes over no further."""
+    """Why a new revision takes over no further: it crashes, or there is no room for it."""
+    if any(name == "ends_in_a_row" for name, _ in reason.facts):
+        message = f"revision {service.revision} crashes: {reason.message}"
+        return msgspec.structs.replace(reason, message=message)
     may = (
         "with update: {max_unavailable: 1} an old replica goes first; " if not service.max_unavailable else ""
     )

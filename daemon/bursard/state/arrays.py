@@ -32,6 +32,16 @@ def size_of_spec(spec: JobSpec) -> int:
     return count(spec.array.ranges) if spec.array is not None else 1
 
 
+def beyond_wanted(job: JobRecord) -> int:
+    """Of a service, its places that no replica is wanted for: they wait for nothing. One of which nothing is
+    wanted waits itself, for requests, and counts as one. Of any other job 0.
+    """
+    if job.spec.service is None or job.array is None or job.state.terminal:
+        return 0
+    unopened = count(job.array.unopened)
+    return unopened - (unopened == size_of(job))
+
+
 def told_state(job: JobRecord) -> JobState:
     """The state that people are told: of an array of which all that is left stops, that it stops."""
     if job.array is None or job.state is not JobState.RUNNING:

@@ -503,6 +503,10 @@ class Tables:
             self._beginning.add(job.id)
             heapq.heappush(self.begin_times, (at, job.order, job.id))
 
+    def forget_later(self, job: JobRecord) -> None:
+        """Let the next `queue_later` of a job count, though an instant after it may stand there already."""
+        self._beginning.discard(job.id)
+
     def wake(self, now: int, most: int = 2**62) -> bool:
         """Queue the jobs whose begin time has come, at most so many: housekeeping, before each plan.
 

@@ -18,6 +18,7 @@ from bursar.words import plural
 
 if TYPE_CHECKING:
     from bursar.client import WireClient
+    from bursar.model import JobSpec
 
 SERVICE_COLUMNS = (
     Column("name", wrap=True, least=NAME_LEAST),
@@ -159,16 +160,28 @@ def service_update(client: WireClient, name: str, file: str | None, output: Outp
 
     Example: bursar service update chat chat.yaml
     """
-    from bursar.jobfile import parse_job
-
     path = Path(file if file is not None else name)
     if not path.is_file():
         raise InvalidRequest(f"there is no file {str(path)!r}; `bursar service update NAME FILE`")
-    spec = parse_job(path.read_bytes(), str(path), str(path.resolve().parent))
+    spec = service_spec(path)
     if spec.service is None:
         raise InvalidRequest(f"{path}: is no service; write type: service")
     row = shown(view.service(client.update_service(name if file is not None else spec.name, spec)))
     emit_one(row, output, _changed, columns=SERVICE_COLUMNS, identity="name")
+
+
+def service_spec(path: Path) -> JobSpec:
+    """What a file asks for. As at a submit, what is relative begins here; one that says no `workdir` has
+    none, and leaves the service its own. Raises `InvalidRequest`.
+    """
+    import msgspec
+
+    from bursar.jobfile import parse_job
+    from bursar.jobfile.document import says
+
+    text = path.read_bytes()
+    spec = parse_job(text, str(path), str(Path.cwd()))
+    return spec if says(text, "workdir") else msgspec.structs.replace(spec, workdir="")
 
 
 @service.command("rollback")
@@ -205,7 +218,7 @@ def _text(row: Row) -> str:
         f"  replicas   {row['ready']} ready of {row['target']} wanted, {row['bounds']} allowed",
         f"  revision   {row['revision']}",
         f"  address    {row['url'] or 'no gateway serves it'}",
-        f"  cost       {money_text(cost)} so far",
+        f"  cost       {money_text(cost)} settled; with what is not yet: `bursar show {row['number']}`",
     ]
     if row["rps"] is not None:
         lines.append(

@@ -125,6 +125,11 @@ def parse_job(text: str | bytes, source: str, base_dir: str, flags: RunFlags | N
     return spec
 
 
+def says(text: str | bytes, key: str) -> bool:
+    """Whether a job file has this key at its top, whatever it says there."""
+    return any(key in root.entries for root in load_yaml(text, Faults(""))[:1])
+
+
 def _refuse_script(source: str, roots: Sequence[Node]) -> None:
     """One sentence of a file that is a script and does not begin as one, in place of faults of its YAML."""
     if roots and roots[0].entries.keys() & {"run", "command"}:

@@ -59,7 +59,7 @@ MEANINGS: Final = {
     ReasonCode.PROVISIONING: "a machine for it is being rented",
     ReasonCode.PREEMPTION_PENDING: "what is to make room for it has not ended yet",
     ReasonCode.RATE_LIMITED: "its user or project starts too many at once",
-    ReasonCode.NO_REQUESTS: "a service that may have no replica is asked by nobody",
+    ReasonCode.NO_REQUESTS: "a service is asked too little for a replica, or for one more",
 }
 """What each reason of a job that waits means, from faults to routine."""
 

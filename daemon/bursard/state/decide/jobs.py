@@ -290,6 +290,11 @@ def requeue(state: State, job: JobRecord) -> list[Event]:
         raise WrongState(f"job {job.display} is {_word(live, job)}; only a running job can be requeued")
     if live.array is not None:
         first = live.spec.array.indices[0] if live.spec.array is not None else 0
+        if live.spec.service is not None:
+            raise WrongState(
+                f"job {live.display} is the service {live.spec.name}; requeue the replica of one slot, such"
+                f" as {live.number}[{first}]: `bursar service show {live.spec.name}` lists them"
+            )
         raise WrongState(f"job {live.display} is an array; requeue one task, such as {live.number}[{first}]")
     attempt = live.attempt
     if attempt is None:

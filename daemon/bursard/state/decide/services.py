@@ -81,7 +81,11 @@ def scale(state: State, job: JobRecord, least: int, most: int) -> list[Event]:
 
 
 def update(state: State, job: JobRecord, spec: JobSpec) -> list[Event]:
-    """Another revision. Raises `InvalidRequest`, `BudgetExceeded`."""
+    """Another revision; one that says no `workdir` keeps it. Raises `InvalidRequest`, `BudgetExceeded`."""
+    return _revised(state, job, msgspec.structs.replace(spec, workdir=spec.workdir or job.spec.workdir))
+
+
+def _revised(state: State, job: JobRecord, spec: JobSpec) -> list[Event]:
     now = job.spec.service
     if spec.service is None or now is None:
         raise InvalidRequest("spec.service: is missing; the file must say type: service")
@@ -104,7 +108,7 @@ def rollback(state: State, job: JobRecord) -> list[Event]:
     """The revision before, as a new one. Raises `WrongState`."""
     if job.replaced is None:
         raise WrongState(f"service {job.spec.name} has had no other revision; there is nothing to go back to")
-    return update(state, job, job.replaced)
+    return _revised(state, job, job.replaced)
 
 
 def _updated(state: State, job: JobRecord, spec: JobSpec) -> list[Event]:

@@ -16,7 +16,7 @@ from bursard.events import (
     StopRequested,
 )
 from bursard.state.fold import books
-from bursard.state.fold.jobs import claim, finish, meet_started, move, open_tasks, take_slot
+from bursard.state.fold.jobs import begin_anew, claim, finish, meet_started, move, open_tasks, take_slot
 from bursard.state.fold.nodes import refresh
 from bursard.state.fold.services import leave_slot
 from bursard.state.records import AttemptRecord, EndedUsage, JobRecord, MemberRecord, NodeRecord
@@ -238,6 +238,7 @@ def _replica_ended(state: Tables, task: JobRecord, at: int) -> None:
     parent = state.jobs[task.parent_id]
     assert parent.array is not None
     if task.spec is not parent.spec:
+        begin_anew(state, task, parent.spec)
         task.spec = parent.spec
         task.budgets, task.hard_budgets = state.budgets.matching(task.user, task.spec)
     if parent.array.open_slots < 0:

@@ -213,15 +213,27 @@ def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None
         _service_updated(state, job, spec)
     for one in [job, *tasks_of(state, job)]:
         if one.state is JobState.PENDING or one.array is not None:
+            another = one.array is None and begin_anew(state, one, spec)
             one.spec = spec
             one.budgets, one.hard_budgets = state.budgets.matching(one.user, one.spec)
             one.likely_us = state.runs.likely_us(one.spec)
-            if one.id in state.pending:
+            if another or one.id in state.pending:
                 state.enqueue(one, at)
         elif one is job:
             one.spec = spec
         if one.attempt is not None:
             state.count_again((one.attempt,))
+
+
+def begin_anew(state: Tables, task: JobRecord, spec: JobSpec) -> bool:
+    """Another revision waits for no ends of the one before. False: it is none, or nothing is waited for."""
+    if task.spec.service is None or spec.service is None or not task.free_retries:
+        return False
+    if task.spec.service.revision == spec.service.revision:
+        return False
+    task.free_retries = task.retry_at = 0
+    state.forget_later(task)
+    return True
 
 
 def _service_updated(state: Tables, job: JobRecord, spec: JobSpec) -> None:
