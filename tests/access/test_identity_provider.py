@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hmac
 import json
 import pwd
+import socket
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,10 @@ from identity_provider import CLIENT, Provider, provider
 from joserfc.jwk import ECKey, RSAKey
 from whole_site import START, Site
 
+from bursar.client import logins
+from bursar.client.inall import InAll
 from bursar.clock import HOUR_US, SECOND_US, VirtualClock
-from bursar.errors import InvalidRequest, Unauthenticated
+from bursar.errors import InvalidRequest, ServerUnavailable, Unauthenticated
 from bursard import settings
 from bursard.access import keyset
 from bursard.access.identity import Grant, Identity, Role
@@ -442,3 +447,110 @@ def test_the_table_of_the_docs_is_taken_as_it_stands(tmp_path: Path) -> None:
         "nlp-team": (Grant(Role.SUBMITTER, "nlp"),), "platform": (Grant(Role.OPERATOR),),
         "*": (Grant(Role.VIEWER),),
     }  # fmt: skip
+
+
+ODD_ANSWERS = {
+    "that are no HTTP": b"SSH-2.0-OpenSSH_9\r\n",
+    "that are nothing": b"",
+    "of a chunk cut short": b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n20\r\n{"iss',
+    "with a line too long": b"HTTP/1.1 200 OK\r\nx: " + b"a" * 70_000 + b"\r\n\r\n{}",
+    "with too many lines": b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n{}",
+    "that are deep": b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 100_000,
+}
+
+
+@contextlib.contextmanager
+def raw_server(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """One that says what no library would; the address that it is at."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    made, _ = listening.accept()
+                    with made, contextlib.suppress(OSError):
+                        made.recv(65_536)
+                        answer(made)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("case", ODD_ANSWERS)
+def test_no_answers_end_the_task_that_looks_for_keys(case: str) -> None:
+    async def looked(keys: Keys) -> None:
+        await keys.learn()
+
+    with raw_server(lambda made: made.sendall(ODD_ANSWERS[case])) as url:
+        keys = Keys(url, fetcher(Path()), lambda: 1)
+        asyncio.run(looked(keys))
+        assert keys.problem.startswith("its provider does not tell its keys")
+        with pytest.raises(ServerUnavailable, match="cannot be asked"):
+            logins.discover(url)
+
+
+def test_a_key_on_a_curve_that_is_not_known_is_passed_over(idp: Provider) -> None:
+    idp.public.insert(0, {"kty": "EC", "kid": "odd", "crv": "P-192", "x": "AA", "y": "AA"})
+    assert World(idp).admit(idp.token()).name == "ann@example.org"
+
+
+def test_an_answer_that_drips_is_waited_for_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However soon its next byte comes. It drips until nobody listens, in head and body."""
+    monkeypatch.setattr(keyset, "TIMEOUT_S", 0.2)
+    pace = threading.Event()
+
+    def dripping(head: bytes, drop: bytes) -> Callable[[socket.socket], None]:
+        def answer(made: socket.socket) -> None:
+            made.sendall(head)
+            for _ in range(500):
+                made.sendall(drop)
+                pace.wait(0.01)
+
+        return answer
+
+    for head, drop in (
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 250000\r\n\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\nx: ", b"a"),
+    ):
+        with raw_server(dripping(head, drop)) as url, pytest.raises(TimeoutError):
+            fetcher(Path())(url)
+
+
+def test_an_answer_is_read_until_its_time_and_no_longer() -> None:
+    clock = iter(range(10))
+    near, far = socket.socketpair()
+    with near, far, InAll(near, near.makefile("rb", buffering=0), 3.0, lambda: float(next(clock))) as read:
+        far.sendall(b"abcdef")
+        assert [read.read(1), read.read(1), read.read(1)] == [b"a", b"b", b"c"]
+        with pytest.raises(TimeoutError):
+            read.read(1)
+
+
+HEADS = {
+    "half a character": b'{"alg":"\\ud800","kid":"k1"}',
+    "a number for a list": b'{"alg":"RS256","kid":"k1","crit":1}',
+    "a list of tables": b'{"alg":"RS256","kid":"k1","crit":[{}]}',
+    "depth": b'{"a":' + b"[" * 2_900,
+    "a table for a name": b'{"alg":{},"kid":"k1"}',
+}
+
+
+def test_a_head_of_any_bytes_is_a_token_that_is_refused(idp: Provider, caplog: Any) -> None:
+    async def main() -> None:
+        with tempfile.TemporaryDirectory(prefix="b") as folder:
+            async with Site(folder) as site:
+                world = World(idp)
+                site.authority._provider = world.verifier
+                await world.keys.learn()
+                for case, head in HEADS.items():
+                    token = base64.urlsafe_b64encode(head).decode().rstrip("=") + ".e30.AAAA"
+                    said = await site.call("Events.Server", token=token)
+                    assert "UNAUTHENTICATED" in str(said), (case, said)
+
+    asyncio.run(main())
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime
 import json
 import os
@@ -167,6 +168,40 @@ def test_a_provider_that_is_away_is_said_to_be(idp: Provider) -> None:
         logins.discover("http://127.0.0.1:1")
     with pytest.raises(InvalidRequest, match="not https"):
         logins.discover("http://id.example.org")
+
+
+def test_no_words_of_a_provider_are_more_than_an_error(
+    idp: Provider, now: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, told = idp.answer, {"verification_uri": "v", "user_code": "u", "device_code": "d"}
+    for page, words, problem in (
+        ("/device", told | {"expires_in": float("nan")}, InvalidRequest),
+        ("/device", told | {"expires_in": 10**400}, InvalidRequest),
+        ("/device", told | {"expires_in": 60, "interval": float("nan")}, InvalidRequest),
+        ("/device", told | {"expires_in": 60, "device_code": "\ud800"}, ServerUnavailable),
+        ("/token", {"id_token": unsigned(b'{"exp":1' + b"0" * 400 + b"}")}, Unauthenticated),
+        ("/token", {"id_token": unsigned(b'{"exp":NaN}')}, Unauthenticated),
+        ("/token", {"id_token": unsigned(b"[" * 4_000)}, Unauthenticated),
+        ("/token", {"id_token": unsigned(b'{"exp":1}') + "\n"}, Unauthenticated),
+    ):
+        monkeypatch.setattr(
+            idp, "answer", lambda path, *rest, p=page, w=words: (200, w) if path == p else answer(path, *rest)
+        )
+        with pytest.raises(problem):
+            log_in(idp, now)
+
+
+def unsigned(claims: bytes) -> str:
+    return f"e30.{base64.urlsafe_b64encode(claims).decode().rstrip('=')}.AAAA"
+
+
+def test_an_end_beyond_all_years_is_the_last_one(idp: Provider, now: dict[str, float]) -> None:
+    log_in(idp, now)
+    kept = json.loads(logins.path().read_text())
+    kept[SERVER]["id_token"] = unsigned(b'{"exp":1e300}')
+    logins.path().write_text(json.dumps(kept))
+    _, left_s = logins.token(SERVER, lambda: now["s"])
+    assert left_s == logins.ENDS_S_MAX - now["s"]
 
 
 def test_only_scopes_that_a_provider_has_are_asked_for(idp: Provider, now: dict[str, float]) -> None:

@@ -40,6 +40,12 @@ def test_what_is_short_arrives_as_it_is_in_both() -> None:
     assert facts(details) == ("a: no\nb: neither", {"field": "a"})
 
 
+def test_half_a_character_is_written_out() -> None:
+    message, (_, details) = last_word(BAD, InvalidRequest("no \ud800 here", {"na\udfffme": "\ud800"}))
+    assert message == "no \\ud800 here"
+    assert facts(details) == (message, {"na\\udfffme": "\\ud800"})
+
+
 def test_many_lines_are_cut_at_a_line_and_the_rest_is_counted() -> None:
     lines = [f"a.yaml:{number}:3: market is none of these: spot, on-demand" for number in range(400)]
     message, (_, details) = last_word(BAD, InvalidRequest("\n".join(lines), {"field": "x"}))

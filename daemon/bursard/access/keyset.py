@@ -18,18 +18,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
+from bursar.client.inall import opener
 from bursar.client.logins import problem_of_address
 from bursar.clock import HOUR_US, SECOND_US
-from bursar.errors import BursarError, StoreUnavailable, Unauthenticated
+from bursar.errors import StoreUnavailable, Unauthenticated
 
 log = logging.getLogger(__name__)
 
 Key = RSAKey | ECKey
 Fetch = Callable[[str], bytes]
-"""The document at an address. Raises `OSError` or `ValueError`."""
+"""The document at an address. Raises what its HTTP may raise, such as `OSError` and `ValueError`."""
 
 DISCOVERY: Final = "/.well-known/openid-configuration"
 FRESH_US: Final = HOUR_US
@@ -53,24 +53,15 @@ class KeyUnknown(Unauthenticated):
     """A token names a key that the provider was not known to have."""
 
 
-class _Stays(urllib.request.HTTPRedirectHandler):
-    """Keys come from the address that was set, or not at all."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        """None."""
-        return
-
-
 def fetcher(ca_file: Path) -> Fetch:
     """What fetches documents, trusting the system's authorities or those of a file."""
     context = ssl.create_default_context(cafile=str(ca_file) if ca_file != Path() else None)
-    # Through no proxy of the environment: what signs for everybody is asked for directly.
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context), _Stays
-    )
+    # Through no proxy of the environment: what signs for everybody is asked for directly. And from the
+    # address that was set, or not at all.
+    made = opener(context, urllib.request.ProxyHandler({}))
 
     def fetch(url: str) -> bytes:
-        with opener.open(url, timeout=TIMEOUT_S) as answer:
+        with made.open(url, timeout=TIMEOUT_S) as answer:
             data: bytes = answer.read(DOCUMENT_BYTES_MAX + 1)
         if len(data) > DOCUMENT_BYTES_MAX:
             raise ValueError(f"{url} has more than {DOCUMENT_BYTES_MAX} bytes")
@@ -132,7 +123,7 @@ class Keys:
     async def _learn(self) -> None:
         try:
             keys = await asyncio.to_thread(look_up, self._issuer, self._fetch)
-        except (OSError, ValueError, BursarError) as problem:
+        except Exception as problem:  # nothing that a provider answers ends the task that looks
             if not self.problem:
                 log.warning("the keys of the identity provider could not be looked up", exc_info=problem)
             self.problem = f"its provider does not tell its keys: {str(problem)[:200]}"
@@ -143,7 +134,7 @@ class Keys:
 
 
 def look_up(issuer: str, fetch: Fetch) -> dict[str, Key]:
-    """The keys by name, through the issuer's own document. Raises `OSError`, `ValueError`, `BursarError`."""
+    """The keys by name, through the issuer's own document. Raises what `Fetch` does, and `BursarError`."""
     document = _table(fetch(issuer.rstrip("/") + DISCOVERY))
     if document.get("issuer") != issuer:
         raise StoreUnavailable(f"its document says that it is {str(document.get('issuer'))[:200]!r}")
@@ -172,7 +163,7 @@ def _usable(given: Any) -> Key | None:
         return None
     try:
         return family.import_key({name: value for name, value in given.items() if name != "key_ops"})
-    except (JoseError, ValueError, TypeError):
+    except Exception:  # a curve that is not known is a KeyError: whatever it is, this key is none of ours
         return None
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 from joserfc import jwt
-from joserfc.errors import ClaimError, ExpiredTokenError, JoseError, MissingClaimError
+from joserfc.errors import ClaimError, ExpiredTokenError, MissingClaimError
 from joserfc.jws import JWSRegistry
 
 from bursar.clock import SECOND_US
@@ -171,7 +171,9 @@ class Verifier:
             raise refused(f"lacks {problem.claim}") from None
         except ClaimError as problem:
             raise refused(f"has another {problem.claim} than is right here") from None
-        except (JoseError, ValueError) as problem:
+        except Unauthenticated:
+            raise
+        except Exception as problem:  # a stranger's bytes, whatever they break: they are no token
             raise refused(f"cannot be verified ({_short(problem)})") from None
         self._check_party(made.claims)
         ends_s = made.claims["exp"] + self.rules.leeway_s
@@ -235,4 +237,4 @@ def _claim(claims: Mapping[str, Any], path: str) -> Any:
 
 
 def _short(problem: Exception) -> str:
-    return str(problem).partition("\n")[0][:120]
+    return ascii(str(problem).partition("\n")[0][:120])[1:-1]

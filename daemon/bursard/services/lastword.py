@@ -29,7 +29,7 @@ DETAILS_KEY: Final = "grpc-status-details-bin"
 def last_word(code: grpc.StatusCode, error: BursarError) -> tuple[str, tuple[str, bytes]]:
     """(the text of the status, its details as trailing metadata)."""
     info = _info(error)
-    message = error.message
+    message = _told(error.message)
     details = _details(code, message, info)
     if _travels(message) + _base64(details) > WORD_BYTES_MAX:
         details = _details(code, "", info)
@@ -42,7 +42,7 @@ def _info(error: BursarError) -> error_details_pb2.ErrorInfo:
     info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
     left = FACTS_BYTES_MAX
     for key, value in list(error.facts.items())[:FACTS_MAX]:
-        shown = value[:FACT_CHARACTERS_MAX]
+        key, shown = _told(key), _told(value[:FACT_CHARACTERS_MAX])
         left -= len(key.encode()) + len(shown.encode())
         if left < 0:
             break
@@ -56,6 +56,11 @@ def _details(code: grpc.StatusCode, message: str, info: error_details_pb2.ErrorI
     status = status_pb2.Status(code=code.value[0], message=message, details=[packed])
     data: bytes = status.SerializeToString()
     return data
+
+
+def _told(text: str) -> str:
+    """Text that travels: half a character, which JSON can bring and UTF-8 cannot, is written out."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _base64(data: bytes) -> int:

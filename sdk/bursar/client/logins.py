@@ -12,6 +12,7 @@ import base64
 import contextlib
 import fcntl
 import json
+import math
 import os
 import stat
 import tempfile
@@ -37,6 +38,8 @@ SOON_S: Final = 60
 """A token that ends sooner is refreshed first."""
 WAIT_S_MAX: Final = 1_800
 """How long a login is waited for, whatever the provider says."""
+ENDS_S_MAX: Final = 253_370_764_800
+"""The year 9999: a token that says a later one ends then."""
 POLL_S: Final = 5.0
 POLL_S_MAX: Final = 60.0
 SCOPES: Final = ("openid", "email", "profile", "groups", "offline_access")
@@ -224,8 +227,8 @@ def start(provider: Provider, client_id: str, now_s: float) -> Started:
             str(told["user_code"]),
             str(told.get("verification_uri_complete") or ""),
             str(told["device_code"]),
-            min(max(float(told.get("interval", POLL_S)), 0.0), POLL_S_MAX),
-            now_s + min(float(told["expires_in"]), WAIT_S_MAX),
+            min(max(_number(told.get("interval", POLL_S)), 0.0), POLL_S_MAX),
+            now_s + min(_number(told["expires_in"]), WAIT_S_MAX),
         )
     except (KeyError, TypeError, ValueError) as problem:
         raise InvalidRequest(f"{provider.issuer} starts no login of {client_id}: {problem}") from None
@@ -270,7 +273,7 @@ def _refreshed(server: str, kept: Words) -> Words:
 
 def _login(issuer: str, told: Any, client_id: str, address: str, revoke: str, refresh: str) -> Words:
     token = told.get("id_token")
-    if not isinstance(token, str) or not token.isascii() or not _ends_s(token):
+    if not isinstance(token, str) or not token.isascii() or not token.isprintable() or not _ends_s(token):
         raise Unauthenticated(
             f"{issuer} gave no ID token; does the client {client_id} have the scope openid?"
         )
@@ -297,9 +300,21 @@ def _ends_s(token: str) -> float:
     """When it ends, as it says itself: the server checks it. 0 of what says nothing."""
     try:
         body = token.split(".")[1]
-        return float(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["exp"])
-    except (ValueError, IndexError, KeyError, TypeError):
+        found = _number(json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))["exp"])
+    except (ValueError, IndexError, KeyError, TypeError, RecursionError):
         return 0.0
+    return min(found, ENDS_S_MAX)
+
+
+def _number(given: Any) -> float:
+    """Raises `ValueError`, `TypeError` for what is no number of this world."""
+    try:
+        found = float(given)
+    except OverflowError:
+        found = math.inf
+    if not math.isfinite(found):
+        raise ValueError("a number is none")
+    return found
 
 
 def _word(told: Mapping[str, Any]) -> str:
@@ -342,20 +357,19 @@ def _post(address: str, form: Words) -> int:
 
 def _answer(address: str, form: Words | None) -> tuple[int, dict[str, Any]]:
     """(status, JSON object) of a GET, or of a form. Raises `ServerUnavailable`."""
-    import urllib.request  # a tenth of what a command takes, for those alone that log in
+    import http.client  # a tenth of what a command takes, for those alone that log in
+    import urllib.request
 
-    class Stays(urllib.request.HTTPRedirectHandler):
-        def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-            return
+    from bursar.client.inall import opener
 
     _check(address)
     context = trusted()
-    data = urlencode(form).encode() if form is not None else None
-    request = urllib.request.Request(address, data, {"Accept": "application/json", "User-Agent": "bursar"})
-    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), Stays)
+    head = {"Accept": "application/json", "User-Agent": "bursar"}
     try:
+        data = urlencode(form).encode() if form is not None else None
+        request = urllib.request.Request(address, data, head)
         try:
-            answer = opener.open(request, timeout=TIMEOUT_S)
+            answer = opener(context).open(request, timeout=TIMEOUT_S)
         except urllib.request.HTTPError as error:
             answer = error
         with answer:
@@ -365,6 +379,6 @@ def _answer(address: str, form: Words | None) -> tuple[int, dict[str, Any]]:
         found = json.loads(text)
         if not isinstance(found, dict):
             raise ValueError("no JSON object")
-    except (OSError, ValueError, RecursionError) as problem:
+    except (OSError, ValueError, RecursionError, http.client.HTTPException) as problem:
         raise ServerUnavailable(f"the identity provider at {address} cannot be asked: {problem}") from None
     return answer.status, found
