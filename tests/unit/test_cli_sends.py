@@ -49,6 +49,8 @@ COMMANDS = (
     " --project a/b --user u --ignore-running",
     "reserve new name --count 4 --nodes a --duration 1h --maintenance",
     "reserve new name --count 4 --maintenance",
+    "reserve new name --count 4 --duration 4 --maintenance",
+    "reserve new name --count 4 --duration 1h --maintenance",
     "reserve new name --count 4 --duration 1h --preempt --ignore-running",
     "reserve new name --count 4 --duration 1h --where pool",
     "reserve show name-1475",

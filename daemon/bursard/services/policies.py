@@ -186,7 +186,8 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         ]
         if not found:
             kind = f"{request.kind} " if request.kind else "policy "
-            raise NotFound(f"there is no {kind}{request.name[:63]!r}; `bursar policy ls` lists them")
+            lists = "reserve ls" if request.kind == "Reservation" else "policy ls"
+            raise NotFound(f"there is no {kind}{request.name[:63]!r}; `bursar {lists}` lists them")
         if len(found) > 1:
             kinds = ", ".join(kind for kind, _ in found)
             raise InvalidRequest(f"{request.name!r} is the name of several policies ({kinds}); add --kind")

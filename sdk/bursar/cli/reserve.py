@@ -12,9 +12,9 @@ from bursar.cli.common import changing, connected, listing, now, read_until
 from bursar.cli.groups import NearGroup
 from bursar.cli.output import NAME_LEAST, Column, Output, Row, emit, emit_one, say
 from bursar.cli.terminal import clean, time_text
-from bursar.clock import SECOND_US, Instant, format_instant
+from bursar.clock import SECOND_US, Instant, format_instant, parse_duration
 from bursar.codec import view
-from bursar.errors import InvalidRequest, NotFound
+from bursar.errors import InvalidRequest, NotFound, WrongState
 from bursar.words import plural
 
 if TYPE_CHECKING:
@@ -68,7 +68,13 @@ def reserve_new(client: WireClient, name: str, output: Output, **given: Any) -> 
     Example: bursar reserve new big-run --count 4 --gpu-type H100 --start 2026-12-01T08:00:00Z --duration 12h
     --project nlp
     """
-    applied = client.apply_policies([("reservation", document(name, given))])
+    text = document(name, given)
+    if any(each.name == name for each in client.reservations().reservations):
+        raise WrongState(
+            f"there is a reservation {name[:63]!r} already; take another name, or `bursar reserve cancel` it"
+            " first (`bursar policy apply` changes one)"
+        )
+    applied = client.apply_policies([("reservation", text)])
     found = _found(client, name)
     emit_one(found, output, reservation_text, columns=RESERVATION_COLUMNS, identity="name")
     for note in (one for each in applied for one in each.notes):
@@ -78,10 +84,17 @@ def reserve_new(client: WireClient, name: str, output: Output, **given: Any) -> 
 def document(name: str, given: Mapping[str, Any]) -> str:
     """The policy document that these flags mean."""
     names = [one.strip() for one in given["nodes"].split(",") if one.strip()]
-    if bool(names) == bool(given["count"]):
+    if names and given["count"]:
+        raise InvalidRequest("--nodes names them, --count has them chosen for you; give one of the two")
+    if not names and not given["count"]:
         raise InvalidRequest("give --nodes A,B, or --count N for nodes that are chosen for you")
     if bool(given["end"]) == bool(given["duration"]):
         raise InvalidRequest("give --end TIME, or --duration D")
+    if given["duration"]:
+        try:
+            parse_duration(given["duration"])
+        except InvalidRequest as error:
+            raise InvalidRequest(f"--duration: {error.message}") from None
     if given["preempt"] and given["ignore_running"]:
         raise InvalidRequest("--preempt stops what --ignore-running lets go on; give one of them")
     start = (
