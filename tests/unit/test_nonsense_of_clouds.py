@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from rented_site import Site
+from rented_site import POOL, Inline, Site, done
 
 from bursar.clock import HOUR_US, SECOND_US
+from bursar.errors import InvalidRequest, ServerUnavailable
+from bursar_policies.document import parse_documents
+from bursard.machines.azure_prices import nanos_of
 from bursard.machines.errors import error_of
 from bursard.machines.instants import LEEWAY_US
 from bursard.machines.provider import Instance, InstanceState, Order
@@ -149,3 +152,66 @@ def test_a_launch_that_came_up_makes_the_next_failure_a_first_one(
     keeper._failed[place] = 5, site.world.engine.now()
     site.pass_time(30)
     assert place not in keeper._failed
+
+
+ODD = [
+    {"rate_nanos_per_hour": 10**40},
+    {"rate_nanos_per_hour": -5},
+    {"currency": "JPY"},
+    {"gpu_count": -1},
+    {"cpu_milli": 0},
+    {"boot_us": 10**18},
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_offer_that_cannot_be_is_left_out_and_said_and_the_others_are_rented(
+    odd: dict[str, Any], site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = site.provider.offers
+    monkeypatch.setattr(
+        site.provider, "offers", lambda wanted: [*real(wanted)[:-1], replace(real(wanted)[-1], **odd)]
+    )
+    site.large()
+    site.pass_time(10)
+    assert len(site.machines) == 1
+    assert site.renting.houses["local"].fault == ""
+    checks = {one.name: one for one in done(site.renting.check())}
+    assert checks["pool rented"].says == "2 offers"
+    assert not checks["pool rented: offers"].good
+    assert checks["pool rented: offers"].says.startswith("1 offer left out, such as ")
+
+
+def test_an_amount_beyond_any_is_no_price() -> None:
+    assert [nanos_of(text) for text in ("1E+999999999", "NaN", "-1", "1e30")] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("code", "raised", "says"),
+    [
+        ("NotAllowed", InvalidRequest, "NotAllowed: no; give bursard credentials"),
+        ("Unavailable", ServerUnavailable, "Unavailable: no; nothing was applied"),
+    ],
+)
+def test_a_pool_whose_provider_cannot_be_asked_is_refused_by_name_and_leaves_nothing(
+    code: str, raised: type[Exception], says: str, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offers(wanted: object) -> None:
+        raise error_of("local", code, "no")
+
+    monkeypatch.setattr(site.provider, "offers", offers)
+    (document,) = parse_documents(POOL, "pool.yaml")
+    opened = Inline(site.world.engine, [], "unix:///s", lambda: None, site.cut, lambda name: site.provider)
+    done(opened.refuse_empty([document]))
+    assert opened.houses == {}
+    site.world.state.policies.pop(("CloudPool", "rented"))
+    with pytest.raises(raised, match=says):
+        done(opened.refuse_empty([document]))
+    assert opened.houses == {}
+    assert [one.says for one in done(opened.check())] == ["no pool rents machines"]
+
+
+def test_a_check_names_the_provider(site: Site) -> None:
+    site.pass_time(1)
+    checks = done(site.renting.check())
+    assert all(one.name.startswith(("local: ", "pool ")) for one in checks)

@@ -25,6 +25,7 @@ from bursard.machines.provider import (
     PoolTerms,
     Quota,
     setting,
+    unknown,
 )
 
 _DRY: Final = "DryRunOperation"
@@ -53,7 +54,7 @@ def checks(
         who = asked(lambda: clients.of("sts", first).get_caller_identity())
     except CloudError as error:
         remedy = "give bursard credentials in its environment, as docs/clouds.md has it under AWS"
-        yield Check("credentials", False, str(error), remedy)
+        yield unknown(error, "AWS", remedy)
         return
     yield Check("credentials", True, f"{who.get('Arn', 'somebody')} of account {who.get('Account', '?')}")
     for pool in pools:

@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation, Overflow
 from typing import Any, Final, NamedTuple, TypeVar
 
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.errors import InvalidRequest
-from bursar.money import NANOS
+from bursar.money import NANOS, NANOS_MAX
 from bursar.resources import parse_gpu_type
 from bursard.machines.aws_wire import Answer, Clients, equals, micros, paged
 from bursard.machines.errors import family_of
@@ -273,9 +273,9 @@ def nanos_of(text: object) -> int:
     """An amount as AWS writes it, in nanos; 0 for what is none."""
     try:
         value = Decimal(str(text)) * NANOS
-    except InvalidOperation:
+    except (InvalidOperation, Overflow):
         return 0
-    return int(value.to_integral_value()) if value.is_finite() and value > 0 else 0
+    return int(value.to_integral_value()) if value.is_finite() and 0 < value <= NANOS_MAX else 0
 
 
 def _offer(place: Place, shape: Shape, rate: Rate) -> MachineOffer:

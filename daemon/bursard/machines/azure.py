@@ -166,7 +166,7 @@ class AzureProvider:
     def list_owned(self, cluster: str, regions: Collection[str] = ()) -> list[Instance]:
         """Of the whole subscription: machines, what they left behind, and those that went lately."""
         rows = self._calls.machines()
-        ours = [row for row in rows if (row.get("tags") or {}).get(words.CLUSTER_TAG) == cluster]
+        ours = [row for row in rows if words.is_ours(row, cluster)]
         views = self._views() if ours else {}
         listed = [words.instance_of(row, views.get(str(row["id"]).lower())) for row in ours]
         self._follow(cluster, {one.provider_id.lower() for one in listed})
@@ -175,13 +175,14 @@ class AzureProvider:
             for key, past in self._pasts.items()
             if past.gone_at > self._needs.now() - LATELY_US
         ]
-        names = {str(row["name"]).lower() for row in rows}
+        names = {str(row.get("name", "")).lower() for row in rows}
         return listed + [one for one in gone if one.machine_id] + self._left(cluster, names)
 
     def _views(self) -> dict[str, Any]:
         """By id in lower case, how each machine of the subscription runs."""
         rows = self._calls.machines(statuses=True)
-        return {str(row["id"]).lower(): (row.get("properties") or {}).get("instanceView") for row in rows}
+        views = ((str(row.get("id", "")).lower(), row.get("properties")) for row in rows)
+        return {key: said.get("instanceView") for key, said in views if isinstance(said, dict)}
 
     def _follow(self, cluster: str, listed: set[str]) -> None:
         """Note which machines are listed no more, and ask the log what became of them."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from bursard.machines import azure_calls
 from bursard.machines.azure_calls import Calls
-from bursard.machines.provider import Check, CloudError, Place, PoolTerms, setting
+from bursard.machines.provider import Check, CloudError, Place, PoolTerms, setting, unknown
 
 ACTIONS: Final = (
     "Microsoft.Compute/virtualMachines/read",
@@ -39,7 +39,7 @@ def checked(calls: Calls, pools: Sequence[PoolTerms]) -> list[Check]:
         remedy = (
             "run `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET for bursard,"
         )
-        return [Check("credentials", False, str(error), f"{remedy} and AZURE_SUBSCRIPTION_ID")]
+        return [unknown(error, "Azure", f"{remedy} and AZURE_SUBSCRIPTION_ID")]
     found = [Check("credentials", True, f"subscription {subscription}, {count} machines")]
     for pool in pools:
         for region in pool.wanted.regions:

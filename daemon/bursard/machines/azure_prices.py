@@ -13,11 +13,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation, Overflow
 from typing import Any, Final
 
 from bursar.clock import HOUR_US
-from bursar.money import NANOS
+from bursar.money import NANOS, NANOS_MAX
 from bursard.machines.azure_calls import public
 from bursard.machines.azure_words import instant
 from bursard.machines.errors import error_of
@@ -150,9 +150,9 @@ def nanos_of(value: object) -> int:
     """An amount as it was read, in nanos; 0 of none."""
     try:
         amount = Decimal(str(value)) * NANOS
-    except InvalidOperation:
+    except (InvalidOperation, Overflow):
         return 0
-    return int(amount.to_integral_value()) if amount.is_finite() and amount > 0 else 0
+    return int(amount.to_integral_value()) if amount.is_finite() and 0 < amount <= NANOS_MAX else 0
 
 
 def read_page(text: str) -> tuple[list[dict[str, Any]], str]:

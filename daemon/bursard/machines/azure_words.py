@@ -237,6 +237,16 @@ def statuses_of(view: Any) -> tuple[str, str, str]:
     return power, code, said
 
 
+def is_ours(row: Mapping[str, Any], cluster: str) -> bool:
+    """Does a row of a list have a cluster's tag? One with a name of ours and tags that cannot be read is an
+    error: taken for a stranger's, it would be paid for and looked after by nobody.
+    """
+    tags = row.get("tags") or {}
+    if not isinstance(tags, dict) and not str(row.get("name", "")).lower().startswith(prefix_of(cluster)):
+        return False
+    return bool(tags.get(CLUSTER_TAG) == cluster)
+
+
 def instance_of(row: Mapping[str, Any], view: Any) -> Instance:
     """A virtual machine as it was listed, with its instance view or without."""
     properties, tags = row.get("properties") or {}, row.get("tags") or {}

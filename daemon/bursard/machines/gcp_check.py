@@ -10,7 +10,7 @@ from typing import Final
 
 from bursard.machines import gcp_words as words
 from bursard.machines.gcp_calls import Calls
-from bursard.machines.provider import Check, CloudError, Place, PoolTerms, setting
+from bursard.machines.provider import Check, CloudError, Place, PoolTerms, setting, unknown
 
 PERMISSIONS: Final = (
     "compute.instances.create",
@@ -44,7 +44,7 @@ def checked(calls: Calls, pools: Sequence[PoolTerms]) -> list[Check]:
         zones = zones_of(calls)
     except CloudError as error:
         remedy = "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS and"
-        return [Check("credentials", False, str(error), f"{remedy} GOOGLE_CLOUD_PROJECT for bursard")]
+        return [unknown(error, "Google Cloud", f"{remedy} GOOGLE_CLOUD_PROJECT for bursard")]
     found = [Check("credentials", True, f"project {project}, {len(zones)} zones"), _granted(calls)]
     for pool in pools:
         found += _pool(calls, pool, zones)

@@ -18,6 +18,7 @@ from bursar_policies.specs import CloudPoolSpec, Document, PriceBookSpec
 from bursard.engine import Engine
 from bursard.events import Event
 from bursard.machines.keeper import QUIET_MAX_US, QUIET_US, Keeper
+from bursard.machines.offered import sound
 from bursard.machines.provider import (
     CloudError,
     Kind,
@@ -64,6 +65,8 @@ class House:
         """What pools named when its prices were heard."""
         self.fault = ""
         """Why its offers are not known."""
+        self.left_out: dict[str, str] = {}
+        """By pool, what of its offers cannot be rented, and why."""
         self.failures = self.not_before = 0
         self._owner = owner
         self.keeper = Keeper(provider, owner.engine.state, self)
@@ -84,6 +87,15 @@ class House:
         self.fault = why
         self.not_before = self.now() + min(QUIET_US << min(self.failures, 16), QUIET_MAX_US)
         self.failures += 1
+
+    async def ask(self, pool: str, wanted: Wanted) -> Sequence[MachineOffer]:
+        """What it offers of what a pool wants, without what cannot be rented. Raises `CloudError`."""
+        currency = self._owner.engine.state.currency
+        offers, left_out = await self.call(lambda: sound(self.provider.offers(wanted), currency))
+        if left_out and self.left_out.get(pool) != left_out:
+            log.warning("offers of a provider are left out", extra={"provider": self.name, "why": left_out})
+        self.left_out[pool] = left_out
+        return offers
 
     def now(self) -> int:
         """Bursard's wall clock."""

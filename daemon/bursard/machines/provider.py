@@ -143,6 +143,14 @@ class Check(msgspec.Struct, frozen=True):
     remedy: str = ""
 
 
+def unknown(error: CloudError, provider: str, credentials: str) -> Check:
+    """The check of a provider that did not say who we are. `credentials`: what mends those."""
+    if error.kind is Kind.AUTH:
+        return Check("credentials", False, str(error), credentials)
+    remedy = f"see that bursard's machine reaches {provider}: its network, proxy and endpoint"
+    return Check("connection", False, str(error), remedy)
+
+
 class Wanted(msgspec.Struct, frozen=True):
     """Which machines are of interest. Empty: all. `instance_types`: shell patterns, such as `g6.*`."""
 

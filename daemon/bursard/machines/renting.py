@@ -22,7 +22,7 @@ from typing import Final, NamedTuple, TypeVar
 from msgspec.structs import replace
 
 from bursar.clock import HOUR_US, SECOND_US, format_duration
-from bursar.errors import BursarError, InvalidRequest
+from bursar.errors import BursarError, InvalidRequest, ServerUnavailable
 from bursar.model import EndCause, Reason, ReasonCode
 from bursar.money import format_nanos
 from bursar.resources import ResourceRequest
@@ -40,11 +40,13 @@ from bursard.machines.houses import (
     terms_of,
     wanted_of,
 )
+from bursard.machines.offered import sound
 from bursard.machines.provider import (
     BOOT_US,
     Check,
     CloudError,
     Join,
+    Kind,
     MachineOffer,
     Order,
     Place,
@@ -126,6 +128,8 @@ class Renting:
     ) -> None:
         self.engine = engine
         self.houses: dict[str, House] = {}
+        self._tried: dict[str, House] = {}
+        """Of providers that were asked for a pool that may never be in force."""
         self.unopened: dict[str, str] = {}
         """By provider that a pool names and that cannot be asked, why."""
         self.notes: dict[str, str] = {}
@@ -162,8 +166,17 @@ class Renting:
                 raise InvalidRequest(
                     f"this daemon rents no machines of provider {name}; start bursard with --local-cloud FILE"
                 )
-            house = self.houses[name] = House(self, self._opener(name))
+            house = self.houses[name] = self._to_ask(name)
+            self._tried.pop(name, None)
         return house
+
+    def _to_ask(self, name: str) -> House:
+        """That of a provider, which is not one of this daemon's before a pool of it is in force. Raises
+        `InvalidRequest`.
+        """
+        if name not in self.houses and name not in self._tried and self._opener is not None:
+            self._tried[name] = House(self, self._opener(name))
+        return self._tried.get(name) or self.house(name)
 
     # --- the loop
 
@@ -186,7 +199,7 @@ class Renting:
         finally:
             for turn in turns.values():
                 turn.cancel()
-            for house in self.houses.values():
+            for house in (*self.houses.values(), *self._tried.values()):
                 house.thread.shutdown(wait=False, cancel_futures=True)
 
     async def look(self) -> None:
@@ -256,7 +269,7 @@ class Renting:
     async def _offered(self, house: House, name: str, spec: CloudPoolSpec) -> Sequence[MachineOffer]:
         known = house.offers.get(name)
         if known is None or known[0] != spec:
-            offers = await house.call(lambda: house.provider.offers(wanted_of(spec)))
+            offers = await house.ask(name, wanted_of(spec))
             house.offers[name] = known = spec, offers
         return known[1]
 
@@ -524,11 +537,14 @@ class Renting:
     async def _checked(self, house: House) -> list[Check]:
         specs, provider = dict(self.pools(house.name)), house.provider
         terms = [terms_of(name, spec) for name, spec in specs.items()]
-        found = await house.call(lambda: provider.preflight(terms))
+        found = [
+            replace(one, name=one.name if one.name.startswith("pool ") else f"{house.name}: {one.name}")
+            for one in await house.call(lambda: provider.preflight(terms))
+        ]
         regions = set[str]()
         for name, spec in specs.items():
             try:
-                offers = await house.call(partial(provider.offers, wanted_of(spec)))
+                offers = await house.ask(name, wanted_of(spec))
             except CloudError as error:
                 found.append(Check(f"pool {name}", False, str(error), "its offers are asked for again"))
                 continue
@@ -536,21 +552,24 @@ class Renting:
             says = f"{len(offers)} offers" if offers else "no machine of the provider is one that it names"
             remedy = "" if offers else f"mend regions, zones and offers of CloudPool {name}"
             found.append(Check(f"pool {name}", bool(offers), says, remedy))
+            if left_out := house.left_out.get(name):
+                remedy = "the others are rented; ask its provider"
+                found.append(Check(f"pool {name}: offers", False, left_out, remedy))
         for region in sorted(regions):
             found += await self._quotas(house, region)
         if house.keeper.fault:
             says, remedy = house.keeper.fault, "machines are looked for again and again"
-            found.append(Check("list", False, says, remedy))
+            found.append(Check(f"{house.name}: list", False, says, remedy))
         return found
 
     async def _quotas(self, house: House, region: str) -> list[Check]:
         try:
             quotas = await house.call(partial(house.provider.quotas, region))
         except CloudError as error:
-            return [Check(f"quota {region}", False, str(error), "let bursard read the quotas")]
+            return [Check(f"{house.name}: quota {region}", False, str(error), "let bursard read the quotas")]
         return [
             Check(
-                f"quota {region} {quota.name or quota.scope.market or 'all'}",
+                f"{house.name}: quota {region} {quota.name or quota.scope.market or 'all'}",
                 quota.left > 0,
                 f"{quota.used} of {quota.limit}{quota.unit and ' ' + quota.unit} are used",
             )
@@ -558,16 +577,29 @@ class Renting:
         ]
 
     async def refuse_empty(self, documents: Sequence[Document]) -> None:
-        """Raise `InvalidRequest` for a pool of which nothing could ever be rented."""
+        """Raise `InvalidRequest` for a pool of which nothing could ever be rented, or whose provider does not
+        know us; `ServerUnavailable` where the provider does not answer. Nothing is kept of what was refused.
+        """
         for one in documents:
             if not isinstance(one.spec, CloudPoolSpec):
                 continue
             at = f"{one.source}:{one.line}: CloudPool {one.name}"
             try:
-                house = self.house(one.spec.provider)
+                house = self._to_ask(one.spec.provider)
             except InvalidRequest as error:
                 raise InvalidRequest(f"{at}: {error.message}") from None
-            offers = await house.call(partial(house.provider.offers, wanted_of(one.spec)))
+            try:
+                offered = await house.call(partial(house.provider.offers, wanted_of(one.spec)))
+            except CloudError as error:
+                known = self.engine.state.policies.get((one.kind, one.name))
+                if known is not None and known.spec == one.spec:
+                    continue  # it is in force as it is: `cloud check` says what is wrong
+                raise _unasked(at, one.spec.provider, error) from None
+            offers, left_out = sound(offered, self.engine.state.currency)
+            if not offers and left_out:
+                raise InvalidRequest(
+                    f"{at}: the provider {one.spec.provider} has no machine that can be rented: {left_out}"
+                )
             if not offers:
                 raise InvalidRequest(
                     f"{at}: the provider {one.spec.provider} has no machine that its regions, zones and"
@@ -630,6 +662,21 @@ class Renting:
             f"it starts by itself then; `bursar cloud ls` shows the machine, which is given up in {until}",
             (("machine", machine.name), ("pool", machine.pool), ("rate_per_hour", rate)),
         )
+
+
+def _unasked(at: str, provider: str, error: CloudError) -> BursarError:
+    """Why a pool is not taken whose provider could not be asked, and what mends it."""
+    says = f"{at}: the provider {provider} could not be asked for machines: {error}"
+    if error.kind is Kind.AUTH:
+        return InvalidRequest(
+            f"{says}; give bursard credentials of it in its environment, as docs/clouds.md has it, start"
+            " bursard again and apply the pool then"
+        )
+    if error.kind is Kind.THROTTLED:
+        return ServerUnavailable(
+            f"{says}; nothing was applied: see that bursard reaches it, and apply it again"
+        )
+    return InvalidRequest(says)
 
 
 def _drained(node: NodeRecord, why: str) -> Sequence[Event]:
