@@ -100,14 +100,14 @@ class AwsSource:
         try:
             found = json.loads(text)
             action, until = str(found["action"]), self._boot(str(found["time"]))
-        except (ValueError, KeyError, TypeError):
+        except metadata_azure.UNREADABLE:
             return s.Noticed("EC2 takes this machine back, in words that cannot be read", self._now(), False)
         return s.Noticed(f"EC2 takes this spot machine back ({action[:32]})", until, False)
 
     def _advice(self, text: str) -> s.Noticed:
         try:
             at = self._boot(str(json.loads(text)["noticeTime"]))
-        except (ValueError, KeyError, TypeError):
+        except metadata_azure.UNREADABLE:
             at = self._now()
         return s.Noticed("EC2 says that this spot machine may be taken back soon", at, True)
 
@@ -174,7 +174,7 @@ class Watch:
         """(what it says, after how many seconds to look again)."""
         try:
             found = self._source.look()
-        except OSError as error:
+        except Exception as error:  # an agent that ended of it would take its jobs' notice with it
             if not self._away:
                 log.warning("the metadata service does not answer", extra={"error": str(error)})
             self._away = True

@@ -25,6 +25,8 @@ _EVENTS: Final = "/metadata/scheduledevents?api-version=2020-07-01"
 _NAME: Final = "/metadata/instance/compute/name?api-version=2021-02-01&format=text"
 _HEADERS: Final = {"Metadata": "true"}
 _ADVICE: Final = ("Reboot", "Redeploy", "Terminate")
+UNREADABLE: Final = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+"""What reading a text that is not as it should be may raise: also of an instant of no year, and of depth."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -54,7 +56,7 @@ class AzureSource:
         text = self._get(_EVENTS)
         try:
             found = json.loads(text)["Events"]
-        except (ValueError, KeyError, TypeError):
+        except UNREADABLE:
             raise OSError("its events cannot be read") from None
         if not isinstance(found, list):
             raise OSError("its events are no list")
@@ -77,7 +79,7 @@ class AzureSource:
                 when = parsedate_to_datetime(str(event["NotBefore"]))
                 wall = (when.replace(tzinfo=when.tzinfo or UTC) - _EPOCH) // timedelta(microseconds=1)
                 until = wall - self._clock.now() + self._clock.boot_us()
-            except (ValueError, KeyError, TypeError):
+            except UNREADABLE:
                 until = self._clock.boot_us()
             whole = max((until + SECOND_US // 2) // SECOND_US * SECOND_US, 0)
             self._said = key, s.Noticed(said, whole, advice)

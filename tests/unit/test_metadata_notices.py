@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from bursar.errors import InvalidRequest
 from bursar_agent import app, metadata
 from bursar_agent import stimuli as s
 from bursar_agent.metadata import AWAY_S, LOOK_EVERY_S, AwsSource, Http, Watch, open_watch
+from bursar_agent.metadata_azure import AzureSource
 from bursar_agent.settings import load
 
 BOOT_US = 1_000 * SECOND_US
@@ -158,3 +160,40 @@ def test_a_watch_is_of_any_source() -> None:
     notice = s.Noticed("said", 5, True)
     stub: Any = SimpleNamespace(look=lambda: notice)
     assert Watch(stub).look() == (notice, LOOK_EVERY_S)
+
+
+class Says:
+    """A service that says one thing for everything."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def ask(self, method: str, path: str, headers: Any) -> metadata.Answer:
+        return metadata.Answer(200, "name" if "token" in path or "name" in path else self._text)
+
+
+@pytest.mark.parametrize("text", [
+    "[" * 4_096,
+    '{"action": "terminate", "time": "9999-12-31T23:59:59-23:59"}',
+    '{"action": "terminate", "time": "0001-01-01T00:00:00+23:59"}',
+])  # fmt: skip
+def test_a_notice_of_an_odd_instant_is_one(text: str) -> None:
+    found, _ = Watch(AwsSource(Says(text), VirtualClock())).look()  # type: ignore[arg-type]
+    assert found is not None
+    assert (found.until_boot_us >= 0, found.advice) == (True, False)
+
+
+@pytest.mark.parametrize("when", [
+    "Mon, 01 Jan 0001 00:00:00 +2359", "Mon, 19 Sep 99999 18:29:47 GMT",
+    "Mon, 19 Sep 2016 18:29:47 +9999999999999999",
+])  # fmt: skip
+def test_an_event_of_an_odd_instant_is_one(when: str) -> None:
+    text = json.dumps({"Events": [{"EventType": "Preempt", "NotBefore": when}]})
+    found, _ = Watch(AzureSource(Says(text), VirtualClock())).look()  # type: ignore[arg-type]
+    assert found is not None
+    assert (found.until_boot_us >= 0, found.advice) == (True, False)
+
+
+def test_events_too_deep_to_read_are_no_answer() -> None:
+    watch = Watch(AzureSource(Says("[" * 4_096), VirtualClock()))  # type: ignore[arg-type]
+    assert watch.look() == (None, AWAY_S)
