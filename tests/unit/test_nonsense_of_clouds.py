@@ -17,7 +17,7 @@ from bursar_policies.document import parse_documents
 from bursard.machines.azure_prices import nanos_of
 from bursard.machines.errors import error_of
 from bursard.machines.instants import LEEWAY_US
-from bursard.machines.provider import Instance, InstanceState, Order
+from bursard.machines.provider import Instance, InstanceState, Order, Place
 
 YEAR_US = 365 * 24 * HOUR_US
 YEAR_ONE_US = -62_135_596_800_000_000
@@ -123,6 +123,29 @@ def test_a_launch_that_fails_again_and_again_is_ordered_ever_more_rarely(
     assert 2 <= first <= 24, "a few for each place, in five minutes"
     site.pass_time(300)
     assert len(made) - first <= 6
+
+
+def test_a_launch_that_fails_with_a_word_of_another_place_is_ordered_ever_more_rarely(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, real = orders(site, monkeypatch), site.provider.list_owned
+    elsewhere = Place("home", "home-b", "cpu", "cpu.other", "spot")
+
+    def poll(provider_id: str) -> Instance:
+        raise error_of("aws", "InsufficientInstanceCapacity", "none is left", elsewhere)
+
+    monkeypatch.setattr(
+        site.provider,
+        "list_owned",
+        lambda cluster, regions=(): [
+            replace(one, state=InstanceState.GONE, billed_from=0, billed_until=0)
+            for one in real(cluster, regions)
+        ],
+    )
+    monkeypatch.setattr(site.provider, "poll", poll)
+    site.large()
+    site.pass_time(300)
+    assert 2 <= len(made) <= 24
 
 
 def test_a_refusal_that_names_no_place_is_not_asked_for_again_each_second_though_lists_are_well(

@@ -207,12 +207,12 @@ class Keeper:
         self._back_off(machine, why)
 
     def _back_off(self, machine: MachineRecord | None, error: CloudError) -> None:
-        """A launch failed. Where its provider does not say of what and for how long, the place is left alone
+        """A launch failed. Where its provider does not say for how long of this place, it is left alone
         for a while, twice as long each time: the next order there would fail as well, and each is a call.
         """
         now = self._hands.now()
         self.blocks.add(error, now)
-        if machine is None or (error.scope is not None and error.ttl_us):
+        if machine is None or self.blocks.of(self.place_of(machine), now) is not None:
             return
         self._failed = {
             place: one for place, one in self._failed.items() if abs(now - one[1]) < FAILED_KEPT_US
