@@ -23,6 +23,7 @@ from bursard.machines import azure_words as words
 from bursard.machines.azure import LATELY_US, SWEEP_US, AzureProvider, open_provider
 from bursard.machines.azure_calls import Calls
 from bursard.machines.azure_prices import SOURCE, RetailPrices, nanos_of, rates_of, read_page
+from bursard.machines.houses import asked
 from bursard.machines.provider import (
     CloudError,
     InstanceState,
@@ -490,3 +491,22 @@ def test_a_page_that_is_no_list_of_prices_is_refused(text: str) -> None:
 def test_amounts_are_read_to_the_last_digit() -> None:
     rows, _ = read_page('{"Items": [{"retailPrice": 0.123456789}]}')
     assert nanos_of(rows[0]["retailPrice"]) == 123_456_789
+
+
+@pytest.mark.parametrize(
+    ("row", "heard"),
+    [({}, False), ({"id": "/x", "name": 5, "properties": "?", "tags": ["x"]}, True)],
+)
+def test_a_row_of_a_stranger_that_cannot_be_read_is_passed_over_and_one_without_a_name_is_no_list(
+    row: dict[str, object], heard: bool, stand: AzureStand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = stand.provider.create(order(stand, "mach_1"))
+    real = stand.provider._calls.machines
+    monkeypatch.setattr(
+        stand.provider._calls, "machines", lambda statuses=False: [*real(statuses=statuses), row]
+    )
+    if heard:
+        assert [one.provider_id for one in stand.provider.list_owned("cluster_1")] == [key]
+    else:
+        with pytest.raises(CloudError, match="could not be read"):
+            asked(lambda: stand.provider.list_owned("cluster_1"))

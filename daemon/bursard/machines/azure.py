@@ -175,7 +175,8 @@ class AzureProvider:
             for key, past in self._pasts.items()
             if past.gone_at > self._needs.now() - LATELY_US
         ]
-        names = {str(row.get("name", "")).lower() for row in rows}
+        # A row without a name may be one of ours: such a list is none.
+        names = {str(row["name"]).lower() for row in rows}
         return listed + [one for one in gone if one.machine_id] + self._left(cluster, names)
 
     def _views(self) -> dict[str, Any]:
