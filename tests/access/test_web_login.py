@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -124,8 +126,57 @@ def test_who_has_no_role_and_who_was_refused_there_are_told_so_as_text() -> None
     async def story(site: Site, browser: Browser, idp: Provider) -> None:
         idp.claims["groups"] = []
         assert "has no role here" in (await log_in(browser, idp)).text
-        said = (await browser.get("/login/done?error=access_denied&error_description=%3Cb%3Eno%3C/b%3E")).text
-        assert "the provider says: &lt;b&gt;no&lt;/b&gt;" in said
+        state = parse_qs(urlsplit(await go_there(browser, idp)).query)["state"][0]
+        refusal = "/login/done?error=access_denied&error_description=%3Cb%3Eno%3C/b%3E"
+        assert (
+            "the provider says: &lt;b&gt;no&lt;/b&gt;" in (await browser.get(f"{refusal}&state={state}")).text
+        )
+        for link in (refusal, f"{refusal}&state=x", f"{refusal}&state={state}"):
+            said = await browser.get(link)
+            assert (said.status, "not begun in this browser" in said.text) == (401, True)
+            assert "&lt;b&gt;" not in said.text, "words that anybody can put into a link"
+
+    play(story)
+
+
+ODD: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a list": lambda _: [1],
+    "a number": lambda _: 5,
+    "nothing": lambda _: None,
+    "no text": lambda _: b"\xff\xfe",
+    "depth": lambda _: b"[" * 100_000,
+    "a number for a token": lambda told: told | {"id_token": 5},
+    "a token that is no ASCII": lambda told: told | {"id_token": told["id_token"] + "é"},
+    "half a character": lambda told: (
+        told | {"id_token": unsigned('{"exp":1,"aud":"bursar-web","nonce":"\\ud800"}')}
+    ),
+    "an end that is none": lambda told: (
+        told | {"id_token": unsigned('{"exp":NaN,"iat":1,"aud":"bursar-web"}')}
+    ),
+    "an end beyond all": lambda told: (
+        told | {"id_token": unsigned('{"exp":Infinity,"iat":1,"aud":"bursar-web"}')}
+    ),
+}
+
+
+def unsigned(claims: str) -> str:
+    return f"e30.{base64.urlsafe_b64encode(claims.encode()).decode().rstrip('=')}.AAAA"
+
+
+def test_whatever_a_provider_gives_for_a_code_is_a_login_that_is_refused() -> None:
+    async def story(site: Site, browser: Browser, idp: Provider) -> None:
+        answer = idp.answer
+        for case, change in ODD.items():
+            back = await go_there(browser, idp)
+
+            def odd(path: str, *rest: Any, change: Any = change) -> tuple[int, Any]:
+                status, told = answer(path, *rest)
+                return status, change(told) if path == "/token" else told
+
+            idp.answer = odd  # type: ignore[method-assign]
+            said = await browser.get(back)
+            assert said.status in (401, 503), (case, said.status)
+            idp.answer = answer  # type: ignore[method-assign]
 
     play(story)
 

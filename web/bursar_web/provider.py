@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
-import httpx2
 from authlib.integrations.base_client import OAuthError
 from authlib.integrations.httpx_client import AsyncOAuth2Client
 
@@ -31,6 +30,7 @@ AWAY_MAX: Final = 1_000
 FRESH_US: Final = HOUR_US
 """How long the provider's document is used before it is read again."""
 TIMEOUT_S: Final = 10.0
+LIFE_S_MAX: Final = 10 * 365 * 86_400
 WORD_CHARS_MAX: Final = 200
 
 
@@ -97,20 +97,25 @@ class Provider:
         Raises `InvalidRequest`: it is no answer to what this browser asked; `Unauthenticated`;
         `ServerUnavailable`.
         """
-        away = self._away.get(state)
-        known = away is not None and hmac.compare_digest(state.encode(), own_state.encode())
-        if away is None or not known or self._clock.boot_us() - away.since >= AWAY_US:
-            raise InvalidRequest("that login was not begun in this browser, or too long ago; begin again")
-        del self._away[state]  # once
+        away = self.take(state, own_state)
         if issuer and issuer != self._client.issuer:
             raise InvalidRequest("that answer is of another identity provider")
         found = await self._known()
         form = {"code": code, "code_verifier": away.proof, "grant_type": "authorization_code"}
         given = await self._exchange(found, away.back, form, "")
         said = claims_of(given.token).get("nonce")
-        if not isinstance(said, str) or not hmac.compare_digest(said.encode(), away.nonce.encode()):
+        if not isinstance(said, str) or said != away.nonce:
             raise Unauthenticated("the provider's token answers another login (nonce); begin again")
         return given, away.next
+
+    def take(self, state: str, own_state: str) -> Away:
+        """The login that this browser has begun, once. Raises `InvalidRequest`: it has begun none such."""
+        away = self._away.get(state)
+        known = away is not None and hmac.compare_digest(state.encode(), own_state.encode())
+        if away is None or not known or self._clock.boot_us() - away.since >= AWAY_US:
+            raise InvalidRequest("that login was not begun in this browser, or too long ago; begin again")
+        del self._away[state]
+        return away
 
     async def again(self, refresh: str) -> Given:
         """A new token for one that is about to end. Raises `Unauthenticated`, `ServerUnavailable`."""
@@ -126,11 +131,12 @@ class Provider:
     async def _exchange(self, found: logins.Provider, back: str, form: dict[str, str], refresh: str) -> Given:
         async with self._asking(back, found.scopes) as client:
             try:
-                told = await client.fetch_token(found.token, **form)
+                async with asyncio.timeout(TIMEOUT_S):
+                    told = await client.fetch_token(found.token, **form)
             except OAuthError as problem:
                 word = str(problem.error)[:WORD_CHARS_MAX]
                 raise Unauthenticated(f"the provider gives no token: {word}") from None
-            except (httpx2.HTTPError, ValueError) as problem:
+            except Exception as problem:  # what a provider answers is whatever it is
                 raise ServerUnavailable(f"{self.name} cannot be asked: {type(problem).__name__}") from None
         token = told.get("id_token")
         claims = claims_of(token)
@@ -139,8 +145,13 @@ class Provider:
             raise Unauthenticated(f"{self.name} gave no ID token; may these pages ask for the scope openid?")
         if self._client.client_id not in (claims["aud"], *_listed(claims["aud"])):
             raise Unauthenticated(f"{self.name} gave a token that is another program's")
+        if not token.isascii() or not token.isprintable():
+            raise Unauthenticated(f"{self.name} gave a token that cannot travel")
         life_s = ends - began if isinstance(began, int | float) else 0
-        return Given(token, str(told.get("refresh_token") or refresh), int(max(life_s, 0)) * SECOND_US)
+        life_s = (
+            min(max(life_s, 0), LIFE_S_MAX) if life_s == life_s else 0
+        )  # a number that is none is not itself
+        return Given(token, str(told.get("refresh_token") or refresh), int(life_s) * SECOND_US)
 
     async def _known(self) -> logins.Provider:
         now = self._clock.boot_us()

@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from bursar.client.aio import AsyncWireClient
 from bursar.clock import SECOND_US, Clock
 from bursar.codec import view
-from bursar.errors import BursarError, ServerUnavailable
+from bursar.errors import BursarError, InvalidRequest, ServerUnavailable
 from bursar_web.asking import session_of
 from bursar_web.provider import AWAY_US, WORD_CHARS_MAX, Given, Provider
 from bursar_web.sessions import LIFE_US, Links, Session, Sessions
@@ -86,13 +86,18 @@ class Login:
         if self._provider is None:
             raise HTTPException(404)
         query = request.query_params
+        state, own_state = query.get("state", ""), request.cookies.get(self._state_cookie, "")
         if query.get("error"):
+            try:  # words of an answer that was asked for: anybody can make a link with others
+                self._provider.take(state, own_state)
+            except InvalidRequest as problem:
+                return self._page(request, str(problem), "/", status=401)
             said = query.get("error_description") or query["error"]
             return self._page(request, f"the provider says: {said[:WORD_CHARS_MAX]}", "/", status=401)
         try:
             given, target = await self._provider.come_back(
-                query.get("state", ""),
-                request.cookies.get(self._state_cookie, ""),
+                state,
+                own_state,
                 query.get("code", ""),
                 query.get("iss", ""),
             )
