@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from identity_provider import CLIENT, Provider, provider
 from whole_site import Site
 
+from bursar.cli import login as verbs
 from bursar.cli.main import run
 from bursar.client import address, logins
 from bursar.client.link import Identity
@@ -189,6 +190,26 @@ def test_no_words_of_a_provider_are_more_than_an_error(
         )
         with pytest.raises(problem):
             log_in(idp, now)
+
+
+def test_nothing_that_a_provider_says_acts_on_a_terminal(
+    idp: Provider, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither where to go, nor the code, nor why not; what is of several lines stays so."""
+    answer = idp.answer
+    told = {
+        "verification_uri": "https://x\x1b]52;c;cm0=\x07", "user_code": "\x1b[2Jcode", "device_code": "d",
+        "interval": 0, "expires_in": 5,
+    }  # fmt: skip
+    odd = {"/device": (200, told), "/token": (400, {"error": "no\nway\x1b[2J"})}
+    monkeypatch.setattr(idp, "answer", lambda path, *rest: odd[path] if path in odd else answer(path, *rest))
+    monkeypatch.setattr(verbs, "_told", lambda _: (idp.issuer, CLIENT))
+    assert run(["login", "--server", f"grpcs://{SERVER}"]) != 0
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert "\x07" not in said
+    assert "open https://x\\x1b]52;c;cm0=\\x07\nand enter the code \\x1b[2Jcode\n" in said
+    assert "the login was not given: no\nway\\x1b[2J\n" in said
 
 
 def unsigned(claims: bytes) -> str:

@@ -6,6 +6,7 @@ import click
 
 from bursar.cli.common import listing, server_of
 from bursar.cli.output import Column, Output, Row, emit_one
+from bursar.cli.terminal import clean
 from bursar.client import address, logins
 from bursar.clock import SECOND_US, format_instant
 from bursar.errors import InvalidRequest, NotFound, Unauthenticated
@@ -32,7 +33,8 @@ def login(server: str | None, output: Output) -> None:
     issuer, client_id = _told(found)
     provider = logins.discover(issuer)
     started = logins.start(provider, client_id, logins.wall_s())
-    click.echo(f"open {started.whole or started.address}\nand enter the code {started.code}", err=True)
+    where, code = clean(started.whole or started.address), clean(started.code)
+    click.echo(f"open {where}\nand enter the code {code}", err=True)
     made = logins.finish(provider, client_id, started)
     with WireClient(found, made["id_token"]) as client:
         who = client.server()

@@ -205,15 +205,17 @@ def _usage(error: click.ClickException) -> int:
 
 
 def _refused(error: BursarError) -> int:
-    from bursar.cli.terminal import paint
+    from bursar.cli.terminal import clean, paint
 
-    sys.stderr.write(f"{paint('error', 'red', sys.stderr)}: {error.message}\n")
+    # What others say is in it: a server's words, a provider's, the other end's of a stream.
+    message = "\n".join(map(clean, error.message.split("\n")))
+    sys.stderr.write(f"{paint('error', 'red', sys.stderr)}: {message}\n")
     remedy = error.facts.pop("remedy", "")
     if error.exit_code == 3:
         for name, value in sorted(error.facts.items()):
-            sys.stderr.write(f"  {name.replace('_', ' ')}: {value}\n")
+            sys.stderr.write(f"  {clean(name.replace('_', ' '))}: {clean(value)}\n")
     if remedy and remedy not in error.message:
-        sys.stderr.write(f"remedy: {remedy}\n")
+        sys.stderr.write(f"remedy: {clean(remedy)}\n")
     return error.exit_code
 
 

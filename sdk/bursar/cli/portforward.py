@@ -15,6 +15,7 @@ import click
 from bursar.cli.attached import Attached
 from bursar.cli.common import changing
 from bursar.cli.output import say
+from bursar.cli.terminal import clean
 from bursar.errors import BursarError, InvalidRequest, ServerUnavailable
 from bursar.steps.forward import CLOSED, CONNECT, CONNECTIONS_MAX, Connection, Connections
 
@@ -148,7 +149,7 @@ class Forward:
             raise ServerUnavailable(f"the other end is none of ours: {problem}") from None
         if why is not None:
             if kind == CLOSED and why:
-                say(f"a connection ended: {why}")
+                say(f"a connection ended: {clean(why)}")
             self._all.close(number)
 
     def _tell(self) -> None:
