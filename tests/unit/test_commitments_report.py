@@ -37,6 +37,9 @@ spec:
 """
 
 
+DECEMBER = 1_796_083_200_000_000
+
+
 async def table(daemon: Daemon, **more: str) -> dict[str, Any]:
     found = json.loads((await daemon.report(kind="commitments", format="json", **more))[0])
     assert isinstance(found, dict)
@@ -210,9 +213,41 @@ def test_a_month_that_was_published_before_a_commitment_was_written_down_stays_a
         assert not [row for row in told if row["CommitmentDiscountId"]]
         assert (await table(daemon, period="2026-11"))["rows"] == []
         [row] = (await table(daemon, period="2026-12"))["rows"]
-        since = 1_796_083_200_000_000  # December 1st
-        hours = (daemon.engine.now() - since) // HOUR_US
+        hours = (daemon.engine.now() - DECEMBER) // HOUR_US
         assert amount(row, "fee") > hours > 0, "from the first hour of the month that is open"
+
+    in_a_daemon(story)
+
+
+def test_a_month_that_was_closed_before_a_commitment_was_written_down_stays_as_it_was() -> None:
+    async def story(daemon: Daemon) -> None:
+        await month(daemon)
+        daemon.clock.advance(DECEMBER + 2 * HOUR_US - daemon.engine.now())
+        daemon.meter()
+        await daemon.engine.durable()
+        closed = await daemon.money.ClosePeriod(pb.ClosePeriodRequest(period="2026-11"), None)
+        assert closed.state == "closed"
+        november = await focus(daemon, period="2026-11")
+        await daemon.apply(RESERVED.replace("2026-12-01", "2027-01-01"))
+        assert await focus(daemon, period="2026-11") == november
+        assert (await table(daemon, period="2026-11"))["rows"] == []
+        [row] = (await table(daemon, period="2026-12"))["rows"]
+        assert amount(row, "fee") > 2, "from the first hour of the month that is open"
+        await daemon.policies.Delete(pb.PolicyRequest(kind="Commitment", name="reserved"), None)
+        assert await focus(daemon, period="2026-11") == november
+
+    in_a_daemon(story)
+
+
+def test_what_was_written_down_before_a_month_was_closed_is_told_as_before_in_it() -> None:
+    async def story(daemon: Daemon) -> None:
+        await month(daemon, RESERVED.replace("2026-12-01", "2027-01-01"))
+        daemon.clock.advance(DECEMBER + 2 * HOUR_US - daemon.engine.now())
+        daemon.meter()
+        await daemon.engine.durable()
+        before = (await table(daemon))["rows"]
+        await daemon.money.ClosePeriod(pb.ClosePeriodRequest(period="2026-11"), None)
+        assert (await table(daemon))["rows"] == before != []
 
     in_a_daemon(story)
 
@@ -265,6 +300,27 @@ def test_whatever_is_applied_and_removed_one_version_is_in_force_at_a_time_and_t
         now = changes[made - 1].at // HOUR_US * HOUR_US
         for hour in range(since, now, 7 * HOUR_US) if before else ():
             assert _keys(found, hour) == _keys(before, hour)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 60 * 24), st.booleans(), st.booleans()), min_size=1, max_size=8),
+    st.lists(st.integers(0, 60 * 24), max_size=3),
+)
+def test_nothing_that_is_applied_or_removed_after_a_close_is_told_of_what_is_closed(
+    asked: list[tuple[int, bool, bool]], closes: list[int]
+) -> None:
+    """Also by a clock that goes back: changes come in any order of their instants."""
+    since = DECEMBER - 30 * 24 * HOUR_US
+    spec = CommitmentSpec("aws", "reservation", "USD", since, since + 1500 * HOUR_US, hourly_nanos=1)
+    changes = list[Change]()
+    for made, (hours, there, dated) in enumerate(asked):
+        closed = since + max([0, *closes[:made]]) * HOUR_US
+        at = since + hours * HOUR_US
+        one = Change("a", made + 1, at, spec if there else None, dated, closed)
+        before, after = promises(changes), promises([*changes, one])
+        for hour in range(since, closed, 11 * HOUR_US):
+            assert _keys(before, hour) == _keys(after, hour)
+        changes.append(one)
 
 
 def _keys(found: Sequence[Promise], hour: int) -> list[str]:

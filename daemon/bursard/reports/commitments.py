@@ -6,7 +6,8 @@ Why     a discount that was paid for is spent whether it is used or not, so used
         that is gone counts too.
 Dates   each hour is told by the documents that were in force in it, so a new document changes no hour that
         was told before. The first of a name counts from its start on, since what it promises was bought
-        before anybody wrote it down; but not in a month that was published when it was applied.
+        before anybody wrote it down; but in no month that was published when it was applied: that was
+        closed, or whose day for what comes late was over.
 Limits  a machine's hours are its cost over the list price of the hour.
 """
 
@@ -43,13 +44,16 @@ class Covered(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A document was applied, or is in force no more (`spec` None). `at`: since when; `dated`: it says so."""
+    """A document was applied, or is in force no more (`spec` None). `at`: since when; `dated`: it says so.
+    `closed`: before this instant all months were closed when it was made.
+    """
 
     name: str
     version: int
     at: int
     spec: CommitmentSpec | None
     dated: bool = False
+    closed: int = 0
 
 
 def promises(changes: Iterable[Change]) -> tuple[Promise, ...]:
@@ -62,6 +66,7 @@ def promises(changes: Iterable[Change]) -> tuple[Promise, ...]:
         elif one.name not in found and not one.dated:
             open_since = month_of(max(one.at - LATE_AFTER_US, 0))[0]
             since = min(since, max(one.spec.start, open_since))
+        since = max(since, one.closed)  # also by a clock that was set back
         mine = found.setdefault(one.name, [])
         mine[:] = [each._replace(until=min(each.until, since)) for each in mine if each.since < since]
         if one.spec is not None:

@@ -185,7 +185,8 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             past = Past(limits=await self.engine.read(past_limits))
         if request.kind in ("commitments", "focus"):
             await self.engine.durable()
-            past = Past(promises=await self.engine.read(past_commitments))
+            months = tuple(self.engine.state.closed.all)
+            past = Past(promises=await self.engine.read(partial(past_commitments, months)))
         make, name = self._maker(request, period, past)
         await refuse_unknown_project(self.engine, request.project, Action.SEE_BOOKS)
         pieces = partial(make, await self._settled(True))

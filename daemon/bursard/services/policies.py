@@ -41,6 +41,7 @@ from bursard.services.sources import named_texts
 from bursard.services.spent import Spent, spent
 from bursard.state.decide import policies
 from bursard.state.decide.nodes import reprice
+from bursard.state.periods import ClosedPeriod
 from bursard.store import EventFilter, Views
 
 PROBLEM_CHARS_IN_ROW = 500
@@ -260,21 +261,24 @@ def read_history(views: Views) -> list[Applied]:
     return found
 
 
-def past_commitments(views: Views) -> tuple[Promise, ...]:
-    """All commitments that there ever were, and when each was in force."""
+def past_commitments(months: Sequence[ClosedPeriod], views: Views) -> tuple[Promise, ...]:
+    """All commitments that there ever were, and when each was in force. `months`: all that are closed."""
     changes: list[Change] = []
     after, asked = 0, EventFilter(kinds=("policy-applied", "policy-removed"))
     while rows := views.events(after, 1000, asked):
         for row in rows:
             event = decode(row.payload)
+            closed = max((one.until for one in months if one.seq < row.seq), default=0)
             if isinstance(event, PolicyApplied):
                 changes += [
-                    Change(one.name, one.version, one.effective_at, one.spec, one.effective_at > row.at)
+                    Change(
+                        one.name, one.version, one.effective_at, one.spec, one.effective_at > row.at, closed
+                    )
                     for one in event.documents
                     if isinstance(one.spec, CommitmentSpec)
                 ]
             elif isinstance(event, PolicyRemoved) and event.kind == "Commitment":
-                changes.append(Change(event.name, 0, row.at, None))
+                changes.append(Change(event.name, 0, row.at, None, closed=closed))
         after = rows[-1].seq
     return promises(changes)
 

@@ -112,7 +112,7 @@ def commitment() -> Schema:
         " in `report focus` as `Purchase`, without a billed cost, since another one sends that invoice. Each"
         " hour is told by the document that was in force in it: a changed or removed one changes no hour of"
         " before. The first of a name counts from its `start`, but in no month that was published when it was"
-        " applied.",
+        " applied: that was closed, or ended more than a day before.",
         {
             "provider": forms.word("To whom.", ("aws", "azure", "gcp")),
             "type": forms.word(
