@@ -101,7 +101,7 @@ class Site:
         for node in list(self.state.nodes.values()):
             if not node.live:
                 self.apply(nodes.silent(self.state, node))
-                self.apply(nodes.remove(self.state, node, self.now))
+                self.apply(nodes.remove(self.state, PriceTable(), node, self.now))
         self.join(f"x{self.state.version}", gpus=1)
 
     def reprice(self) -> None:

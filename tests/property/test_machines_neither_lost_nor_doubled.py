@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from bursar.clock import SECOND_US
 from bursar.errors import WrongState
 from bursar.ids import SequentialIds
+from bursar_policies.compile import PriceTable
 from bursard.events import ClusterCreated, Event, MachineGone, MachineIntended, MachineUp
 from bursard.machines.keeper import Keeper
 from bursard.machines.provider import (
@@ -190,6 +191,9 @@ class Life:
 
     def rise(self, machine_id: str, billed_from: int) -> Sequence[Event]:
         return decide.up(self.state, machine_id, billed_from)
+
+    def bury(self, machine_id: str, billed_until: int, reason: str, free: bool) -> Sequence[Decision]:
+        return decide.bury(self.state, PriceTable(), machine_id, billed_until, reason, free)
 
     def cut(self, node_id: str) -> bool:
         return False

@@ -119,7 +119,7 @@ def test_a_node_that_left_is_found_by_its_name() -> None:
         node = state.node_by_name("n1")
         assert node is not None
         site.engine.commit(nodes.silent(state, node), "bursard")
-        site.engine.commit(nodes.remove(state, node, node.through), "oz")
+        site.engine.commit(nodes.remove(state, site.engine.prices, node, node.through), "oz")
         told = await listed(site, node="n1")
         assert told[-1] == ("node-removed", node.id)
         assert ("attempt-placed", ran[0]) in told

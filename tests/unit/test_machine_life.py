@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from bursar.errors import NotFound, WrongState
 from bursar.ids import SequentialIds
 from bursar.model import NodeFacts
+from bursar_policies.compile import PriceTable
 from bursard.events import Event, MachineGone, NodeRegistered, NodeSilent, decode, encode
 from bursard.events.subject import head_of
 from bursard.state import Applied, MachineState, State, image
@@ -153,9 +154,9 @@ def test_a_node_whose_machine_is_still_paid_for_is_not_removed() -> None:
     apply(state, decide.joined(state, MACHINE, NODE))
     apply(state, [NodeSilent(NODE)])
     with pytest.raises(WrongState, match=r"machine mach_0000000001 \(aws i-1\) is up"):
-        nodes.remove(state, state.nodes[NODE], 0)
+        nodes.remove(state, PriceTable(), state.nodes[NODE], 0)
     apply(state, decide.gone(state, MACHINE, 20, "ended"))
-    assert nodes.remove(state, state.nodes[NODE], 0)
+    assert nodes.remove(state, PriceTable(), state.nodes[NODE], 0)
 
 
 @pytest.mark.parametrize("wanted", [INTENDED, LAUNCHING, UP, ENDING])

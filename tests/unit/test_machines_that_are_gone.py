@@ -66,7 +66,9 @@ def live_and_die(daemon: Daemon, machine_id: str, seconds: int) -> None:
     )
     daemon.clock.advance(seconds * SECOND_US)
     engine.commit(machines.ending(state, machine_id, "idle for 5m"), "bursard")
-    for decided in machines.bury(state, machine_id, engine.now(), "its provider lists it as gone"):
+    for decided in machines.bury(
+        state, engine.prices, machine_id, engine.now(), "its provider lists it as gone"
+    ):
         engine.commit(list(decided()), "bursard")
 
 

@@ -171,11 +171,12 @@ def test_the_launch_of_a_machine_in_a_window_is_its_jobs_and_reserved_when_it_ha
         f"kind: Reservation\nname: r\nspec: {{nodes: [{machine.name}], start: {start}, end: {end},"
         " for: {projects: [p]}}\n"
     )
-    (joined,) = decide_machines.welcome(state, machine.name, now + 10 * SECOND_US)
+    prices = site.world.engine.prices
+    (joined,) = decide_machines.welcome(state, prices, machine.name, now + 10 * SECOND_US)
     assert isinstance(joined, MachineJoined)
     assert {one.kind for one in joined.charges} == {"startup"}
     machine.job_id = ""
-    *told, joined = decide_machines.welcome(state, machine.name, now + 10 * SECOND_US)
+    *told, joined = decide_machines.welcome(state, prices, machine.name, now + 10 * SECOND_US)
     kinds = [rest.kind for one in told if isinstance(one, NodeMetered) for rest in one.rest]
     assert kinds == ["idle", "reserved", "idle"]
 

@@ -144,7 +144,7 @@ def test_the_launch_of_a_rented_machine_is_tried_as_what_ran_on_it_is() -> None:
         since = engine.now()
         engine.commit(machines.rise(state, engine.ids, engine.prices, machine.id, since, since), "bursard")
         daemon.clock.advance(HOUR_US // 2)
-        engine.commit(machines.welcome(state, machine.name, engine.now()), "bursard")
+        engine.commit(machines.welcome(state, engine.prices, machine.name, engine.now()), "bursard")
         engine.commit(
             nodes.hello(
                 state, engine.ids, engine.prices, facts=replace(facts, name=machine.name), boot_id="b",

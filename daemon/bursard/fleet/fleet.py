@@ -372,7 +372,7 @@ class Fleet:
                 lies.append(lie)
                 spooled[truth.attempt_id, truth.rank] = held_us
         self._roll(now)
-        joining = machines.welcome(state, word.facts.name, self.engine.now())
+        joining = machines.welcome(state, self.engine.prices, word.facts.name, self.engine.now())
         hello = partial(
             nodes.hello,
             state,
@@ -517,9 +517,8 @@ class Fleet:
     def remove(self, node: NodeRecord) -> list[Event]:
         """The events that take a node out for good. Raises `WrongState` while anything of it is live."""
         latest_us = believe.latest(node, self.reading())
-        return nodes.remove(
-            self.engine.state, node, node.axis(latest_us) if latest_us is not None else node.through
-        )
+        until = node.axis(latest_us) if latest_us is not None else node.through
+        return nodes.remove(self.engine.state, self.engine.prices, node, until)
 
     def unheard(self) -> list[ChargeRow]:
         """What silent nodes cost since their last reports, as rows that are in no book yet, a day each."""
@@ -777,6 +776,9 @@ class Fleet:
             return
         ahead_us = boot_us - believe.bounds(node, now).latest_us
         if ahead_us > believe.MEMBER_SLACK_US and believe.unbilled(self.engine.state, node):
+            self.engine.commit(
+                nodes.reprice(self.engine.state, self.engine.prices, now.at, (node,)), "bursard"
+            )
             events = nodes.anchored(self.engine.state, node, boot_us, self.engine.now(), now)
             self.engine.commit(events, f"node:{node.facts.name}")
             self._lead.pop(node.id, None)

@@ -110,6 +110,11 @@ class House:
         engine = self._owner.engine
         return decide.rise(engine.state, engine.ids, engine.prices, machine_id, billed_from, engine.now())
 
+    def bury(self, machine_id: str, billed_until: int, reason: str, free: bool) -> Sequence[Decision]:
+        """A machine is gone, and its node is paid for no more."""
+        engine = self._owner.engine
+        return decide.bury(engine.state, engine.prices, machine_id, billed_until, reason, free)
+
     def cut(self, node_id: str) -> bool:
         """End the stream of a node."""
         return self._owner.cut(node_id)

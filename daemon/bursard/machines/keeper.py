@@ -52,6 +52,9 @@ class Hands(Protocol):
     def rise(self, machine_id: str, billed_from: int) -> Sequence[Event]:
         """A machine is up, and its node is paid for (`decide.machines.rise`)."""
 
+    def bury(self, machine_id: str, billed_until: int, reason: str, free: bool) -> Sequence[Decision]:
+        """A machine is gone, and its node with it (`decide.machines.bury`)."""
+
     def cut(self, node_id: str) -> bool:
         """End the stream of a node whose machine is gone. False: there is none, nothing waits for it."""
 
@@ -249,7 +252,7 @@ class Keeper:
         if free:
             within = format_duration(billing.interrupted_free_us)
             reason += f"; one that is taken back within {within} is free"
-        await self._commit(decide.bury(state, machine.id, until, reason, free))
+        await self._commit(self._hands.bury(machine.id, until, reason, free))
 
     def _doubt(self, machine: MachineRecord, why: str) -> None:
         """What did not come up there would not the next time either: elsewhere first."""

@@ -162,9 +162,10 @@ def rise(
     return [*events, *nodes.paid_for(ids, prices, machine.facts, billed_from, now)]
 
 
-def welcome(state: State, name: str, now: int) -> list[Event]:
+def welcome(state: State, prices: PriceTable, name: str, now: int) -> list[Event]:
     """An agent says hello as the node of a rented machine: what that cost until now is its launch's, and its
-    job pays for it. Nothing for a node that is of no machine, or that was here before.
+    job pays for it, at the prices that were in force. Nothing for a node that is of no machine, or that was
+    here before.
 
     Raises:
         ServerUnavailable: its provider does not list the machine as running yet; again in a moment.
@@ -180,13 +181,14 @@ def welcome(state: State, name: str, now: int) -> list[Event]:
         raise ServerUnavailable(f"machine {name} is not listed by {machine.provider} yet; try again")
     through = max(now, node.through)
     kind, kept = "startup" if machine.job_id else "idle", nodes.reserved(state, node, through)
-    spans = ownership.of(node, through, (), kind, reserved=kept)
+    priced = nodes.came(node, prices, through)
+    spans = ownership.of(node, through, (), kind, priced, reserved=kept)
     if not machine.job_id:
-        return [*nodes.metered(node, spans), MachineJoined(machine.id, node.id)]
+        return [*priced, *nodes.metered(node, spans), MachineJoined(machine.id, node.id)]
     charges = tuple(
         replace(one, attempt_id=machine.id, job_id=machine.job_id) for span in spans for one in span.charges
     )
-    return [MachineJoined(machine.id, node.id, through, charges)]
+    return [*priced, MachineJoined(machine.id, node.id, through, charges)]
 
 
 def joined(state: State, machine_id: str, node_id: str) -> list[Event]:
@@ -228,8 +230,11 @@ def referenced(state: State, node: NodeRecord) -> bool:
     )
 
 
-def bury(state: State, machine_id: str, billed_until: int, reason: str, free: bool = False) -> list[Decision]:
-    """It is `gone`, and its node with it: that was paid for until then, and nothing runs there any more.
+def bury(
+    state: State, prices: PriceTable, machine_id: str, billed_until: int, reason: str, free: bool = False
+) -> list[Decision]:
+    """It is `gone`, and its node with it: that was paid for until then, at the prices that were in force, and
+    nothing runs there any more.
 
     `free`: its provider bills nothing for it at all.
     """
@@ -240,9 +245,9 @@ def bury(state: State, machine_id: str, billed_until: int, reason: str, free: bo
     until = max(billed_until, machine.billed_from)
     kind = nodes.nobodys(state, node) if machine.node_id else "idle"
     return [
-        lambda: nodes.closed(state, node, until, kind),
+        lambda: nodes.closed(state, prices, node, until, kind),
         lambda: gone(state, machine_id, until, reason, _refund(state, node) if free else ()),
-        lambda: nodes.remove(state, node, until, kind),
+        lambda: nodes.remove(state, prices, node, until, kind),
     ]
 
 

@@ -108,11 +108,16 @@ def _settled(state: State, node: NodeRecord, event: MemberEnded) -> Held:
 
 
 def paid_for(ids: Ids, prices: PriceTable, facts: NodeFacts, since: int, now: int) -> list[Event]:
-    """A node that nobody has heard of yet, and that is paid for since then: a rented machine."""
+    """A node that nobody has heard of yet, and that is paid for since then: a rented machine. At the price
+    of then; where none was known yet, at that of now.
+    """
     node_id = ids.new("node")
+    known = _price(facts, prices, since)
+    if not known.price_id:
+        known = _price(facts, prices, now)
     return [
         NodeRegistered(node_id, facts),
-        _price(facts, prices, now).event(node_id, since),
+        known.event(node_id, since),
         NodeBooted(node_id, "", since, 0),
     ]
 
@@ -161,6 +166,8 @@ def _priced(
     events: list[NodePriced] = []
     known = _Price(node.price_id, node.rates, node.cost)
     at = max(node.through, node.prices[-1].since if node.prices else 0)
+    # A price that is in force already is not undone by who looks at an instant before it.
+    now = max(now, at)
     for instant in _changes(prices, at, now):
         found = _price(node.facts if instant < now else facts, prices, instant)
         if found != known:
@@ -201,7 +208,7 @@ def reprice(
     """Nodes whose price changed, after a policy or with time. What runs keeps its frozen price."""
     events: list[Event] = []
     for node in state.nodes.values() if only is None else only:
-        events += _priced(node, node.id, node.facts, prices, now)
+        events += came(node, prices, now)
     return events
 
 
@@ -345,7 +352,9 @@ def scheduling(node: NodeRecord, mode: str, reason: str) -> list[Event]:
     return [] if same and not remembered else [NodeScheduling(node.id, mode, reason)]
 
 
-def remove(state: State, node: NodeRecord, axis_now: int, kind: str = "unknown") -> list[Event]:
+def remove(
+    state: State, prices: PriceTable, node: NodeRecord, axis_now: int, kind: str = "unknown"
+) -> list[Event]:
     """A node that is gone for good. Its cost is closed at `axis_now`: nobody knows what it did since its last
     report; of a rented one it is known that it was paid for (`kind`).
 
@@ -371,15 +380,26 @@ def remove(state: State, node: NodeRecord, axis_now: int, kind: str = "unknown")
     if reasons:
         more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
         raise WrongState(f"node {name} cannot be removed: {'; '.join(reasons[:5])}{more}")
-    return [*closed(state, node, axis_now, kind), NodeRemoved(node.id, name)]
+    return [*closed(state, prices, node, axis_now, kind), NodeRemoved(node.id, name)]
 
 
-def closed(state: State, node: NodeRecord, until: int, kind: str) -> list[Event]:
-    """A node's cost until an instant of its axis, behind which nothing is owned yet."""
-    through = max([node.through, until, *(usage.end for usage in node.ended)])
+def closed(state: State, prices: PriceTable, node: NodeRecord, until: int, kind: str) -> list[Event]:
+    """A node's cost until an instant of its axis, behind which nothing is owned yet. What came into force
+    before that values its own part, however long ago prices were looked at.
+    """
     if not node.axis_start:
         return []
-    return metered(node, ownership.of(node, through, (), kind, reserved=reserved(state, node, through)))
+    through = max([node.through, until, *(usage.end for usage in node.ended)])
+    priced = came(node, prices, through) if through > node.through else []
+    kept = reserved(state, node, through)
+    return [*priced, *metered(node, ownership.of(node, through, (), kind, priced, reserved=kept))]
+
+
+def came(node: NodeRecord, prices: PriceTable, until: int) -> list[NodePriced]:
+    """Prices of a node that came into force before an instant, and that it does not have yet: to be said
+    before its time up to then is owned.
+    """
+    return _priced(node, node.id, node.facts, prices, until)
 
 
 def confirm_dead(state: State, node: NodeRecord) -> list[Event]:
