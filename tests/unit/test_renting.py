@@ -618,7 +618,8 @@ def test_a_machine_is_listed_with_what_it_has_cost_and_ended_when_somebody_says_
     site.pass_time(30)
     now = machine.billed_from + HOUR_US
     shown = clouds.machine_view(state, clouds.find(state, machine.name), ann, now)
-    assert (shown.state, shown.job, shown.cost_nanos) == ("up", "", 1_800_000_000)
+    assert (shown.state, shown.job, shown.rate_nanos_per_hour) == ("up", "", 1_800_000_000)
+    assert 0 <= 1_800_000_000 - shown.cost_nanos < 10, "for an hour, rounded down in each part of it"
     assert shown.ends_at == machine.intended_at + 2 * HOUR_US
     done(site.renting.commit(clouds.end(state, machine, "ann ended it")))
     assert (machine.state, machine.reason) == (MachineState.ENDING, "ann ended it")

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from bursar.codec.amounts import put_amounts, saturated
 from bursar.errors import NotFound, WrongState
-from bursar.money import US_PER_HOUR
 from bursar.v1 import nodes_pb2 as pb
 from bursar_policies.specs import CloudPoolSpec
 from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
 from bursard.engine import Engine
 from bursard.events import NodeScheduling
+from bursard.ledger import node_account
 from bursard.machines.renting import RELEASED, Renting
 from bursard.services.machine_past import past
 from bursard.state import MachineRecord, MachineState, State
 from bursard.state.decide import machines as decide
+from bursard.state.decide import nodes
 from bursard.state.decide.machines import Decision
 
 
@@ -45,12 +46,26 @@ def machine_view(state: State, machine: MachineRecord, seen_by: Identity, now: i
         intended_at=machine.intended_at,
         billed_from=machine.billed_from,
         ends_at=machine.intended_at + spec.max_lifetime_us if isinstance(spec, CloudPoolSpec) else 0,
-        rate_nanos_per_hour=saturated(machine.rate),
+        rate_nanos_per_hour=saturated(_rate(state, machine, now)),
         currency=state.currency,
     )
-    billed_us = max(now - machine.billed_from, 0) if machine.billed_from else 0
-    put_amounts(wire, cost_nanos=machine.rate * billed_us // US_PER_HOUR)
+    put_amounts(wire, cost_nanos=_cost(state, machine, now))
     return wire
+
+
+def _rate(state: State, machine: MachineRecord, now: int) -> int:
+    """What its node costs now; before and after it is one, what was asked when it was rented."""
+    node = decide.node_of(state, machine)
+    return node.cost_at(now).total if node is not None and node.axis_start else machine.rate
+
+
+def _cost(state: State, machine: MachineRecord, now: int) -> int:
+    """What the books have of its node, and what that costs since they heard of it last, at its prices."""
+    node = decide.node_of(state, machine)
+    if node is None:
+        return 0
+    booked = -state.ledger.balances.get(node_account(node.id), 0)
+    return booked + sum(one.nanos for one in nodes.unheard(node, max(now, node.through)))
 
 
 async def past_view(engine: Engine, name: str, seen_by: Identity) -> pb.Machine:

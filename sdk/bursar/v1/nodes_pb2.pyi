@@ -579,8 +579,9 @@ class Machine(google.protobuf.message.Message):
     ends_at: builtins.int
     """of its lifetime; 0: its pool is gone"""
     rate_nanos_per_hour: builtins.int
+    """now; of one that comes up or is gone: when it was rented"""
     cost_nanos: builtins.int
-    """so far, at that rate; of one that is gone what its node cost, launch and refund included"""
+    """what its node cost so far, launch and refund included, at the price of each time"""
     currency: builtins.str
     why: builtins.str
     """it was rented; empty while it is for a job that the caller may not see"""
