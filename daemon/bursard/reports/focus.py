@@ -30,7 +30,8 @@ since what jobs pay does not change, and as effective cost its part of the fee. 
 the commitment, `Unused`, which is of no job. All effective costs of an hour add up to its fees and to what
 was not covered, to the nano. What the provider is paid for it is a `Purchase`: all at its start, or for each
 hour. Another one bills that, so it has no billed cost here, and its effective cost is in the other rows: over
-whole terms the list cost of purchases is the effective cost of `Used` and `Unused`.
+whole terms the list cost of purchases is the effective cost of `Used` and `Unused`, as long as one upfront is
+told of from the start of a term to its end.
 
 For speed a row is two parts: what is the same for all rows of one owner, made once, and the few cells that
 are not.

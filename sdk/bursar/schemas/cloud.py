@@ -112,7 +112,10 @@ def commitment() -> Schema:
         " in `report focus` as `Purchase`, without a billed cost, since another one sends that invoice. Each"
         " hour is told by the document that was in force in it: a changed or removed one changes no hour of"
         " before. The first of a name counts from its `start`, but in no month that was published when it was"
-        " applied: that was closed, or ended more than a day before.",
+        " applied: that was closed, or ended more than a day before. Upfront is a `Purchase` once, in the"
+        " hour of `start`, as the document of that hour has it. Where a later document has another `upfront`,"
+        " or another term, where one is removed before its `end`, and where the first counts from a later"
+        " hour than `start`, that is not what `Used` and `Unused` add up to over the term.",
         {
             "provider": forms.word("To whom.", ("aws", "azure", "gcp")),
             "type": forms.word(
