@@ -12,6 +12,7 @@ import pytest
 from service_site import Site
 
 from bursar.cli.services import _text, service_spec, shown
+from bursar.clock import SECOND_US
 from bursar.codec import view
 from bursar.errors import WrongState
 from bursar.model import JobState, ReasonCode
@@ -102,6 +103,17 @@ def test_the_waits_of_another_revision_are_its_own_when_it_crashes_too() -> None
     assert task.free_retries == 2
     site.turn(11)
     assert len(site.live()) == 2, "ten seconds later, not when the revision before would have started"
+
+
+def test_a_replica_of_the_broken_revision_that_ends_after_an_update_leaves_no_wait_behind() -> None:
+    site, old = broken(3)
+    task = waiting(site)
+    site.turn((task.retry_at - site.world.engine.now()) // SECOND_US + 1)
+    [late] = [attempt for attempt in site.live() if attempt.id not in old]
+    update(site, "true", "3")
+    site.world.backend.finish(late.id, 0, exit_code=1)
+    site.world.backend.report()
+    assert (task.free_retries, task.retry_at) == (0, 0)
 
 
 def test_other_bounds_are_no_other_revision_and_the_waits_stay() -> None:
