@@ -314,6 +314,7 @@ class Ending:
             lambda wanted, limit_s: self.did.append(("end", [p.pid for p in wanted], limit_s)),
         )
         patch.setattr(stopping, "_stop_jobs", lambda server, progress: self.did.append(("jobs", server)))
+        patch.setattr(stopping, "_give_back", lambda cluster, progress: self.did.append("machines"))
         patch.setattr(stopping, "_terminate", self._terminate)
         patch.setattr(files, "write_json", lambda path, value: self.did.append(("note", path.name, value)))
 
@@ -351,7 +352,7 @@ def test_down_ends_jobs_then_the_keeper_then_agents_then_the_daemon(
     ending, told = Ending(monkeypatch, tmp_path), list[str]()
     assert stopping.stop(ending, told.append) is True  # type: ignore[arg-type]
     assert ending.did == [
-        ("jobs", "unix:///s"), ("kill", 9, signal.SIGTERM), ("wait", [9], 20.0), "ended",
+        ("jobs", "unix:///s"), "machines", ("kill", 9, signal.SIGTERM), ("wait", [9], 20.0), "ended",
         ("end", [2, 3], STOP_S), ("end", [1], STOP_S), NOTED, "terminate",
     ]  # fmt: skip
     assert told == ["stopping the agents and the daemon"]
@@ -376,8 +377,8 @@ def test_down_without_a_keeper_ends_what_it_left(monkeypatch: pytest.MonkeyPatch
     ending.kept_now = Kept()
     assert stopping.stop(ending, print) is True  # type: ignore[arg-type]
     assert ending.did == [
-        ("jobs", "unix:///s"), ("end", [2, 3], STOP_S), ("end", [1], STOP_S), ("note", "cluster.json", {}),
-        "terminate",
+        ("jobs", "unix:///s"), "machines", ("end", [2, 3], STOP_S), ("end", [1], STOP_S),
+        ("note", "cluster.json", {}), "terminate",
     ]  # fmt: skip
 
 
