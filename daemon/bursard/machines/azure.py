@@ -27,6 +27,8 @@ from bursard.machines.azure_check import checked
 from bursard.machines.azure_prices import RetailPrices
 from bursard.machines.errors import error_of, family_of
 from bursard.machines.provider import (
+    LATELY_US,
+    MARKETS,
     Billing,
     Capabilities,
     Check,
@@ -44,21 +46,18 @@ from bursard.machines.provider import (
     PricePoint,
     Quota,
     Wanted,
+    remember,
     setting,
 )
 from bursard.machines.userdata import script
 
 log = logging.getLogger(__name__)
 
-LATELY_US: Final = HOUR_US
-"""So long after its end a machine is still listed, as gone."""
 HEARD_US: Final = 600 * SECOND_US
 """So long the log is asked about a machine that is listed no more: it lags."""
 SWEEP_US: Final = 60 * SECOND_US
 """So often what machines have left behind is looked for."""
 SKUS_US: Final = HOUR_US
-REMEMBERED_MAX: Final = 1_000
-MARKETS: Final = ("spot", "on-demand")
 PARTS: Final = (
     "microsoft.compute/disks",
     "microsoft.network/networkinterfaces",
@@ -138,7 +137,7 @@ class AzureProvider:
         if not group or self._calls.machine(group, name) is None:
             return True
         self._calls.delete(group, name)
-        _keep(self._ended, provider_id, None)
+        remember(self._ended, provider_id, None)
         self._seen.add(provider_id.lower())
         return False
 
@@ -190,7 +189,7 @@ class AzureProvider:
         now, prefix = self._needs.now(), words.prefix_of(cluster)
         for key in self._seen - listed:
             if words.parts_of(key)[1].startswith(prefix):
-                _keep(self._vanished, key, now)
+                remember(self._vanished, key, now)
         self._seen = {key for key in self._seen if key not in self._vanished} | listed
         for key in listed:
             self._vanished.pop(key, None)
@@ -210,7 +209,7 @@ class AzureProvider:
         for (group, name), past in found.items():
             key = words.provider_id(group, name)
             if name.startswith(prefix) and key not in listed:
-                _keep(self._pasts, key, past)
+                remember(self._pasts, key, past)
 
     def _log(self, since: int) -> dict[tuple[str, str], words.Past]:
         """Machines whose end the log tells, by resource group and name in lower case."""
@@ -372,10 +371,3 @@ def _ended(place: Place) -> CloudError:
     error = error_of("azure", "PreconditionFailed", "this order's machine has ended", place)
     error.maybe_created = False
     return error
-
-
-def _keep(known: dict[str, Any], key: str, value: Any) -> None:
-    """Remember, and forget the oldest of too many."""
-    while len(known) >= REMEMBERED_MAX:
-        del known[next(iter(known))]
-    known[key] = value

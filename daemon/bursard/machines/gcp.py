@@ -23,6 +23,8 @@ from bursard.machines.errors import error_of
 from bursard.machines.gcp_calls import Calls, refusal
 from bursard.machines.gcp_check import checked, zones_of
 from bursard.machines.provider import (
+    LATELY_US,
+    MARKETS,
     Billing,
     Capabilities,
     Check,
@@ -40,16 +42,12 @@ from bursard.machines.provider import (
     PricePoint,
     Quota,
     Wanted,
+    remember,
 )
 from bursard.machines.userdata import script
 
 log = logging.getLogger(__name__)
 
-LATELY_US: Final = HOUR_US
-"""So long after its end a machine is still listed, as gone."""
-REMEMBERED_MAX: Final = 1_000
-"""Of so many orders it is remembered of which place a late stock-out speaks, and when what is gone began."""
-MARKETS: Final = ("spot", "on-demand")
 CATALOGUE_US: Final = HOUR_US
 """So long the machine types of a zone are believed."""
 
@@ -99,10 +97,10 @@ class GcpProvider:
             return self._adopt(order, key)
         if not operation.name:
             raise error_of("gcp", "Nonsense", "an answer to an order that is no operation", place)
-        _keep(self._places, key, place)
+        remember(self._places, key, place)
         if _done(operation):
             for one in operation.error.errors:
-                _keep(self._refused, key, None)
+                remember(self._refused, key, None)
                 raise refusal(one.code, one.message, place)
             return self._adopt(order, key)
         return key
@@ -212,7 +210,7 @@ class GcpProvider:
             return past
         if key not in self._pasts:
             found = self._look(key)
-            _keep(self._pasts, key, found if isinstance(found, words.Past) else past)
+            remember(self._pasts, key, found if isinstance(found, words.Past) else past)
         return self._pasts[key]
 
     def events(self, since: int) -> list[CloudEvent]:
@@ -311,10 +309,3 @@ def open_provider(needs: Needs) -> GcpProvider:
 
 def _done(operation: Any) -> bool:
     return bool(operation.end_time)
-
-
-def _keep(known: dict[str, Any], key: str, value: Any) -> None:
-    """Remember, and forget the oldest of too many."""
-    while len(known) >= REMEMBERED_MAX:
-        del known[next(iter(known))]
-    known[key] = value

@@ -14,13 +14,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum
 from fnmatch import fnmatchcase
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from bursar.clock import SECOND_US
+from bursar.clock import HOUR_US, SECOND_US
 from bursar.money import US_PER_HOUR
 from bursar_policies.specs import LaunchSetting
+
+Thing = TypeVar("Thing")
 
 
 class Kind(Enum):
@@ -364,6 +366,18 @@ class Needs(msgspec.Struct, frozen=True, kw_only=True):
 
 SWEEP_US: Final = 600 * SECOND_US
 """Where nothing of ours should be is looked at so often at least, by a provider that has to ask there."""
+LATELY_US: Final = HOUR_US
+"""So long after its end a machine is still listed, as gone, by a provider that has to remember it."""
+REMEMBERED_MAX: Final = 1_000
+"""Of so many machines something is remembered that their provider does not say again."""
+MARKETS: Final = ("spot", "on-demand")
+
+
+def remember(known: dict[str, Thing], key: str, value: Thing) -> None:
+    """Remember, and forget the oldest of too many."""
+    while len(known) >= REMEMBERED_MAX:
+        del known[next(iter(known))]
+    known[key] = value
 
 
 class Provider(Protocol):

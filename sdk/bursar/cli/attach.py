@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from bursar.cli.attached import Attached
+from bursar.cli.attached import RANK_MAX, Attached
 from bursar.cli.common import changing, fail
 from bursar.cli.output import say
 from bursar.errors import InvalidRequest, ServerUnavailable
@@ -33,11 +33,10 @@ LEAVE: Final = 0x1D
 """ctrl-]: three of them within a second leave."""
 LEAVE_TIMES, LEAVE_S = 3, 1.0
 _FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
-_RANK_MAX: Final = 65_535
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
-@click.option("--rank", type=click.IntRange(0, _RANK_MAX), default=0, help="Which member of a gang.")
+@click.option("--rank", type=click.IntRange(0, RANK_MAX), default=0, help="Which member of a gang.")
 @click.option(
     "--tty/--no-tty",
     "terminal",

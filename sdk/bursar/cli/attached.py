@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bursar.errors import BursarError, ServerUnavailable
 from bursar.steps.far import Far
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from bursar.client import WireClient
 
 Frame = tuple[int, int, bytes]
+
+RANK_MAX: Final = 65_535
 
 
 class Attached:

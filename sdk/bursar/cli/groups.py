@@ -108,11 +108,3 @@ class NearGroup(click.Group):
         if args and not args[0].startswith("-") and args[0] not in known:
             raise click.UsageError(f"there is no verb {args[0]!r}; {nearest(args[0], known)}", ctx)
         return super().resolve_command(ctx, args)
-
-
-def not_built(what: str) -> Exception:
-    """The refusal of what the contract names and this version does not do; to be raised."""
-    import bursar
-    from bursar.errors import NotBuilt
-
-    return NotBuilt(f"{what} is part of the contract, not built yet in version {bursar.__version__}")

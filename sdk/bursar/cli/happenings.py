@@ -20,8 +20,7 @@ from bursar.words import plural
 METERING: Final = "node-metered"
 COUNTING: Final = "service-metered"
 HIDDEN: Final = (METERING, COUNTING)
-"""What happens each minute, and is shown to who asks for it alone."""
-"""Written for each node and minute: left out of what people read unless they ask for it."""
+"""Written each minute: left out of what people read unless they ask for it."""
 
 SENTENCES: Final[Mapping[str, str]] = {
     "cluster-created": "cluster {cluster_id} was created; its books are in {currency}",

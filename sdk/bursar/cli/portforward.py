@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-from bursar.cli.attached import Attached
+from bursar.cli.attached import RANK_MAX, Attached
 from bursar.cli.common import changing
 from bursar.cli.output import say
 from bursar.cli.terminal import clean
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 PORTS_MAX: Final = 16
 _PORTS = re.compile(r"(?:(\d{1,5})?:)?(\d{1,5})", re.ASCII)
-_RANK_MAX: Final = 65_535
 
 
 class Ports(NamedTuple):
@@ -37,7 +36,7 @@ class Ports(NamedTuple):
 
 
 @click.command("port-forward")
-@click.option("--rank", type=click.IntRange(0, _RANK_MAX), default=0, help="Which member of a gang.")
+@click.option("--rank", type=click.IntRange(0, RANK_MAX), default=0, help="Which member of a gang.")
 @click.argument("job")
 @click.argument("ports", nargs=-1, required=True, metavar="[LOCAL:]REMOTE...")
 @changing
