@@ -26,7 +26,7 @@ PART = 2_000
 async def census(state: State, cycle: Cycle, now: int, seen_by: Identity) -> list[pb.JobCount]:
     """Counts by project, state and reason, in this order, of what `seen_by` may see."""
     found: Counter[tuple[str, str, str]] = Counter()
-    reasons: dict[QueueKey, str] = {}
+    reasons: dict[int, tuple[QueueKey, str]] = {}
     seen: dict[tuple[str, str], bool] = {}
     jobs = [job for job in state.jobs.values() if not job.state.terminal and not job.parent_id]
     for start in range(0, len(jobs), PART):
@@ -59,13 +59,19 @@ def _states(job: JobRecord) -> list[tuple[str, int]]:
     return [(name, count) for name, count in counts.items() if count and not JobState(name).terminal]
 
 
-def _reason(state: State, cycle: Cycle, job: JobRecord, now: int, known: dict[QueueKey, str]) -> str:
-    """Of a waiting job, the code of the first of its queue that was looked at; of tasks, their array's."""
+def _reason(
+    state: State, cycle: Cycle, job: JobRecord, now: int, known: dict[int, tuple[QueueKey, str]]
+) -> str:
+    """Of a waiting job, the code of the first of its queue that was looked at; of tasks, their array's.
+
+    `known` goes by which object a key is, since to hash one costs more than all else here; it keeps the key,
+    so that no other can come to stand where it stood.
+    """
     key = state.pending.key_of(job.id)
-    if key is not None and key in known:
-        return known[key]
+    if key is not None and (found := known.get(id(key))) is not None:
+        return found[1]
     why = reason_of(state, cycle, job, now)
     code = why.code.value if why is not None else ""
     if key is not None:
-        known[key] = code
+        known[id(key)] = (key, code)
     return code
