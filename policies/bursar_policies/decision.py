@@ -139,6 +139,9 @@ def cap_of(array_id: str) -> str:
 _FEW = 64
 
 
+_JobRow = tuple[int, str, int] | tuple[int, str, int, int, int] | tuple[int, str, int, int, int, int]
+
+
 class JobColumns(msgspec.Struct, frozen=True, eq=False):
     """The jobs of one queue, one row each, oldest first. Nothing here changes once it was handed out.
 
@@ -147,6 +150,7 @@ class JobColumns(msgspec.Struct, frozen=True, eq=False):
         limits_us: int64 (j), > 0, the time limit of each.
         since_us: int64 (j), the instant from which each waits.
         projects: int64 (j), index into `Snapshot.projects`.
+        deadlines_us: int64 (j), the instant by which each is to have ended; 0: none.
         ids: object (j), str.
     """
 
@@ -154,20 +158,21 @@ class JobColumns(msgspec.Struct, frozen=True, eq=False):
     limits_us: NDArray[np.int64]
     since_us: NDArray[np.int64]
     projects: NDArray[np.int64]
+    deadlines_us: NDArray[np.int64]
     ids: NDArray[np.object_]
 
     @classmethod
-    def of(cls, jobs: Iterable[tuple[int, str, int] | tuple[int, str, int, int, int]]) -> JobColumns:
-        """Columns of (order, job id, time limit) in any order; with since when and of which project, when a
-        plan goes by that.
+    def of(cls, jobs: Iterable[_JobRow]) -> JobColumns:
+        """Columns of (order, job id, time limit) in any order; with since when, of which project and with
+        which deadline, when a plan goes by that.
         """
-        rows = sorted((*job, 0, 0)[:5] for job in jobs)
+        rows = sorted((*job, 0, 0, 0)[:6] for job in jobs)
         ids = np.empty(len(rows), dtype=np.object_)
         ids[:] = [row[1] for row in rows]
-        orders, limits_us, since_us, projects = (
-            np.array([row[at] for row in rows], dtype=np.int64) for at in (0, 2, 3, 4)
+        orders, limits_us, since_us, projects, deadlines_us = (
+            np.array([row[at] for row in rows], dtype=np.int64) for at in (0, 2, 3, 4, 5)
         )
-        return cls(orders, limits_us, since_us, projects, ids)
+        return cls(orders, limits_us, since_us, projects, deadlines_us, ids)
 
     def __len__(self) -> int:
         return len(self.orders)
@@ -188,14 +193,14 @@ class JobColumns(msgspec.Struct, frozen=True, eq=False):
     def _rows(self) -> list[list[object]]:
         return [*(column.tolist() for column in self._numbers()), self.ids.tolist()]
 
-    def _numbers(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        return self.orders, self.limits_us, self.since_us, self.projects
+    def _numbers(self) -> tuple[NDArray[np.int64], ...]:
+        return self.orders, self.limits_us, self.since_us, self.projects, self.deadlines_us
 
     def kept(self, wanted: Iterable[bool] | NDArray[np.bool_]) -> JobColumns:
         """Only those for which it says so."""
         mask = wanted if isinstance(wanted, np.ndarray) else np.array(list(wanted), dtype=np.bool_)
-        orders, limits_us, since_us, projects = (column[mask] for column in self._numbers())
-        return JobColumns(orders, limits_us, since_us, projects, self.ids[mask])
+        orders, limits_us, since_us, projects, deadlines_us = (column[mask] for column in self._numbers())
+        return JobColumns(orders, limits_us, since_us, projects, deadlines_us, self.ids[mask])
 
 
 NO_JOBS = JobColumns.of(())

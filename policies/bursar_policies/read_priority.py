@@ -97,9 +97,7 @@ def _weights(fields: Fields, faults: Faults) -> tuple[tuple[str, int], ...]:
     found = []
     for key, child in fields.entries("weights").items():
         weight = _milli(child, faults, minimum=Decimal(0))
-        if key == "deadline":
-            faults.not_built(child, "the factor deadline", instead="leave it out: jobs have no deadline yet")
-        elif key not in FACTORS:
+        if key not in FACTORS:
             near, known = nearest(key, FACTORS), ", ".join(FACTORS)
             faults.add_key(child, f"{key[:60]!r} is not a factor; known: {known}", nearest=near)
         elif weight:

@@ -258,7 +258,7 @@ class PlacementPolicySpec(msgspec.Struct, frozen=True, tag="PlacementPolicy"):
     weights: tuple[tuple[str, Decimal], ...] = ()
 
 
-FACTORS: Final = ("age", "fair_share", "size", "run_time", "budget", "qos")
+FACTORS: Final = ("age", "fair_share", "size", "run_time", "deadline", "budget", "qos")
 """What a PriorityPolicy may weigh."""
 
 

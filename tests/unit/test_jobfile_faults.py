@@ -201,7 +201,6 @@ UNBUILT = [
     ("run: x\ntype: service\nname: a\nscaling: {metric: rps}", 4, "scaling.metric: rps"),
     ("run: x\ntype: service\nname: a\nscaling: {prefer: cost}", 4, "the key scaling.prefer"),
     ("run: x\ntype: service\nname: a\nnodes: 2", 4, "a replica of several nodes"),
-    ("run: x\ndeadline: 2026-10-01T08:00:00Z", 2, "the key deadline"),
     ("run: x\nimage: ghcr.io/acme/train:1", 2, "the key image"),
     ("run: x\ncheckpoint: {signal: USR1, interval: 30m}", 2, "a checkpoint interval"),
     ("run: x\nbudget: {max_cost: 5 USD, on_exceed: notify}", 2, "on_exceed: notify"),
@@ -270,7 +269,7 @@ def test_a_relative_workdir_needs_a_directory_to_start_from() -> None:
 
 @pytest.mark.parametrize(
     ("text", "unbuilt"),
-    [("run: x\nqqqq: 1\n", ("deadline", "image", "fallback")),
+    [("run: x\nqqqq: 1\n", ("image", "fallback")),
      ("run: x\nresources: {gpus: {qqqq: 1}}\n", ("mig",))],
 )  # fmt: skip
 def test_a_wrong_key_is_answered_with_what_can_be_used_now(text: str, unbuilt: tuple[str, ...]) -> None:

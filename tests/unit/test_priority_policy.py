@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from bursar.errors import NotBuilt, PolicyInvalid
+from bursar.errors import PolicyInvalid
 from bursar_policies.decision import BudgetRoom, JobColumns, PendingQueue, Snapshot
 from bursar_policies.document import parse_documents
 from bursar_policies.rankers import ONE, OVERDUE, SHARE_ONE, STRIDE, scores, standings, terms
@@ -52,7 +52,7 @@ def test_a_document_is_read_exactly():
         (
             "  weights: {aeg: 1}\n",
             4,
-            "'aeg' is not a factor; known: age, fair_share, size, run_time, budget, qos",
+            "'aeg' is not a factor; known: age, fair_share, size, run_time, deadline, budget, qos",
         ),
         ("  weights: {aeg: 1}\n", 4, "did you mean 'age'"),
         ("  weights: {age: -1}\n", 4, "at least 0"),
@@ -100,13 +100,6 @@ def test_what_a_document_cannot_mean_is_refused_with_its_line(text, line, said):
     with pytest.raises(PolicyInvalid) as caught:
         spec(text)
     assert any(said in str(fault) and fault.line == line for fault in caught.value.faults), caught.value
-
-
-def test_a_weight_for_deadlines_is_refused_because_jobs_have_none():
-    with pytest.raises(
-        NotBuilt, match=r"p\.yaml:4:\d+: .*the factor deadline is part of the contract, not built"
-    ):
-        spec("  weights: {deadline: 1}\n")
 
 
 # ------------------------------------------------------------------ factors
@@ -177,6 +170,21 @@ def test_run_time_loses_a_twentieth_with_every_doubling():
     jobs = [(n, f"j{n}", limit * SECOND_US, NOW, 0) for n, limit in enumerate(limits)]
     found = factors(waiting(*jobs, rules=PriorityPolicySpec()), "run_time")
     assert found == [ONE, ONE, 950_000, 900_000, 50_000, 0, 0]
+
+
+def test_a_deadline_counts_all_without_slack_half_with_as_much_again_and_nothing_where_there_is_none():
+    left = [-HOUR_US, 0, HOUR_US, 2 * HOUR_US, 10 * HOUR_US]
+    jobs = [(n, f"j{n}", HOUR_US, NOW, 0, NOW + one) for n, one in enumerate(left)]
+    jobs.append((9, "none", HOUR_US, NOW, 0, 0))
+    found = factors(waiting(*jobs, rules=PriorityPolicySpec()), "deadline")
+    assert found == [ONE, ONE, ONE, 500_000, 100_000, 0]
+
+
+def test_of_two_jobs_the_one_with_less_slack_comes_first():
+    calm = (1, "calm", HOUR_US, NOW, 0, NOW + 9 * HOUR_US)
+    urgent = (2, "urgent", HOUR_US, NOW, 0, NOW + 2 * HOUR_US)
+    assert first(None, asking(calm, urgent)) == "calm"
+    assert first(PriorityPolicySpec((("deadline", 1),)), asking(calm, urgent)) == "urgent"
 
 
 def test_size_is_the_largest_share_by_the_smallest_alternative():

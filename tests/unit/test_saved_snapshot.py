@@ -75,7 +75,7 @@ def forged(change: object) -> bytes:
     """A good file with one thing changed in it."""
     document = unpacked(packed(site()))
     change(document)  # type: ignore[operator]
-    return MAGIC + b"3\n" + zlib.compress(json.dumps(document).encode())
+    return MAGIC + b"4\n" + zlib.compress(json.dumps(document).encode())
 
 
 def test_what_was_saved_is_read_and_makes_the_same_plan_and_sentences():
@@ -96,7 +96,7 @@ def test_a_snapshot_without_a_plan_can_be_saved_too():
     assert load(packed(replace(site(), plan=None))).plan is None
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_snapshot_of_a_released_format_opens_and_makes_its_plan(version):
     read = load((FIXTURES / f"snapshot-{version}/site.snapshot").read_bytes())
     assert read.plan is not None
@@ -116,8 +116,8 @@ def test_a_file_that_was_read_is_as_frozen_as_the_state_gives_it():
     [
         (b"", "is not a saved snapshot"),
         (b"PK\x03\x04 something else", "is not a saved snapshot"),
-        (MAGIC + b"4\n" + packed(site()).partition(b"\n")[2], "is of format '4', this version reads 3"),
-        (MAGIC + b"3\nnoise", "is damaged"),
+        (MAGIC + b"5\n" + packed(site()).partition(b"\n")[2], "is of format '5', this version reads 4"),
+        (MAGIC + b"4\nnoise", "is damaged"),
         (MAGIC + b"1\n" + zlib.compress(b"{}"), "is damaged"),
         (MAGIC + b"2\n" + zlib.compress(b"{}"), "is damaged"),
         (MAGIC + b"1\n" + zlib.compress(b"[" * 100_000), "is damaged"),
@@ -180,6 +180,7 @@ def test_columns_that_do_not_agree_are_refused(part, column, value, said):
         ("limits_us", ["<i8", [2], "A" * 22 + "=="]),
         ("orders", ["<i8", [1], "AAAAAAAAAAA="]),
         ("since_us", ["<i8", [1], "AAAAAAAAAAA="]),
+        ("deadlines_us", ["<i8", [1], "AAAAAAAAAAA="]),
         ("projects", ["<i8", [1], "AAAAAAAAAAA="]),
         ("projects", ["<i8", [2], "AQAAAAAAAAAAAAAAAAAAAA=="]),
         ("projects", ["<i8", [2], "AAAAAAAAAAD//////////w=="]),

@@ -397,9 +397,11 @@ def _alternatives(snapshot: Snapshot, index: int, now: int, planner: Planner) ->
     queue, found = snapshot.queues[index], []
     order, job_id = queue.jobs[0]
     since_us, project = queue.jobs.since_us.item(0), queue.jobs.projects.item(0)
+    deadline_us = queue.jobs.deadlines_us.item(0)
     others = [other for row, other in enumerate(snapshot.queues) if row != index]
     for change, job_class in candidates(planner, queue.class_at(0)):
-        jobs = JobColumns.of([(order, job_id, job_class.time_limit_us, since_us, project)])
+        row = (order, job_id, job_class.time_limit_us, since_us, project, deadline_us)
+        jobs = JobColumns.of([row])
         changed = PendingQueue(job_class.without_limit(), queue.priority, jobs)
         trial = plan(replace(snapshot, queues=(*others, changed)), now)
         start = _start_of(trial.starts, job_id)

@@ -111,6 +111,7 @@ def waiting_of(snapshot: Snapshot, rules: PriorityPolicySpec, sizes: Sizes, now:
         limits_us=_joined([queue.jobs.limits_us for queue in queues]),
         since_us=_joined([queue.jobs.since_us for queue in queues]),
         projects=_joined([queue.jobs.projects for queue in queues]),
+        deadlines_us=_joined([queue.jobs.deadlines_us for queue in queues]),
         sizes=_ints([sizes.of(queue.job_class) for queue in queues] if "size" in weighed else []),
         priorities=_ints([queue.priority for queue in queues]),
         rooms=_ints(_rooms(queues, snapshot.budgets) if "budget" in weighed else []),

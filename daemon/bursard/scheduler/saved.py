@@ -25,8 +25,8 @@ from bursard.scheduler.plan import plan
 from bursard.scheduler.saved_upgrade import upgrade
 
 MAGIC = b"bursar-snapshot "
-VERSION = b"3"
-READS = (b"1", b"2", b"3")
+VERSION = b"4"
+READS = (b"1", b"2", b"3", b"4")
 UNPACKED_MAX = 1 << 30
 """Bytes of JSON that are read: ten times the largest site. A small file may unpack to anything."""
 PIECE_BYTES = 1 << 18
@@ -142,7 +142,7 @@ def _check(saved: Saved, name: str) -> None:
         raise InvalidRequest(f"{name}: is damaged: something runs on a node that is not there")
     for queue in saved.snapshot.queues:
         jobs = queue.jobs
-        lengths = (jobs.orders, jobs.limits_us, jobs.since_us, jobs.projects)
+        lengths = (jobs.orders, jobs.limits_us, jobs.since_us, jobs.projects, jobs.deadlines_us)
         if any(len(column) != len(jobs.ids) for column in lengths) or jobs.limits_us.min(initial=1) < 1:
             raise InvalidRequest(f"{name}: is damaged: the columns of a queue do not agree")
         named = max(len(saved.snapshot.projects), 1)

@@ -2,7 +2,7 @@
 
 Why     a file that was kept to find out why something was done must open in every later version. Format 1 had
         a queue for each time limit, with the limit in its class. Format 2 did not say of jobs since when they
-        wait and of which project they are: plans did not go by it.
+        wait and of which project they are: plans did not go by it. Format 3 knew no deadlines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ def upgrade(document: Any, version: int) -> None:
                 _plan(document["plan"], limits)
         for queue in document["snapshot"]["queues"]:
             nothing = [0] * len(queue["jobs"]["ids"])
-            queue["jobs"] |= {"since_us": _column(nothing), "projects": _column(nothing)}
+            if version < 3:
+                queue["jobs"] |= {"since_us": _column(nothing), "projects": _column(nothing)}
+            queue["jobs"]["deadlines_us"] = _column(nothing)
     except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as problem:
         raise ValueError(f"{type(problem).__name__}: {problem}") from None
 

@@ -376,6 +376,8 @@ class Simulation:
             nodes=row.nodes,
             options=(row.request,),
             time_limit_us=row.time_limit_us or limit_for(row, self.state.limits.default_time_limit_us),
+            deadline_at=START_AT + row.deadline_us if row.deadline_us is not None else 0,
+            deadline_policy="best-effort" if row.deadline_us is not None else "promise",
             max_cost_nanos=row.max_cost_nanos,
             currency=self.state.currency if row.max_cost_nanos else "",
         )

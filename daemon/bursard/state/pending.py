@@ -34,6 +34,7 @@ class _Row(NamedTuple):
     limit_us: int
     since_us: int = 0
     project: int = 0
+    deadline_us: int = 0
 
 
 _NUMBERS = len(_Row._fields)
@@ -103,8 +104,8 @@ class _Queue:
             rows = slice(self.start, self.stop)
             numbers, ids = self.numbers[:, rows], self.ids[rows]
             numbers.flags.writeable = ids.flags.writeable = False
-            orders, limits_us, since_us, projects = numbers
-            columns = JobColumns(orders, limits_us, since_us, projects, ids)
+            orders, limits_us, since_us, projects, deadlines_us = numbers
+            columns = JobColumns(orders, limits_us, since_us, projects, deadlines_us, ids)
             job_class, priority, owner = self.key
             self.frozen = PendingQueue(job_class, priority, columns, owner)
         return self.frozen
@@ -178,16 +179,17 @@ class PendingIndex:
         *,
         since_us: int = 0,
         project: str = "",
+        deadline_us: int = 0,
     ) -> None:
         """Put a job in its place; a job that came back keeps its old order.
 
         Args:
             user: whose it is; the queues of nobody are not counted.
-            since_us: the instant from which it waits.
+            since_us: the instant from which it waits. deadline_us: by when it is to have ended; 0: none.
         """
         self.remove(job_id)
         queue = self._queue_for(job_class.without_limit(), priority, order, user)
-        row = _Row(order, job_class.time_limit_us, since_us, self._projects.join(project))
+        row = _Row(order, job_class.time_limit_us, since_us, self._projects.join(project), deadline_us)
         queue.add(job_id, row)
         self._where[job_id] = _Place(queue, row)
 

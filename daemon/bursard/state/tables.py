@@ -495,6 +495,7 @@ class Tables:
             job.user,
             since_us=max(job.submitted_at, job.spec.begin_after),
             project=job.spec.project,
+            deadline_us=job.spec.deadline_at,
         )
 
     def queue_later(self, job: JobRecord, at: int) -> None:

@@ -26,7 +26,7 @@ class Waiting(NamedTuple):
         now: the instant of the plan, microseconds. age_full_us, age_power: of the policy.
         queue: intp (j), the row of the queue of each job.
         limits_us: (j) time limits. since_us: (j) instants since when each waits.
-        projects: (j) rows of `standings`.
+        projects: (j) rows of `standings`. deadlines_us: (j) instants by which each is to have ended; 0: none.
         sizes: (q) the largest share of the cluster's CPUs, memory or GPUs that a job takes, of `SHARE_ONE`.
         priorities: (q) 0..100.
         rooms: (q) what is left of the scarcest budget of the queue, of `ONE`.
@@ -40,6 +40,7 @@ class Waiting(NamedTuple):
     limits_us: Ints
     since_us: Ints
     projects: Ints
+    deadlines_us: Ints
     sizes: Ints
     priorities: Ints
     rooms: Ints

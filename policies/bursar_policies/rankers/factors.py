@@ -56,6 +56,19 @@ class Size:
         return _less(doublings(waiting.sizes))[waiting.queue]
 
 
+class Deadline:
+    """How little slack it has: its time limit as a part of the time left. Nothing without a deadline."""
+
+    name = "deadline"
+
+    def of(self, waiting: Waiting) -> Ints:
+        """All once no slack is left, half with twice the time it needs. In milliseconds, as `age` is."""
+        limits_ms = np.maximum(waiting.limits_us // 1_000, 1)
+        left_ms = (waiting.deadlines_us - waiting.now) // 1_000
+        found: Ints = limits_ms * ONE // np.maximum(left_ms, limits_ms)
+        return np.where(waiting.deadlines_us > 0, found, 0)
+
+
 class FairShare:
     """How far its project is below its share of what was spent: half at its share, all without any cost."""
 
@@ -94,5 +107,5 @@ def _less(doubled: Ints) -> Ints:
     return np.clip(ONE - doubled * PER_DOUBLING // ONE, 0, ONE)
 
 
-ALL_FACTORS: tuple[Factor, ...] = (Age(), FairShare(), Size(), RunTime(), Budget(), Qos())
+ALL_FACTORS: tuple[Factor, ...] = (Age(), FairShare(), Size(), RunTime(), Deadline(), Budget(), Qos())
 """By name in `specs.FACTORS`."""

@@ -16,7 +16,7 @@ from bursar_policies.rankers.factors import ALL_FACTORS
 from bursar_policies.specs import PriorityPolicySpec
 
 STRIDE = 1 << 44
-"""From one priority to the next: more than all factors together, at most 6 of them at 1,000 whole weights."""
+"""From one priority to the next: more than all factors together, at most 7 of them at 1,000 whole weights."""
 OVERDUE = 1 << 62
 """The score of every job that has waited for `max_wait`: above all others; among them the oldest is first."""
 

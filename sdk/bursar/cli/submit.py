@@ -42,8 +42,9 @@ PLAN_COLUMNS = (
 
 _FLAGS = frozenset((
     "name", "project", "experiment", "model", "label", "model_version", "nodes", "gpus", "cpus", "memory",
-    "time_limit", "deadline", "priority", "max_cost", "max_cost_per", "max_price", "env", "secret", "workdir",
-    "array", "after", "spot", "comment", "launch", "tasks_per_node", "output_file", "error_file", "open_mode",
+    "time_limit", "deadline", "deadline_policy", "priority", "max_cost", "max_cost_per", "max_price", "env",
+    "secret", "workdir", "array", "after", "spot", "comment", "launch", "tasks_per_node", "output_file",
+    "error_file", "open_mode",
 ))  # fmt: skip
 """Of `jobfile.RunFlags`, by their option."""
 
@@ -105,7 +106,10 @@ def job_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--cpus", metavar="N", help="Per node: 16.")
     @click.option("--memory", metavar="SIZE", help="Per node: 128GB.")
     @click.option("--time-limit", metavar="DURATION", help="90s, 15m, 24h, 7d.")
-    @click.option("--deadline", metavar="TIME", help="Not built yet: is refused.")
+    @click.option("--deadline", metavar="TIME", help="Ends by then, promised: 2026-12-01T08:00Z.")
+    @click.option(
+        "--deadline-policy", metavar="promise|best-effort", help="best-effort: without a promise.  [promise]"
+    )
     @click.option("--priority", metavar="P", help="low, normal, high or 0..100.")
     @click.option("--max-cost", metavar="MONEY", help="All attempts together: '500 USD'.")
     @click.option(

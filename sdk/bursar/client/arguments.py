@@ -98,6 +98,7 @@ class JobFields(TypedDict, total=False):
     memory: str
     time_limit: timedelta | str
     deadline: datetime | str
+    deadline_policy: Literal["promise", "best-effort"]
     priority: int | str
     max_cost: Money | str
     max_cost_per: Literal["job", "task"]

@@ -92,6 +92,7 @@ def job(wire: types_pb2.Job) -> results.Job:
         resources=tuple(_resources(option) for option in spec.options),
         time_limit=_limit(spec.time_limit_us),
         begin_after=instant(spec.begin_after),
+        deadline=instant(spec.deadline_at),
         submitted_at=instant(wire.submitted_at),
         started_at=instant(wire.started_at),
         finished_at=instant(wire.finished_at),

@@ -45,11 +45,13 @@ _AMOUNT: Final = "max_cost_nanos"
 """Of any size: beside it stands `max_cost_nanos_wide`."""
 _VALUES = tuple(name for name in _SHARED if name not in (*_LISTS, _AMOUNT))
 """Plain fields of the same name on both sides: they are converted without being named here."""
+_MEANT: Final = (
+    "project", "nodes", "spot_policy", "on_exceed", "max_cost_per", "launch", "deadline_policy"
+)  # fmt: skip
 _UNSAID: Final[Mapping[str, Any]] = {
     name: zero
     for name in _VALUES
-    if name not in ("project", "nodes", "spot_policy", "on_exceed", "max_cost_per", "launch")
-    and (zero := getattr(pb.JobSpec(), name)) != getattr(JobSpec(), name)
+    if name not in _MEANT and (zero := getattr(pb.JobSpec(), name)) != getattr(JobSpec(), name)
 }
 """What a field that the wire does not say is, where that is not the default: the wire's zero. Of those
 named here saying nothing means the default.

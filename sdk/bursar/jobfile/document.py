@@ -23,18 +23,18 @@ from bursar.jobfile.reading import read_mapping
 from bursar.jobfile.sections import (
     Caps,
     read_array,
-    read_begin_after,
     read_budget,
     read_checkpoint,
     read_depends_on,
     read_idle,
+    read_moment,
     read_pairs,
     read_priority,
     read_retry,
     read_secrets,
 )
 from bursar.model import CheckpointSpec, IdleSpec, JobSpec, RetrySpec, ServiceSpec
-from bursar.model.check import SPOT_POLICIES, Path, Problem, check, quote
+from bursar.model.check import DEADLINE_POLICIES, SPOT_POLICIES, Path, Problem, check, quote
 from bursar.yamlfile import (
     Faults,
     Node,
@@ -53,8 +53,9 @@ if TYPE_CHECKING:
 
 _BUILT = (
     "type", "name", "project", "experiment", "model", "model_version", "labels", "priority",
-    "preemptible", "nodes", "resources", "spot_policy", "time_limit", "begin_after", "depends_on",
-    "array", "budget", "checkpoint", "retry", "env", "workdir", "setup", "run", "arguments", "command",
+    "preemptible", "nodes", "resources", "spot_policy", "time_limit", "begin_after", "deadline",
+    "deadline_policy", "depends_on", "array", "budget", "checkpoint", "retry", "env", "workdir", "setup",
+    "run", "arguments", "command",
     "held", "comment", "secrets", "launch", "tasks_per_node", "output_file", "error_file", "open_mode",
     *service.KEYS,
     "idle_policy",
@@ -62,7 +63,6 @@ _BUILT = (
 TYPES: Final = ("job", "service", "interactive")
 DETACHED_US: Final = 30 * 60 * SECOND_US
 _NOT_BUILT: Final = {
-    "deadline": "use priority, and time_limit for the longest run",
     "image": "the job runs on the node itself; prepare it in setup",
     **service.NOT_BUILT,
 }
@@ -204,9 +204,11 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
         options=resources.options,
         ordered=resources.ordered,
         constraints=resources.constraints,
-        spot_policy=reader.spot_policy(),
+        spot_policy=reader.choice("spot_policy", SPOT_POLICIES),
         time_limit_us=reader.time_limit(),
-        begin_after=reader.begin_after(),
+        begin_after=reader.instant("begin_after"),
+        deadline_at=reader.instant("deadline"),
+        deadline_policy=reader.choice("deadline_policy", DEADLINE_POLICIES),
         depends_on=read_depends_on(fields["depends_on"], faults) if "depends_on" in fields else (),
         array=array,
         max_cost_nanos=caps.max_cost.nanos if caps.max_cost else 0,
@@ -366,9 +368,10 @@ class _Reader:
         value = read_int(node, self._faults)
         return 1 if value is None else value
 
-    def spot_policy(self) -> str:
-        node = self._fields.get("spot_policy")
-        return (None if node is None else read_enum(node, self._faults, SPOT_POLICIES)) or "auto"
+    def choice(self, key: str, words: tuple[str, ...]) -> str:
+        """One of some words, of which the first is the default."""
+        node = self._fields.get(key)
+        return (None if node is None else read_enum(node, self._faults, words)) or words[0]
 
     def time_limit(self) -> int:
         node = self._fields.get("time_limit")
@@ -379,9 +382,9 @@ class _Reader:
             self._faults.add(node, f"is {quote(node.text)}; at least 1s (leave it out for the default)")
         return limit_us
 
-    def begin_after(self) -> int:
-        node = self._fields.get("begin_after")
-        return (None if node is None else read_begin_after(node, self._faults)) or 0
+    def instant(self, key: str) -> int:
+        node = self._fields.get(key)
+        return (None if node is None else read_moment(node, self._faults)) or 0
 
     def resources(self) -> Resources:
         node = self._fields.get("resources")

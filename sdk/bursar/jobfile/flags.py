@@ -29,6 +29,7 @@ PATHS: Final = {
     "memory": ("resources", "memory"),
     "time_limit": ("time_limit",),
     "deadline": ("deadline",),
+    "deadline_policy": ("deadline_policy",),
     "priority": ("priority",),
     "max_cost": ("budget", "max_cost"),
     "max_cost_per": ("budget", "per"),
@@ -71,6 +72,7 @@ class RunFlags:
     memory: str | None = None
     time_limit: str | None = None
     deadline: str | None = None
+    deadline_policy: str | None = None
     priority: str | None = None
     max_cost: str | None = None
     max_cost_per: str | None = None

@@ -61,6 +61,10 @@ _TABLE: Final = (
     ),
     _honoured("array", "`array`; brackets are allowed", "a"),
     _honoured(
+        "deadline",
+        "`deadline`, in the time zone of your machine: it is accepted only with a promise that it is met",
+    ),
+    _honoured(
         "begin", "`begin_after`, in the time zone of your machine; `now+1hour`, `16:00`, `tomorrow`", "b"
     ),
     _honoured("chdir", "`workdir`", "D"),
@@ -184,7 +188,6 @@ _TABLE: Final = (
         for name in _OF_CONTAINERS[value]
     ),
     *(_refused(f"no-container-{name}", _IMAGES, value="no") for name in _OF_CONTAINERS["no"]),
-    _refused("deadline", "a deadline is not built yet; use --time, and #BURSAR --priority"),
     _refused("export-file", "name the variables: --export=NAME=VALUE, or bursar submit --env NAME"),
     _refused("gid", "a job runs in the group of its account"),
     _refused("gpus-per-socket", "sockets are not known; use --gpus-per-node"),

@@ -49,6 +49,8 @@ def spec_to_yaml(spec: JobSpec) -> str:
     fields["spot_policy"] = spec.spot_policy if spec.spot_policy != "auto" else None
     fields["time_limit"] = exact_duration(spec.time_limit_us) if spec.time_limit_us else None
     fields["begin_after"] = format_instant(spec.begin_after) if spec.begin_after else None
+    fields["deadline"] = format_instant(spec.deadline_at) if spec.deadline_at else None
+    fields["deadline_policy"] = spec.deadline_policy if spec.deadline_policy != "promise" else None
     fields["depends_on"] = [{"job": d.job, "when": d.when} for d in spec.depends_on]
     if spec.service is not None:
         fields.update(service_fields(spec.service))

@@ -291,8 +291,8 @@ def _read_causes(node: Node, faults: Faults) -> tuple[str, ...]:
     return tuple(causes)
 
 
-def read_begin_after(node: Node, faults: Faults) -> Instant | None:
-    """The earliest start: an instant, since a file does not know when it is read."""
+def read_moment(node: Node, faults: Faults) -> Instant | None:
+    """The earliest start, or a deadline: an instant, since a file does not know when it is read."""
     at = read_instant(node, faults)
     if at is not None and at <= 0:
         faults.add(node, f"{quote(node.text)} is not between the years 2000 and 2200")

@@ -111,12 +111,11 @@ class SlurmOptions(Sizes):
             known = OPTIONS[option.name]
             if known.fate == NOTED:
                 self.note(option, known.text)
-            elif known.fate == REFUSED and option.name != "deadline":
+            elif known.fate == REFUSED:
                 self.fault(option, known.text)
         for name, path in (("comment", "comment"), ("wckey", "experiment")):
             self._copy(name, path)
-        for name, path in (("chdir", "workdir"), ("deadline", "deadline")):
-            self._copy(name, path)
+        self._copy("chdir", "workdir")
         self._usual_kind()
         self._account()
         self._array()
@@ -348,7 +347,11 @@ class SlurmOptions(Sizes):
             self.tree.put_words(("retry", "on"), ("node-failure", "preemption"), requeue.place)
 
     def _begin(self) -> None:
-        option = self.options.get("begin")
+        self._moment("begin", "begin_after")
+        self._moment("deadline", "deadline")
+
+    def _moment(self, name: str, key: str) -> None:
+        option = self.options.get(name)
         if option is None:
             return
         now = self._now or datetime.fromtimestamp(0, UTC)
@@ -359,8 +362,8 @@ class SlurmOptions(Sizes):
                 f"{quote(option.value)} is not a time: now+1hour, 16:00, tomorrow, 2026-10-01, "
                 "2026-10-01T08:00:00",
             )
-        elif at > now:
-            self.tree.put(("begin_after",), at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), option.place)
+        elif at > now or name == "deadline":
+            self.tree.put((key,), at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), option.place)
 
     def _qos(self) -> None:
         option = self.options.get("qos")

@@ -59,6 +59,7 @@ MAX_COST_PER: Final = ("job", "task")
 """An amount of one job: what the wire's integer holds."""
 
 SPOT_POLICIES: Final = ("auto", "spot", "on-demand")
+DEADLINE_POLICIES: Final = ("promise", "best-effort")
 DEPENDENCY_WHEN: Final = ("succeeded", "failed", "finished", "started", "singleton", "task-succeeded")
 LAUNCHES: Final = ("per-node", "once", *ENGINES)
 WITH_TASKS: Final = ("torchrun", "mpi", "dask")
@@ -286,6 +287,24 @@ def _order(spec: JobSpec) -> Iterator[Problem]:
         yield Problem(("time_limit",), f"is {spec.time_limit_us // DAY_US} days; at most 366d")
     if spec.begin_after and not _EARLIEST <= spec.begin_after < _LATEST:
         yield Problem(("begin_after",), "is not between the years 2000 and 2200")
+    yield from _deadline(spec)
+
+
+def _deadline(spec: JobSpec) -> Iterator[Problem]:
+    yield from _choice(("deadline_policy",), spec.deadline_policy, DEADLINE_POLICIES)
+    if not spec.deadline_at:
+        if spec.deadline_policy != "promise":
+            yield Problem(("deadline_policy",), "is of a deadline, and there is none")
+        return
+    path: Path = ("deadline",)
+    if not _EARLIEST <= spec.deadline_at < _LATEST:
+        yield Problem(path, "is not between the years 2000 and 2200")
+    elif spec.service is not None:
+        yield Problem(path, "a service runs until it is stopped; leave the deadline out")
+    elif spec.deadline_policy == "promise":
+        yield _not_built(path, "a promise of a deadline", "add deadline_policy: best-effort")
+    elif spec.begin_after and spec.begin_after + max(spec.time_limit_us, SECOND_US) > spec.deadline_at:
+        yield Problem(path, "leaves no time for the time_limit between begin_after and itself")
 
 
 def _dependencies(spec: JobSpec) -> Iterator[Problem]:

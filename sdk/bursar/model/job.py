@@ -148,7 +148,8 @@ PUBLIC_FIELDS: Final = frozenset(
     (
         "name", "project", "experiment", "model", "model_version", "labels", "priority", "preemptible",
         "nodes", "ordered", "constraints", "spot_policy", "secrets", "time_limit_us", "begin_after",
-        "max_cost_nanos", "max_cost_per", "max_price_nanos_per_hour", "currency", "on_exceed", "held",
+        "deadline_at", "deadline_policy", "max_cost_nanos", "max_cost_per", "max_price_nanos_per_hour",
+        "currency", "on_exceed", "held",
         "launch", "secret_files", "tasks_per_node", "interactive",
     )
 )  # fmt: skip
@@ -172,6 +173,9 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         spot_policy: auto | spot | on-demand.
         time_limit_us: running time after which an attempt is stopped; 0 means the daemon's default.
         begin_after: earliest start, 0 for none.
+        deadline_at: when it is to have ended, 0 for none.
+        deadline_policy: promise: accepted only with a promise that it ends by its deadline. best-effort: its
+            deadline only says how urgent it is.
         max_cost_nanos: all attempts together; 0 for none. max_price_nanos_per_hour: whole job.
         max_cost_per: of an array, what `max_cost_nanos` caps: `job`, all its tasks together, or `task`, each.
             The default is what it was before there was a choice; whoever submits says `job` unless told
@@ -212,6 +216,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     spot_policy: str = "auto"
     time_limit_us: int = 0
     begin_after: int = 0
+    deadline_at: int = 0
+    deadline_policy: str = "promise"
     depends_on: tuple[Dependency, ...] = ()
     array: ArraySpec | None = None
     max_cost_nanos: int = 0
@@ -247,7 +253,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 WRITTEN_OTHERWISE: Final = frozenset((
-    "options", "ordered", "constraints", "time_limit_us", "max_cost_nanos", "max_cost_per",
+    "options", "ordered", "constraints", "time_limit_us", "deadline_at", "max_cost_nanos", "max_cost_per",
     "max_price_nanos_per_hour", "currency", "on_exceed", "checkpoint", "script", "secret_files", "service",
     "interactive",
 ))  # fmt: skip

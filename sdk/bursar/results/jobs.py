@@ -232,6 +232,7 @@ class Job(Result, frozen=True, kw_only=True):
     resources: tuple[Resources, ...]
     time_limit: timedelta | None
     begin_after: datetime | None
+    deadline: datetime | None
     submitted_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None

@@ -7,6 +7,7 @@ import re
 from bursar.model import WRITTEN_OTHERWISE, JobSpec
 from bursar.model.check import (
     COMMENT_MAX,
+    DEADLINE_POLICIES,
     DEPENDENCY_WHEN,
     IDLE_ACTIONS,
     LAUNCHES,
@@ -208,6 +209,12 @@ def _when() -> dict[str, Schema]:
         "time_limit": limit,
         "time": {**limit, "description": "Another name of `time_limit`."},
         "begin_after": forms.text("Earliest start.", forms.INSTANT, examples=["2026-10-01T08:00:00Z"]),
+        "deadline": forms.text("When it is to have ended.", forms.INSTANT, examples=["2026-10-01T08:00:00Z"]),
+        "deadline_policy": forms.word(
+            "`promise`: accepted only with a promise of the deadline; `best-effort`: without one.",
+            DEADLINE_POLICIES,
+            "promise",
+        ),
         "priority": forms.either(
             "Higher goes first.",
             {"enum": ["low", "normal", "high"]},

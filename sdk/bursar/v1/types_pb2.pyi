@@ -360,6 +360,8 @@ class JobSpec(google.protobuf.message.Message):
     SERVICE_FIELD_NUMBER: builtins.int
     IDLE_POLICY_FIELD_NUMBER: builtins.int
     INTERACTIVE_FIELD_NUMBER: builtins.int
+    DEADLINE_AT_FIELD_NUMBER: builtins.int
+    DEADLINE_POLICY_FIELD_NUMBER: builtins.int
     name: builtins.str
     project: builtins.str
     """path, such as nlp/finetune; made by its first use"""
@@ -406,6 +408,10 @@ class JobSpec(google.protobuf.message.Message):
     """truncate | append; empty: the first attempt truncates, later ones append"""
     interactive: builtins.bool
     """people attach to it; without command and script it waits for them"""
+    deadline_at: builtins.int
+    """when it is to have ended; 0: none"""
+    deadline_policy: builtins.str
+    """promise (empty too): accepted only with a promise | best-effort"""
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
@@ -492,9 +498,11 @@ class JobSpec(google.protobuf.message.Message):
         service: global___ServiceSpec | None = ...,
         idle_policy: global___IdleSpec | None = ...,
         interactive: builtins.bool = ...,
+        deadline_at: builtins.int = ...,
+        deadline_policy: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["array", b"array", "checkpoint", b"checkpoint", "idle_policy", b"idle_policy", "max_cost_nanos_wide", b"max_cost_nanos_wide", "retry", b"retry", "service", b"service"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "depends_on", b"depends_on", "env", b"env", "error_file", b"error_file", "experiment", b"experiment", "held", b"held", "idle_policy", b"idle_policy", "interactive", b"interactive", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "open_mode", b"open_mode", "options", b"options", "ordered", b"ordered", "output_file", b"output_file", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "service", b"service", "setup", b"setup", "spot_policy", b"spot_policy", "tasks_per_node", b"tasks_per_node", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "deadline_at", b"deadline_at", "deadline_policy", b"deadline_policy", "depends_on", b"depends_on", "env", b"env", "error_file", b"error_file", "experiment", b"experiment", "held", b"held", "idle_policy", b"idle_policy", "interactive", b"interactive", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "open_mode", b"open_mode", "options", b"options", "ordered", b"ordered", "output_file", b"output_file", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "service", b"service", "setup", b"setup", "spot_policy", b"spot_policy", "tasks_per_node", b"tasks_per_node", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
 
 global___JobSpec = JobSpec
 
