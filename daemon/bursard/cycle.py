@@ -203,7 +203,7 @@ class Cycle:
         began, now = time.perf_counter_ns(), self.engine.now()
         self._left_over = self._housekeeping.turn(now)
         self._ahead.take_back(now)
-        if not self.engine.state.pending:
+        if not self.engine.state.pending and not self.engine.state.allotments.moves:
             self.last, self.failing = None, ""
             return None
         return _Seen(self.engine.state.snapshot(), now, began)

@@ -2,8 +2,8 @@
 
 Owns    the order of it: begin times come, budgets cover what waits, dependants of what ended go on or end,
         periods roll, prices change, reservations end and have their nodes emptied, leases are renewed,
-        thresholds are announced
-        and what they end is stopped; and how much of it one turn of the loop does.
+        thresholds are announced and what they end is stopped, and an allocator is asked; and how much of it
+        one turn of the loop does.
 Why     the daemon's cycle and the simulator must do the same at the same instants, or a simulation proves
         nothing about the money.
 """
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from bursar.clock import SECOND_US
 from bursar_policies.compile import PriceTable
 from bursard.place import Commit
+from bursard.rounds import Rounds
 from bursard.state import State
 from bursard.state.budgets import limit_of
 from bursard.state.decide import approving, jobs, leases, policies, reservations, staging
@@ -50,6 +51,7 @@ class Housekeeping:
         self._commit = commit
         self._looked_at: int | None = None
         self._outlooks = Outlooks(state)
+        self._rounds = Rounds(state)
         self._forecast: dict[str, tuple[int, int]] = {}
         """By budget, when its forecast was looked at last, and under which limit."""
         self._priced: tuple[PriceTable, int, int] | None = None
@@ -79,6 +81,7 @@ class Housekeeping:
                 self._commit("leases", leases.renewals(state, now))
             self._commit("thresholds", staging.thresholds(state, self._forecasts(now)))
             self._commit("stops of budgets", staging.stops(state))
+        self._rounds.turn(now)
         return more or bool(self._unpriced)
 
     def _forecasts(self, now: int) -> dict[str, int]:

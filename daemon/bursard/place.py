@@ -336,7 +336,7 @@ class _Check:
             attempt_id=self._ids.new("att"),
             job_id=job.id,
             number=len(job.attempts) + 1,
-            option=start.option,
+            option=state.option_of(job.id, start.option),
             members=members,
             time_limit_us=start.time_limit_us,
             grace_us=state.grace_of(job.spec),

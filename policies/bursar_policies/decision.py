@@ -427,13 +427,6 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
     quota: str = ""
 
 
-class Resize(msgspec.Struct, frozen=True, tag="resize"):
-    """Let an elastic attempt run on so many nodes."""
-
-    attempt_id: str
-    nodes: int
-
-
 class Rent(msgspec.Struct, frozen=True, tag="rent"):
     """Rent machines of an offer."""
 
@@ -447,7 +440,7 @@ class Return(msgspec.Struct, frozen=True, tag="return"):
     node_id: str
 
 
-Action = Start | Stop | Resize | Rent | Return
+Action = Start | Stop | Rent | Return
 
 
 UNCOMPUTABLE = "uncomputable"
@@ -575,6 +568,7 @@ class Snapshot(msgspec.Struct, frozen=True):
             something; else none.
         quotas: in force, by name. holdings: where there are any, what live attempts hold, by id.
         reservations: of nodes, by name; those that are over mean nothing.
+        moves: live attempts that are to end because an allocator has their jobs run otherwise, or others.
     """
 
     version: int
@@ -595,6 +589,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     quotas: Mapping[str, QuotaSpec] = {}
     holdings: Mapping[str, Holding] = {}
     reservations: Mapping[str, ReservationSpec] = {}
+    moves: Sequence[Stop] = ()
 
 
 class NodeVerdict(msgspec.Struct, frozen=True):

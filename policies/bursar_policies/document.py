@@ -16,10 +16,11 @@ from typing import Final
 from bursar.errors import PolicyInvalid
 from bursar.yamlfile import Faults, Fields, Node, load_yaml, nearest, raise_if_any
 from bursar_policies.read_alerts import read_alert_channel
-from bursar_policies.read_budget import read_budget, read_placement
+from bursar_policies.read_budget import read_budget
 from bursar_policies.read_cloud import read_cloud_pool
 from bursar_policies.read_commitment import read_commitment
 from bursar_policies.read_names import read_slurm_names
+from bursar_policies.read_placement import read_placement
 from bursar_policies.read_prices import read_cost_model, read_price_book
 from bursar_policies.read_priority import read_priority
 from bursar_policies.read_quota import read_quota

@@ -1,6 +1,6 @@
-"""Budgets and placement policies from their YAML nodes.
+"""Budgets from their YAML nodes.
 
-Owns    the form of `kind: Budget` and `kind: PlacementPolicy` (contract section 6).
+Owns    the form of `kind: Budget` (contract section 6).
 Why     a key this version cannot honour is refused by name: a budget whose `hold` is
         silently ignored would be enforced wrongly, and nobody would know.
 """
@@ -16,8 +16,6 @@ from bursar.yamlfile import (
     Faults,
     Fields,
     Node,
-    nearest,
-    read_decimal,
     read_entries,
     read_enum,
     read_items,
@@ -36,10 +34,8 @@ from bursar_policies.specs import (
     LEASE_US,
     ON,
     PPM,
-    STRATEGIES,
     BudgetSpec,
     CarryOver,
-    PlacementPolicySpec,
     Scope,
     Threshold,
 )
@@ -234,18 +230,3 @@ def _threshold(node: Node, faults: Faults) -> Threshold | None:
     if do_node is not None and do_node.kind == "sequence" and not do_node.items:
         faults.add(do_node, "names no action; use [notify]")
     return None if ratio is None else Threshold(int(ratio * PPM), on, tuple(actions))
-
-
-def read_placement(node: Node, faults: Faults) -> PlacementPolicySpec | None:
-    """The spec of a PlacementPolicy, or None with its faults reported."""
-    fields = Fields(node, faults, ("strategy", "weights"))
-    strategy = fields.enum("strategy", STRATEGIES, required=True)
-    weights: list[tuple[str, Decimal]] = []
-    for key, child in fields.entries("weights").items():
-        weight = read_decimal(child, faults, minimum=Decimal(0), maximum=Decimal(1_000_000))
-        if not key.isidentifier() or len(key) > 63:
-            near = nearest(key, ("fragmentation", "best_fit"))
-            faults.add_key(child, f"{key[:60]!r} is not the name of a scorer", nearest=near)
-        elif weight is not None:
-            weights.append((key, weight))
-    return None if strategy is None else PlacementPolicySpec(strategy, tuple(sorted(weights)))

@@ -247,15 +247,32 @@ class PriceBookSpec(msgspec.Struct, frozen=True, tag="PriceBook"):
     component_weights: Weights | None = None
 
 
+class AllocatorSpec(msgspec.Struct, frozen=True):
+    """Who decides about jobs that may be moved or resized, all of them together.
+
+    Attributes:
+        name: of `bursar_policies.allocators`.
+        round_us: how often. restart_us: what a job that is stopped loses, beside work that is not saved.
+        weights: (name, weight) pairs, sorted by name; what is not there is as the allocator declares it.
+    """
+
+    name: str
+    round_us: int = 360 * SECOND_US
+    restart_us: int = 300 * SECOND_US
+    weights: tuple[tuple[str, Decimal], ...] = ()
+
+
 class PlacementPolicySpec(msgspec.Struct, frozen=True, tag="PlacementPolicy"):
     """Where jobs go among the nodes that fit.
 
     Attributes:
         weights: (scorer, weight) pairs, sorted by scorer; empty for the strategy's own.
+        allocator: None: no job is moved for another to run better.
     """
 
     strategy: str = "pack"
     weights: tuple[tuple[str, Decimal], ...] = ()
+    allocator: AllocatorSpec | None = None
 
 
 FACTORS: Final = ("age", "fair_share", "size", "run_time", "deadline", "budget", "qos")

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from bursar.model import EndCause, NodeFacts, ReasonCode, ShareRates
 from bursar.resources import ResourceRequest
-from bursar_policies.decision import Plan, Rent, Resize, Return, Snapshot, Stop
+from bursar_policies.decision import Plan, Rent, Return, Snapshot, Stop
 from bursard.events import AttemptPlaced, Event, NodePriced, StopRequested
 from bursard.fleet.testing import World
 from bursard.place import GANG_PORT_FIRST, Dropped, LastPlan, carry_out, verify
@@ -202,7 +202,7 @@ def test_an_attempt_is_not_stopped_twice_in_a_group(site):
     assert "is ending" in dropped(site.check(site.state.snapshot(), stop, stop))
 
 
-@pytest.mark.parametrize("action", [Resize("att_1", 2), Rent("p5", 1), Return("node_1")], ids=repr)
+@pytest.mark.parametrize("action", [Rent("p5", 1), Return("node_1")], ids=repr)
 def test_what_is_not_built_is_dropped_with_that_reason_and_what_it_stands_with(site, action):
     job_id = site.ask(1)
     shot, wanted = site.planned()

@@ -168,7 +168,7 @@ class Planner:
         return Plan(
             version=snapshot.version,
             at=self.now,
-            groups=tuple(self.groups),
+            groups=(*self.groups, *((stop,) for stop in snapshot.moves)),
             verdicts={index: verdicts[index] for index in sorted(verdicts)},
             prices=snapshot.prices,
             policies=snapshot.policies,

@@ -53,8 +53,10 @@ NO_LIMIT_US = 100 * 365 * DAY_US
 """Time limit of a job that never ends."""
 
 # What happens at one instant happens in this order.
-_KINDS = range(12)
-_END, _LEAVE, _REPORT, _ROLL, _PRICE, _JOIN, _RESERVE, _OPEN, _SUBMIT, _RETRY, _OVERDUE, _LEASE = _KINDS
+_KINDS = range(13)
+_END, _LEAVE, _REPORT, _ROLL, _PRICE, _JOIN, _RESERVE, _OPEN, _SUBMIT, _RETRY, _OVERDUE, _LEASE, _ROUND = (
+    _KINDS
+)
 _MONEY = (ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED)
 
 
@@ -358,7 +360,7 @@ class Simulation:
             self._push(self._now_us + rules.max_wait_us, _OVERDUE, job_id)
         if self._drop:
             self._plan()
-            if job_id in self.state.pending:
+            if job_id in self.state.pending or job_id in self.state.pending.aside:
                 self._commit(jobs.cancel(self.state, self.state.jobs[job_id], None, "could not start"))
                 run.state = "DROPPED"
             return False
@@ -574,7 +576,7 @@ class Simulation:
         """Start what can start, as the cycle does."""
         idle, again = 0, True
         self._keep_house()
-        while again and len(self.state.pending):
+        while again and (len(self.state.pending) or self.state.allotments.moves):
             began = time.perf_counter_ns()
             snapshot, answer, outcome = one_pass(
                 self.state, self._ids, self._now, self._carry_out, self._cache
@@ -594,6 +596,13 @@ class Simulation:
             stopped = any(isinstance(action, Stop) for group in answer.groups[-1:] for action in group)
             # What is stopped for another is gone at once, and that one starts.
             again = outcome.stale or stopped or idle < self.state.pending.plans_for_all
+        self._expect_round()
+
+    def _expect_round(self) -> None:
+        """An allocator is asked again while anything contends."""
+        allotments, waiting = self.state.allotments, self._waiting[_ROUND]
+        if not waiting and (allotments.given or self.state.pending.aside) and allotments.next_at:
+            self._push(allotments.next_at - START_AT, _ROUND, None)
 
     def _carry_out(self, what: str, events: Sequence[Event]) -> bool:
         self._commit(events)

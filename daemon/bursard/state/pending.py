@@ -161,6 +161,8 @@ class PendingIndex:
         """How many of them each user has made."""
         self._crowds: dict[str, Crowd[_Queue]] = {}
         self._where: dict[str, _Place] = {}
+        self.aside: dict[str, None] = {}
+        """Jobs that could start and are in no queue: an allocator has given them nothing."""
         self._projects = ProjectNumbers()
 
     def __len__(self) -> int:
@@ -195,11 +197,17 @@ class PendingIndex:
 
     def remove(self, job_id: str) -> None:
         """Take a job out, if it is there."""
+        self.aside.pop(job_id, None)
         place = self._where.pop(job_id, None)
         if place is not None:
             self._projects.leave(place.row.project)
             place.queue.remove(place.row.order)
             self._drop_if_empty(place.queue)
+
+    def set_aside(self, job_id: str) -> None:
+        """A job that could start is in no queue until an allocator gives it something."""
+        self.remove(job_id)
+        self.aside[job_id] = None
 
     def move(self, job_ids: Sequence[str], job_class: JobClass, old: QueueKey) -> None:
         """Jobs of one queue are of another class from now on, and keep their order and limits. One look-up

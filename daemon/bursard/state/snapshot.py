@@ -6,7 +6,8 @@ Why     a plan can be made in a thread, saved and made again only if nothing it 
 
 from __future__ import annotations
 
-from bursar_policies.decision import Holder, Snapshot
+from bursar.model import EndCause
+from bursar_policies.decision import Holder, Snapshot, Stop
 from bursard.state.tables import Tables, stays
 
 
@@ -34,6 +35,17 @@ def take(tables: Tables, asked: str = "") -> Snapshot:
         quotas=tables.quotas.specs,
         holdings=tables.quotas.holdings() if tables.quotas else {},
         reservations=tables.reservations.specs,
+        moves=_moves(tables),
+    )
+
+
+def _moves(tables: Tables) -> tuple[Stop, ...]:
+    """Of what an allocator wants to end, what lives and was not asked to yet."""
+    live = ((tables.attempts.get(one), message) for one, message in tables.allotments.moves.items())
+    return tuple(
+        Stop(attempt.id, EndCause.PREEMPTED, message=message)
+        for attempt, message in live
+        if attempt is not None and attempt.stop_cause is None
     )
 
 

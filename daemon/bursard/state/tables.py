@@ -19,12 +19,15 @@ from bursar.clock import HOUR_US
 from bursar.model import JobSpec, JobState
 from bursar.model.check import TIME_LIMIT_MAX_US
 from bursar.money import cumulative
+from bursar_policies.allocators import Size
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.decision import BudgetRoom, JobClass, PendingQueue, cap_of
-from bursar_policies.specs import PriorityPolicySpec
+from bursar_policies.specs import AllocatorSpec, PriorityPolicySpec
 from bursard.events import Charge, ChargesCorrected, PolicyDocument
 from bursard.ledger import HourCharge, Ledger, Transaction
+from bursard.scheduler.targets import contends, narrowed
 from bursard.state import arrays
+from bursard.state.allotted import Allotments
 from bursard.state.budgets import BudgetTable
 from bursard.state.cluster import DIGEST_BYTES, Cluster
 from bursard.state.columns import Members
@@ -224,6 +227,8 @@ class Tables:
         self.policies_version = 0
         self.strategy = "pack"
         self.priority: PriorityPolicySpec | None = None
+        self.allocator: AllocatorSpec | None = None
+        self.allotments = Allotments()
         self.costs = ProjectCosts()
         self.typical = TypicalRequests()
         self.runs = PastRuns()
@@ -285,7 +290,13 @@ class Tables:
             gates=self.budgets.gates(job.budgets),
             likely_us=job.likely_us,
             user=job.user,
+            size=self.allotments.given.get(job.id),
         )
+
+    def option_of(self, job_id: str, option: int) -> int:
+        """Which of a job's alternatives the one of its class is that was chosen."""
+        size = self.allotments.given.get(job_id)
+        return option if size is None else size.option
 
     def class_of_spec(
         self,
@@ -297,21 +308,24 @@ class Tables:
         gates: tuple[str, ...] = (),
         likely_us: int = 0,
         user: str = "",
+        size: Size | None = None,
     ) -> JobClass:
         """The class of a spec that need not be a job yet (`bursar plan`).
 
         A cap on a whole array cuts nobody's time limit: `hard_budgets` names it, and a task that it cannot
         pay for in full waits. `likely_us`: how long runs like it take, 0 where that is not known. `user`:
-        whose quotas count it and which reservations are for it; without, none.
+        whose quotas count it and which reservations are for it; without, none. `size`: what an allocator gave
+        it, which is all that it asks for.
         """
+        nodes, options = narrowed(spec, size) or (spec.nodes, spec.options)
         # A cap that is spent must still be a cap: below 0 nothing is left, 0 says that there is none.
         left = spec.max_cost_nanos - settled_nanos
         cap = (left or -1) if spec.max_cost_nanos and not spec.caps_array else 0
         quotas, pinned, rated = self.counted_by(user, spec) if user else ((), False, False)
         reservations = self.reservations.for_whom(user, spec.project) if user else ()
         return JobClass(
-            nodes=spec.nodes,
-            options=spec.options,
+            nodes=nodes,
+            options=options,
             ordered=spec.ordered,
             constraints=spec.constraints,
             spot_policy=spec.spot_policy,
@@ -487,6 +501,11 @@ class Tables:
         if job.begins_at > now:
             self.queue_later(job, job.begins_at)
             return
+        if self.allocator is not None and not self.allotments.absent and contends(job.spec):
+            size = self.allotments.given.get(job.id)
+            if size is None or narrowed(job.spec, size) is None:
+                self.pending.set_aside(job.id)
+                return
         self.pending.add(
             job.id,
             self.class_of(job),
@@ -497,6 +516,24 @@ class Tables:
             project=job.spec.project,
             deadline_us=job.spec.deadline_at,
         )
+
+    def allot(self, given: dict[str, Size], now: int) -> None:
+        """This is what an allocator gives, in place of all that it gave before: `bursard.rounds`.
+
+        No event, since it holds until the next round alone. Those that wait join the queue of what they got,
+        and those that got nothing leave it.
+        """
+        before, self.allotments.given = self.allotments.given, given
+        for job_id in {**before, **given}:
+            job = self.jobs.get(job_id)
+            if job is not None and before.get(job_id) != given.get(job_id):
+                self.enqueue(job, now)
+
+    def let_in(self, now: int) -> None:
+        """Nobody waits for an allocator that is not there."""
+        self.allotments.absent = True
+        for job_id in list(self.pending.aside):
+            self.enqueue(self.jobs[job_id], now)
 
     def queue_later(self, job: JobRecord, at: int) -> None:
         """Let `wake` put a job into the queue, not before `at`."""

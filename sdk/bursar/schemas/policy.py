@@ -267,6 +267,18 @@ def _placement() -> Schema:
                 "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1_000_000},
                 "description": "By scorer, such as `fragmentation` and `best_fit`.",
             },
+            "allocator": {
+                "type": "object",
+                "description": "Who decides, every round, how jobs run that may be moved or resized.",
+                "required": ["name"],
+                "properties": {
+                    "name": forms.word("One that ships; packages may bring others.", ("in-order",)),
+                    "round": forms.duration("How often it is asked.", default="6m"),
+                    "restart": forms.duration(
+                        "What a job that it stops loses, beside unsaved work.", default="5m"
+                    ),
+                },
+            },
         },
         ["strategy"],
     )

@@ -217,7 +217,7 @@ def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None
             one.spec = spec
             one.budgets, one.hard_budgets = state.budgets.matching(one.user, one.spec)
             one.likely_us = state.runs.likely_us(one.spec)
-            if another or one.id in state.pending:
+            if another or one.id in state.pending or one.id in state.pending.aside:
                 state.enqueue(one, at)
         elif one is job:
             one.spec = spec

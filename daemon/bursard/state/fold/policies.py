@@ -13,6 +13,7 @@ from bursar.model import Hold, JobState
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.decision import JobClass, QueueKey
 from bursar_policies.specs import (
+    AllocatorSpec,
     BudgetSpec,
     Document,
     PlacementPolicySpec,
@@ -34,6 +35,7 @@ from bursard.events import (
     RestCarried,
     ThresholdCrossed,
 )
+from bursard.scheduler.targets import contends
 from bursard.state.budgets import APPROVAL, BudgetRecord
 from bursard.state.given import CARRY_OVER, Approval, Posting
 from bursard.state.reservations import NEVER
@@ -95,6 +97,24 @@ def strategy_in_force(state: Tables) -> str:
     return found
 
 
+def allocator_in_force(state: Tables) -> AllocatorSpec | None:
+    """Of the PlacementPolicy applied last; None when it names none."""
+    found = None
+    for record in state.policies.values():
+        if isinstance(record.spec, PlacementPolicySpec):
+            found = record.spec.allocator
+    return found
+
+
+def _allocator_changed(state: Tables, at: int) -> None:
+    """What it gave is void: who contends waits for what the next one gives, or is placed as others are."""
+    state.allocator = allocator_in_force(state)
+    state.allotments.clear()
+    for job in list(state.jobs.values()):
+        if job.id in state.pending.aside or (job.id in state.pending and contends(job.spec)):
+            state.enqueue(job, at)
+
+
 def priority_in_force(state: Tables) -> PriorityPolicySpec | None:
     """The PriorityPolicy applied last; None when there is none."""
     found = None
@@ -130,6 +150,8 @@ def _policies_changed(state: Tables, budgets: bool, at: int) -> None:
     state.policies_version += 1
     state.strategy = strategy_in_force(state)
     state.priority = priority_in_force(state)
+    if allocator_in_force(state) != state.allocator:
+        _allocator_changed(state, at)
     quotas = state.quotas.put(quotas_in_force(state))
     if quotas:
         state.count_again(state.attempts.values())

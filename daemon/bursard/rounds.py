@@ -1,0 +1,300 @@
+"""Rounds: when an allocator is asked, with what, and how its answer becomes what jobs ask for.
+
+Owns    the one way from `PlacementPolicy.spec.allocator` to jobs that run: every `round` it is asked about
+        all that contend; between two rounds about those that wait, and what is free.
+Why     the daemon's cycle and the simulator both take it, before each plan. Nothing of it is an event: what
+        was given is what a job asks for until the next round, and a daemon that starts asks at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bursar.errors import InvalidRequest
+from bursar.model import EndCause, JobState
+from bursar_policies import allocators
+from bursar_policies.allocators import Allocator, Contender, Problem, Room, Size, Supply
+from bursar_policies.decision import NodeColumns
+from bursar_policies.specs import AllocatorSpec
+from bursard.scheduler import targets
+from bursard.scheduler.candidates import asks_of
+from bursard.state import AttemptRecord, JobRecord, State
+
+log = logging.getLogger(__name__)
+
+WAITING_MAX = 4_096
+"""Jobs that wait of which one round is asked: those that come first."""
+OTHERS_MAX = 256
+"""Queues of jobs that do not contend, and jobs of each, for which a round leaves what they ask."""
+DONE_SPARE = 1_000
+"""Jobs beyond twice those that live of which it is remembered what they did."""
+
+
+class _Done(NamedTuple):
+    """What a job has done in attempts that have ended: `attempts` of them are in it."""
+
+    attempts: int = 0
+    work_us: int = 0
+    held_us: int = 0
+
+
+class Rounds:
+    """Belongs to one state."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._places = targets.Places()
+        self._done: dict[str, _Done] = {}
+        self._passed: set[str] = set()
+        """Jobs that were given something and that this round passes over."""
+        self._number = 0
+        self._given_in: dict[str, int] = {}
+        """By job that was given something and has not started, the round in which it was."""
+        self._heads: dict[str, int] = {}
+        """By first job of a queue that does not contend, the round that left room for it first."""
+        self._looked: tuple[int, int] = (-1, -1)
+        self.refused: tuple[str, ...] = ()
+        """What of the newest answer could not be given."""
+
+    def turn(self, now: int) -> None:
+        """Ask, if it is time: about all that contend, or about what waits and what is free."""
+        state = self._state
+        rules = state.allocator
+        if rules is None:
+            return
+        allotments = state.allotments
+        due = now >= allotments.next_at or allotments.next_at - now > rules.round_us
+        if not due and (not state.pending.aside or self._looked == (state.version, self._number)):
+            return
+        allotments.absent = False
+        try:
+            allocator = allocators.find(rules.name)
+        except InvalidRequest as error:
+            self._without(str(error), now)
+            return
+        if due:
+            self._round(allocator, rules, now)
+            allotments.next_at = now + rules.round_us
+        else:
+            self._fill(allocator, rules, now)
+        self._looked = (state.version, self._number)
+
+    def _without(self, why: str, now: int) -> None:
+        """The allocator of the document is no longer there: what contends waits for nobody."""
+        state = self._state
+        if self.refused != (why,):
+            log.error("no allocator", extra={"why": why})
+            self.refused = (why,)
+        state.let_in(now)
+
+    # --- the two ways to ask
+
+    def _round(self, allocator: Allocator, rules: AllocatorSpec, now: int) -> None:
+        """About everything that contends, and all that they hold and could hold."""
+        state, nodes = self._state, self._state.cluster.columns()
+        self._number += 1
+        running = list(self._running())
+        devices = targets.free_devices(nodes)
+        for attempt in running:
+            for member in attempt.live():
+                devices[state.nodes[member.alloc.node_id].row] += len(member.alloc.devices)
+        self._pass_over()
+        contenders = [self._contender(state.jobs[one.job_id], nodes, rules, now, one) for one in running]
+        contenders += [self._contender(job, nodes, rules, now) for job in self._waiting()]
+        supply = self._for_them(targets.supply_of(nodes, devices, self._closed(nodes, now)))
+        answer = self._ask(allocator, rules, now, contenders, supply)
+        live = {one.job_id: one.id for one in running}
+        kept = {job_id: size for job_id, size in state.allotments.given.items() if job_id in self._passed}
+        state.allot({**kept, **answer.given}, now)
+        state.allotments.moves = {live[job_id]: message for job_id, message in answer.moves.items()}
+        self._note_given()
+
+    def _fill(self, allocator: Allocator, rules: AllocatorSpec, now: int) -> None:
+        """About what waits, for what nobody has: the rest of a round is not idle."""
+        state, nodes = self._state, self._state.cluster.columns()
+        supply = targets.supply_of(nodes, targets.free_devices(nodes), self._closed(nodes, now))
+        if not supply:
+            return
+        taken = (size for job_id, size in state.allotments.given.items() if self._expected(job_id))
+        supply = self._for_them(targets.without(supply, taken))
+        if not supply:
+            return
+        contenders = [
+            self._contender(job, nodes, rules, now)
+            for job in self._waiting()
+            if job.id in state.pending.aside
+        ]
+        answer = self._ask(allocator, rules, now, contenders, supply)
+        if answer.given:
+            state.allot({**state.allotments.given, **answer.given}, now)
+            self._note_given()
+
+    def _expected(self, job_id: str) -> bool:
+        """Was it given something that is kept for it until it starts?"""
+        job = self._state.jobs.get(job_id)
+        waits = job is not None and job.state in (JobState.PENDING, JobState.STOPPING)
+        return waits and job_id not in self._passed
+
+    def _ask(
+        self,
+        allocator: Allocator,
+        rules: AllocatorSpec,
+        now: int,
+        contenders: list[Contender],
+        supply: tuple[Supply, ...],
+    ) -> targets.Targets:
+        weights = {name: float(one.default) for name, one in allocator.weights.items()}
+        weights |= {name: float(weight) for name, weight in rules.weights if name in weights}
+        able = tuple(sorted((one for one in contenders if one.sizes), key=lambda one: one.order))
+        problem = Problem(contenders=able, supply=supply, round_us=rules.round_us, weights=weights, now=now)
+        answer = targets.ask(allocator, problem)
+        if answer.refused and answer.refused != self.refused:
+            log.warning("allocator", extra={"allocator": allocator.name, "refused": answer.refused[:10]})
+        self.refused = answer.refused
+        return answer
+
+    # --- who contends
+
+    def _running(self) -> Iterator[AttemptRecord]:
+        """Live attempts of jobs that contend, but for those that end for good or have no room yet."""
+        for attempt in self._state.attempts.values():
+            job = self._state.jobs[attempt.job_id]
+            ends = attempt.stop_cause not in (None, EndCause.PREEMPTED)
+            if not attempt.after and not ends and targets.contends(job.spec):
+                yield attempt
+
+    def _waiting(self) -> list[JobRecord]:
+        """Jobs that wait and contend, those that come first, unless this round passes over them."""
+        state = self._state
+        ids = [*state.pending.aside, *(one for one in state.allotments.given if one in state.pending)]
+        jobs = [state.jobs[one] for one in ids if one not in self._passed]
+        if len(jobs) > WAITING_MAX:
+            jobs.sort(key=lambda job: (-job.spec.priority, self._past(job).held_us, job.order))
+        return jobs[:WAITING_MAX]
+
+    def _contender(
+        self,
+        job: JobRecord,
+        nodes: NodeColumns,
+        rules: AllocatorSpec,
+        now: int,
+        attempt: AttemptRecord | None = None,
+    ) -> Contender:
+        state, spec = self._state, job.spec
+        version = state.cluster.facts_version + 1
+        asked = state.class_of_spec(spec, (), 0)
+        places = [self._places.of(nodes, ask, version) for ask in asks_of(asked)]
+        done, holds, lost_us = self._past(job), None, 0
+        work_us, held_us = done.work_us, done.held_us
+        if attempt is not None:
+            more_us, more_held_us = self._of_attempt(job, attempt, now)
+            work_us, held_us = work_us + more_us, held_us + more_held_us
+            if attempt.stop_cause is None:
+                holds = self._size_of(job, attempt)
+                unsaved_us = 0 if spec.checkpoint.signal else now - (attempt.started_at or now)
+                lost_us = rules.restart_us + max(unsaved_us, 0)
+        return Contender(
+            job_id=job.id,
+            order=job.order,
+            sizes=targets.sizes_of(spec, places),
+            holds=holds,
+            age_us=max(now - job.submitted_at, 0),
+            priority=spec.priority,
+            work_us=work_us,
+            held_us=held_us,
+            restarts=max(len(job.attempts) - 1, 0),
+            restart_us=lost_us,
+        )
+
+    def _past(self, job: JobRecord) -> _Done:
+        """What its ended attempts did; each is looked at once."""
+        done = self._done.get(job.id, _Done())
+        ended = len(job.attempts) - (job.attempt is not None)
+        if done.attempts > ended:
+            done = _Done()
+        for attempt in job.attempts[done.attempts : ended]:
+            work_us, held_us = self._of_attempt(job, attempt, attempt.finished_at)
+            done = _Done(done.attempts + 1, done.work_us + work_us, done.held_us + held_us)
+        self._done[job.id] = done
+        return done
+
+    def _of_attempt(self, job: JobRecord, attempt: AttemptRecord, until: int) -> tuple[int, int]:
+        """Its work at speed 1, and GPUs times time, in microseconds."""
+        ran_us = max(until - attempt.started_at, 0) if attempt.started_at else 0
+        size = self._size_of(job, attempt)
+        return ran_us * size.speed // allocators.ONE, ran_us * size.gpus_in_all
+
+    def _size_of(self, job: JobRecord, attempt: AttemptRecord) -> Size:
+        """What an attempt holds, or held: its members are alike. Of a node that has left the type is lost."""
+        first = attempt.members[0].alloc
+        node, gpus = self._state.nodes.get(first.node_id), len(first.devices)
+        gpu_type = node.facts.devices[0].type if node is not None and node.facts.devices else ""
+        in_all = gpus * len(attempt.members)
+        speed = targets.speed_on(job.spec, gpu_type, in_all)
+        return Size(gpu_type, len(attempt.members), gpus, speed, attempt.option)
+
+    # --- what there is
+
+    def _closed(self, nodes: NodeColumns, now: int) -> NDArray[np.bool_] | None:
+        """Nodes that are reserved, now or before a job of the usual limit was over."""
+        specs = self._state.reservations.specs
+        soon = now + self._state.limits.default_time_limit_us
+        names = {
+            name for one in specs.values() if one.starts_at < soon and one.ends_at > now for name in one.nodes
+        }
+        if not names:
+            return None
+        return np.array([name in names for name in nodes.names], dtype=np.bool_)
+
+    def _for_them(self, supply: tuple[Supply, ...]) -> tuple[Supply, ...]:
+        """Without what jobs that do not contend wait for: they come first, unless that did not help them."""
+        state, room = self._state, Room(supply)
+        heads: dict[str, int] = {}
+        for queue in state.pending.queues()[:OTHERS_MAX]:
+            jobs = [
+                job_id for _, job_id in islice(queue.jobs, OTHERS_MAX) if job_id not in state.allotments.given
+            ]
+            if not jobs:
+                continue
+            since = heads[jobs[0]] = self._heads.get(jobs[0], self._number)
+            if _passes(self._number - since):
+                continue
+            wanted = [
+                Size(kind, queue.job_class.nodes, option.gpus.count)
+                for option in queue.job_class.options
+                if option.gpus is not None
+                for kind in (option.gpus.types or tuple(one.gpu_type for one in supply))
+            ]
+            for _ in jobs:
+                if not any(room.take(size) for size in wanted):
+                    break
+        self._heads = heads
+        return room.left()
+
+    # --- what did not start
+
+    def _pass_over(self) -> None:
+        """What had all of a round to start, and did not, is kept from it by something else: money, a quota, a
+        node. It stays in its queue, and its share goes to others in more and more of the rounds.
+        """
+        given_in, number = self._given_in, self._number
+        self._passed = {one for one, since in given_in.items() if _passes(number - since)}
+
+    def _note_given(self) -> None:
+        pending, before = self._state.pending, self._given_in
+        given = self._state.allotments.given
+        self._given_in = {one: before.get(one, self._number) for one in given if one in pending}
+        alive = self._state.jobs
+        if len(self._done) > 2 * len(alive) + DONE_SPARE:
+            self._done = {one: done for one, done in self._done.items() if one in alive}
+
+
+def _passes(waited: int) -> bool:
+    """Is a job passed over that has waited for so many rounds with room for it? Not in 0, 1, 3, 7, 15, ..."""
+    return waited & (waited + 1) != 0

@@ -1,0 +1,211 @@
+"""Targets: how jobs that contend are to run until the next round, as an allocator says.
+
+Owns    which jobs contend, the sizes that they may have, the GPUs that there are for them, and what follows
+        from an answer: who is given what, and who has to end for it.
+Why     pure, and asked off the plan: the answer enters the state as what a job asks for, so `plan` knows
+        nothing of it. Daemon and simulator ask in the same way (`bursard.rounds`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from bursar.model import JobSpec
+from bursar.resources import MILLI, ResourceRequest
+from bursar_policies.allocators import (
+    ONE,
+    Allocator,
+    Answer,
+    Contender,
+    Problem,
+    Room,
+    Size,
+    Supply,
+    answered,
+)
+from bursar_policies.decision import NodeColumns
+from bursar_policies.filters import Ask
+from bursard.scheduler.candidates import Candidates
+
+ANY_COUNT = 0
+"""In `JobSpec.throughput`: on any number of GPUs."""
+FEW_NODES = 8
+"""Of a range of nodes, up to here every number is a size; beyond it powers of two, and the most."""
+Counts = NDArray[np.int64]
+
+
+def contends(spec: JobSpec) -> bool:
+    """May an allocator decide about it: may it be moved, and is it known that it gains by that?"""
+    if not spec.preemptible or spec.retry.never or spec.service is not None or spec.interactive:
+        return False
+    return bool(speeds_of(spec) or most_nodes(spec) > spec.nodes) and all(map(_whole, spec.options))
+
+
+def _whole(option: ResourceRequest) -> bool:
+    return option.gpus is not None and option.gpus.milli == MILLI
+
+
+def speeds_of(spec: JobSpec) -> tuple[tuple[str, int, int], ...]:
+    """What a job says of its speeds: (GPU type, GPUs in all or `ANY_COUNT`, millionths)."""
+    found: tuple[tuple[str, int, int], ...] = getattr(spec, "throughput", ())
+    return found
+
+
+def most_nodes(spec: JobSpec) -> int:
+    """Of a range of nodes the most."""
+    found: int = getattr(spec, "max_nodes", 0) or spec.nodes
+    return found
+
+
+def speed_on(spec: JobSpec, gpu_type: str, gpus: int) -> int:
+    """How fast it is on so many GPUs of a type, in millionths; `ONE` where it does not say."""
+    told = {(kind, count): speed for kind, count, speed in speeds_of(spec)}
+    return told.get((gpu_type, gpus)) or told.get((gpu_type, ANY_COUNT)) or ONE
+
+
+def numbers_of_nodes(spec: JobSpec) -> list[int]:
+    """The numbers of nodes that it may have, rising."""
+    least, most = spec.nodes, most_nodes(spec)
+    doubled = (1 << power for power in range(FEW_NODES.bit_length(), most.bit_length()))
+    return sorted({least, most, *range(least, min(most, FEW_NODES) + 1), *(n for n in doubled if n >= least)})
+
+
+def narrowed(spec: JobSpec, size: Size | None) -> tuple[int, tuple[ResourceRequest, ...]] | None:
+    """What a job asks for that was given a size: nodes and the one option; None: no size that it may have."""
+    if size is None or not 0 <= size.option < len(spec.options) or not contends(spec):
+        return None
+    option = spec.options[size.option]
+    gpus = option.gpus
+    if gpus is None or gpus.count != size.gpus or not spec.nodes <= size.nodes <= most_nodes(spec):
+        return None
+    if gpus.types and size.gpu_type not in gpus.types:
+        return None
+    return size.nodes, (replace(option, gpus=replace(gpus, types=(size.gpu_type,))),)
+
+
+class Places:
+    """On how many nodes of each type of GPU an option could ever run. Of facts, so kept while they last."""
+
+    def __init__(self) -> None:
+        self._facts = 0
+        self._known: dict[Ask, dict[str, int]] = {}
+
+    def of(self, nodes: NodeColumns, ask: Ask, facts_version: int) -> Mapping[str, int]:
+        """Nodes by type that can hold a member when they are empty."""
+        if facts_version != self._facts or not facts_version:
+            self._facts = facts_version
+            self._known.clear()
+        found = self._known.get(ask)
+        if found is None:
+            types = nodes.gpu_type[Candidates(ask, nodes).capable]
+            counts = np.bincount(types[types >= 0], minlength=len(nodes.gpu_types)).tolist()
+            found = {kind: many for kind, many in zip(nodes.gpu_types, counts, strict=False) if many}
+            self._known[ask] = found
+        return found
+
+
+def sizes_of(spec: JobSpec, places: Sequence[Mapping[str, int]]) -> tuple[Size, ...]:
+    """How a job may run, by option, type and number of nodes.
+
+    Args:
+        places: of each option, on how many nodes of each type it could run.
+    """
+    found: dict[tuple[str, int, int], Size] = {}
+    for index, (option, there) in enumerate(zip(spec.options, places, strict=True)):
+        gpus = option.gpus.count if option.gpus is not None else 0
+        for gpu_type in sorted(there):
+            for nodes in numbers_of_nodes(spec):
+                if nodes <= there[gpu_type]:
+                    speed = speed_on(spec, gpu_type, nodes * gpus)
+                    found.setdefault((gpu_type, nodes, gpus), Size(gpu_type, nodes, gpus, speed, index))
+    return tuple(found.values())
+
+
+def free_devices(nodes: NodeColumns) -> Counts:
+    """Whole GPUs that nobody holds, by node (n)."""
+    found: Counts = (nodes.gpu_free == MILLI).sum(axis=1, dtype=np.int64)
+    return found
+
+
+def supply_of(
+    nodes: NodeColumns, devices: Counts, closed: NDArray[np.bool_] | None = None
+) -> tuple[Supply, ...]:
+    """What contenders share, by type.
+
+    Args:
+        devices: (n), GPUs of each node that are free, or held by those who share them.
+        closed: (n), nodes that are not for them.
+    """
+    open_ = nodes.ready & (devices > 0) & (nodes.gpu_type >= 0)
+    if closed is not None:
+        open_ &= ~closed
+    found = []
+    for index, gpu_type in enumerate(nodes.gpu_types):
+        sizes, counts = np.unique(devices[open_ & (nodes.gpu_type == index)], return_counts=True)
+        pairs = tuple(sorted(zip(sizes.tolist(), counts.tolist(), strict=True), reverse=True))
+        if pairs:
+            found.append(Supply(gpu_type, pairs))
+    return tuple(sorted(found, key=lambda one: one.gpu_type))
+
+
+class Targets(NamedTuple):
+    """What follows from an answer.
+
+    Attributes:
+        given: by job, how it is to run; who is not there waits for the next round.
+        moves: by job that runs otherwise, or waits, from now on: what it is told when it is stopped.
+        refused: what of the answer could not be given, a sentence each.
+    """
+
+    given: Mapping[str, Size]
+    moves: Mapping[str, str]
+    refused: tuple[str, ...]
+
+
+def ask(allocator: Allocator, problem: Problem) -> Targets:
+    """Ask an allocator. What it answers wrongly, or with an exception, moves nobody."""
+    try:
+        answer = answered(problem, allocator.allot(problem))
+    except Exception as error:
+        kept = {one.job_id: one.holds for one in problem.contenders if one.holds is not None}
+        answer = Answer(kept, (f"{allocator.name} failed: {type(error).__name__}: {str(error)[:200]}",))
+    moves = {}
+    for one in problem.contenders:
+        size = answer.given.get(one.job_id)
+        if one.holds is not None and one.movable and not _alike(size, one.holds):
+            moves[one.job_id] = _told(one, size)
+    return Targets(answer.given, moves, answer.refused)
+
+
+def _alike(one: Size | None, other: Size) -> bool:
+    return one is not None and (one.gpu_type, one.nodes, one.gpus) == (
+        other.gpu_type,
+        other.nodes,
+        other.gpus,
+    )
+
+
+def _told(contender: Contender, size: Size | None) -> str:
+    if size is None:
+        return "others have their turn until the next round"
+    assert contender.holds is not None
+    resized = size.gpu_type == contender.holds.gpu_type
+    return f"{'resized' if resized else 'moved'} from {text_of(contender.holds)} to {text_of(size)}"
+
+
+def text_of(size: Size) -> str:
+    """Such as `2 x 8 H100`, or `8 H100` on one node."""
+    return f"{f'{size.nodes} x ' if size.nodes > 1 else ''}{size.gpus} {size.gpu_type}"
+
+
+def without(supply: Iterable[Supply], taken: Iterable[Size]) -> tuple[Supply, ...]:
+    """What is left of a supply once these are given, the largest first; what does not fit takes none."""
+    room = Room(supply)
+    for size in sorted(taken, key=lambda one: (-one.gpus, -one.nodes)):
+        room.take(size)
+    return room.left()
