@@ -39,8 +39,7 @@ def read_cloud_pool(node: Node, faults: Faults) -> CloudPoolSpec | None:
     limits = fields.fields("limits", ("machines", "spend_rate", "per_job_machines"), required=True)
     machines = limits.integer("machines", required=True, minimum=0, maximum=MACHINES_MAX) if limits else None
     spend_rate = limits.money_per("spend_rate", "h", positive=True) if limits else None
-    if limits is not None and (gangs := limits.get("per_job_machines")) is not None:
-        faults.not_built(gangs, "per_job_machines", instead="leave it out: a job gets one machine")
+    per_job = limits.integer("per_job_machines", minimum=1, maximum=MACHINES_MAX) if limits else None
     if provider in KEYS and provider != "local":
         # Every region of a cloud would be hundreds of types in dozens of places.
         fields.get("regions", required=True)
@@ -48,6 +47,7 @@ def read_cloud_pool(node: Node, faults: Faults) -> CloudPoolSpec | None:
     spec = CloudPoolSpec(
         provider=provider or "",
         machines=machines or 0,
+        per_job_machines=per_job or 0,
         launch=_launch(fields, provider or "", regions, zones) if provider in KEYS else (),
         regions=regions,
         zones=zones,

@@ -412,6 +412,7 @@ class CloudPoolSpec(msgspec.Struct, frozen=True, tag="CloudPool"):
     Attributes:
         regions, zones, gpus, instance_types, markets: which; empty: all. Types are shell patterns.
         machines: at once. spend_rate: of all of them together, per hour; None: no bound.
+        per_job_machines: at once for one job; 0: as many as `machines`.
         keep_alive_us: idle for so long, a machine is given back.
         max_lifetime_us: then it is drained and given back, whatever runs there.
         boot_timeout_us: one whose agent has not said hello by then is given back.
@@ -430,6 +431,7 @@ class CloudPoolSpec(msgspec.Struct, frozen=True, tag="CloudPool"):
     max_lifetime_us: int = 3 * DAY_US
     boot_timeout_us: int = 900 * SECOND_US
     launch: tuple[LaunchSetting, ...] = ()
+    per_job_machines: int = 0
 
 
 class PlanRate(msgspec.Struct, frozen=True):

@@ -240,7 +240,7 @@ class Life:
         async def order() -> Order:
             return wanted
 
-        self.run(self.keeper.rent(machine_id, intent, order))
+        self.run(self.keeper.rent({machine_id: order}, intent))
 
     def unwanted(self) -> None:
         for machine_id in list(self.state.machines)[:1]:

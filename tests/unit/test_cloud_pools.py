@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bursar.clock import DAY_US, SECOND_US
-from bursar.errors import InvalidRequest, NotBuilt, PolicyInvalid
+from bursar.errors import InvalidRequest, PolicyInvalid
 from bursar.money import Money
 from bursar_policies.document import parse_documents
 from bursar_policies.launch_keys import KEYS
@@ -70,6 +70,7 @@ WRONG = [
     ("max_lifetime: 10m", "max_lifetime: 31d", "pool.yaml:10", "must be from 600s to 30d"),
     ("boot_timeout: 10s", "boot_timeout: 2d", "pool.yaml:11", "must be from 10s to 1d"),
     ("[spot, on-demand]", "[spot, committed-1y]", "pool.yaml:7", "on-demand"),
+    ("machines: 16", "machines: 16, per_job_machines: 0", "pool.yaml:8", "per_job_machines"),
     ("regions: [home]", "regions: []", "pool.yaml:5:12: spec.regions: ", "nothing could be rented"),
     ("regions: [home]", "region: [home]", "pool.yaml:5", "did you mean 'regions'"),
     ('["g6.*"]', '["g6 *"]', "pool.yaml:7", "a name of letters"),
@@ -83,18 +84,6 @@ def test_what_is_wrong_is_named_with_its_line(old: str, new: str, place: str, sa
         parse_documents(WHOLE.replace(old, new), "pool.yaml")
     assert place in str(error.value)
     assert says in str(error.value)
-
-
-LATER = [
-    ("machines: 16", "machines: 16, per_job_machines: 4", "per_job_machines"),
-]
-
-
-@pytest.mark.parametrize(("old", "new", "what"), LATER, ids=str)
-def test_what_is_not_built_is_refused_by_name(old: str, new: str, what: str) -> None:
-    with pytest.raises(NotBuilt) as error:
-        parse_documents(WHOLE.replace(old, new), "pool.yaml")
-    assert f"{what} is part of the contract, not built yet" in str(error.value)
 
 
 AWS = """\

@@ -612,12 +612,14 @@ class MachineJoined(msgspec.Struct, frozen=True, tag="machine-joined", omit_defa
 
     `through`, `charges`: the node's time until then is the launch's, and its job pays for it: by the id of
     the machine, where other charges have that of an attempt.
+    `keeps`: what is left of what was held stays so, for its job's run: other machines come for that job.
     """
 
     machine_id: str
     node_id: str
     through: int = 0
     charges: tuple[Charge, ...] = ()
+    keeps: bool = False
 
 
 class MachineEnding(msgspec.Struct, frozen=True, tag="machine-ending"):

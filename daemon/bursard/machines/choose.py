@@ -1,6 +1,7 @@
-"""Which machine is rented for a job: the cheapest offer that could hold it, within what bounds the spending.
+"""Which machines are rented for a job: the cheapest offer that could hold it, within what bounds spending.
 
-Owns    the match of waiting jobs and offers, what a launch holds, and why nothing is rented.
+Owns    the match of waiting jobs and offers, what a launch holds, and why nothing is rented. A gang gets all
+        that it lacks, of one offer, or nothing.
 Why     an offer is looked at as a node that nobody has yet: the same filters say whether it could serve the
         job, the same arithmetic what its share costs, so what is rented is what the plan then gives it.
 
@@ -9,7 +10,8 @@ No call and no clock: offers, prices and the instant are given.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -17,16 +19,18 @@ import msgspec
 from bursar.clock import Instant
 from bursar.model import Device, DeviceShare, Hold, NodeFacts, Reason
 from bursar.money import cumulative, format_nanos
-from bursar.resources import ResourceRequest
 from bursar_policies.compile import PriceTable
 from bursar_policies.decision import JobClass, NodeColumns
+from bursar_policies.filters import Ask
 from bursar_policies.specs import CloudPoolSpec
 from bursard.ledger import held_nanos
 from bursard.machines.errors import Blocks
 from bursard.machines.provider import Billing, MachineOffer
-from bursard.place import holds_for
+from bursard.place import LastPlan, holds_for
 from bursard.scheduler.candidates import Candidates, asks_of
+from bursard.scheduler.free import Free
 from bursard.scheduler.pricing import share_rates
+from bursard.scheduler.windows import windows_of
 from bursard.state import JobRecord, MachineRecord, State
 from bursard.state.cluster import Cluster
 
@@ -46,8 +50,9 @@ class Choice(NamedTuple):
     """What to rent.
 
     Attributes:
-        holds: per budget of the job. boot_nanos, run_nanos: what they are made of.
-        rate_nanos_per_hour: of the job's share.
+        holds: per budget of the job, for one machine. boot_nanos, run_nanos: what they are made of.
+        rate_nanos_per_hour: of a member's share.
+        machines: so many. whole_nanos: all of them, and the run of all members at their price.
     """
 
     offer: MachineOffer
@@ -56,6 +61,23 @@ class Choice(NamedTuple):
     boot_nanos: int
     run_nanos: int
     rate_nanos_per_hour: int
+    machines: int
+    whole_nanos: int
+
+
+class Have(NamedTuple):
+    """What a job has of machines already.
+
+    Attributes:
+        members: by alternative, for how many members there is room, on nodes or on what is on its way.
+        zone: where machines of its own are, "" while there are none. own: how many these are.
+        paid: members whose run is held for by machines of its own.
+    """
+
+    members: Sequence[int]
+    zone: str = ""
+    own: int = 0
+    paid: int = 0
 
 
 class _Sight(msgspec.Struct):
@@ -102,32 +124,47 @@ def facts_of(offer: MachineOffer, pool: str, provider: str) -> NodeFacts:
     )
 
 
-def room_in(pool: Pool, machines: Sequence[MachineRecord], rate: int) -> str:
-    """Why the pool's own limits do not allow another machine at this rate; "" when they do."""
-    own = [machine for machine in machines if machine.pool == pool.name]
-    if len(own) >= pool.spec.machines:
-        return f"has {len(own)} machines, its limit is {pool.spec.machines}"
-    limit = pool.spec.spend_rate
+def room_in(pool: Pool, machines: Sequence[MachineRecord], rate: int, more: int, for_job: int) -> str:
+    """Why the pool's own limits do not allow so many more machines at this rate; "" when they do.
+
+    Args:
+        for_job: machines that the job has already.
+    """
+    own, spec = [machine for machine in machines if machine.pool == pool.name], pool.spec
+    if len(own) + more > spec.machines:
+        asked = f", and {more} more are wanted together" if more > 1 else ""
+        return f"has {len(own)} machines, its limit is {spec.machines}{asked}"
+    if 0 < spec.per_job_machines < for_job + more:
+        return f"a job would have {for_job + more} machines, its per_job_machines is {spec.per_job_machines}"
+    limit = spec.spend_rate
     spent = sum(machine.rate for machine in own)
-    if limit is not None and spent + rate > limit.nanos:
+    if limit is not None and spent + rate * more > limit.nanos:
         return (
-            f"spends {_money(spent)} an hour, and {_money(rate)} more would pass its limit of"
+            f"spends {_money(spent)} an hour, and {_money(rate * more)} more would pass its limit of"
             f" {_money(limit.nanos)} {limit.currency}/h"
         )
     return ""
 
 
 def choose(
-    state: State, pool: Pool, job: JobRecord, job_class: JobClass, prices: PriceTable, now: int
+    state: State,
+    pool: Pool,
+    job: JobRecord,
+    job_class: JobClass,
+    prices: PriceTable,
+    now: int,
+    have: Have | None = None,
 ) -> Choice | str:
-    """The cheapest machine of a pool for a job, or why there is none."""
-    if job_class.nodes > 1:
-        return _gang(pool)
+    """The cheapest machines of a pool that a job lacks, or why there are none; near those that it has."""
     if job.spec.caps_array:
         return f"pool {pool.name}: an array with a max_cost as a whole is not given rented machines"
-    wanted = sorted(
-        pool.offers, key=lambda offer: (offer.rate_nanos_per_hour, msgspec.structs.astuple(offer.place))
-    )
+    have = have or Have([0] * len(job_class.options))
+
+    def order(offer: MachineOffer) -> tuple[bool, int, tuple[object, ...]]:
+        far = bool(have.zone) and offer.place.zone != have.zone
+        return far, offer.rate_nanos_per_hour, msgspec.structs.astuple(offer.place)
+
+    wanted = sorted(pool.offers, key=order)
     columns, kinds = _columns(wanted, pool, prices, now)
     capable = [Candidates(ask, columns).capable for ask in asks_of(job_class)]
     sight = _Sight(unfit=len(wanted))
@@ -141,18 +178,14 @@ def choose(
         if (block := pool.blocks.of(offer.place, now)) is not None:
             sight.blocked = sight.blocked or f"{offer.place.instance_type} in {offer.place.zone}: {block.why}"
             continue
-        request = job_class.options[option]
-        choice = _priced(state, pool, job, job_class, request, columns, row, sight)
+        choice = _priced(state, pool, job, job_class, option, have, columns, row, sight)
         if choice is not None:
-            boot, run, holds, rate = choice
-            return Choice(offer, kinds[row], holds, boot, run, rate)
+            return choice(offer, kinds[row])
     return sight.says(pool.name)
 
 
 def unheld(pool: Pool, job_class: JobClass) -> str:
     """Why no machine of a pool could ever hold a job of a class, whatever it cost; "" where one could."""
-    if job_class.nodes > 1:
-        return _gang(pool)
     cluster = Cluster()
     for row, offer in enumerate(pool.offers):
         cluster.add(str(row), facts_of(offer, pool.name, pool.provider))
@@ -161,10 +194,6 @@ def unheld(pool: Pool, job_class: JobClass) -> str:
     if any(Candidates(ask, columns).capable.any() for ask in asks):
         return ""
     return _Sight(unfit=len(pool.offers)).says(pool.name)
-
-
-def _gang(pool: Pool) -> str:
-    return f"pool {pool.name}: a gang is not given rented machines in this version"
 
 
 def _columns(
@@ -187,39 +216,53 @@ def _priced(
     pool: Pool,
     job: JobRecord,
     job_class: JobClass,
-    request: ResourceRequest,
+    option: int,
+    have: Have,
     columns: NodeColumns,
     row: int,
     sight: _Sight,
-) -> tuple[int, int, tuple[Hold, ...], int] | None:
-    """(launch, run, holds, rate of the share) where the price is within what the job and the pool allow."""
+) -> Callable[[MachineOffer, NodeFacts], Choice] | None:
+    """The choice of an offer whose price is within what the job and the pool allow."""
+    request = job_class.options[option]
+    missing = max(job_class.nodes - have.members[option], 1)
     gpus = request.gpus
     devices = tuple(DeviceShare(index, gpus.milli) for index in range(gpus.count)) if gpus is not None else ()
     rates = share_rates(columns, row, devices, request.cpu_milli, request.memory_bytes)
     whole = int(columns.rate[row])
-    if 0 < job_class.max_price_nanos_per_hour < rates.total:
-        sight.dear = sight.dear or f"its share would cost {_money(rates.total)} an hour, above max_price"
+    if 0 < job_class.max_price_nanos_per_hour < rates.total * job_class.nodes:
+        dear = _money(rates.total * job_class.nodes)
+        sight.dear = sight.dear or f"its share would cost {dear} an hour, above max_price"
         return None
     run = held_nanos(rates, job_class.start_hold_us)
     boot = cumulative(whole, max(pool.billing.least_us, pool.spec.boot_timeout_us))
-    cap = job_class.max_cost_nanos
-    if cap and boot + run > cap:
-        sight.money = sight.money or _needs(boot, run, f"max_cost leaves {_money(max(cap, 0))}")
+    cap, boots, runs = job_class.max_cost_nanos, boot * missing, run * (job_class.nodes - have.paid)
+    if cap and boots + run * job_class.nodes > cap:
+        why = f"max_cost leaves {_money(max(cap, 0))}"
+        sight.money = sight.money or _needs(missing, boots, run * job_class.nodes, why)
         return None
-    if problem := room_in(pool, list(state.machines.values()), whole):
+    if problem := room_in(pool, list(state.machines.values()), whole, missing, have.own):
         sight.money = sight.money or problem
         return None
-    holds = holds_for(state, job, boot + run, {})
-    if isinstance(holds, Reason):
-        sight.money = sight.money or _needs(boot, run, holds.message)
+    # The members on nodes that are here are not held for yet; without room for them the gang would not start.
+    all_of_it = holds_for(state, job, boots + runs, {})
+    if isinstance(all_of_it, Reason):
+        sight.money = sight.money or _needs(missing, boots, runs, all_of_it.message)
         return None
-    return boot, run, holds, rates.total
-
-
-def _needs(boot: int, run: int, why: str) -> str:
-    return (
-        f"a machine needs {_money(boot + run)} ({_money(boot)} to come up, {_money(run)} to run), and {why}"
+    holds = tuple(msgspec.structs.replace(hold, nanos=boot + run) for hold in all_of_it)
+    return partial(
+        Choice,
+        holds=holds,
+        boot_nanos=boot,
+        run_nanos=run,
+        rate_nanos_per_hour=rates.total,
+        machines=missing,
+        whole_nanos=boots + run * job_class.nodes,
     )
+
+
+def _needs(machines: int, boot: int, run: int, why: str) -> str:
+    what = "a machine needs" if machines == 1 else f"{machines} machines need"
+    return f"{what} {_money(boot + run)} ({_money(boot)} to come up, {_money(run)} to run), and {why}"
 
 
 def _money(nanos: int) -> str:
@@ -231,31 +274,59 @@ class Coming:
     """Machines that are on their way, and what of them is promised to jobs that wait."""
 
     def __init__(self, machines: Sequence[MachineRecord]) -> None:
-        self._free = [
-            [one.facts.cpu_milli, one.facts.memory_bytes, 1000 * len(one.facts.devices)]
-            for one in machines
-            if one.facts is not None and not one.node_id
-        ]
-        self._facts = [one.facts for one in machines if one.facts is not None and not one.node_id]
+        self._free = list[list[int]]()
+        self._facts = list[NodeFacts]()
+        for one in machines:
+            if one.facts is not None and not one.node_id:
+                self.add(one.facts)
 
-    def takes(self, job_class: JobClass) -> bool:
-        """Will there be room for a job on one of them? Then it has that."""
-        for free, facts in zip(self._free, self._facts, strict=True):
-            cluster = Cluster()
-            cluster.add("", facts)
-            columns = cluster.columns()
-            for ask in asks_of(job_class):
-                request = ask.request
-                gpus = request.gpus.count * request.gpus.milli if request.gpus is not None else 0
-                needs = (request.cpu_milli, request.memory_bytes, gpus)
-                capable = bool(Candidates(msgspec.structs.replace(ask, priced=False), columns).capable[0])
-                if capable and all(have >= need for have, need in zip(free, needs, strict=True)):
-                    for index, need in enumerate(needs):
-                        free[index] -= need
-                    return True
+    def takes(self, job_class: JobClass, here: Sequence[int] = ()) -> bool:
+        """Will there be room for a job on them and what is here? Then it has that.
+
+        Args:
+            here: by alternative, for how many of its members there is room on nodes.
+        """
+        for option, ask in enumerate(asks_of(job_class)):
+            missing = job_class.nodes - (here[option] if here else 0)
+            needs, rows = _needs_of(ask), self._rows(ask)
+            if len(rows) >= missing:
+                for row in rows[: max(missing, 0)]:
+                    self._free[row] = [have - need for have, need in zip(self._free[row], needs, strict=True)]
+                return True
         return False
+
+    def members(self, job_class: JobClass) -> list[int]:
+        """By alternative, how many members there will be room for."""
+        return [len(self._rows(ask)) for ask in asks_of(job_class)]
+
+    def _rows(self, ask: Ask) -> list[int]:
+        needs, found = _needs_of(ask), []
+        ask = msgspec.structs.replace(ask, priced=False)
+        for row, (free, facts) in enumerate(zip(self._free, self._facts, strict=True)):
+            if all(have >= need for have, need in zip(free, needs, strict=True)):
+                cluster = Cluster()
+                cluster.add("", facts)
+                if Candidates(ask, cluster.columns()).capable[0]:
+                    found.append(row)
+        return found
 
     def add(self, facts: NodeFacts) -> None:
         """Another one is on its way."""
         self._free.append([facts.cpu_milli, facts.memory_bytes, 1000 * len(facts.devices)])
         self._facts.append(facts)
+
+
+def _needs_of(ask: Ask) -> tuple[int, int, int]:
+    request = ask.request
+    gpus = request.gpus.count * request.gpus.milli if request.gpus is not None else 0
+    return request.cpu_milli, request.memory_bytes, gpus
+
+
+def room_here(last: LastPlan, job_class: JobClass) -> list[int]:
+    """By alternative, on how many nodes there was room for another member after the newest plan."""
+    nodes, free = last.snapshot.nodes, Free.after(last.snapshot.nodes, last.plan.starts)
+    windows, asks = windows_of(nodes, last.snapshot.reservations), asks_of(job_class)
+    if windows is not None:
+        asks = windows.asks(asks, windows.closing(job_class, last.plan.at, job_class.hold_us))
+    candidates = [Candidates(ask, nodes, windows) for ask in asks]
+    return [int((one.usable & free.fitting(one.request)).sum()) for one in candidates]

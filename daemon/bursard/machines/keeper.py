@@ -107,24 +107,41 @@ class Keeper:
     # --- renting
 
     async def rent(
-        self, machine_id: str, intent: Sequence[Event], order: Callable[[], Awaitable[Order]]
+        self, orders: Mapping[str, Callable[[], Awaitable[Order]]], intents: Sequence[Event]
     ) -> None:
-        """Rent a machine whose intent nobody knows yet. `order`: what to ask for, once that is durable.
+        """Rent machines whose intents nobody knows yet. `orders`: by the id of each, what to ask for, once
+        all intents are durable.
 
-        A refusal ends the intent at once; an answer that never came leaves it to the provider's list.
+        A refusal ends the intent at once, and those that would have been asked for after it; an answer that
+        never came leaves it to the provider's list.
         """
-        self._busy.add(machine_id)
+        self._busy.update(orders)
         try:
-            await self._hands.commit([lambda: intent])
+            await self._hands.commit([lambda: intents])
+            left = list(orders)
+            while left:
+                machine_id = left.pop(0)
+                if (refused := await self._create(machine_id, orders[machine_id])) is not None:
+                    why = f"it was one of {len(orders)}, and another one was refused: {refused}"
+                    await self._commit([self._never(one, why) for one in left])
+                    return
+        finally:
+            self._busy.difference_update(orders)
+
+    async def _create(self, machine_id: str, order: Callable[[], Awaitable[Order]]) -> CloudError | None:
+        """Ask for one; else why it was refused."""
+        try:
             wanted = await order()
             provider_id = await self._hands.call(lambda: self.provider.create(wanted))
         except CloudError as error:
             await self._refused(machine_id, error)
-        else:
-            self._failures = self._launches_failed = 0
-            await self._commit([lambda: decide.launched(self._state, machine_id, provider_id)])
-        finally:
-            self._busy.discard(machine_id)
+            return error
+        self._failures = self._launches_failed = 0
+        await self._commit([lambda: decide.launched(self._state, machine_id, provider_id)])
+        return None
+
+    def _never(self, machine_id: str, why: str) -> Decision:
+        return lambda: decide.gone(self._state, machine_id, self._hands.now(), why)
 
     async def _refused(self, machine_id: str, error: CloudError) -> None:
         now = self._hands.now()

@@ -29,8 +29,8 @@ from bursar.resources import ResourceRequest
 from bursar_policies.decision import JobClass
 from bursar_policies.specs import CloudPoolSpec, Document
 from bursard.engine import Engine
-from bursard.events import Event, NodeScheduling, NodeTokenIssued, StopRequested
-from bursard.machines.choose import Choice, Coming, Pool, choose, unheld
+from bursard.events import Event, MachineIntended, NodeScheduling, NodeTokenIssued, StopRequested
+from bursard.machines.choose import Choice, Coming, Have, Pool, choose, room_here, unheld
 from bursard.machines.houses import (
     PRICES_EVERY_US,
     BookRates,
@@ -359,23 +359,46 @@ class Renting:
         open_now = [pool for pool in pools if not self.houses[pool.provider].keeper.quiet]
         # Whose machine comes has its room there, whoever else is ranked before it.
         for wish in sorted(wishes, key=lambda wish: wish.job.id not in awaited):
-            if wish.job_class not in full and coming.takes(wish.job_class):
+            here = self._here(wish.job_class)
+            if wish.job_class not in full and coming.takes(wish.job_class, here):
                 continue
             full.add(wish.job_class)
             wished[wish.job.id] = since = self._wished.get(wish.job.id, now)
             if abs(now - since) < PATIENCE_US or rented >= RENTS_MAX or not open_now:
                 continue
-            found = refused.get(wish.job_class) or self._cheapest(open_now, wish)
+            have = self._have(wish, here, coming)
+            found = refused.get(wish.job_class) or self._cheapest(open_now, wish, have)
             if isinstance(found, str):
                 notes[wish.job.id] = refused[wish.job_class] = found
                 continue
             pool, choice = found
-            coming.add(choice.facts)
+            for _ in range(choice.machines):
+                coming.add(choice.facts)
             full.clear()
-            coming.takes(wish.job_class)
-            rented += 1
+            coming.takes(wish.job_class, here)
+            rented += choice.machines
             await self._launch(pool, choice, wish.job)
         self.notes, self._wished = notes, wished
+
+    def _here(self, job_class: JobClass) -> list[int]:
+        """For how many members of a gang there is room on nodes; of one that fits on no node, for none."""
+        last = self._last()
+        if job_class.nodes == 1 or last is None:
+            return [0] * len(job_class.options)
+        return room_here(last, job_class)
+
+    def _have(self, wish: _Wish, here: Sequence[int], coming: Coming) -> Have:
+        """What a job that is to be given machines has already. One machine of no gang is not near others."""
+        own = [
+            one
+            for one in self.engine.state.machines.values()
+            if one.job_id == wish.job.id and one.state is not MachineState.ENDING
+        ]
+        if wish.job_class.nodes == 1:
+            return Have(here)
+        members = [a + b for a, b in zip(here, coming.members(wish.job_class), strict=True)]
+        paid = sum(one.holding for one in own)
+        return Have(members, own[-1].zone if own else "", len(own), min(paid, wish.job_class.nodes))
 
     def _note(self, job_id: str) -> str:
         """Why no machine is rented for a job that fits nowhere, one that no look has come to included."""
@@ -392,47 +415,54 @@ class Renting:
         """What would be rented for a job that fits nowhere: its provider and the offer, as the provider said
         last; else why nothing would be. "": no pool could be asked.
         """
-        found = self._cheapest(list(self._known(dict(self.pools()))), _Wish(job, job_class))
+        wish, here = _Wish(job, job_class), self._here(job_class)
+        machines = self.engine.state.machines.values()
+        coming = Coming([one for one in machines if one.state is not MachineState.ENDING])
+        have = self._have(wish, here, coming)
+        found = self._cheapest(list(self._known(dict(self.pools()))), wish, have)
         return found if isinstance(found, str) else (found[0].provider, found[1])
 
-    def _cheapest(self, pools: Sequence[Pool], wish: _Wish) -> tuple[Pool, Choice] | str:
+    def _cheapest(self, pools: Sequence[Pool], wish: _Wish, have: Have) -> tuple[Pool, Choice] | str:
         """Over all pools; else why there is none, of each of them."""
         engine = self.engine
         best: tuple[Pool, Choice] | None = None
         why = []
         for pool in pools:
-            found = choose(engine.state, pool, wish.job, wish.job_class, engine.prices, engine.now())
+            found = choose(engine.state, pool, wish.job, wish.job_class, engine.prices, engine.now(), have)
             if isinstance(found, str):
                 why.append(found)
-            elif best is None or found.offer.rate_nanos_per_hour < best[1].offer.rate_nanos_per_hour:
+            elif best is None or _asks(found) < _asks(best[1]):
                 best = pool, found
         return best or "; ".join(why)
 
     async def _launch(self, pool: Pool, choice: Choice, job: JobRecord) -> None:
         engine, spec, place = self.engine, pool.spec, choice.offer.place
         rate = choice.offer.rate_nanos_per_hour
-        intent = decide.intend(
-            engine.state,
-            engine.ids,
-            provider=pool.provider,
-            region=place.region,
-            zone=place.zone,
-            instance_type=place.instance_type,
-            market=place.market,
-            why=f"job {job.display} fits on no node",
-            lease_until=engine.now() + spec.boot_timeout_us,
-            launch=Launch(pool.name, job.id, choice.holds, choice.facts, rate),
-        )
-        event = intent[0]
-        machine_id = str(getattr(event, "machine_id", ""))
-        name = str(getattr(event, "name", ""))
+        lacks, nodes = choice.machines, engine.state.class_of(job).nodes
+        why = f"lacks {lacks} of its {nodes} nodes" if nodes > 1 else "fits on no node"
+        intents = [
+            intent
+            for _ in range(lacks)
+            for intent in decide.intend(
+                engine.state,
+                engine.ids,
+                provider=pool.provider,
+                region=place.region,
+                zone=place.zone,
+                instance_type=place.instance_type,
+                market=place.market,
+                why=f"job {job.display} {why}",
+                lease_until=engine.now() + spec.boot_timeout_us,
+                launch=Launch(pool.name, job.id, choice.holds, choice.facts, rate),
+            )
+        ]
 
-        async def order() -> Order:
-            join = await self._invite(name, pool, place)
+        async def order(intent: MachineIntended) -> Order:
+            join = await self._invite(intent.name, pool, place)
             lifetime_us = spec.max_lifetime_us + OWN_END_US
             cluster = engine.state.cluster_id
             return Order(
-                machine_id=machine_id,
+                machine_id=intent.machine_id,
                 cluster=cluster,
                 place=place,
                 join=join,
@@ -440,7 +470,8 @@ class Renting:
                 launch=spec.launch,
             )
 
-        await self.houses[pool.provider].keeper.rent(machine_id, intent, order)
+        orders = {intent.machine_id: partial(order, intent) for intent in intents}
+        await self.houses[pool.provider].keeper.rent(orders, intents)
 
     async def _invite(self, name: str, pool: Pool, place: Place) -> Join:
         """A secret for one agent to be this node with, of which the log knows the hash."""
@@ -470,6 +501,8 @@ class Renting:
                 elif not machine.job_id:
                     yield [self._ending(machine, "the job that it was for is over")]
                 continue
+            if machine.holding:
+                yield [partial(decide.alone, state, machine)]
             if why := self._worn_out(machine, node, spec, now):
                 yield self._retire(machine, node, why)
             elif why := self._idle(machine, node, spec, now):
@@ -489,7 +522,7 @@ class Renting:
 
     def _idle(self, machine: MachineRecord, node: NodeRecord, spec: CloudPoolSpec | None, now: int) -> str:
         """Why a machine on which nothing runs is not kept; "" while it is."""
-        if node.live:
+        if node.live or machine.holding:  # its job waits for the other machines of its gang
             self._idle_since.pop(machine.id, None)
             return ""
         if spec is None:
@@ -612,12 +645,12 @@ class Renting:
                 )
 
     def comes_at(self, job_id: str) -> int:
-        """When the machine that comes up for a job is expected to be there, 0 where none does; never in the
+        """When the machines that come up for a job are expected to be there, 0 where none does; never in the
         past: one that takes longer than others may be there any moment, until it is given up.
         """
-        machine = self._coming(job_id)
-        if machine is None:
-            return 0
+        return max((self._there_at(machine) for machine in self._coming(job_id)), default=0)
+
+    def _there_at(self, machine: MachineRecord) -> int:
         place = (machine.region, machine.zone, machine.instance_type, machine.market)
         house = self.houses.get(machine.provider)
         known = house.offers.values() if house is not None else ()
@@ -630,27 +663,25 @@ class Renting:
         at = machine.intended_at + next(boots, BOOT_US)
         return max(at, self.engine.now())
 
-    def _coming(self, job_id: str) -> MachineRecord | None:
-        return next(
-            (
-                one
-                for one in self.engine.state.machines.values()
-                if one.job_id == job_id and not one.node_id and one.state is not MachineState.ENDING
-            ),
-            None,
-        )
+    def _coming(self, job_id: str) -> list[MachineRecord]:
+        return [
+            one
+            for one in self.engine.state.machines.values()
+            if one.job_id == job_id and not one.node_id and one.state is not MachineState.ENDING
+        ]
 
     def reason(self, job_id: str, otherwise: Reason | None = None) -> Reason | None:
         """Why a job waits: for a machine that comes up; else for what it waited for anyway (`otherwise`), and
         why none is rented for that.
         """
-        machine = self._coming(job_id)
-        if machine is None:
+        coming = self._coming(job_id)
+        if not coming:
             rentable = otherwise is not None and otherwise.code in RENTED_CODES
             note = self._note(job_id) if rentable else ""
             if otherwise is None or not note:
                 return otherwise
             return replace(otherwise, message=f"{otherwise.message}; nothing is rented for it: {note}")
+        machine, others = coming[0], len(coming) - 1
         waited = format_duration((self.engine.now() - machine.intended_at) // SECOND_US * SECOND_US)
         until = format_duration(max(machine.lease_until - self.engine.now(), 0) // SECOND_US * SECOND_US)
         rate = format_nanos(machine.rate).rstrip("0").rstrip(".")
@@ -658,10 +689,15 @@ class Renting:
             ReasonCode.PROVISIONING,
             f"a {machine.instance_type} of {machine.provider} in {machine.zone}"
             f" ({machine.market}, {rate} {self.engine.state.currency}/h) is {machine.state.value} for it,"
-            f" since {waited}",
+            f" since {waited}{f'; and {others} more' if others else ''}",
             f"it starts by itself then; `bursar cloud ls` shows the machine, which is given up in {until}",
             (("machine", machine.name), ("pool", machine.pool), ("rate_per_hour", rate)),
         )
+
+
+def _asks(choice: Choice) -> int:
+    """What all machines of a choice cost in an hour."""
+    return choice.offer.rate_nanos_per_hour * choice.machines
 
 
 def _unasked(at: str, provider: str, error: CloudError) -> BursarError:

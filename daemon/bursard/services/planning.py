@@ -17,6 +17,7 @@ from bursar_policies.decision import BudgetRoom, Explanation, JobClass, Snapshot
 from bursard.access.identity import caller
 from bursard.cycle import Cycle, aside, begins, depends, in_turn, reason_of
 from bursard.engine import Engine
+from bursard.machines.choose import Choice
 from bursard.machines.renting import RENTED_CODES, Renting
 from bursard.scheduler import explain, what_if
 from bursard.scheduler.explain import WHAT_IF_ID, worst_of
@@ -158,22 +159,32 @@ def _is_rented(
     rate = format_nanos(choice.offer.rate_nanos_per_hour).rstrip("0").rstrip(".")
     reason = Reason(
         ReasonCode.PROVISIONING,
-        f"no node has room: a {place.instance_type} of {provider} in {place.zone} ({place.market}, {rate}"
-        f" {currency}/h) is rented for it",
+        f"{_too_few(job_class, choice)} {place.instance_type} of {provider} in {place.zone} ({place.market},"
+        f" {rate} {currency}/h{' each' if choice.machines > 1 else ''}) {_is_are(choice)} rented for it",
         "it starts by itself then; the worst case is the launch and the run",
         (("instance_type", place.instance_type), ("zone", place.zone), ("market", place.market)),
     )
     wire.reason.CopyFrom(reason_view(reason, engine.state, caller()))
     wire.expected_start_at = engine.now() + choice.offer.boot_us
-    whole = choice.boot_nanos + choice.run_nanos
+    whole = choice.whole_nanos
     put_amounts(
         wire,
-        rate_nanos_per_hour=choice.rate_nanos_per_hour,
+        rate_nanos_per_hour=choice.rate_nanos_per_hour * job_class.nodes,
         worst_case_nanos=whole,
         task_worst_case_nanos=whole,
         hold_nanos=whole,
     )
     return True
+
+
+def _too_few(job_class: JobClass, choice: Choice) -> str:
+    if job_class.nodes == 1:
+        return "no node has room: a"
+    return f"{choice.machines} of its {job_class.nodes} nodes lack room: {choice.machines}"
+
+
+def _is_are(choice: Choice) -> str:
+    return "is" if choice.machines == 1 else "are"
 
 
 def _later(engine: Engine, spec: JobSpec, waiting_on: Sequence[tuple[str, str]]) -> Reason | None:

@@ -289,7 +289,8 @@ class MachineRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         billed_from: since when its provider bills it. lease_until: its agent is to be here by then.
         why: what it was rented for. reason: why it is to end.
         name, pool, job_id, facts, rate: as in `MachineIntended`; no `job_id` once its job has ended.
-        holding: what was set aside for its launch still is.
+        holding: what was set aside for its launch still is; of one that is here, for the run of its job,
+            while other machines come for that.
     """
 
     id: str

@@ -26,6 +26,11 @@ def cloud_pool() -> Schema:
                 "At once, those that come and go among them; 0: none are rented.", 0, 1000
             ),
             "spend_rate": forms.money_per("h", "Of all of them together."),
+            "per_job_machines": forms.whole(
+                "At once for one job: a gang that lacks more is given none. Default: as many as `machines`.",
+                1,
+                1000,
+            ),
         },
         ["machines"],
     )

@@ -99,7 +99,7 @@ def intend(
     why: str,
     lease_until: int,
     launch: Launch | None = None,
-) -> list[Event]:
+) -> list[MachineIntended]:
     """A machine is to be rented: durable before anybody calls the provider, who is given this id."""
     machine_id = ids.new("mach")
     event = MachineIntended(
@@ -188,7 +188,23 @@ def welcome(state: State, prices: PriceTable, name: str, now: int) -> list[Event
     charges = tuple(
         replace(one, attempt_id=machine.id, job_id=machine.job_id) for span in spans for one in span.charges
     )
-    return [*priced, MachineJoined(machine.id, node.id, through, charges)]
+    return [*priced, MachineJoined(machine.id, node.id, through, charges, keeps=others_come(state, machine))]
+
+
+def others_come(state: State, machine: MachineRecord) -> bool:
+    """Do other machines come up for the job that this one is for?"""
+    return bool(machine.job_id) and any(
+        one.job_id == machine.job_id and not one.node_id and one.state is not MachineState.ENDING
+        for one in state.machines.values()
+        if one.id != machine.id
+    )
+
+
+def alone(state: State, machine: MachineRecord) -> list[Event]:
+    """No other machine comes for its job any more: what it keeps for the run is free for its start."""
+    if not machine.node_id or not machine.holding or others_come(state, machine):
+        return []
+    return [MachineJoined(machine.id, machine.node_id)]
 
 
 def joined(state: State, machine_id: str, node_id: str) -> list[Event]:

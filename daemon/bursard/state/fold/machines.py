@@ -63,7 +63,9 @@ def up(state: Tables, event: MachineUp, at: int, applied: Applied) -> None:
 
 
 def joined(state: Tables, event: MachineJoined, at: int, applied: Applied) -> None:
-    """Its agent is a node, and its launch is over: paid for, and nothing is held for it any more."""
+    """Its agent is a node, and its launch is over: paid for, and nothing is held for it any more, unless the
+    run of its job has to wait for other machines.
+    """
     machine = state.machines[event.machine_id]
     machine.node_id = event.node_id
     if event.through:
@@ -71,7 +73,8 @@ def joined(state: Tables, event: MachineJoined, at: int, applied: Applied) -> No
         for piece in event.charges:
             books.book_launch(state, node, piece, at, applied)
         node.through = event.through
-    let_go(state, machine, applied)
+    if not event.keeps:
+        let_go(state, machine, applied)
 
 
 def ending(state: Tables, event: MachineEnding, at: int, applied: Applied) -> None:
