@@ -196,7 +196,7 @@ class Ahead:
         pace = self._paces.get(kind)
         if plan.verdicts[index].blocked_by != "room" or pace is None or not pace.depth:
             return 0
-        if queue.job_class.nodes != 1 or len(queue.job_class.options) != 1:
+        if queue.job_class.nodes != 1 or queue.job_class.max_nodes or len(queue.job_class.options) != 1:
             return 0
         aside = {budget for purse in plan.purses for budget, _ in purse.aside}
         if not aside.isdisjoint(queue.job_class.budgets):

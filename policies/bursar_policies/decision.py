@@ -72,6 +72,7 @@ class JobClass(msgspec.Struct, frozen=True):
     limit (`without_limit`): users' limits differ as often as their jobs do.
 
     Attributes:
+        max_nodes: of a range of sizes the most, of which `nodes` is the least; 0: it has one size.
         time_limit_us: the worst case the hold pays for (grace and margin not included); 0 in the class of a
             queue, whose jobs have a limit each.
         hold_us: what the hold covers: time limit + grace + margin.
@@ -106,6 +107,7 @@ class JobClass(msgspec.Struct, frozen=True):
     pinned: bool = False
     rated: bool = False
     reservations: tuple[str, ...] = ()
+    max_nodes: int = 0
 
     @property
     def start_hold_us(self) -> int:

@@ -10,6 +10,7 @@ import re
 from decimal import Decimal
 
 import msgspec
+from msgspec.structs import replace
 
 from bursar.errors import InvalidRequest
 
@@ -43,6 +44,12 @@ class GpuRequest(msgspec.Struct, frozen=True):
         return f"{name}:{self.count}" if self.milli == MILLI else f"{name}:{self.milli / MILLI:g}"
 
 
+def gpu_sizes(least: int, most: int) -> tuple[int, ...]:
+    """The counts of a range of GPUs, most first: its ends, and the powers of two between them."""
+    powers = (1 << power for power in range(most.bit_length()))
+    return tuple(sorted({most, least, *(count for count in powers if least < count < most)}, reverse=True))
+
+
 class ResourceRequest(msgspec.Struct, frozen=True):
     """What one node of a job needs: one of a job's alternatives.
 
@@ -63,6 +70,28 @@ class ResourceRequest(msgspec.Struct, frozen=True):
         if self.memory_bytes:
             parts.append(format_size(self.memory_bytes))
         return ", ".join(parts)
+
+
+def sizes_of(request: ResourceRequest, least: int) -> tuple[ResourceRequest, ...]:
+    """A request and its smaller forms, down to so many GPUs: what a range of them means."""
+    gpus = request.gpus
+    if gpus is None:
+        return (request,)
+    counts = gpu_sizes(least, gpus.count)
+    return tuple(replace(request, gpus=replace(gpus, count=count)) for count in counts)
+
+
+def least_gpus(options: tuple[ResourceRequest, ...], ordered: bool) -> int:
+    """Where alternatives are the sizes of a range of GPUs, the most first, its least; else 0."""
+    first, last = options[0].gpus, options[-1].gpus
+    if not ordered or first is None or last is None or len(options) < 2:
+        return 0
+    return last.count if options == sizes_of(options[0], last.count) else 0
+
+
+def throughput_key(kind: str, gpus: int) -> str:
+    """How a job file names GPUs that a speed is of: `A100`, or `A100x4` for four of them in all."""
+    return f"{kind}x{gpus}" if gpus else kind
 
 
 def parse_size(text: str) -> int:

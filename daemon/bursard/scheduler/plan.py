@@ -14,6 +14,7 @@ from bursar.model import ReasonCode
 from bursar_policies.decision import (
     UNCOMPUTABLE,
     Action,
+    JobClass,
     Placement,
     Plan,
     Purse,
@@ -197,7 +198,7 @@ class Planner:
 
     def attempt(self, lane: Lane) -> Verdict | None:
         """Start the job that a lane shows, or say what stops it."""
-        job_class, tables, limit_us = lane.job_class, lane.tables, lane.limit_us
+        job_class, tables = lane.job_class, lane.tables
         if self._allowance is not None:
             self._allowance.over = None
             if (refused := self._allowance.stops(lane)) is not None:
@@ -210,40 +211,80 @@ class Planner:
         claims = self.claims
         if claims.held is not None and self._stopped_by(claims.held, lane):
             return self._verdict(lane, "claim", claims.held.at - self.now + 1)
-        best = self._leaving(lane, self._best)
+        answer, met = self._find(lane, job_class)
+        if isinstance(answer, gang.NoChoice):
+            verdict = self._wait(lane, answer) if met is None else self._delays(lane, met, answer)
+            self._set_aside(lane, answer.refusals)
+            return verdict
+        if job_class.max_nodes:
+            answer, met = self._largest(lane, answer, met)
+        self._begin(lane, answer, met)
+        return None
+
+    def _find(
+        self, lane: Lane, job_class: JobClass
+    ) -> tuple[gang.Choice | gang.NoChoice, Reservation | None]:
+        """Where the job that a lane shows could start with as many nodes as the class says; and the claim,
+        where it was looked for among what that leaves.
+        """
+        tables, limit_us, claims = lane.tables, lane.limit_us, self.claims
+        larger = len(tables) > 1 and job_class.nodes > lane.job_class.nodes
+        leaving = self._leaving_whole if larger else self._leaving
+        best = leaving(lane, self._best)
         answer = gang.choose(tables, job_class, self.rooms, best, limit_us)
         if isinstance(answer, gang.Choice) and claims.open:
             claims.settle(self._ranking, lane.key(lane.position))
             answer = gang.choose(tables, job_class, self.rooms, best, limit_us)
-        if isinstance(answer, gang.NoChoice):
-            verdict = self._wait(lane, answer)
-            self._set_aside(lane, answer.refusals)
-            return verdict
-        reservation, gpus = claims.held, self.world.free.gpus
+        claim = claims.held
         if (
-            reservation is None
-            or self.now + answer.admitted.hold_us <= reservation.at
-            or (len(tables) == 1 and reservation.is_clear_of(answer.table, answer.rows))
+            isinstance(answer, gang.NoChoice)
+            or claim is None
+            or self.now + answer.admitted.hold_us <= claim.at
+            or (len(tables) == 1 and claim.is_clear_of(answer.table, answer.rows))
         ):
-            members = gang.place(self.world.nodes, answer, lambda row: gpus[row].tolist())
-            self._start(lane, answer, members)
-            return None
+            return answer, None
+        spared = leaving(lane, self._spared(claim))
+        return gang.choose(tables, job_class, self.rooms, spared, limit_us), claim
 
-        spared = self._leaving(lane, self._spared(reservation))
-        answer = gang.choose(tables, job_class, self.rooms, spared, limit_us)
-        if isinstance(answer, gang.NoChoice):
-            gap_us = reservation.at - self.now
-            from_us = max(gap_us + 1, self._refused_from_us(lane, answer.refusals))
-            verdict = self._verdict(lane, "claim", from_us)
-            self._set_aside(lane, answer.refusals)
-            return verdict
-        usable = {row: list(reservation.usable(self.world.free, row).gpus) for row in answer.rows}
+    def _largest(
+        self, lane: Lane, answer: gang.Choice, met: Reservation | None
+    ) -> tuple[gang.Choice, Reservation | None]:
+        """Of a range of sizes that can start as its least, the same with the most nodes that can start.
+
+        Room, quotas and money refuse more nodes wherever they refuse fewer, so the sizes are halved. A size
+        whose time limit `max_cost` would cut shorter is no better than a smaller one.
+        """
+        least = lane.job_class
+        low, high = least.nodes, max(self.world.fits_count(table) for table in lane.tables)
+        high = size = min(least.max_nodes, high)
+        while low < high:
+            found, claim = self._find(lane, replace(least, nodes=size))
+            if isinstance(found, gang.Choice) and (
+                found.admitted.time_limit_us >= answer.admitted.time_limit_us
+            ):
+                answer, met, low = found, claim, size
+            else:
+                high = size - 1
+            size = (low + high + 1) // 2
+        return answer, met
+
+    def _delays(self, lane: Lane, claim: Reservation, answer: gang.NoChoice) -> Verdict:
+        """What stops a job that would delay the one with the claim."""
+        from_us = max(claim.at - self.now + 1, self._refused_from_us(lane, answer.refusals))
+        return self._verdict(lane, "claim", from_us)
+
+    def _begin(self, lane: Lane, answer: gang.Choice, claim: Reservation | None) -> None:
+        """Start a job there. `claim`: what it has to leave on these nodes."""
+        gpus = self.world.free.gpus
+        if claim is None:
+            self._start(lane, answer, gang.place(self.world.nodes, answer, lambda row: gpus[row].tolist()))
+            return
+        usable = {row: list(claim.usable(self.world.free, row).gpus) for row in answer.rows}
         members = gang.place(self.world.nodes, answer, usable.__getitem__)
         self._start(lane, answer, members)
         for member in members:
             held = [(share.index, share.milli) for share in member.devices]
-            reservation.take(member.node, member.cpu_milli, member.memory_bytes, held)
-        return None
+            claim.take(member.node, member.cpu_milli, member.memory_bytes, held)
 
     def _beyond_quota(self, lane: Lane, over: Over, uses: Uses) -> Verdict:
         if self.tenancy is not None:
@@ -289,9 +330,16 @@ class Planner:
             best = self.doors.own_first(lane, best)
         if self._allowance is not None:
             best = self._allowance.but(lane, best)
-        if kept is None or len(lane.tables) == 1 or not self._bound(lane, lane.position):
+        alone = len(lane.tables) == 1 and not lane.job_class.max_nodes  # `_must_leave` has looked at it
+        if kept is None or alone or not self._bound(lane, lane.position):
             return best
         return lambda table, count: [] if kept.short(table.request, count) else best(table, count)
+
+    def _leaving_whole(self, lane: Lane, best: gang.Best) -> gang.Best:
+        """The same of alternatives with the most GPUs alone: a gang grows by nodes that are full of it."""
+        best = self._leaving(lane, best)
+        most = max(_gpus_of(table) for table in lane.tables)
+        return lambda table, count: best(table, count) if _gpus_of(table) == most else []
 
     def _best(self, table: Table, count: int) -> list[int]:
         return table.best(self.world.packing, count) if self.world.has_room(table, count) else []
@@ -398,3 +446,7 @@ class Planner:
         if self.kept is not None:
             self.kept.take(members)
         self.claims.started(members, self.now + admitted.hold_us)
+
+
+def _gpus_of(table: Table) -> int:
+    return table.request.gpus.count if table.request.gpus is not None else 0

@@ -156,6 +156,10 @@ class World:
         """Have enough nodes room for a member?"""
         return self._fits.count(table.number) >= count
 
+    def fits_count(self, table: Table) -> int:
+        """How many nodes have room for a member."""
+        return self._fits.count(table.number)
+
     def may_start(self, tables: Tables, count: int) -> bool:
         """Has any alternative enough nodes with room?"""
         if len(tables) == 1:

@@ -70,7 +70,7 @@ def _median(ordered: Sequence[int]) -> int:
 
 def _size(spec: JobSpec) -> tuple[object, ...]:
     """What a run holds while it runs, as it was asked for."""
-    return spec.nodes, spec.options, spec.ordered, spec.constraints, spec.spot_policy
+    return spec.nodes, spec.max_nodes, spec.options, spec.ordered, spec.constraints, spec.spot_policy
 
 
 async def add_expected(engine: Engine, wire: pb.Job, job: JobRecord) -> None:

@@ -14,11 +14,12 @@ import msgspec
 
 from bursar.clock import DAY_US
 from bursar.codec.amounts import exact
-from bursar.codec.spec import options_with, refuse, spec_from_wire
+from bursar.codec.spec import options_with, refuse, spec_from_wire, throughput_from_wire
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable, WrongState
 from bursar.model import Dependency, IdleSpec, JobSpec, JobState, Reason
-from bursar.model.check import check
+from bursar.model.check import GPUS_MAX, check
 from bursar.model.ends import BY
+from bursar.resources import ResourceRequest, least_gpus, sizes_of
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import jobs_pb2_grpc, types_pb2
 from bursard.access.allowances import Allowances
@@ -69,6 +70,7 @@ SNOOZE_US_MAX = 7 * DAY_US
 
 _UPDATABLE = (
     "name", "project", "experiment", "model", "model_version", "priority", "preemptible", "nodes",
+    "max_nodes",
     "spot_policy", "time_limit_us", "max_price_nanos_per_hour", "currency", "comment",
 )  # fmt: skip
 """Plain fields that an update may change; labels and resources are merged into those that are there, and an
@@ -526,17 +528,36 @@ def _changes(request: pb.UpdateRequest, spec: JobSpec, now: int) -> dict[str, ob
         changes["project"] = request.project.lower() or "default"
     if request.labels:
         changes["labels"] = tuple(sorted({**dict(spec.labels), **request.labels}.items()))
+    if "nodes" in changes:
+        changes.setdefault("max_nodes", 0)
+    if request.throughput:
+        changes["throughput"] = throughput_from_wire(request.throughput)
     options = options_with(
         spec.options,
         gpus=request.gpus if request.HasField("gpus") else None,
         cpu_milli=request.cpu_milli if request.HasField("cpu_milli") else None,
         memory_bytes=request.memory_bytes if request.HasField("memory_bytes") else None,
     )
+    if request.HasField("gpus_least"):
+        options, changes["ordered"] = _range_of_gpus(options, request.gpus_least), True
+    elif request.HasField("gpus") and least_gpus(spec.options, spec.ordered):
+        changes["ordered"] = False
     if options != spec.options:
         changes["options"] = options
     if request.HasField("idle_snooze_us"):
         changes["idle_policy"] = _snoozed(spec, request.idle_snooze_us, now)
     return changes
+
+
+def _range_of_gpus(options: Sequence[ResourceRequest], least: int) -> tuple[ResourceRequest, ...]:
+    """The sizes of a range. Raises `InvalidRequest`."""
+    gpus = options[0].gpus
+    if len(options) > 1 or gpus is None or not 0 < least < min(gpus.count, GPUS_MAX + 1):
+        raise InvalidRequest(
+            "gpus: a range has both ends, the least first, as in 2..8, and is of a job without alternatives",
+            {"field": "gpus"},
+        )
+    return sizes_of(options[0], least)
 
 
 def _snoozed(spec: JobSpec, snooze_us: int, now: int) -> IdleSpec:

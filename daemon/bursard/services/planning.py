@@ -28,7 +28,7 @@ from bursard.services.history import UNKNOWN, add_expected, expected_cost
 from bursard.services.unseen import may_see
 from bursard.services.views import job_view, node_state, reason_of_node, reason_view, visible
 from bursard.state import JobRecord, NodeRecord, State
-from bursard.state.admission import cheapest_hold, cheapest_rate, cheapest_start
+from bursard.state.admission import cheapest_hold, cheapest_rate, cheapest_start, largest
 from bursard.state.arrays import size_of_spec
 from bursard.state.fold.jobs import first_pending, tasks_of
 
@@ -101,6 +101,7 @@ async def plan_view(
     elif note:
         wire.why = "; ".join(filter(None, (wire.why, note)))
     _members(engine, wire, snapshot, answer.start or answer.unpaid)
+    _of_a_range(engine, wire, job_class, tasks)
     if spec.caps_array:
         put_amounts(wire, worst_case_nanos=min(exact(wire, "worst_case_nanos"), spec.max_cost_nanos))
     if spec.service is not None:
@@ -222,6 +223,19 @@ def _afterwards(
         after.tasks_paid = pays(room) if refuses and wire.tasks else 0
         wire.budgets.append(after)
     wire.tasks_paid = paid if wire.tasks else 0
+
+
+def _of_a_range(engine: Engine, wire: pb.PlanResponse, job_class: JobClass, tasks: int) -> None:
+    """Of a range of sizes the worst case is of the largest: a later attempt may have it."""
+    most = largest(engine.state, job_class)
+    hold = cheapest_hold(engine.state, most)
+    if most is job_class or hold is None or wire.rate_nanos_per_hour < 0:
+        return
+    wire.worst_case_nodes = most.nodes
+    gpus = most.options[0].gpus
+    wire.worst_case_gpus = gpus.count if gpus is not None else 0
+    worst = max(exact(wire, "task_worst_case_nanos"), hold)
+    put_amounts(wire, worst_case_nanos=worst * tasks, task_worst_case_nanos=worst)
 
 
 def _price_without_place(engine: Engine, wire: pb.PlanResponse, job_class: JobClass, tasks: int) -> None:

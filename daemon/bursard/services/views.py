@@ -31,7 +31,7 @@ from bursard.services.elapsed import OVERRUN_US, attempt_elapsed_us, held_us, jo
 from bursard.services.ends import end_view, may_quote
 from bursard.services.unseen import may_see, unname
 from bursard.state import AttemptRecord, JobRecord, MemberRecord, NodeRecord, State, documents, trouble
-from bursard.state.admission import cheapest_hold
+from bursard.state.admission import cheapest_hold, largest
 from bursard.state.arrays import is_lean, size_of, told_state
 from bursard.state.counted import counted_nanos
 from bursard.state.decide.why import REASON_MAX
@@ -429,7 +429,7 @@ def _left_waiting(state: State, job_class: JobClass, tasks: int) -> int | None:
     """Of so many that wait: at the cheapest place that could ever hold one. None where none is priced."""
     if tasks == 0 or job_class.max_cost_nanos < 0:  # its cap is spent
         return 0
-    hold = cheapest_hold(state, job_class)
+    hold = cheapest_hold(state, largest(state, job_class))
     return None if hold is None else hold * tasks
 
 

@@ -6,7 +6,7 @@ Owns    columns, defaults and what each cell may say. Times are microseconds fro
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 
@@ -47,6 +47,8 @@ class JobRow(msgspec.Struct, kw_only=True):
         duration_us: at speed 1; None: it never ends.
         throughput: speed by GPU type, or by (type, GPUs in all) where that is given; 1 for others.
         restart_us: an attempt after one that was stopped works only after so long.
+        max_nodes: of a range of nodes, whose least is `nodes`; 0: it is none. least_gpus: of a range of GPUs
+            on a node, of which `request` has the most; 0: it is none.
     """
 
     job_id: str
@@ -65,6 +67,8 @@ class JobRow(msgspec.Struct, kw_only=True):
     checkpoint_us: int
     throughput: Mapping[tuple[str, int], Fraction]
     restart_us: int = 0
+    max_nodes: int = 0
+    least_gpus: int = 0
 
     def speed_on(self, gpu_type: str, gpus: int) -> Fraction:
         """Of a gang whose slowest members have such GPUs, so many of them in all."""
@@ -112,12 +116,16 @@ def _job(table: Table) -> JobRow:
         table.wrong(
             "deadline_s", "is before submit_s; like submit_s it counts from the start of the simulation"
         )
+    nodes, max_nodes = table.cell("nodes", (1, 0), _range(1, NODES_PER_JOB_MAX))
+    request, least_gpus = _request(table)
     return JobRow(
         job_id=table.require("job_id", "", csvfile.name),
         submit_us=submit_us,
         duration_us=table.cell("duration_s", None, _maybe_seconds),
-        nodes=table.cell("nodes", 1, integer(1, NODES_PER_JOB_MAX)),
-        request=_request(table),
+        nodes=nodes,
+        max_nodes=max_nodes,
+        request=request,
+        least_gpus=least_gpus,
         priority=table.cell("priority", 50, one_of(PRIORITIES, integer(0, 100))),
         project=table.cell("project", "default", csvfile.name),
         user=table.cell("user", "sim", csvfile.name),
@@ -136,8 +144,27 @@ def _maybe_seconds(text: str) -> int | None:
     return seconds_us(text)
 
 
-def _request(table: Table) -> ResourceRequest:
-    gpus = table.cell("gpus", 0, integer(0, 10_000))
+def _range(least: int, most: int) -> Callable[[str], tuple[int, int]]:
+    """`4`, which is no range: 4 and 0; or `2..8`."""
+    whole = integer(least, most)
+
+    def read(text: str) -> tuple[int, int]:
+        first, dots, last = text.partition("..")
+        if not dots:
+            return whole(text), 0
+        ends = whole(first), whole(last)
+        if not 0 < ends[0] < ends[1]:
+            raise BadCell(f"{text[:60]!r} is no range: the least comes first, as in 2..8")
+        return ends
+
+    return read
+
+
+def _request(table: Table) -> tuple[ResourceRequest, int]:
+    least, most = table.cell("gpus", (0, 0), _range(0, 10_000))
+    gpus = most or least
+    if most > GPU_SLOTS_MAX:
+        table.wrong("gpus", f"a range of GPUs is of one node, which has at most {GPU_SLOTS_MAX}")
     milli = table.cell("gpu_milli", MILLI, integer(0, MILLI))
     no_types: tuple[str, ...] = ()
     types = table.cell("gpu_type", no_types, _types)
@@ -149,11 +176,12 @@ def _request(table: Table) -> ResourceRequest:
             table.wrong("gpu_milli", f"a share of a GPU ({milli}/1000) needs gpus=1, not {gpus}")
             milli = MILLI
         wanted = GpuRequest(gpus, types, milli or MILLI)
-    return ResourceRequest(
+    request = ResourceRequest(
         wanted,
         table.cell("cpu_milli", 0, integer(0)),
         table.cell("memory_mib", 0, integer(0)) * MIB,
     )
+    return request, least if most else 0
 
 
 def _types(text: str) -> tuple[str, ...]:

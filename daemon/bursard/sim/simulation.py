@@ -23,6 +23,7 @@ from bursar.clock import DAY_US, Instant
 from bursar.errors import BursarError
 from bursar.ids import SequentialIds
 from bursar.model import Device, EndCause, JobSpec, JobState, NodeFacts, ReasonCode
+from bursar.resources import MICRO, sizes_of
 from bursar_policies.compile import DEFAULT_WEIGHTS, FOREVER, PriceQuote, PriceTable, split_components
 from bursar_policies.decision import JobClass, NodeColumns, QueueKey, Stop
 from bursar_policies.specs import Document, ReservationSpec
@@ -376,7 +377,12 @@ class Simulation:
             priority=row.priority,
             preemptible=row.preemptible,
             nodes=row.nodes,
-            options=(row.request,),
+            max_nodes=row.max_nodes,
+            throughput=tuple(
+                sorted((kind, n, max(round(speed * MICRO), 1)) for (kind, n), speed in row.throughput.items())
+            ),
+            options=sizes_of(row.request, row.least_gpus) if row.least_gpus else (row.request,),
+            ordered=bool(row.least_gpus),
             time_limit_us=row.time_limit_us or limit_for(row, self.state.limits.default_time_limit_us),
             deadline_at=START_AT + row.deadline_us if row.deadline_us is not None else 0,
             deadline_policy="best-effort" if row.deadline_us is not None else "promise",

@@ -12,7 +12,7 @@ from bursar.clock import SECOND_US, format_duration
 from bursar.errors import BudgetExceeded, InvalidRequest, QuotaExceeded
 from bursar.model import DeviceShare, JobSpec
 from bursar.money import format_nanos
-from bursar.resources import ResourceRequest
+from bursar.resources import ResourceRequest, least_gpus
 from bursar_policies.decision import JobClass
 from bursar_policies.read_quota import as_fact, written
 from bursar_policies.specs import QuotaSpec
@@ -39,6 +39,27 @@ def cheapest_hold(state: Tables, job_class: JobClass) -> int | None:
 def cheapest_start(state: Tables, job_class: JobClass) -> int | None:
     """The least that a start holds, likewise: with leases, the first of them."""
     return _cheapest(state, job_class, job_class.start_hold_us)
+
+
+def largest(state: Tables, job_class: JobClass) -> JobClass:
+    """Of a range of sizes the class of the largest that priced nodes could hold; else the same class."""
+    sizes = least_gpus(job_class.options, job_class.ordered) > 0
+    if not job_class.max_nodes and not sizes:
+        return job_class
+    columns = state.cluster.columns()
+    if not sizes:
+        asks = asks_of(job_class)
+        there = max(int((Candidates(ask, columns).capable & (columns.rate >= 0)).sum()) for ask in asks)
+        most = min(job_class.max_nodes, there)
+        return replace(job_class, nodes=max(most, job_class.nodes), max_nodes=0)
+    for option in job_class.options:
+        alone = replace(job_class, options=(option,))
+        [ask] = asks_of(alone)
+        there = int((Candidates(ask, columns).capable & (columns.rate >= 0)).sum())
+        if there >= job_class.nodes:
+            most = min(max(job_class.max_nodes, job_class.nodes), there)
+            return replace(alone, nodes=most, max_nodes=0)
+    return job_class
 
 
 def _cheapest(state: Tables, job_class: JobClass, hold_us: int) -> int | None:

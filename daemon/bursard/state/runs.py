@@ -84,5 +84,6 @@ def _share(ordered: list[int], percent: int) -> int:
 def kind_of(spec: JobSpec) -> str:
     """What runs have in common that are alike."""
     name = _NUMBERS.sub("#", spec.name)
-    data = msgspec.json.encode((spec.project, name, spec.nodes, spec.options))
+    most = (spec.max_nodes,) if spec.max_nodes else ()
+    data = msgspec.json.encode((spec.project, name, spec.nodes, spec.options, *most))
     return hashlib.blake2b(data, digest_size=12).hexdigest()

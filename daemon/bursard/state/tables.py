@@ -341,6 +341,7 @@ class Tables:
             pinned=pinned,
             rated=rated,
             reservations=reservations,
+            max_nodes=spec.max_nodes,
         )
 
     def counted_by(self, user: str, spec: JobSpec) -> tuple[tuple[str, ...], bool, bool]:

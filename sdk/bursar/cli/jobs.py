@@ -56,7 +56,8 @@ def _where(row: Row) -> str:
 
 
 def _needs(row: Row) -> str:
-    nodes = "" if row["nodes"] == 1 else f"{row['nodes']}x "
+    many = f"{row['nodes']}..{row['max_nodes']}" if row["max_nodes"] else str(row["nodes"])
+    nodes = "" if many == "1" else f"{many}x "
     return nodes + texts.resources_text(row["resources"]).replace(" cpus", "c").replace(" cpu", "c")
 
 
@@ -436,10 +437,11 @@ def requeue(client: WireClient, jobs: tuple[str, ...], output: Output) -> None:
 @click.option("--model", help="Move to this model.")
 @click.option("--model-version", help="Of the model.")
 @click.option("--label", multiple=True, metavar="K=V", help="Set a label.")
-@click.option("--nodes", metavar="N", help="A gang of N nodes: all or nothing.")
-@click.option("--gpus", metavar="GPUS", help="Per node: H100:8, 2, 0.5, A100:80GB:2; 0 for none.")
+@click.option("--nodes", metavar="N", help="A gang of N nodes: all or nothing; 2..8: as many as can.")
+@click.option("--gpus", metavar="GPUS", help="Per node: H100:8, 2, 0.5, A100:80GB:2, H100:2..8; 0 for none.")
 @click.option("--cpus", metavar="N", help="Per node: 16.")
 @click.option("--memory", metavar="SIZE", help="Per node: 128GB.")
+@click.option("--throughput", multiple=True, metavar="TYPE=SPEED", help="How fast it is where, all anew.")
 @click.option("--time-limit", metavar="DURATION", help="90s, 15m, 24h, 7d.")
 @click.option("--priority", metavar="P", help="low, normal, high or 0..100.")
 @click.option("--max-cost", metavar="MONEY", help="All attempts together: '500 USD'.")

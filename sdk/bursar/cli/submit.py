@@ -42,9 +42,9 @@ PLAN_COLUMNS = (
 
 _FLAGS = frozenset((
     "name", "project", "experiment", "model", "label", "model_version", "nodes", "gpus", "cpus", "memory",
-    "time_limit", "deadline", "deadline_policy", "priority", "max_cost", "max_cost_per", "max_price", "env",
-    "secret", "workdir", "array", "after", "spot", "comment", "launch", "tasks_per_node", "output_file",
-    "error_file", "open_mode",
+    "throughput", "time_limit", "deadline", "deadline_policy", "priority", "max_cost", "max_cost_per",
+    "max_price", "env", "secret", "workdir", "array", "after", "spot", "comment", "launch", "tasks_per_node",
+    "output_file", "error_file", "open_mode",
 ))  # fmt: skip
 """Of `jobfile.RunFlags`, by their option."""
 
@@ -101,10 +101,16 @@ def job_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--model", help="Groups jobs and their cost.")
     @click.option("--label", "label", multiple=True, metavar="K=V", help="A label.")
     @click.option("--model-version", help="Of the model.")
-    @click.option("--nodes", metavar="N", help="A gang of N nodes: all or nothing.")
-    @click.option("--gpus", metavar="GPUS", help="Per node: H100:8, 2, 0.5, A100:80GB:2.")
+    @click.option("--nodes", metavar="N", help="A gang of N nodes: all or nothing; 2..8: as many as can.")
+    @click.option("--gpus", metavar="GPUS", help="Per node: H100:8, 2, 0.5, A100:80GB:2, H100:2..8.")
     @click.option("--cpus", metavar="N", help="Per node: 16.")
     @click.option("--memory", metavar="SIZE", help="Per node: 128GB.")
+    @click.option(
+        "--throughput",
+        multiple=True,
+        metavar="TYPE=SPEED",
+        help="How fast it is where: H100=2.6; A100x4=3.1: on four in all.",
+    )
     @click.option("--time-limit", metavar="DURATION", help="90s, 15m, 24h, 7d.")
     @click.option("--deadline", metavar="TIME", help="Ends by then, promised: 2026-12-01T08:00Z.")
     @click.option(

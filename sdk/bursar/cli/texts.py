@@ -193,8 +193,17 @@ def _worst_text(plan: Row) -> str:
         tasks = plural(plan["tasks"], "task")
         return f"{worst}  ({capped}{tasks}, each {each_task} {_worst_of(plan)})"
     if plan["time_limit_s"] and plan["worst_case_cost"]:
-        return f"{worst}  ({_worst_of(plan)})"
+        return f"{worst}  ({_size_text(plan)}{_worst_of(plan)})"
     return worst
+
+
+def _size_text(plan: Row) -> str:
+    """Of a range of sizes, the size that the worst case is of."""
+    nodes, gpus = plan["worst_case_nodes"], plan["worst_case_gpus"]
+    if not nodes:
+        return ""
+    each = f" with {plural(gpus, 'GPU')}{' each' if nodes > 1 else ''}" if gpus else ""
+    return f"at most {plural(nodes, 'node')}{each}, "
 
 
 def _lease_text(plan: Row) -> str:
@@ -432,7 +441,9 @@ def _elapsed_text(job: Row) -> str:
 
 
 def _needs_text(job: Row) -> str:
-    nodes = "" if job["nodes"] == 1 else f"{job['nodes']} nodes, each "
+    most = job["max_nodes"]
+    many = f"{job['nodes']}..{most}" if most else str(job["nodes"])
+    nodes = "" if many == "1" else f"{many} nodes, each "
     options = job["resources"].get("any_of") or [job["resources"]]
     return nodes + " or ".join(resources_text(option) for option in options)
 

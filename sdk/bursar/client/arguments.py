@@ -92,7 +92,7 @@ class JobFields(TypedDict, total=False):
     experiment: str
     model: str
     model_version: str
-    nodes: int
+    nodes: int | str
     gpus: int | float | str
     cpus: int | float | str
     memory: str
@@ -108,6 +108,7 @@ class JobFields(TypedDict, total=False):
     after: JobRef | Sequence[JobRef]
     secrets: Sequence[str]
     workdir: str | Path
+    throughput: Mapping[str, float | str]
     array: str
     comment: str
     launch: str
@@ -126,10 +127,11 @@ class JobChanges(TypedDict, total=False):
     model: str
     model_version: str
     labels: Mapping[str, str]
-    nodes: int
+    nodes: int | str
     gpus: int | float | str
     cpus: int | float | str
     memory: str
+    throughput: Mapping[str, float | str]
     time_limit: timedelta | str
     priority: int | str
     max_cost: Money | str

@@ -25,6 +25,7 @@ from bursar.jobfile.site import Asks, Site, SiteNode
 from bursar.model import JobSpec, JobState
 from bursar.model.constraints import attributes
 from bursar.money import Money, parse_money
+from bursar.resources import least_gpus
 from bursar.results import Job
 from bursar.smallfile import read_small_file
 from bursar.v1 import types_pb2
@@ -41,7 +42,7 @@ UPDATED_BY: Final = {
     "experiment": ("experiment",),
     "model": ("model",),
     "model_version": ("model_version",),
-    "nodes": ("nodes",),
+    "nodes": ("nodes", "max_nodes"),
     "priority": ("priority",),
     "time_limit": ("time_limit_us",),
     "max_cost": ("max_cost_nanos", "currency"),
@@ -309,9 +310,13 @@ def changes(given: Mapping[str, Any]) -> dict[str, Any]:
         found["idle_snooze_us"] = snooze_us(given["idle_snooze"])
     if "label" in given:
         found["labels"] = dict(spec.labels)
-    [option] = wire.options
+    option = wire.options[0]
     if "gpus" in given:
         found["gpus"] = option.gpus
+        if least := least_gpus(spec.options, spec.ordered):
+            found["gpus_least"] = least
+    if "throughput" in given:
+        found["throughput"] = list(wire.throughput)
     if "cpus" in given:
         found["cpu_milli"] = option.cpu_milli
     if "memory" in given:

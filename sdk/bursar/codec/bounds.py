@@ -18,7 +18,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from bursar.errors import InvalidRequest
-from bursar.model.check import LABELS_MAX, quote
+from bursar.model.check import LABELS_MAX, THROUGHPUTS_MAX, quote
 
 INTEGER_MAX: Final = 2**63 - 1
 TEXT_MAX: Final = 4096
@@ -48,6 +48,7 @@ COUNTS: Final = {
     "bursar.v1.SyncRequest.loads": 1_000,
     "bursar.v1.SyncRequest.minutes": 1_000,
     "bursar.v1.UpdateRequest.labels": LABELS_MAX,
+    "bursar.v1.UpdateRequest.throughput": THROUGHPUTS_MAX,
     "bursar.v1.WatchJobsRequest.jobs": 1_000,
 }
 """How many of each repeated field one request may hold. Without a line here none is taken."""

@@ -18,7 +18,7 @@ from bursar.codec import view
 from bursar.codec.amounts import amount, exact, rate_now
 from bursar.model import EndCause, JobState
 from bursar.money import Money, parse_amount
-from bursar.resources import MICRO, MILLI
+from bursar.resources import MICRO, MILLI, throughput_key
 from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
 
 DEFAULT_CURRENCY = "USD"
@@ -88,6 +88,8 @@ def job(wire: types_pb2.Job) -> results.Job:
         priority=spec.priority,
         preemptible=spec.preemptible,
         nodes=spec.nodes,
+        max_nodes=spec.max_nodes or None,
+        throughput={throughput_key(one.gpu_type, one.gpus): one.micro / MICRO for one in spec.throughput},
         partition=wire.partition,
         resources=tuple(_resources(option) for option in spec.options),
         time_limit=_limit(spec.time_limit_us),
@@ -284,6 +286,7 @@ def plan(wire: jobs_pb2.PlanResponse) -> results.Plan:
         ahead_total=wire.ahead_total,
         placed_because=wire.why,
         limits_not_held=tuple(wire.limits_not_held),
+        worst_case_nodes=wire.worst_case_nodes or None,
     )
 
 

@@ -63,6 +63,7 @@ def spec_to_wire(spec: JobSpec) -> pb.JobSpec:
     wire = pb.JobSpec(
         options=[_option_to_wire(option) for option in spec.options],
         depends_on=[pb.Dependency(job=d.job, when=d.when) for d in spec.depends_on],
+        throughput=throughput_to_wire(spec.throughput),
         **{name: value for name in (*_VALUES, *_LISTS) if (value := getattr(spec, name))},
     )
     if spec.max_cost_nanos:
@@ -103,6 +104,16 @@ def spec_to_wire(spec: JobSpec) -> pb.JobSpec:
     if spec.service is not None:
         wire.service.CopyFrom(pb.ServiceSpec(**msgspec.structs.asdict(spec.service)))
     return wire
+
+
+def throughput_to_wire(found: Iterable[tuple[str, int, int]]) -> list[pb.Throughput]:
+    """How fast a job says to be where."""
+    return [pb.Throughput(gpu_type=kind, gpus=gpus, micro=micro) for kind, gpus, micro in found]
+
+
+def throughput_from_wire(wire: Iterable[pb.Throughput]) -> tuple[tuple[str, int, int], ...]:
+    """The same as a spec has it."""
+    return tuple(sorted((one.gpu_type.upper(), one.gpus, one.micro) for one in wire))
 
 
 def _option_to_wire(option: ResourceRequest) -> pb.ResourceRequest:
@@ -205,6 +216,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "labels": _pairs,
     "options": lambda options: tuple(map(_option_from_wire, options)),
     "constraints": _pairs,
+    "throughput": throughput_from_wire,
     "depends_on": lambda wire: tuple(Dependency(one.job, one.when or "succeeded") for one in wire),
     "array": _array,
     "checkpoint": lambda wire: CheckpointSpec(wire.signal, wire.grace_us, wire.before_us, wire.script_only),

@@ -32,6 +32,7 @@ from bursar.jobfile.sections import (
     read_priority,
     read_retry,
     read_secrets,
+    read_throughput,
 )
 from bursar.model import CheckpointSpec, IdleSpec, JobSpec, RetrySpec, ServiceSpec
 from bursar.model.check import DEADLINE_POLICIES, SPOT_POLICIES, Path, Problem, check, quote
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 _BUILT = (
     "type", "name", "project", "experiment", "model", "model_version", "labels", "priority",
-    "preemptible", "nodes", "resources", "spot_policy", "time_limit", "begin_after", "deadline",
+    "preemptible", "nodes", "throughput", "resources", "spot_policy", "time_limit", "begin_after", "deadline",
     "deadline_policy", "depends_on", "array", "budget", "checkpoint", "retry", "env", "workdir", "setup",
     "run", "arguments", "command",
     "held", "comment", "secrets", "launch", "tasks_per_node", "output_file", "error_file", "open_mode",
@@ -191,6 +192,7 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
     kind = fields.get("type")
     interactive = kind is not None and kind.kind == "scalar" and kind.text == "interactive"
     idle = read_idle(fields["idle_policy"], faults) if "idle_policy" in fields else IdleSpec()
+    least, most = reader.nodes()
     spec = JobSpec(
         name=reader.word("name"),
         project=reader.project(),
@@ -200,7 +202,9 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
         labels=read_pairs(fields["labels"], faults) if "labels" in fields else (),
         priority=reader.priority(),
         preemptible=reader.boolean("preemptible", True),
-        nodes=reader.nodes(),
+        nodes=least,
+        max_nodes=most,
+        throughput=read_throughput(fields["throughput"], faults) if "throughput" in fields else (),
         options=resources.options,
         ordered=resources.ordered,
         constraints=resources.constraints,
@@ -358,15 +362,19 @@ class _Reader:
             self._faults.add(node, "is 0; at least 1 is needed, or leave the key out")
         return value or 0
 
-    def nodes(self) -> int:
+    def nodes(self) -> tuple[int, int]:
+        """The least, and of a range the most; else 0."""
         node = self._fields.get("nodes")
         if node is None:
-            return 1
-        if node.kind == "scalar" and re.fullmatch(r"\d{0,9}\.\.\d{0,9}|\d{1,9}-\d{0,9}|\d{1,9}\+", node.text):
-            self._faults.add(node, f"{quote(node.text)}: a gang has one size, such as 4")
-            return 1
+            return 1, 0
+        text = node.text if node.kind == "scalar" else ""
+        if (both := re.fullmatch(r"([1-9]\d{0,8})\.\.([1-9]\d{0,8})", text, re.ASCII)) is not None:
+            return int(both[1]), int(both[2])
+        if re.fullmatch(r"\d{0,9}\.\.\d{0,9}|\d{1,9}-\d{0,9}|\d{1,9}\+", text, re.ASCII):
+            self._faults.add(node, f"{quote(text)} is no range of nodes; it has both ends, as in 2..8")
+            return 1, 0
         value = read_int(node, self._faults)
-        return 1 if value is None else value
+        return (1 if value is None else value), 0
 
     def choice(self, key: str, words: tuple[str, ...]) -> str:
         """One of some words, of which the first is the default."""

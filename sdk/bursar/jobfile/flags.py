@@ -44,7 +44,7 @@ PATHS: Final = {
     "open_mode": ("open_mode",),
 }
 """Flags with one value, each with its place in the job file."""
-PAIRS: Final = {"env": "env", "label": "labels"}
+PAIRS: Final = {"env": "env", "label": "labels", "throughput": "throughput"}
 """Flags given several times, as NAME=VALUE."""
 
 
@@ -53,7 +53,7 @@ class RunFlags:
     """The flags of `run` as the user typed them; None where the flag was not given.
 
     Attributes:
-        env: `NAME=VALUE` words. label: the same.
+        env: `NAME=VALUE` words. label, throughput: the same.
         after: jobs to wait for, `JOB` or `JOB:finished`; each word may hold several by comma.
         secret: names of secrets, `NAME:file` for a private file; each word may hold several by comma.
         spot: `--spot` was given.
@@ -87,6 +87,7 @@ class RunFlags:
     open_mode: str | None = None
     env: tuple[str, ...] = ()
     label: tuple[str, ...] = ()
+    throughput: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     secret: tuple[str, ...] = ()
     spot: bool = False

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from bursar.errors import InvalidRequest
 from bursar.jobfile.reading import read_mapping
-from bursar.model.check import quote
+from bursar.model.check import GPUS_MAX, quote
 from bursar.resources import (
     MILLI,
     GpuRequest,
@@ -23,6 +23,7 @@ from bursar.resources import (
     parse_gpu_type,
     parse_milli,
     parse_size,
+    sizes_of,
 )
 from bursar.yamlfile import Faults, Node, read_int, read_items, read_string, read_text
 
@@ -37,7 +38,7 @@ _HINTS = {
     "nodes": "nodes stands at the top level; resources are per node",
     "num_nodes": "nodes stands at the top level; resources are per node",
 }
-_RANGE = re.compile(r"\d{0,9}\.\.\d{0,9}|\d{1,9}\+", re.ASCII)
+_RANGE = re.compile(r"(\d{0,9})\.\.(\d{0,9})|\d{1,9}\+", re.ASCII)
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
 _SIZE = re.compile(r"\d+(?:\.\d+)?\s*(?:[KMGTP]i?B?|B)", re.ASCII | re.IGNORECASE)
 _MIG = re.compile(r"\d+g\.\d+gb(?:\+me)?|mig.*", re.ASCII | re.IGNORECASE)
@@ -53,9 +54,26 @@ class Resources(NamedTuple):
 
 
 class Gpus(NamedTuple):
-    """A GPU request that was read; `request` is None for `gpus: 0`."""
+    """A GPU request that was read; `request` is None for `gpus: 0`.
+
+    Attributes:
+        least: of a range, of which `request` has the most; 0: it is none.
+    """
 
     request: GpuRequest | None
+    least: int = 0
+
+
+class _Option(NamedTuple):
+    """What one node must give; `least` as in `Gpus`."""
+
+    request: ResourceRequest = ResourceRequest()
+    least: int = 0
+
+    @property
+    def sizes(self) -> tuple[ResourceRequest, ...]:
+        """One request for each count of GPUs, most first."""
+        return sizes_of(self.request, self.least) if self.least else (self.request,)
 
 
 class _Draft(msgspec.Struct, frozen=True):
@@ -63,6 +81,7 @@ class _Draft(msgspec.Struct, frozen=True):
 
     types: tuple[str, ...] | None = None
     count: int | None = None
+    least: int | None = None
     milli: int | None = None
     memory_bytes: int | None = None
 
@@ -80,6 +99,7 @@ class _Draft(msgspec.Struct, frozen=True):
         return _Draft(
             types=other.types if self.types is None else self.types,
             count=other.count if self.count is None else self.count,
+            least=other.least if self.least is None else self.least,
             milli=other.milli if self.milli is None else self.milli,
             memory_bytes=other.memory_bytes if self.memory_bytes is None else self.memory_bytes,
         )
@@ -90,7 +110,7 @@ def read_resources(node: Node, faults: Faults) -> Resources:
     fields = read_mapping(node, faults, _RESOURCES, renamed={"mem": "memory"}, hints=_HINTS)
     if fields is None:
         return Resources()
-    base = _read_option(fields, faults, ResourceRequest())
+    base = _read_option(fields, faults, _Option())
     alternatives, ordered = fields.get("any_of"), fields.get("ordered")
     if alternatives is not None and ordered is not None:
         faults.add_key(ordered, "stands beside any_of; give one of the two")
@@ -98,10 +118,18 @@ def read_resources(node: Node, faults: Faults) -> Resources:
     options = (base,) if chosen is None else _read_options(chosen, faults, base)
     constraints = fields.get("constraints")
     pairs = () if constraints is None else read_constraints(constraints, faults)
-    return Resources(options, alternatives is None and ordered is not None, pairs)
+    ranges = any(option.least for option in options)
+    if alternatives is not None and ranges:
+        faults.add_key(
+            alternatives,
+            "takes the cheapest, and of a range of GPUs the most that can be had; write ordered, or the types"
+            " in one, as in A100|H100:2..8",
+        )
+    found = tuple(request for option in options for request in option.sizes)
+    return Resources(found, alternatives is None and (ordered is not None or ranges), pairs)
 
 
-def _read_options(node: Node, faults: Faults, base: ResourceRequest) -> tuple[ResourceRequest, ...]:
+def _read_options(node: Node, faults: Faults, base: _Option) -> tuple[_Option, ...]:
     items = read_items(node, faults)
     if not items and node.kind == "sequence" and not node.items:
         faults.add(node, "is empty; give at least one alternative or leave the key out")
@@ -113,16 +141,17 @@ def _read_options(node: Node, faults: Faults, base: ResourceRequest) -> tuple[Re
     return tuple(options) or (base,)
 
 
-def _read_option(fields: dict[str, Node], faults: Faults, base: ResourceRequest) -> ResourceRequest:
+def _read_option(fields: dict[str, Node], faults: Faults, base: _Option) -> _Option:
     gpus_node, cpus_node, memory_node = (fields.get(key) for key in _SIZES)
     gpus = None if gpus_node is None else read_gpus(gpus_node, faults)
     cpus = None if cpus_node is None else read_cpus(cpus_node, faults)
     memory = None if memory_node is None else read_memory(memory_node, faults)
-    return ResourceRequest(
-        gpus=base.gpus if gpus is None else gpus.request,
-        cpu_milli=base.cpu_milli if cpus is None else cpus,
-        memory_bytes=base.memory_bytes if memory is None else memory,
+    request = ResourceRequest(
+        gpus=base.request.gpus if gpus is None else gpus.request,
+        cpu_milli=base.request.cpu_milli if cpus is None else cpus,
+        memory_bytes=base.request.memory_bytes if memory is None else memory,
     )
+    return _Option(request, base.least if gpus is None else gpus.least)
 
 
 # ------------------------------------------------------------------ CPUs and memory
@@ -198,7 +227,7 @@ def _bytes(node: Node, faults: Faults, text: str) -> int | None:
 
 
 def read_gpus(node: Node, faults: Faults) -> Gpus | None:
-    """`H100:8`, `8`, `A100:80GB:4`, `H100:0.5`, or a mapping; None when wrong (reported)."""
+    """`H100:8`, `8`, `A100:80GB:4`, `H100:2..8`, `H100:0.5`, or a mapping; None when wrong (reported)."""
     before = len(faults.found)
     draft = _mapping_draft(node, faults) if node.kind == "mapping" else _text_draft(node, faults)
     if draft is None or len(faults.found) > before:
@@ -214,7 +243,7 @@ def _finish(node: Node, faults: Faults, draft: _Draft) -> Gpus | None:
             return None
         return Gpus(None)
     count = 1 if draft.count is None else draft.count
-    return Gpus(GpuRequest(count, draft.types or (), milli, draft.memory_bytes or 0))
+    return Gpus(GpuRequest(count, draft.types or (), milli, draft.memory_bytes or 0), draft.least or 0)
 
 
 def _text_draft(node: Node, faults: Faults) -> _Draft | None:
@@ -240,9 +269,7 @@ def _text_draft(node: Node, faults: Faults) -> _Draft | None:
 def _token(node: Node, faults: Faults, token: str, whole: str) -> _Draft | None:
     """One part between colons, as a draft that says only this."""
     if _RANGE.fullmatch(token):
-        least = re.split(r"\.\.|\+", token)[0] or "1"
-        faults.not_built(node, f"a range of GPUs ({token})", instead=f"write one count, such as {least}")
-        return None
+        return _range(node, faults, token)
     if _MIG.fullmatch(token):
         faults.not_built(node, f"a MIG slice ({token})", instead="ask for a fraction, such as H100:0.5")
         return None
@@ -264,6 +291,20 @@ def _number(node: Node, faults: Faults, token: str) -> _Draft | None:
         return _Draft(count=int(token))
     milli = _milli(node, faults, token)
     return None if milli is None else _Draft(milli=milli)
+
+
+def _range(node: Node, faults: Faults, token: str) -> _Draft | None:
+    """`2..8`: both ends; with one end alone nobody knows what it may cost."""
+    match = _RANGE.fullmatch(token)
+    least, most = match.groups() if match is not None else (None, None)
+    if not least or not most:
+        faults.add(node, f"{quote(token)} has no end; a range of GPUs has both, such as 2..8")
+        return None
+    if not 0 < int(least) < int(most) <= GPUS_MAX:
+        what = f"the least comes first, as in 2..8, and at most {GPUS_MAX} are on one node"
+        faults.add(node, f"{quote(token)} is no range of GPUs: {what}")
+        return None
+    return _Draft(count=int(most), least=int(least))
 
 
 def _types(node: Node, faults: Faults, names: list[str]) -> tuple[str, ...] | None:
@@ -294,7 +335,8 @@ def _mapping_draft(node: Node, faults: Faults) -> _Draft | None:
     if "type" in fields:
         draft = replace(draft, types=_read_types(fields["type"], faults))
     if "count" in fields:
-        draft = replace(draft, count=_read_count(fields["count"], faults))
+        counted = _read_count(fields["count"], faults)
+        draft = replace(draft, count=counted.count, least=counted.least)
     if "memory" in fields:
         text = _at_least(fields["memory"], faults, "GPU memory")
         if text is not None:
@@ -307,11 +349,10 @@ def _mapping_draft(node: Node, faults: Faults) -> _Draft | None:
     return draft
 
 
-def _read_count(node: Node, faults: Faults) -> int | None:
+def _read_count(node: Node, faults: Faults) -> _Draft:
     if node.kind == "scalar" and _RANGE.fullmatch(node.text.strip()):
-        faults.not_built(node, f"a range of GPUs ({node.text.strip()})", instead="write one count")
-        return None
-    return read_int(node, faults)
+        return _range(node, faults, node.text.strip()) or _Draft()
+    return _Draft(count=read_int(node, faults))
 
 
 def _read_types(node: Node, faults: Faults) -> tuple[str, ...] | None:

@@ -17,7 +17,7 @@ from bursar.jobfile.service import SERVICE_KEYS
 from bursar.model import WRITTEN_OTHERWISE, ArraySpec, JobSpec, ServiceSpec
 from bursar.model.check import RETRY_CAUSES
 from bursar.money import format_nanos
-from bursar.resources import MILLI, GpuRequest, ResourceRequest
+from bursar.resources import MICRO, MILLI, GpuRequest, ResourceRequest, least_gpus, throughput_key
 
 _WIDTH: Final = 1_000_000
 _TIME_UNITS = (
@@ -45,6 +45,11 @@ def spec_to_yaml(spec: JobSpec) -> str:
         fields["priority"] = _PRIORITIES.get(spec.priority, spec.priority)
     fields["preemptible"] = None if spec.preemptible else False
     fields["nodes"] = spec.nodes if spec.nodes != 1 else None
+    if spec.max_nodes:
+        fields["nodes"] = f"{spec.nodes}..{spec.max_nodes}"
+    fields["throughput"] = {
+        throughput_key(kind, gpus): _micro(micro) for kind, gpus, micro in spec.throughput
+    }
     fields["resources"] = _resources(spec)
     fields["spot_policy"] = spec.spot_policy if spec.spot_policy != "auto" else None
     fields["time_limit"] = exact_duration(spec.time_limit_us) if spec.time_limit_us else None
@@ -116,7 +121,10 @@ _Dumper.add_representer(str, _text)
 
 def _resources(spec: JobSpec) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    if len(spec.options) == 1 and not spec.ordered:
+    if (least := least_gpus(spec.options, spec.ordered)) and spec.options[0].gpus is not None:
+        fields.update(_option(spec.options[0]))
+        fields["gpus"] = _gpus(spec.options[0].gpus, least)
+    elif len(spec.options) == 1 and not spec.ordered:
         if spec.options[0] != ResourceRequest():
             fields.update(_option(spec.options[0]))
     else:
@@ -136,12 +144,19 @@ def _option(option: ResourceRequest) -> dict[str, Any]:
     return fields
 
 
-def _gpus(gpus: GpuRequest) -> str | int:
+def _gpus(gpus: GpuRequest, least: int = 0) -> str | int:
     parts = ["|".join(gpus.types)] if gpus.types else []
     if gpus.memory_bytes:
         parts.append(exact_size(gpus.memory_bytes))
+    if least:
+        return ":".join([*parts, f"{least}..{gpus.count}"])
     parts.append(str(gpus.count) if gpus.milli == MILLI else f"0.{gpus.milli:03d}".rstrip("0"))
     return gpus.count if parts == [str(gpus.count)] else ":".join(parts)
+
+
+def _micro(micro: int) -> int | str:
+    whole, rest = divmod(micro, MICRO)
+    return whole if not rest else f"{whole}.{rest:06d}".rstrip("0")
 
 
 def _cpus(milli: int) -> int | str:

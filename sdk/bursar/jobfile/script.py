@@ -180,7 +180,9 @@ def _with_words(
 ) -> JobSpec:
     """Slurm's variables that only the submission knows; what the job's own environment says stands above."""
     words = dict(slurm.words)
-    if slurm.tasks or slurm.tasks_per_node > 1:
+    if spec.max_nodes:
+        words["SLURM_NTASKS_PER_NODE"] = str(slurm.tasks_per_node)
+    elif slurm.tasks or slurm.tasks_per_node > 1:
         fits = spec.nodes <= slurm.tasks <= slurm.tasks_per_node * spec.nodes
         words["SLURM_NTASKS"] = str(slurm.tasks if fits else slurm.tasks_per_node * spec.nodes)
         words["SLURM_NTASKS_PER_NODE"] = str(slurm.tasks_per_node)

@@ -28,11 +28,13 @@ from bursar.model.check import (
     quote,
 )
 from bursar.money import Money
+from bursar.resources import MICRO
 from bursar.yamlfile import (
     Faults,
     Node,
     nearest,
     read_bool,
+    read_decimal,
     read_duration,
     read_entries,
     read_enum,
@@ -59,6 +61,8 @@ _RETRY_HINTS = {
     "timeout": "time-limit",
     "start_failed": "start-failure",
 }
+_COUNTED = re.compile(r"(.*[A-Z0-9])X([1-9]\d{0,5})", re.ASCII)
+"""`A100X4`; not `GTX1080`."""
 PRIORITIES: Final = {"low": 25, "normal": 50, "high": 75}
 T = TypeVar("T")
 
@@ -91,6 +95,21 @@ def read_pairs(node: Node, faults: Faults) -> tuple[tuple[str, str], ...]:
         if value is not None:
             pairs.append((name, value))
     return tuple(sorted(pairs))
+
+
+def read_throughput(node: Node, faults: Faults) -> tuple[tuple[str, int, int], ...]:
+    """`{A100: 1, H100: 2.6, A100x4: 3.1}`: (type, GPUs in all or 0, millionths), sorted."""
+    found = []
+    for name, child in read_entries(node, faults).items():
+        speed = read_decimal(child, faults)
+        counted = _COUNTED.fullmatch(name.upper())
+        kind, gpus = (counted[1], int(counted[2])) if counted is not None else (name.upper(), 0)
+        if speed is None:
+            continue
+        if speed * MICRO % 1:
+            faults.add(child, f"is {speed}; a speed has at most 6 decimals")
+        found.append((kind, gpus, int(speed * MICRO)))
+    return tuple(sorted(found))
 
 
 def read_secrets(node: Node, faults: Faults) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -32,6 +32,8 @@ _GRES_GPU = re.compile(
 _TYPED_COUNT = re.compile(r"(?:([A-Za-z][A-Za-z0-9._-]*|\d+g\.\d+gb):)?(\d{1,6})", re.ASCII)
 _FEATURE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}", re.ASCII)
 _EITHER = re.compile(r"[^&,()\[\]]+\|[^&,()\[\]]+", re.ASCII)
+_IN_ALL: Final = ("ntasks", "gpus", "nodelist", "use-min-nodes")
+"""With one of these a range of nodes is not kept: they say something of all nodes together."""
 _NODES = re.compile(r"\d{1,6}(?:-\d{1,6}(?::\d{1,6})?)?(?:,\d{1,6}(?:-\d{1,6})?)*", re.ASCII)
 
 
@@ -112,10 +114,16 @@ class Sizes:
         if _NODES.fullmatch(text) is not None and not text.isdigit():
             text = self._one_of(option)
         self.tree.put(("nodes",), text, option.place)
-        self._nodes = int(text) if re.fullmatch(r"[1-9]\d{0,5}", text, re.ASCII) else 1
+        first = text.partition("..")[0]
+        self._nodes = int(first) if re.fullmatch(r"[1-9]\d{0,5}", first, re.ASCII) else 1
 
     def _one_of(self, option: Option) -> str:
-        """The least of `1-4`, `2,4`, `2-8:2` that its tasks fit on."""
+        """`1..4` of `1-4`; of `2,4`, of `2-8:2`, and where something is said of all nodes together, the least
+        that its tasks fit on.
+        """
+        both = re.fullmatch(r"([1-9]\d{0,5})-([1-9]\d{0,5})", option.value, re.ASCII)
+        if both is not None and int(both[1]) < int(both[2]) and self.options.keys().isdisjoint(_IN_ALL):
+            return f"{both[1]}..{both[2]}"
         spans: list[range] = []
         for part in option.value.split(","):
             first, last, step = ([*re.split(r"[-:]", part), "", ""])[:3]
@@ -135,7 +143,12 @@ class Sizes:
         if len(spans) > 1 or len(spans[0]) > 1:
             least = min(span.start for span in spans)
             why = f"the least that {tasks} tasks fit on" if needed > least else "the least of them"
-            self.note(option, f"{option.value} is taken as {min(fitting)}, {why}: a gang has one size")
+            said = next(
+                (f"--{name} is of all nodes together" for name in _IN_ALL if name in self.options), ""
+            )
+            said = said or "a gang has one size, or one range of sizes"
+            if "use-min-nodes" not in self.options:
+                self.note(option, f"{option.value} is taken as {min(fitting)}, {why}: {said}")
         return str(min(fitting))
 
     def _digits(self, name: str) -> int:

@@ -20,7 +20,7 @@ from bursar.model.ranges import count
 from bursar.model.service import problems_of as service_problems
 from bursar.money import AMOUNT_MAX, NANOS_MAX
 from bursar.projects import problem_of
-from bursar.resources import MILLI, GpuRequest, ResourceRequest, format_size
+from bursar.resources import MILLI, GpuRequest, ResourceRequest, format_size, throughput_key
 from bursar.steps.patterns import of_a_task
 
 NAME_MAX: Final = 100
@@ -35,6 +35,9 @@ MEMORY_BYTES_MAX: Final = 100 * 10**12
 """Memory of one node: 100 TB."""
 DEVICE_BYTES_MAX: Final = 10 * 10**12
 OPTIONS_MAX: Final = 16
+THROUGHPUTS_MAX: Final = 64
+THROUGHPUT_GPUS_MAX: Final = 160_000
+THROUGHPUT_MICRO_MAX: Final = 10**12
 TYPES_MAX: Final = 16
 CONSTRAINTS_MAX: Final = 32
 CONSTRAINT_MAX: Final = 256
@@ -207,6 +210,12 @@ def _labels(spec: JobSpec) -> Iterator[Problem]:
 def _size(spec: JobSpec) -> Iterator[Problem]:
     yield from _bounds(("priority",), spec.priority, 0, 100)
     yield from _bounds(("nodes",), spec.nodes, 1, NODES_MAX)
+    if spec.max_nodes:
+        yield from _bounds(("nodes",), spec.max_nodes, 1, NODES_MAX)
+    if spec.max_nodes and spec.max_nodes <= spec.nodes <= NODES_MAX:
+        what = "the most comes last and is more than the least, as in 2..8"
+        yield Problem(("nodes",), f"goes from {spec.nodes} to {spec.max_nodes}; {what}")
+    yield from _throughput(spec.throughput)
     options = spec.options
     listed = ("resources", "ordered" if spec.ordered else "any_of")
     if not 1 <= len(options) <= OPTIONS_MAX:
@@ -215,6 +224,23 @@ def _size(spec: JobSpec) -> Iterator[Problem]:
     alone = len(options) == 1
     for position, option in enumerate(options):
         yield from _option(("resources",) if alone else (*listed, position), option)
+
+
+def _throughput(found: Sequence[tuple[str, int, int]]) -> Iterator[Problem]:
+    """How fast it says to be where."""
+    if len(found) > THROUGHPUTS_MAX:
+        yield Problem(("throughput",), f"has {len(found)} entries; at most {THROUGHPUTS_MAX}")
+        return
+    for kind, gpus, micro in found:
+        path: Path = ("throughput", throughput_key(kind, gpus))
+        if _GPU_TYPE.fullmatch(kind) is None:
+            yield Problem(path, f"{quote(kind)} is not a GPU type; write a name such as H100 or A100")
+        if not 0 <= gpus <= THROUGHPUT_GPUS_MAX:
+            yield Problem(path, f"is of {gpus} GPUs; at most {THROUGHPUT_GPUS_MAX}")
+        if not 1 <= micro <= THROUGHPUT_MICRO_MAX:
+            yield Problem(path, "is not a speed from 0.000001 to 1000000")
+    for key in _doubled([throughput_key(kind, gpus) for kind, gpus, _ in found]):
+        yield Problem(("throughput",), f"says {quote(key)} twice")
 
 
 def _option(path: Path, option: ResourceRequest) -> Iterator[Problem]:
@@ -345,7 +371,7 @@ def _service(spec: JobSpec) -> Iterator[Problem]:
         yield Problem(("name",), "is missing; a service is found by its name")
     if spec.array is not None and spec.array.ranges != ((0, max(count(spec.array.ranges), 1), 1),):
         yield Problem(("array",), "a service is no array: it says replicas")
-    if spec.nodes != 1:
+    if spec.most_nodes != 1:
         yield _not_built(("nodes",), "a replica of several nodes", "it takes one")
     if any(one.when == "task-succeeded" for one in spec.depends_on):
         yield Problem(("depends_on",), "a service follows no tasks of an array; say when: succeeded")
@@ -523,11 +549,9 @@ def _output_files(spec: JobSpec) -> Iterator[Problem]:
         yield from _text((key,), path, PATH_MAX)
         if path.startswith("~"):
             yield Problem((key,), f"{quote(path)}: ~ is not expanded; write the whole path")
-        elif path and spec.nodes > 1 and not runs_once(spec) and not of_a_task(path):
-            what = (
-                f"is one file, and {spec.nodes} nodes would write into it; put %N (the node) or %n (its rank)"
-            )
-            yield Problem((key,), f"{what} into the name")
+        elif path and spec.most_nodes > 1 and not runs_once(spec) and not of_a_task(path):
+            many = f"is one file, and {spec.most_nodes} nodes would write into it"
+            yield Problem((key,), f"{many}; put %N (the node) or %n (its rank) into the name")
     if spec.open_mode:
         yield from _choice(("open_mode",), spec.open_mode, OPEN_MODES)
         if not spec.output_file and not spec.error_file:

@@ -147,9 +147,9 @@ class IdleSpec(msgspec.Struct, frozen=True):
 PUBLIC_FIELDS: Final = frozenset(
     (
         "name", "project", "experiment", "model", "model_version", "labels", "priority", "preemptible",
-        "nodes", "ordered", "constraints", "spot_policy", "secrets", "time_limit_us", "begin_after",
-        "deadline_at", "deadline_policy", "max_cost_nanos", "max_cost_per", "max_price_nanos_per_hour",
-        "currency", "on_exceed", "held",
+        "nodes", "max_nodes", "throughput", "ordered", "constraints", "spot_policy", "secrets",
+        "time_limit_us", "begin_after", "deadline_at", "deadline_policy", "max_cost_nanos", "max_cost_per",
+        "max_price_nanos_per_hour", "currency", "on_exceed", "held",
         "launch", "secret_files", "tasks_per_node", "interactive",
     )
 )  # fmt: skip
@@ -165,7 +165,11 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         project: path such as `nlp/finetune`; owns budgets.
         labels: (key, value) pairs, sorted by key.
         priority: 0..100, higher first; low 25, normal 50, high 75.
-        nodes: size of the gang, >= 1: all or nothing, one member per node.
+        nodes: size of the gang, >= 1: all or nothing, one member per node. Of a range, the least.
+        max_nodes: the most that a gang of a range may have, > `nodes`; 0: it has one size. An attempt has the
+            most that can start at its time, and keeps that.
+        throughput: (GPU type, GPUs in all or 0 for any number, millionths): how fast it is there, relative to
+            1,000,000, which it is where nothing is said.
         options: alternatives of what each node must give; at least one.
         ordered: try the options in order (True) or take the cheapest that fits now (False).
         constraints: (key, pattern) pairs; glob, `!` negates; keys node, pool, zone, region, rack,
@@ -210,6 +214,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     priority: int = 50
     preemptible: bool = True
     nodes: int = 1
+    max_nodes: int = 0
+    throughput: tuple[tuple[str, int, int], ...] = ()
     options: tuple[ResourceRequest, ...] = (ResourceRequest(),)
     ordered: bool = False
     constraints: tuple[tuple[str, str], ...] = ()
@@ -247,13 +253,19 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     interactive: bool = False
 
     @property
+    def most_nodes(self) -> int:
+        """The most that an attempt may have."""
+        return self.max_nodes or self.nodes
+
+    @property
     def caps_array(self) -> bool:
         """Its `max_cost` is for all tasks of an array together."""
         return self.array is not None and self.max_cost_nanos > 0 and self.max_cost_per == "job"
 
 
 WRITTEN_OTHERWISE: Final = frozenset((
-    "options", "ordered", "constraints", "time_limit_us", "deadline_at", "max_cost_nanos", "max_cost_per",
+    "max_nodes", "throughput", "options", "ordered", "constraints", "time_limit_us", "deadline_at",
+    "max_cost_nanos", "max_cost_per",
     "max_price_nanos_per_hour", "currency", "on_exceed", "checkpoint", "script", "secret_files", "service",
     "interactive",
 ))  # fmt: skip

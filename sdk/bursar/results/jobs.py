@@ -228,6 +228,8 @@ class Job(Result, frozen=True, kw_only=True):
     priority: int
     preemptible: bool
     nodes: int
+    max_nodes: int | None
+    throughput: Mapping[str, float]
     partition: str
     resources: tuple[Resources, ...]
     time_limit: timedelta | None
@@ -324,6 +326,7 @@ class Plan(Result, frozen=True, kw_only=True):
             that and `cost_expected` rest on; None of both: not known.
         hold_at_start: where budgets pay by leases, what the first one holds, of an array of one task. lease:
             how much of the time limit that pays for; None: all is held for.
+        worst_case_nodes: of a job with a range of sizes, how many nodes `cost_at_most` is of.
         tasks_paid: of an array, how many tasks its hard budgets and its own cap can pay for.
         expected_start_at: when it starts if what runs, and the `ahead_total` jobs that come before it and
             wait, take their whole limits. ahead_counted: False where they could not be followed; then there
@@ -352,6 +355,7 @@ class Plan(Result, frozen=True, kw_only=True):
     tasks_paid: int | None = None
     ahead_total: int = 0
     ahead_counted: bool = False
+    worst_case_nodes: int | None = None
 
 
 class NodeVerdict(Result, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ from bursar.model.check import (
     SPOT_POLICIES,
     TAG_MAX,
     TASKS_PER_NODE_MAX,
+    THROUGHPUTS_MAX,
 )
 from bursar.model.service import APIS, PORT_MAX, PORT_MIN, REPLICAS_MAX, STRATEGIES, SURGE_MAX, TARGET_MAX
 from bursar.schemas import forms
@@ -37,7 +38,8 @@ _REFERENCE = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}(\[\d{1,7}\])?$"
 _RANGE = r"^\s*\d+(-\d+(:[1-9]\d*)?)?(\s*,\s*\d+(-\d+(:[1-9]\d*)?)?)*\s*(%[1-9]\d*)?\s*$"
 _TYPE = r"[A-Za-z][A-Za-z0-9._-]{0,39}"
 _BYTES = r"\d+(\.\d+)?\s*([KMGTPkmgtp][Ii]?[Bb]?|[Bb])"
-_GPUS = rf"^\s*(any|{_TYPE}(\|{_TYPE})*|{_BYTES}|0?\.\d{{1,3}}|\d{{1,2}})(:[^:\s]+){{0,2}}\s*$"
+_COUNT = r"\d{1,2}(\.\.\d{1,2})?"
+_GPUS = rf"^\s*(any|{_TYPE}(\|{_TYPE})*|{_BYTES}|0?\.\d{{1,3}}|{_COUNT})(:[^:\s]+){{0,2}}\s*$"
 _CPUS = r"^\s*(?=.*[1-9])\d{1,5}(\.\d{1,3})?\s*(\+|\.\.)?$"
 _MEMORY = rf"^\s*(?=.*[1-9]){_BYTES}\s*(\+|\.\.)?\s*$"
 _PATTERN = r"^!?[A-Za-z0-9*?\[\]{}._:/@-]+(, *!?[A-Za-z0-9*?\[\]{}._:/@-]+)*$"
@@ -113,9 +115,22 @@ def _who() -> dict[str, Schema]:
 
 
 def _what_it_needs() -> dict[str, Schema]:
-    nodes = forms.whole("Size of the gang: all or nothing.", 1, NODES_MAX, default=1)
+    nodes = forms.either(
+        "Size of the gang: all or nothing. Of a range, the most that can start.",
+        forms.whole("", 1, NODES_MAX),
+        forms.text("", r"^[1-9]\d{0,4}\.\.[1-9]\d{0,4}$"),
+        default=1,
+    )
+    speed = {"type": ["number", "string"], "exclusiveMinimum": 0, "maximum": 1_000_000}
     return {
         "nodes": nodes,
+        "throughput": {
+            "type": "object",
+            "propertyNames": {"pattern": rf"^{_TYPE}$"},
+            "additionalProperties": speed,
+            "maxProperties": THROUGHPUTS_MAX,
+            "description": "How fast it is on a type of GPU, `A100x4` on four in all; 1 where not said.",
+        },
         "num_nodes": {**nodes, "description": "Another name of `nodes`."},
         "resources": _resources(),
         "spot_policy": forms.word("Which machines: interruptible ones or not.", SPOT_POLICIES, "auto"),
@@ -160,7 +175,7 @@ def _sizes() -> dict[str, Schema]:
     one_type = forms.text("A type, such as H100.", rf"^\s*{_TYPE}(\|{_TYPE})*\s*$")
     gpu_keys = {
         "type": forms.either("Acceptable types.", one_type, forms.items("", one_type, minItems=1)),
-        "count": forms.whole("How many.", 0, 16),
+        "count": forms.either("How many.", forms.whole("", 0, 16), forms.text("", r"^[1-9]\d?\.\.[1-9]\d?$")),
         "memory": forms.text("Least memory of each device.", _MEMORY),
         "fraction": forms.number("A share of one GPU.", 0.001, 1),
     }

@@ -91,7 +91,7 @@ def _job(job: Row) -> Iterator[str]:
     yield f"Partition={tables.partition_of(job)}"
     names = tables.nodes_of(job)
     yield f"NodeList={compress_hosts(names) or '(null)'}" + (f" BatchHost={names[0]}" if names else "")
-    yield f"NumNodes={job['nodes']} NumCPUs={tables.cpus_of(job)}"
+    yield f"NumNodes={tables.nodes_count(job)} NumCPUs={tables.cpus_of(job)}"
     yield f"TresPerNode={tables.QUEUE['b'][1](job)}" if job["resources"].get("gpus") else ""
     yield f"Comment={job['comment']}" if job.get("comment") else ""
     yield f"WorkDir={job.get('workdir') or '(null)'}"

@@ -53,6 +53,12 @@ def nodes_of(job: Row) -> list[str]:
     return [node["node"] for node in attempts[-1]["nodes"]] if attempts else []
 
 
+def nodes_count(job: Row) -> int:
+    """How many nodes it asks for; of a range, how many it has, and the least of it while it waits."""
+    has = len(nodes_of(job)) if job.get("max_nodes") and job["state"] != "PENDING" else 0
+    return has or int(job["nodes"])
+
+
 def elapsed_s(job: Row) -> int:
     """Seconds that it was held."""
     return int(job.get("elapsed_s") or 0)
@@ -133,7 +139,7 @@ def memory_of(job: Row) -> str:
 
 def cpus_of(job: Row) -> str:
     """Of all its nodes; Slurm knows whole CPUs, and at least one on each."""
-    return str(max(math.ceil(job["resources"]["cpus"]), 1) * job["nodes"])
+    return str(max(math.ceil(job["resources"]["cpus"]), 1) * nodes_count(job))
 
 
 def _gres(job: Row) -> str:
@@ -163,7 +169,7 @@ QUEUE: Final[Mapping[str, tuple[str, Callable[[Row], str]]]] = {
     "M": ("TIME", lambda job: clock(elapsed_s(job), True)),
     "l": ("TIME_LIMIT", lambda job: clock(int(job["time_limit_s"] or 0), True)),
     "L": ("TIME_LEFT", _left),
-    "D": ("NODES", lambda job: str(job["nodes"])),
+    "D": ("NODES", lambda job: str(nodes_count(job))),
     "R": ("NODELIST(REASON)", _where),
     "N": ("NODELIST", lambda job: compress_hosts(nodes_of(job))),
     "r": ("REASON", reason_of),
@@ -190,7 +196,7 @@ _BY_NUMBER: Final[Mapping[str, Callable[[Row], int]]] = {
     "A": lambda job: int(job["number"]),
     "M": elapsed_s,
     "l": lambda job: int(job["time_limit_s"] or 0),
-    "D": lambda job: int(job["nodes"]),
+    "D": nodes_count,
     "Q": lambda job: int(job["priority"]),
 }
 _BY_TEXT: Final = tuple("PjuatTNRrVSe")

@@ -397,6 +397,8 @@ class PlanResponse(google.protobuf.message.Message):
     AHEAD_COUNTED_FIELD_NUMBER: builtins.int
     SERVICE_FIELD_NUMBER: builtins.int
     LEASE_US_FIELD_NUMBER: builtins.int
+    WORST_CASE_NODES_FIELD_NUMBER: builtins.int
+    WORST_CASE_GPUS_FIELD_NUMBER: builtins.int
     starts_now: builtins.bool
     rate_nanos_per_hour: builtins.int
     """-1: unknown"""
@@ -431,6 +433,10 @@ class PlanResponse(google.protobuf.message.Message):
     """those ahead of it, with their whole limits, are counted in expected_start_at"""
     lease_us: builtins.int
     """of its time limit, what that pays for where budgets pay by leases; 0: they do not"""
+    worst_case_nodes: builtins.int
+    """of a range of sizes, the size that the worst case is of; 0: it has one size"""
+    worst_case_gpus: builtins.int
+    """on each of them"""
     @property
     def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[bursar.v1.types_pb2.Member]: ...
     @property
@@ -496,9 +502,11 @@ class PlanResponse(google.protobuf.message.Message):
         ahead_counted: builtins.bool = ...,
         service: global___ServicePlan | None = ...,
         lease_us: builtins.int = ...,
+        worst_case_nodes: builtins.int = ...,
+        worst_case_gpus: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "hold_nanos_wide", b"hold_nanos_wide", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "service", b"service", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "worst_case_nanos_wide", b"worst_case_nanos_wide"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ahead_counted", b"ahead_counted", "ahead_total", b"ahead_total", "budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos", b"expected_p90_nanos", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "expected_runs", b"expected_runs", "expected_start_at", b"expected_start_at", "hold_nanos", b"hold_nanos", "hold_nanos_wide", b"hold_nanos_wide", "lease_us", b"lease_us", "limits_not_held", b"limits_not_held", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "service", b"service", "starts_now", b"starts_now", "task_expected_nanos", b"task_expected_nanos", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos", b"task_worst_case_nanos", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "tasks", b"tasks", "tasks_paid", b"tasks_paid", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_nanos", b"worst_case_nanos", "worst_case_nanos_wide", b"worst_case_nanos_wide", "worst_case_us", b"worst_case_us"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ahead_counted", b"ahead_counted", "ahead_total", b"ahead_total", "budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos", b"expected_p90_nanos", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "expected_runs", b"expected_runs", "expected_start_at", b"expected_start_at", "hold_nanos", b"hold_nanos", "hold_nanos_wide", b"hold_nanos_wide", "lease_us", b"lease_us", "limits_not_held", b"limits_not_held", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "service", b"service", "starts_now", b"starts_now", "task_expected_nanos", b"task_expected_nanos", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos", b"task_worst_case_nanos", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "tasks", b"tasks", "tasks_paid", b"tasks_paid", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_gpus", b"worst_case_gpus", "worst_case_nanos", b"worst_case_nanos", "worst_case_nanos_wide", b"worst_case_nanos_wide", "worst_case_nodes", b"worst_case_nodes", "worst_case_us", b"worst_case_us"]) -> None: ...
 
 global___PlanResponse = PlanResponse
 
@@ -864,6 +872,9 @@ class UpdateRequest(google.protobuf.message.Message):
     COMMENT_FIELD_NUMBER: builtins.int
     MAX_COST_NANOS_WIDE_FIELD_NUMBER: builtins.int
     IDLE_SNOOZE_US_FIELD_NUMBER: builtins.int
+    MAX_NODES_FIELD_NUMBER: builtins.int
+    THROUGHPUT_FIELD_NUMBER: builtins.int
+    GPUS_LEAST_FIELD_NUMBER: builtins.int
     job: builtins.str
     priority: builtins.int
     time_limit_us: builtins.int
@@ -883,6 +894,10 @@ class UpdateRequest(google.protobuf.message.Message):
     comment: builtins.str
     idle_snooze_us: builtins.int
     """so long its idle policy neither tells nor acts; 0: no longer"""
+    max_nodes: builtins.int
+    """of a range; with nodes alone it has one size"""
+    gpus_least: builtins.int
+    """of a range, of which gpus is the most"""
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """merged"""
@@ -893,6 +908,10 @@ class UpdateRequest(google.protobuf.message.Message):
 
     @property
     def max_cost_nanos_wide(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def throughput(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[bursar.v1.types_pb2.Throughput]:
+        """in place of all that it said"""
+
     def __init__(
         self,
         *,
@@ -917,9 +936,12 @@ class UpdateRequest(google.protobuf.message.Message):
         comment: builtins.str | None = ...,
         max_cost_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
         idle_snooze_us: builtins.int | None = ...,
+        max_nodes: builtins.int | None = ...,
+        throughput: collections.abc.Iterable[bursar.v1.types_pb2.Throughput] | None = ...,
+        gpus_least: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_comment", b"_comment", "_cpu_milli", b"_cpu_milli", "_currency", b"_currency", "_experiment", b"_experiment", "_idle_snooze_us", b"_idle_snooze_us", "_max_cost_nanos", b"_max_cost_nanos", "_max_price_nanos_per_hour", b"_max_price_nanos_per_hour", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_model_version", b"_model_version", "_name", b"_name", "_nodes", b"_nodes", "_preemptible", b"_preemptible", "_priority", b"_priority", "_project", b"_project", "_spot_policy", b"_spot_policy", "_time_limit_us", b"_time_limit_us", "comment", b"comment", "cpu_milli", b"cpu_milli", "currency", b"currency", "experiment", b"experiment", "gpus", b"gpus", "idle_snooze_us", b"idle_snooze_us", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_comment", b"_comment", "_cpu_milli", b"_cpu_milli", "_currency", b"_currency", "_experiment", b"_experiment", "_idle_snooze_us", b"_idle_snooze_us", "_max_cost_nanos", b"_max_cost_nanos", "_max_price_nanos_per_hour", b"_max_price_nanos_per_hour", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_model_version", b"_model_version", "_name", b"_name", "_nodes", b"_nodes", "_preemptible", b"_preemptible", "_priority", b"_priority", "_project", b"_project", "_spot_policy", b"_spot_policy", "_time_limit_us", b"_time_limit_us", "comment", b"comment", "cpu_milli", b"cpu_milli", "currency", b"currency", "experiment", b"experiment", "gpus", b"gpus", "idle_snooze_us", b"idle_snooze_us", "job", b"job", "labels", b"labels", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_comment", b"_comment", "_cpu_milli", b"_cpu_milli", "_currency", b"_currency", "_experiment", b"_experiment", "_gpus_least", b"_gpus_least", "_idle_snooze_us", b"_idle_snooze_us", "_max_cost_nanos", b"_max_cost_nanos", "_max_nodes", b"_max_nodes", "_max_price_nanos_per_hour", b"_max_price_nanos_per_hour", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_model_version", b"_model_version", "_name", b"_name", "_nodes", b"_nodes", "_preemptible", b"_preemptible", "_priority", b"_priority", "_project", b"_project", "_spot_policy", b"_spot_policy", "_time_limit_us", b"_time_limit_us", "comment", b"comment", "cpu_milli", b"cpu_milli", "currency", b"currency", "experiment", b"experiment", "gpus", b"gpus", "gpus_least", b"gpus_least", "idle_snooze_us", b"idle_snooze_us", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_nodes", b"max_nodes", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_comment", b"_comment", "_cpu_milli", b"_cpu_milli", "_currency", b"_currency", "_experiment", b"_experiment", "_gpus_least", b"_gpus_least", "_idle_snooze_us", b"_idle_snooze_us", "_max_cost_nanos", b"_max_cost_nanos", "_max_nodes", b"_max_nodes", "_max_price_nanos_per_hour", b"_max_price_nanos_per_hour", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_model_version", b"_model_version", "_name", b"_name", "_nodes", b"_nodes", "_preemptible", b"_preemptible", "_priority", b"_priority", "_project", b"_project", "_spot_policy", b"_spot_policy", "_time_limit_us", b"_time_limit_us", "comment", b"comment", "cpu_milli", b"cpu_milli", "currency", b"currency", "experiment", b"experiment", "gpus", b"gpus", "gpus_least", b"gpus_least", "idle_snooze_us", b"idle_snooze_us", "job", b"job", "labels", b"labels", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_nodes", b"max_nodes", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "throughput", b"throughput", "time_limit_us", b"time_limit_us"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_comment", b"_comment"]) -> typing.Literal["comment"] | None: ...
     @typing.overload
@@ -929,9 +951,13 @@ class UpdateRequest(google.protobuf.message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_experiment", b"_experiment"]) -> typing.Literal["experiment"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_gpus_least", b"_gpus_least"]) -> typing.Literal["gpus_least"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_idle_snooze_us", b"_idle_snooze_us"]) -> typing.Literal["idle_snooze_us"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_cost_nanos", b"_max_cost_nanos"]) -> typing.Literal["max_cost_nanos"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_nodes", b"_max_nodes"]) -> typing.Literal["max_nodes"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_price_nanos_per_hour", b"_max_price_nanos_per_hour"]) -> typing.Literal["max_price_nanos_per_hour"] | None: ...
     @typing.overload

@@ -362,6 +362,8 @@ class JobSpec(google.protobuf.message.Message):
     INTERACTIVE_FIELD_NUMBER: builtins.int
     DEADLINE_AT_FIELD_NUMBER: builtins.int
     DEADLINE_POLICY_FIELD_NUMBER: builtins.int
+    MAX_NODES_FIELD_NUMBER: builtins.int
+    THROUGHPUT_FIELD_NUMBER: builtins.int
     name: builtins.str
     project: builtins.str
     """path, such as nlp/finetune; made by its first use"""
@@ -412,6 +414,8 @@ class JobSpec(google.protobuf.message.Message):
     """when it is to have ended; 0: none"""
     deadline_policy: builtins.str
     """promise (empty too): accepted only with a promise | best-effort"""
+    max_nodes: builtins.int
+    """of a range of sizes, the most; nodes is the least. 0: one size"""
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
@@ -452,6 +456,8 @@ class JobSpec(google.protobuf.message.Message):
 
     @property
     def idle_policy(self) -> global___IdleSpec: ...
+    @property
+    def throughput(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Throughput]: ...
     def __init__(
         self,
         *,
@@ -500,11 +506,38 @@ class JobSpec(google.protobuf.message.Message):
         interactive: builtins.bool = ...,
         deadline_at: builtins.int = ...,
         deadline_policy: builtins.str = ...,
+        max_nodes: builtins.int = ...,
+        throughput: collections.abc.Iterable[global___Throughput] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["array", b"array", "checkpoint", b"checkpoint", "idle_policy", b"idle_policy", "max_cost_nanos_wide", b"max_cost_nanos_wide", "retry", b"retry", "service", b"service"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "deadline_at", b"deadline_at", "deadline_policy", b"deadline_policy", "depends_on", b"depends_on", "env", b"env", "error_file", b"error_file", "experiment", b"experiment", "held", b"held", "idle_policy", b"idle_policy", "interactive", b"interactive", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_cost_per", b"max_cost_per", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "open_mode", b"open_mode", "options", b"options", "ordered", b"ordered", "output_file", b"output_file", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "service", b"service", "setup", b"setup", "spot_policy", b"spot_policy", "tasks_per_node", b"tasks_per_node", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "deadline_at", b"deadline_at", "deadline_policy", b"deadline_policy", "depends_on", b"depends_on", "env", b"env", "error_file", b"error_file", "experiment", b"experiment", "held", b"held", "idle_policy", b"idle_policy", "interactive", b"interactive", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_cost_per", b"max_cost_per", "max_nodes", b"max_nodes", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "open_mode", b"open_mode", "options", b"options", "ordered", b"ordered", "output_file", b"output_file", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "service", b"service", "setup", b"setup", "spot_policy", b"spot_policy", "tasks_per_node", b"tasks_per_node", "throughput", b"throughput", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
 
 global___JobSpec = JobSpec
+
+@typing.final
+class Throughput(google.protobuf.message.Message):
+    """How fast a job is on some GPUs, relative to one where nothing is said."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GPU_TYPE_FIELD_NUMBER: builtins.int
+    GPUS_FIELD_NUMBER: builtins.int
+    MICRO_FIELD_NUMBER: builtins.int
+    gpu_type: builtins.str
+    gpus: builtins.int
+    """in all; 0: any number"""
+    micro: builtins.int
+    """millionths"""
+    def __init__(
+        self,
+        *,
+        gpu_type: builtins.str = ...,
+        gpus: builtins.int = ...,
+        micro: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["gpu_type", b"gpu_type", "gpus", b"gpus", "micro", b"micro"]) -> None: ...
+
+global___Throughput = Throughput
 
 @typing.final
 class ServiceSpec(google.protobuf.message.Message):

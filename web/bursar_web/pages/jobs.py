@@ -182,7 +182,7 @@ async def log(request: Request) -> Response:
         command=command_line("logs", row["id"], "-n", str(LOG_LINES), "--rank", rank),
         job=row,
         rank=int(rank),
-        ranks=range(min(row["nodes"], 64)),
+        ranks=range(min(row["max_nodes"] or row["nodes"], 64)),
         text=text,
         problem=problem,
         back=job_link(row),

@@ -134,7 +134,7 @@ class _Likely:
         """In all, of one that has run for so long already; 0 where nobody knows."""
         if not spec.name:
             return 0
-        key = (spec.project, spec.name, spec.nodes, spec.options)
+        key = (spec.project, spec.name, spec.nodes, spec.max_nodes, spec.options)
         if key not in self._known:
             times = self._state.runs.expected(spec)
             self._known[key] = (times.p50_us, times.p90_us) if times is not None else (0, 0)

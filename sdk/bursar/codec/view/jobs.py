@@ -8,7 +8,7 @@ from typing import Any
 from bursar.codec.amounts import amount, exact, rate_now
 from bursar.codec.view.readings import attempt_sample, gpu_sample, joules, progress
 from bursar.codec.view.scalars import DEFAULT_CURRENCY, View, count, instant, money, rate, seconds
-from bursar.resources import MICRO, MILLI
+from bursar.resources import MICRO, MILLI, throughput_key
 from bursar.v1 import jobs_pb2, types_pb2
 
 
@@ -32,8 +32,10 @@ def job(wire: types_pb2.Job) -> View:
         "priority": spec.priority,
         "preemptible": spec.preemptible,
         "nodes": spec.nodes,
+        "max_nodes": spec.max_nodes or None,
         "launch": spec.launch or "per-node",
         "resources": resources(spec.options),
+        "throughput": {throughput_key(one.gpu_type, one.gpus): one.micro / MICRO for one in spec.throughput},
         "partition": wire.partition or None,
         "time_limit_s": seconds(spec.time_limit_us) if spec.time_limit_us else None,
         "deadline": instant(spec.deadline_at),
@@ -267,6 +269,8 @@ def plan(wire: jobs_pb2.PlanResponse) -> View:
         if known and wire.tasks
         else None,
         "time_limit_s": seconds(wire.time_limit_us) if wire.time_limit_us else None,
+        "worst_case_nodes": wire.worst_case_nodes or None,
+        "worst_case_gpus": wire.worst_case_gpus if wire.worst_case_nodes else None,
         "worst_case_s": seconds(wire.worst_case_us) if wire.worst_case_us else None,
         "tasks_paid": wire.tasks_paid if wire.tasks else None,
         "hold_at_start": money(exact(wire, "hold_nanos"), cash) if known and wire.lease_us else None,
