@@ -59,6 +59,20 @@ nothing of them: what it cannot read is
 refused with its line. What the job finds around it: [its
 environment](environment.md). Keys of the contract that are not built yet (`image`,
 `fallback`, …) are refused by name.
+
+## Ranges of sizes
+
+`nodes: 2..8` is a gang of at least two nodes and at most eight, and `gpus: H100:2..8` two to eight GPUs
+on one node: 8, 4 or 2, its ends and the powers of two between them. Such a job starts as soon as its
+least size has room and is paid for, as the largest size that can start at that time, and keeps it until
+the attempt ends; another attempt may have another. With both, nodes are added that have the most GPUs.
+Each attempt finds its own size in `BURSAR_NODES`, `NNODES`, `WORLD_SIZE` and `BURSAR_GPUS`. Its budgets
+hold for the size that starts, and with what is left of them, and with its quotas, it is as large as they
+allow; `max_cost` buys it no larger size for a shorter time. `bursar plan` tells what would start, and the
+worst case of the largest. `#SBATCH -N 2-8` is the same range.
+
+`throughput: {A100: 1, H100: 2.6, A100x4: 3.1}` says how fast the job is on GPUs of a type, or on so many
+of them in all; what is not said is 1. By itself it changes nothing of where a job goes.
 """
 POLICY_HEAD = """# Policy documents
 

@@ -301,9 +301,11 @@ def test_what_dstack_and_skypilot_give_a_job_and_cannot_be_had_is_written_out_or
         "working_dir: ~/code\ncommands: ['echo $DSTACK_NODE_RANK/$DSTACK_NODES_NUM at $DSTACK_MASTER_NODE_IP"
         " $DSTACK_GPUS_NUM $DSTACK_NODES_IPS']\n"
     )
-    assert spec.options[0].gpus == GpuRequest(2, ("A100",), memory_bytes=80 * 10**9)
+    assert [one.gpus.count for one in spec.options if one.gpus] == [8, 4, 2]
+    assert spec.options[0].gpus == GpuRequest(8, ("A100",), memory_bytes=80 * 10**9)
     assert spec.retry == RetrySpec(("preempted", "node_lost", "failed"), 3)
-    assert notes[3] == "A100:80GB:2..8 is taken as A100:80GB:2, the least: a gang has one size"
+    _, open_end = job("type: task\nnodes: 2\nresources: {gpu: 'A100:2..'}\ncommands: [train]\n")
+    assert open_end[3] == "A100:2.. is taken as A100:2, the least of a range without an end"
     assert notes[4].startswith("retry.duration has no equal")
     assert notes[5] == "working_dir: ~/code is not expanded, since nodes differ; write the whole path"
     assert spec.workdir == "/home/u"

@@ -94,8 +94,25 @@ def test_nodes_by_name_are_wanted_or_not() -> None:
     assert read("-w n1 -N 1")[0].nodes == 1
 
 
-def test_of_a_range_of_nodes_the_least_is_taken_and_that_is_said() -> None:
-    for text, least in (("1-2", 1), ("2,4", 2), ("4-8,3", 3)):
+def test_a_range_of_nodes_is_one_and_the_tasks_of_all_are_told_with_each_start() -> None:
+    spec, notices = read("-N 2-8 --ntasks-per-node=4")
+    assert (spec.nodes, spec.max_nodes) == (2, 8)
+    assert not any("taken" in notice.message for notice in notices)
+    assert dict(spec.env)["SLURM_NTASKS_PER_NODE"] == "4"
+    assert "SLURM_NTASKS" not in dict(spec.env)
+    least, notices = read("-N 2-8 --use-min-nodes")
+    assert (least.nodes, least.max_nodes, notices) == (2, 0, ())
+
+
+@pytest.mark.parametrize("words", ["-N 2-8 -n 8 --ntasks-per-node=4", "-N 2-4 -G 8", "-N 2-4 -w n[1-2]"])
+def test_a_range_of_nodes_is_its_least_where_something_is_said_of_all_together(words: str) -> None:
+    spec, notices = read(words)
+    assert (spec.nodes, spec.max_nodes) == (2, 0)
+    assert "of all nodes together" in notices[0].message
+
+
+def test_of_a_list_of_sizes_the_least_is_taken_and_that_is_said() -> None:
+    for text, least in (("2,4", 2), ("4-8,3", 3), ("2-8:2", 2)):
         spec, notices = read(f"-N {text}")
         assert (spec.nodes, len(notices)) == (least, 1)
         assert f"{text} is taken as {least}" in notices[0].message

@@ -180,7 +180,7 @@ def _with_words(
 ) -> JobSpec:
     """Slurm's variables that only the submission knows; what the job's own environment says stands above."""
     words = dict(slurm.words)
-    if spec.max_nodes:
+    if spec.max_nodes and slurm.tasks_per_node > 1:  # how many there are in all is known with each attempt
         words["SLURM_NTASKS_PER_NODE"] = str(slurm.tasks_per_node)
     elif slurm.tasks or slurm.tasks_per_node > 1:
         fits = spec.nodes <= slurm.tasks <= slurm.tasks_per_node * spec.nodes

@@ -24,9 +24,11 @@ from bursar.model.check import (
     SPOT_POLICIES,
     TAG_MAX,
     TASKS_PER_NODE_MAX,
+    THROUGHPUT_MICRO_MAX,
     THROUGHPUTS_MAX,
 )
 from bursar.model.service import APIS, PORT_MAX, PORT_MIN, REPLICAS_MAX, STRATEGIES, SURGE_MAX, TARGET_MAX
+from bursar.resources import MICRO
 from bursar.schemas import forms
 from bursar.schemas.forms import Schema
 
@@ -39,6 +41,7 @@ _RANGE = r"^\s*\d+(-\d+(:[1-9]\d*)?)?(\s*,\s*\d+(-\d+(:[1-9]\d*)?)?)*\s*(%[1-9]\
 _TYPE = r"[A-Za-z][A-Za-z0-9._-]{0,39}"
 _BYTES = r"\d+(\.\d+)?\s*([KMGTPkmgtp][Ii]?[Bb]?|[Bb])"
 _COUNT = r"\d{1,2}(\.\.\d{1,2})?"
+_COUNTS = r"^([1-9]|1[0-5])\.\.([2-9]|1[0-6])$"
 _GPUS = rf"^\s*(any|{_TYPE}(\|{_TYPE})*|{_BYTES}|0?\.\d{{1,3}}|{_COUNT})(:[^:\s]+){{0,2}}\s*$"
 _CPUS = r"^\s*(?=.*[1-9])\d{1,5}(\.\d{1,3})?\s*(\+|\.\.)?$"
 _MEMORY = rf"^\s*(?=.*[1-9]){_BYTES}\s*(\+|\.\.)?\s*$"
@@ -118,10 +121,15 @@ def _what_it_needs() -> dict[str, Schema]:
     nodes = forms.either(
         "Size of the gang: all or nothing. Of a range, the most that can start.",
         forms.whole("", 1, NODES_MAX),
-        forms.text("", r"^[1-9]\d{0,4}\.\.[1-9]\d{0,4}$"),
+        forms.text("", r"^[1-9]\d{0,3}\.\.(10000|[1-9]\d{0,3})$"),
         default=1,
     )
-    speed = {"type": ["number", "string"], "exclusiveMinimum": 0, "maximum": 1_000_000}
+    speed = {
+        "type": ["number", "string"],
+        "minimum": 0.000001,
+        "maximum": THROUGHPUT_MICRO_MAX // MICRO,
+        "pattern": r"^\+?\d+(\.\d{1,9})?$",
+    }
     return {
         "nodes": nodes,
         "throughput": {
@@ -175,7 +183,7 @@ def _sizes() -> dict[str, Schema]:
     one_type = forms.text("A type, such as H100.", rf"^\s*{_TYPE}(\|{_TYPE})*\s*$")
     gpu_keys = {
         "type": forms.either("Acceptable types.", one_type, forms.items("", one_type, minItems=1)),
-        "count": forms.either("How many.", forms.whole("", 0, 16), forms.text("", r"^[1-9]\d?\.\.[1-9]\d?$")),
+        "count": forms.either("How many.", forms.whole("", 0, 16), forms.text("", _COUNTS)),
         "memory": forms.text("Least memory of each device.", _MEMORY),
         "fraction": forms.number("A share of one GPU.", 0.001, 1),
     }

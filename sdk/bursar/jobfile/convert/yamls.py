@@ -217,10 +217,14 @@ def _dstack_retry(root: Node, draft: Draft) -> None:
 
 
 def _least_gpus(draft: Draft, node: Node) -> str:
-    """`A100:80GB:2..8` with the least of each range."""
-    parts = [part.partition("..")[0] or "1" if ".." in part else part for part in node.text.split(":")]
-    if (found := ":".join(parts)) != node.text:
-        draft.note(node, f"{node.text} is taken as {found}, the least: a gang has one size")
+    """`A100:80GB:2..8`; of a range of memory, or without an end, the least."""
+
+    def least(part: str) -> str:
+        kept = ".." not in part or re.fullmatch(r"[1-9]\d*\.\.[1-9]\d*", part, re.ASCII)
+        return part if kept else part.partition("..")[0] or "1"
+
+    if (found := ":".join(map(least, node.text.split(":")))) != node.text:
+        draft.note(node, f"{node.text} is taken as {found}, the least of a range without an end")
     return found
 
 
