@@ -27,6 +27,7 @@ from bursar.jobfile.options import OPTIONS
 from bursar.steps import srun
 from bursar.steps.request import Refused
 from bursar_policies.document import parse_documents
+from bursar_policies.specs import BUILT_KINDS
 
 GOLDEN = Path(__file__).parents[1] / "golden/variations.txt"
 VALUES = ("", "-1", "0", "1.5", "101", "x y", "{a: 1}", "2 USD", "50%")
@@ -231,6 +232,175 @@ spec:
   accounts:
     abc@v100: {project: nlp, gpu_type: V100}
     free: {project: cv}
+"""
+SERVICE = """\
+name: chat
+type: service
+port: 8000
+api: openai
+replicas: 1..8
+readiness_probe:
+  path: /health
+  interval: 5s
+  timeout: 2s
+  failures: 3
+  start_timeout: 10m
+scaling:
+  metric: concurrency
+  target: 4
+  window: 60s
+  panic_window: 6s
+  up_delay: 1s
+  down_delay: 5m
+  zero_after: 30m
+update:
+  max_surge: 2
+  max_unavailable: 1
+  strategy: blue-green
+  drain: 30s
+timeouts:
+  queue: 30s
+  cold_queue: 5m
+  first_byte: 60s
+  idle: 2m
+  total: 1h
+run: serve
+"""
+DEV = """\
+type: interactive
+idle_policy:
+  time_window: 30m
+  detached: 10m
+resources: {gpus: 1}
+"""
+POOL = """\
+kind: CloudPool
+name: rented
+spec:
+  provider: local
+  regions: [home]
+  zones: [home-a]
+  offers:
+    gpus: [H100]
+    instance_types: ["p5*"]
+    markets: [spot, on-demand]
+  limits:
+    machines: 4
+    spend_rate: 40 USD/h
+  keep_alive: 5m
+  max_lifetime: 12h
+  boot_timeout: 10m
+"""
+AZURE = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/g/providers"
+LAUNCH = """\
+    server: grpcs://bursar.example.org:7443
+    ca_file: /etc/bursar/ca.pem
+    bootstrap: |
+      #!/bin/sh
+      true
+    disk: 200GiB
+"""
+POOLS = {
+    "aws": """\
+    image: ami-0123456789abcdef0
+    subnet: subnet-0123456789abcdef0
+    security_group: sg-0123456789abcdef0
+    instance_profile: agents
+    key_name: ops
+""",
+    "gcp": """\
+    image: projects/p/global/images/family/f
+    subnet: default
+    service_account: a@p.iam.gserviceaccount.com
+    network_tags: a,b
+    external_ip: none
+    disk_type: pd-balanced
+""",
+    "azure": f"""\
+    resource_group: gpus
+    image: Canonical:ubuntu:server:latest
+    subnet: {AZURE}/Microsoft.Network/virtualNetworks/v/subnets/s
+    ssh_key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA
+    security_group: {AZURE}/Microsoft.Network/networkSecurityGroups/s
+    identity: {AZURE}/Microsoft.ManagedIdentity/userAssignedIdentities/i
+    external_ip: ephemeral
+    disk_type: StandardSSD_LRS
+""",
+}
+HOOK = """\
+kind: AlertChannel
+name: hook
+spec:
+  webhook:
+    url: https://alerts.example.org/hook
+    token_file: token
+  budgets: [nlp, "v-*"]
+"""
+MAIL = """\
+kind: AlertChannel
+name: mail
+spec:
+  smtp:
+    host: mail.example.org
+    port: 2525
+    tls: tls
+    from: bursar@example.org
+    to: [ops@example.org, b@example.org]
+    user: bursar
+    password_file: mail
+"""
+TOPIC = """\
+kind: AlertChannel
+name: topic
+spec:
+  mqtt:
+    url: mqtts://broker.example.org:8883
+    topic: alerts/budgets
+    user: bursar
+    password_file: broker
+"""
+RESERVED = """\
+kind: Commitment
+name: reserved
+spec:
+  provider: aws
+  type: reservation
+  region: us-east-1
+  instance_type: p5.48xlarge
+  quantity: 2
+  hourly: 30 USD/h
+  upfront: 1000 USD
+  start: 2026-01-01T00:00:00Z
+  end: 2029-01-01T00:00:00Z
+"""
+PLAN = """\
+kind: Commitment
+name: plan
+spec:
+  provider: azure
+  type: savings-plan
+  region: eastus
+  family: NDv5
+  hourly: 30 USD/h
+  rates:
+    - instance_type: a
+      rate: 3 USD/h
+    - {instance_type: b, rate: 2 USD/h}
+  start: 2026-01-01T00:00:00Z
+  end: 2029-01-01T00:00:00Z
+"""
+USE = """\
+kind: Commitment
+name: use
+spec:
+  provider: gcp
+  type: committed-use
+  region: us-central1
+  instance_type: a3-highgpu-8g
+  quantity: 2
+  hourly: 30 USD/h
+  start: 2026-01-01T00:00:00Z
+  end: 2029-01-01T00:00:00Z
 """
 GPUS = """\
 resources:
@@ -540,6 +710,19 @@ FILES: dict[str, tuple[Callable[[str], Iterator[str]], str, tuple[str, ...]]] = 
     "Reservation": (policy, RESERVATION, VALUES),
     "PlacementPolicy": (policy, PLACEMENT, VALUES),
     "SlurmNames": (policy, NAMES, VALUES),
+    "service": (job, SERVICE, (*VALUES, "5s", "20d", "start_timeout", "auto", "0..0")),
+    "interactive": (job, DEV, (*VALUES, "5s", "true")),
+    "CloudPool": (policy, POOL, (*VALUES, "5s", "20d", "aws")),
+    "AlertChannel by webhook": (policy, HOOK, (*VALUES, "http://a.example.org/", "https://u:p@a/")),
+    "AlertChannel by mail": (policy, MAIL, (*VALUES, "none", "starttls", "localhost", "65536")),
+    "AlertChannel by broker": (
+        policy,
+        TOPIC,
+        (*VALUES, "mqtt://a", "mqtt://localhost", "mqtts://a/b", "a/#"),
+    ),
+    "Commitment of machines": (policy, RESERVED, (*VALUES, "gcp", "savings-plan", "2026-01-01T00:30:00Z")),
+    "Commitment of money": (policy, PLAN, (*VALUES, "1 EUR/h", "2036-01-02T00:00:00Z")),
+    "Commitment of use": (policy, USE, (*VALUES, "2025-01-01T00:00:00Z")),
     "SkyPilot": (foreign, SKY, ("0", "x y", "[a, b]", "{a: 1}")),
     "SkyPilot with a choice": (foreign, SKY_CHOICE, ()),
     "dstack": (foreign, DSTACK, ("0", "x y", "[a, b]", "{a: 1}")),
@@ -556,6 +739,9 @@ FILES: dict[str, tuple[Callable[[str], Iterator[str]], str, tuple[str, ...]]] = 
         (*VALUES, "1\n    name: b", "1\n    vendor: b", "1\n    mig: b", "1\n    fraction: 0.5"),
     ),
 } | {f"{name}, least": (foreign, text, ()) for name, text in LEAST.items()}
+for _provider, _launch in POOLS.items():
+    _text = POOL.replace("provider: local", f"provider: {_provider}") + "  launch:\n" + LAUNCH + _launch
+    FILES[f"CloudPool of {_provider}"] = policy, _text, ("", "-1", "x y", "{a: 1}", "[a]")
 
 
 def options(table: Any, values: dict[str, tuple[str, ...]], form: str) -> Iterator[tuple[str, str]]:
@@ -589,6 +775,11 @@ def test_each_variation_of_a_file_becomes_what_it_became(name: str, monkeypatch:
         sections[name] = "\n".join(found) + "\n"
         GOLDEN.write_text("".join(sections[each] for each in sorted(sections)))
     assert found == sections[name].splitlines(), "see the head of this file"
+
+
+def test_every_kind_of_document_is_varied() -> None:
+    held = "".join(text for _, text, _ in FILES.values())
+    assert [kind for kind in BUILT_KINDS if f"kind: {kind}\n" not in held] == []
 
 
 def kept() -> str:
