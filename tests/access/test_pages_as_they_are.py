@@ -8,6 +8,8 @@ Why     a page is a hundred small choices (a column, a link, a flag of the comma
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import html
 import os
 import re
 import tempfile
@@ -30,6 +32,7 @@ WHOLE = ("/login?next=/jobs", "/jobs")
 FILE_CHARS = 400
 VARYING = re.compile(r"secret-\d+|(?<=expires=)[^;]*|\b\d+d(\d\dh)?\b|\d+(?= GB are free)")
 """Words of a session, this machine's disk, and ages, which count from its own now."""
+LINK = re.compile(r' href="(/[^"#]+)')
 HEADERS = ("location", "content-type", "content-disposition", "cache-control", "set-cookie")
 VIEWER = (
     "/ /jobs /jobs/done /jobs/running/cancel /nodes/g1 /budgets /cost /events /waste /policies /prices /admin"
@@ -91,8 +94,15 @@ async def everything(site: Site) -> list[str]:
     found += told("/login?next=/jobs", await admin.get("/login?next=/jobs"))
     found += told("POST /login", await admin.log_in(site.token("root", "admin")))
     async with admin.app.router.lifespan_context(admin.app):
-        for path in ASKED.read_text().split():
-            found += told(path, await admin.get(path))
+        asked, linked = ASKED.read_text().split(), dict[str, None]()
+        for path in asked:
+            answer = await admin.get(path)
+            found += told(path, answer)
+            linked |= dict.fromkeys(map(html.unescape, LINK.findall(answer.text)))
+        for path in sorted(linked.keys() - set(asked)):
+            lines = told(path, await admin.get(path))
+            digest = hashlib.sha256(VARYING.sub("...", "\n".join(lines)).encode()).hexdigest()
+            found += [f"=== linked: {path}", f"{len(lines)} lines {digest[:12]} {lines[1]}"]
         viewer = Browser(site)
         await viewer.log_in(site.token("vic", "viewer", "nlp/a"))
         async with viewer.app.router.lifespan_context(viewer.app):
