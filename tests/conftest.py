@@ -50,7 +50,7 @@ settings.register_profile(
     "nightly", parent=settings.get_profile("quick"), max_examples=NIGHTLY_EXAMPLES, derandomize=False
 )
 settings.load_profile("quick")
-pytest.register_assert_rewrite("cluster_rules", "cluster_promises")
+pytest.register_assert_rewrite("backend_contract", "cluster_rules", "cluster_promises")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,6 +1,6 @@
 """The one thing the fleet asks of whatever runs members: a machine's agent today, other systems later.
 
-Owns    the `Backend` protocol and its promises; `tests/contract/test_backend_contract.py` holds each of them.
+Owns    the `Backend` protocol and its promises; `tests/support/backend_contract.py` holds each of them.
 Why     placing, metering and reconciling are the same wherever a process really runs, so they are written
         once, in `bursard.fleet.fleet`, and know nothing of connections.
 """
@@ -55,7 +55,9 @@ class Backend(Protocol):
         ...
 
     def forget(self, node_id: str, order: Forget) -> None:
-        """The end is in the ledger: it need not be told again. Of a member that has not ended: ignored."""
+        """The end is in the ledger: it need not be told again. Of a member that has not ended: ignored.
+        What it wrote is still asked for.
+        """
         ...
 
     def adopt(self, node_id: str) -> Sequence[MemberTruth]:
