@@ -10,7 +10,7 @@ from whole_site import Site, play
 from bursar.codec import view
 from bursar.resources import ResourceRequest
 from bursar.v1 import events_pb2, jobs_pb2, money_pb2, types_pb2
-from bursard.services.views import START_FAILED_TEXT
+from bursard.services.views import PRIVATE_FIELDS, START_FAILED_TEXT
 
 CANARY = "canary-4e1b"
 PRIVATE = {
@@ -19,7 +19,13 @@ PRIVATE = {
     "setup": f"export X={CANARY}",
     "name": "train",
 }
-SCRIPT = {"env": (("HF_TOKEN", CANARY),), "command": (), "script": f"echo {CANARY}", "name": "script"}
+SCRIPT = {
+    "env": (("HF_TOKEN", CANARY),),
+    "command": (),
+    "script": f"echo {CANARY}",
+    "arguments": (CANARY,),
+    "name": "script",
+}
 
 
 def reads(job_id: str) -> list[tuple[str, Any]]:
@@ -76,6 +82,10 @@ def test_env_and_program_are_for_the_owner_project_admins_and_operators(
         assert (CANARY.encode() in said) is may
 
     play(story)
+
+
+def test_a_field_of_a_job_is_its_owners_until_it_is_named_as_shown() -> None:
+    assert {"env", "command", "script", "arguments", "setup"} == PRIVATE_FIELDS
 
 
 def test_events_keep_env_and_program_even_from_an_admin() -> None:

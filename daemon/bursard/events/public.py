@@ -53,7 +53,7 @@ _OPENING_HOLD = _shape("attempt_id nanos whole_nanos")
 _RATES = _shape("gpu cpu memory")
 _HOLD = _shape("budget period_start nanos")
 _RESOURCES = _shape("cpu_milli memory_bytes", gpus=_shape("count types milli memory_bytes"))
-_SPEC = _shape(
+SPEC: Final = _shape(
     " ".join(sorted(PUBLIC_FIELDS)),
     options=_RESOURCES,
     depends_on=_shape("job when"),
@@ -79,11 +79,11 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     ClockStepped: _shape("was became why"),
     e.LogResumed: _shape("cause through known_seq epoch next_number by"),
     e.JobSubmitted: _shape(
-        "job_id number user dependencies", spec=_SPEC, follows=_shape("other called waits lost")
+        "job_id number user dependencies", spec=SPEC, follows=_shape("other called waits lost")
     ),
     e.JobHeld: _shape("job_id"),
     e.JobReleased: _shape("job_id"),
-    e.JobUpdated: _shape("job_id changed whole", fields=_SPEC),
+    e.JobUpdated: _shape("job_id changed whole", fields=SPEC),
     e.JobRequeued: _shape("job_id"),
     e.JobEnded: _shape("job_id state message"),
     e.TasksEnded: _shape("job_id state message"),

@@ -18,13 +18,14 @@ from bursar.codec.progress import progress_to_wire
 from bursar.codec.spec import calibration_to_wire, facts_to_wire, shares_to_wire, spec_to_wire
 from bursar.errors import WrongState
 from bursar.model import DeviceShare, JobSpec, JobState, Reason
+from bursar.model.job import ASKED_FIELDS
 from bursar.model.reason import MEANINGS_LIVE
 from bursar.v1 import nodes_pb2
 from bursar.v1 import types_pb2 as pb
 from bursar_policies.decision import JobClass
 from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
-from bursard.events.public import unnamed
+from bursard.events.public import SPEC, unnamed
 from bursard.ledger.metering import held_nanos
 from bursard.services import reserved
 from bursard.services.elapsed import OVERRUN_US, attempt_elapsed_us, held_us, job_elapsed_us
@@ -42,7 +43,7 @@ from bursard.store import JobRow
 
 log = logging.getLogger(__name__)
 
-PRIVATE_FIELDS: Final = ("env", "command", "script", "arguments", "setup")
+PRIVATE_FIELDS: Final[frozenset[Any]] = frozenset(JobSpec.__struct_fields__) - SPEC.keys() - ASKED_FIELDS
 """Of a spec: they may hold what only the owner should know."""
 DAMAGED: Final = "damaged: the rest of what was kept of it cannot be read; run `bursar audit verify`"
 """What a list says of a job whose document is damaged."""

@@ -153,8 +153,12 @@ PUBLIC_FIELDS: Final = frozenset(
         "launch", "secret_files", "tasks_per_node", "interactive",
     )
 )  # fmt: skip
-"""Plain fields of `JobSpec` that whoever sees a job may see. The rest, env and program before all, is for its
-owner and operators. Fields with parts of their own are shown part by part (`bursard.events.public`).
+"""Plain fields of `JobSpec` that whoever sees a job may see, and who follows events. Fields with parts of
+their own are shown part by part (`bursard.events.public`).
+"""
+ASKED_FIELDS: Final = frozenset(("workdir", "comment", "output_file", "error_file", "open_mode"))
+"""Beside them, what whoever may see a job is shown who asks for it, and no event tells. Any other field, env
+and program before all, is for its owner, project-admins and operators alone, and so is a new one.
 """
 
 
