@@ -6,7 +6,7 @@
 #   make test   lint, types, layers, generated code, and every test
 #   make judge  what a hostile judge would do: fuzz, kill -9, damaged directories, mutants    (hours)
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-serve demo-cloud check test browser nightly judge judge-fuzz judge-kill judge-damage judge-mutants lint ruff format types layers pytest pure real programs proto proto-check clients docs bench venv clean
+.PHONY: help demo demo-serve demo-cloud check golden test browser nightly judge judge-fuzz judge-kill judge-damage judge-mutants lint ruff format types layers pytest pure real programs proto proto-check clients docs bench venv clean
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -30,6 +30,7 @@ help:
 	@echo "make demo-serve  a model behind a gateway: from zero, under load, updated, without money, and its bill"
 	@echo "make demo-cloud  rent a spot machine, lose it, go on with another one: no account is needed"
 	@echo "make check   lint and the tests in one process; while working: make check TESTS='tests/docs tests/unit/test_ends.py'"
+	@echo "make golden  write down again what is printed, sent and stored (tests/golden), to be read as a diff"
 	@echo "make test    lint, types, layers, generated code and every test"
 	@echo "make browser the pages in a real browser: keyboard, no scripts, axe-core, content policy"
 	@echo "make nightly the property tests with many more examples"
@@ -118,6 +119,11 @@ WORKERS ?= 2
 TESTS ?= $(FAST)
 check: lint proto-check
 	@$(BIN)/pytest -q -n $(WORKERS) $(TESTS)
+
+# What people, brokers and files get, as it was the last time somebody read it: a change of it is read, then kept.
+golden: .venv/.installed
+	@BURSAR_GOLDEN=write $(BIN)/pytest -q -n 0 $$(grep -rl BURSAR_GOLDEN --include='test_*.py' tests)
+	@git diff --stat tests/golden
 
 pytest: pure real
 

@@ -16,9 +16,11 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from bursar import schemas
 from bursar.cli.main import cli
 from bursar.errors import BursarError
 from bursar.jobfile import document, gpus, parse_job
+from bursar.model.check import BOUNDS
 from bursar.schemas import job_schema, policy_schema
 from bursar_policies import read_budget, read_names, read_prices
 from bursar_policies.document import catalog_dir, parse_documents
@@ -86,6 +88,11 @@ def test_the_schema_has_the_keys_of_the_parser():
     assert [*names["qos"]["additionalProperties"]["properties"]] == [*read_names.KEYS]
     rows = by_kind["PriceBook"]["properties"]["spec"]["properties"]["prices"]["items"]["properties"]
     assert set(rows) == set(read_prices._ROW_KEYS)
+
+
+def test_a_plain_number_has_the_bounds_of_its_rule():
+    rows = schemas.job._plain()
+    assert {name: (rows[name]["minimum"], rows[name]["maximum"]) for name in BOUNDS} == BOUNDS
 
 
 def every_description(schema, path="job"):

@@ -40,15 +40,6 @@ PLAN_COLUMNS = (
 )
 
 
-_FLAGS = frozenset((
-    "name", "project", "experiment", "model", "label", "model_version", "nodes", "gpus", "cpus", "memory",
-    "throughput", "time_limit", "deadline", "deadline_policy", "priority", "max_cost", "max_cost_per",
-    "max_price", "env", "secret", "workdir", "array", "after", "spot", "comment", "launch", "tasks_per_node",
-    "output_file", "error_file", "open_mode",
-))  # fmt: skip
-"""Of `jobfile.RunFlags`, by their option."""
-
-
 class Manner(NamedTuple):
     """How to submit: the flags `submit` and `run` share."""
 
@@ -156,7 +147,10 @@ def job_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @functools.wraps(command)
     def with_flags(*args: Any, **kwargs: Any) -> Any:
-        flags = {name: kwargs.pop(name) for name in list(kwargs) if name in _FLAGS}
+        from bursar import jobfile
+
+        ours = jobfile.RunFlags.__dataclass_fields__.keys() - {"command"}
+        flags = {name: kwargs.pop(name) for name in list(kwargs) if name in ours}
         return command(*args, flags=flags, **kwargs)
 
     return with_flags

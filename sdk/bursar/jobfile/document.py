@@ -362,6 +362,12 @@ class _Reader:
             self._faults.add(node, "is 0; at least 1 is needed, or leave the key out")
         return value or 0
 
+    def number(self, key: str, default: int) -> int:
+        """A whole number; `model.check` has its bounds."""
+        node = self._fields.get(key)
+        value = None if node is None else read_int(node, self._faults)
+        return default if value is None else value
+
     def nodes(self) -> tuple[int, int]:
         """The least, and of a range the most; else 0."""
         node = self._fields.get("nodes")
@@ -373,8 +379,7 @@ class _Reader:
         if re.fullmatch(r"\d{0,9}\.\.\d{0,9}|\d{1,9}-\d{0,9}|\d{1,9}\+", text, re.ASCII):
             self._faults.add(node, f"{quote(text)} is no range of nodes; it has both ends, as in 2..8")
             return 1, 0
-        value = read_int(node, self._faults)
-        return (1 if value is None else value), 0
+        return self.number("nodes", 1), 0
 
     def choice(self, key: str, words: tuple[str, ...]) -> str:
         """One of some words, of which the first is the default."""

@@ -7,7 +7,7 @@ Why     a second validator for flags would drift from the first one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Final
 
@@ -17,33 +17,6 @@ from bursar.model import JobSpec
 from bursar.model.check import quote
 from bursar.yamlfile import Faults, Node
 
-PATHS: Final = {
-    "name": ("name",),
-    "project": ("project",),
-    "experiment": ("experiment",),
-    "model": ("model",),
-    "model_version": ("model_version",),
-    "nodes": ("nodes",),
-    "gpus": ("resources", "gpus"),
-    "cpus": ("resources", "cpus"),
-    "memory": ("resources", "memory"),
-    "time_limit": ("time_limit",),
-    "deadline": ("deadline",),
-    "deadline_policy": ("deadline_policy",),
-    "priority": ("priority",),
-    "max_cost": ("budget", "max_cost"),
-    "max_cost_per": ("budget", "per"),
-    "max_price": ("budget", "max_price"),
-    "workdir": ("workdir",),
-    "array": ("array",),
-    "comment": ("comment",),
-    "launch": ("launch",),
-    "tasks_per_node": ("tasks_per_node",),
-    "output_file": ("output_file",),
-    "error_file": ("error_file",),
-    "open_mode": ("open_mode",),
-}
-"""Flags with one value, each with its place in the job file."""
 PAIRS: Final = {"env": "env", "label": "labels", "throughput": "throughput"}
 """Flags given several times, as NAME=VALUE."""
 
@@ -91,6 +64,20 @@ class RunFlags:
     after: tuple[str, ...] = ()
     secret: tuple[str, ...] = ()
     spot: bool = False
+
+
+_ELSEWHERE: Final = {
+    "gpus": ("resources", "gpus"),
+    "cpus": ("resources", "cpus"),
+    "memory": ("resources", "memory"),
+    "max_cost": ("budget", "max_cost"),
+    "max_cost_per": ("budget", "per"),
+    "max_price": ("budget", "max_price"),
+}
+PATHS: Final[Mapping[str, tuple[str, ...]]] = {
+    flag.name: _ELSEWHERE.get(flag.name, (flag.name,)) for flag in fields(RunFlags) if flag.default is None
+}
+"""Flags with one value, each with its place in the job file: the key of its name, unless it is elsewhere."""
 
 
 def spec_from_flags(flags: RunFlags, base_dir: str = "") -> JobSpec:

@@ -68,6 +68,12 @@ LAUNCHES: Final = ("per-node", "once", *ENGINES)
 WITH_TASKS: Final = ("torchrun", "mpi", "dask")
 """Those that start a number of processes on each node."""
 TASKS_PER_NODE_MAX: Final = 1024
+BOUNDS: Final = {
+    "priority": (0, 100),
+    "nodes": (1, NODES_MAX),
+    "tasks_per_node": (0, TASKS_PER_NODE_MAX),
+}
+"""Of fields that are plain whole numbers: the least and the most. Editors are told them, too."""
 SCRIPT_OF_ENGINE_BYTES_MAX: Final = 100_000
 """Of shell text that an engine starts on nodes without a file of it: Linux takes 128 KiB as one argument."""
 OPEN_MODES: Final = ("truncate", "append")
@@ -208,8 +214,8 @@ def _labels(spec: JobSpec) -> Iterator[Problem]:
 
 
 def _size(spec: JobSpec) -> Iterator[Problem]:
-    yield from _bounds(("priority",), spec.priority, 0, 100)
-    yield from _bounds(("nodes",), spec.nodes, 1, NODES_MAX)
+    for name, (least, most) in BOUNDS.items():
+        yield from _bounds((name,), getattr(spec, name), least, most)
     if spec.max_nodes:
         yield from _bounds(("nodes",), spec.max_nodes, 1, NODES_MAX)
     if spec.max_nodes and spec.max_nodes <= spec.nodes <= NODES_MAX:
@@ -507,7 +513,6 @@ def secret_name_problem(name: str) -> str:
 
 def _code(spec: JobSpec) -> Iterator[Problem]:
     yield from _choice(("launch",), spec.launch, LAUNCHES)
-    yield from _bounds(("tasks_per_node",), spec.tasks_per_node, 0, TASKS_PER_NODE_MAX)
     if spec.tasks_per_node and spec.launch not in WITH_TASKS:
         yield Problem(
             ("tasks_per_node",), f"means something with launch: {' | '.join(WITH_TASKS)} alone; see launch"

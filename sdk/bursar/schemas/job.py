@@ -6,6 +6,7 @@ import re
 
 from bursar.model import WRITTEN_OTHERWISE, JobSpec
 from bursar.model.check import (
+    BOUNDS,
     COMMENT_MAX,
     DEADLINE_POLICIES,
     DEPENDENCY_WHEN,
@@ -82,7 +83,7 @@ def _keys() -> dict[str, Schema]:
 
 
 def _plain() -> dict[str, Schema]:
-    """Fields that need no more than their type and their line in the docstring of `JobSpec`."""
+    """Fields that need no more than their type, their bounds and their line in the docstring of `JobSpec`."""
     forms_of = {int: ["integer"], str: [*forms.SCALAR], bool: ["boolean"]}
     found: dict[str, Schema] = {}
     for name in JobSpec.__struct_fields__:
@@ -92,7 +93,11 @@ def _plain() -> dict[str, Schema]:
         )
         if type(default) in forms_of and name not in WRITTEN_OTHERWISE:
             words = " ".join(about[1].split()) if about else ""
-            found[name] = {"type": forms_of[type(default)], "description": words, "default": default}
+            least, most = BOUNDS.get(name, (None, None))
+            bounds = {} if least is None else {"minimum": least, "maximum": most}
+            found[name] = {
+                "type": forms_of[type(default)], **bounds, "description": words, "default": default
+            }  # fmt: skip
     return found
 
 

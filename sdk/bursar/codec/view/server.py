@@ -18,7 +18,7 @@ def event(wire: events_pb2.Event) -> View:
         "actor": wire.actor,
         "kind": wire.kind,
         "subject": wire.subject,
-        "names": dict(wire.names),
+        "names": dict(sorted(wire.names.items())),
         "currency": wire.currency or None,
         "data": _payload(wire.json),
     }

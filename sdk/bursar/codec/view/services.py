@@ -26,7 +26,7 @@ def service(wire: pb.Service) -> View:
             "code": wire.reason.code,
             "message": wire.reason.message,
             "remedy": wire.reason.remedy,
-            "facts": dict(wire.reason.facts),
+            "facts": dict(sorted(wire.reason.facts.items())),
         }
         if wire.HasField("reason")
         else None,
