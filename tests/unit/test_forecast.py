@@ -53,6 +53,25 @@ def test_a_history_that_jumps_is_not_trusted_to_jump_no_more_when_its_last_weeks
     )
 
 
+def test_where_no_weekday_is_another_a_change_that_never_came_is_allowed_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    steady = [(95 + day * 7 % 11) * USD for day in range(14)]
+    resting = [one // (1 if at % 7 < 5 else 4) for at, one in enumerate(steady)]
+
+    def spread(days: list[int]) -> tuple[int, int]:
+        found = usual(days, 9)
+        assert found is not None
+        return found.spread_after(9)
+
+    wide, of_people = spread(steady), spread(resting)
+    monkeypatch.setattr("bursard.forecast.usual._DOUBTED", 1)
+    low, high = spread(steady)
+    assert wide[0] < low
+    assert wide[1] > high
+    assert spread(resting) == of_people
+
+
 def test_too_few_days_are_not_called_usual() -> None:
     assert usual([USD] * (DAYS_MIN - 1), 10) is None
     assert usual([USD] * DAYS_MIN, 10) is not None

@@ -28,6 +28,12 @@ _OLDER: Final = 3
 """Where spending jumps, so many days apart rules are tried in the time before, for the spread alone."""
 _DOUBTS: Final = (600_000, 1_800_000)
 """Taken in among what was seen: a history of few days is not trusted to have shown all it can do."""
+_STEADY: Final = 120_000
+"""Where no weekday costs so much more or less than the others, in millionths, nobody rests: what runs, runs
+on, until something is added or ends. That changes a level at once, and no trial of calm days knows of it:
+"""
+_DOUBTED: Final = 3
+"""so often do the doubts count there."""
 _OPINIONS: Final = 2
 """So many times what each rule says by itself counts among what was seen."""
 _WIDER: Final = PPM // 2
@@ -90,7 +96,10 @@ def usual(days: Sequence[int], ahead: int) -> Usual | None:
             if said:
                 ratios[far].append(was * PPM // said)
     opinions = _opinions(days, reach, weights)
-    spread = [_spread([*found, *opinions[far]], far + 1, len(days)) for far, found in enumerate(ratios)]
+    doubts = _DOUBTS * (_DOUBTED if _steady(days) else 1)
+    spread = [
+        _spread([*found, *opinions[far], *doubts], far + 1, len(days)) for far, found in enumerate(ratios)
+    ]
     return Usual(tuple(expected), tuple(spread), len(days))
 
 
@@ -100,6 +109,11 @@ def _jumps(days: Sequence[int]) -> bool:
     """
     weeks = [sum(days[at - _WEEK : at]) for at in range(len(days), _WEEK - 1, -_WEEK)]
     return any(2 * max(pair) > 3 * min(pair) for pair in pairwise(weeks))
+
+
+def _steady(days: Sequence[int]) -> bool:
+    """Is no weekday another than the others?"""
+    return all(abs(share - PPM) <= _STEADY for share in _weekday_shares(days))
 
 
 def _opinions(days: Sequence[int], reach: int, weights: Sequence[int]) -> list[list[int]]:
@@ -136,7 +150,7 @@ def _mixed(said: Sequence[Sequence[int]], weights: Sequence[int]) -> list[int]:
 
 def _spread(ratios: Sequence[int], ahead: int, known: int) -> Spread:
     """p10 and p90 of what was seen, made wider by what it does not show."""
-    seen = sorted((*ratios, *_DOUBTS))
+    seen = sorted(ratios)
     low = min(_quantile(seen, 10), PPM - _NARROWEST)
     high = max(_quantile(seen, 90), PPM + _NARROWEST)
     wider = PPM + _WIDER + PPM * ahead // known
