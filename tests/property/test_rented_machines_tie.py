@@ -17,10 +17,20 @@ from bursar.model import ShareRates
 from bursar.money import charge
 from bursar.resources import ResourceRequest
 from bursar_policies.compile import PriceTable
-from bursard.events import MachineGone, MachineIntended, MachineUp, NodePriced
+from bursard.events import (
+    MachineGone,
+    MachineIntended,
+    MachineUp,
+    NodeMetered,
+    NodePriced,
+    NodeRemoved,
+    encode,
+)
 from bursard.ledger import PAID, hour_segments, node_account
 from bursard.machines.provider import Billing, Capabilities
+from bursard.reports import control
 from bursard.state.decide.nodes import reprice
+from bursard.store import EventRow
 
 BUDGET = "kind: Budget\nname: b\nspec: {scope: {user: ann}, limit: 90 USD, period: day}\n"
 MONEY_ALONE = ("overhead", "variance", "absorption", "refund")
@@ -77,6 +87,14 @@ def cost(rates: ShareRates, start: int, end: int) -> int:
     )
 
 
+def what_the_facts_say(site: Site) -> control.Owed:
+    """The control of a statement, of machines that are all gone."""
+    events = [EventRow(seq, 0, "x", encode(event)) for seq, event in enumerate(site.world.events, 1)]
+    through = {one.node_id: one.through for one in site.world.events if isinstance(one, NodeMetered)}
+    removed = [one.node_id for one in site.world.events if isinstance(one, NodeRemoved)]
+    return control.owed(events, {node_id: through.get(node_id, 0) for node_id in removed}, 0, 2**62)
+
+
 def dated_cost(prices: PriceTable, market: str, start: int, end: int) -> int:
     """Of a machine, at the price that is in force in each part of the time."""
     owed, at = 0, start
@@ -113,6 +131,8 @@ def test_a_node_cost_what_its_machine_is_billed_whatever_happens(
         if not gone.refund:
             owed += cost(priced, up[gone.machine_id], gone.billed_until)
     assert sum(row.nanos for row in rows) == owed
+    by_facts = what_the_facts_say(site)
+    assert (sum(by_facts.nanos.values()), by_facts.left_out) == (owed, set())
     balances = site.world.state.ledger.balances
     nodes = {row.node_id for row in rows}
     assert -sum(balances.get(node_account(one), 0) for one in nodes) == owed

@@ -13,6 +13,9 @@ from bursar.errors import NotFound
 from bursar.model import NodeFacts
 from bursar.v1 import nodes_pb2 as pb
 from bursard.access.identity import Identity, Role, set_caller
+from bursard.reports import control
+from bursard.reports.period import read_period
+from bursard.reports.statement import statement
 from bursard.services import clouds, machine_past
 from bursard.state.decide import machines
 from bursard.store import ChargeFilter, Dim
@@ -57,8 +60,8 @@ def rent(daemon: Daemon, job_id: str = "") -> str:
     return events[0].machine_id
 
 
-def live_and_die(daemon: Daemon, machine_id: str, seconds: int) -> None:
-    """It comes up, is paid for, is not wanted any more and is gone."""
+def live_and_die(daemon: Daemon, machine_id: str, seconds: int, free: bool = False) -> None:
+    """It comes up, is paid for, is not wanted any more and is gone. `free`: its provider bills nothing."""
     engine, state = daemon.engine, daemon.engine.state
     engine.commit(machines.launched(state, machine_id, "i-7"), "bursard")
     engine.commit(
@@ -67,7 +70,7 @@ def live_and_die(daemon: Daemon, machine_id: str, seconds: int) -> None:
     daemon.clock.advance(seconds * SECOND_US)
     engine.commit(machines.ending(state, machine_id, "idle for 5m"), "bursard")
     for decided in machines.bury(
-        state, engine.prices, machine_id, engine.now(), "its provider lists it as gone"
+        state, engine.prices, machine_id, engine.now(), "its provider lists it as gone", free
     ):
         engine.commit(list(decided()), "bursard")
 
@@ -183,3 +186,30 @@ def test_all_of_one_machine_is_shown_and_nothing_that_it_does_not_have() -> None
         "ended           idle for 5m",
         "cost            1.80 USD",
     ]
+
+
+@pytest.mark.parametrize("free", [False, True], ids=["paid for", "taken back for nothing"])
+def test_the_control_of_a_statement_holds_machines_that_are_gone_against_the_facts_and_can_fail(
+    free: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL, PRICES)
+        for seconds in (3 * 3600 + 7, 1, 40):
+            live_and_die(daemon, rent(daemon), seconds, free)
+        await daemon.engine.durable()
+        views, books, period = daemon.store, await daemon.engine.books(), read_period("2026-11")
+        honest = statement(views, period, "USD", books)
+        assert honest.left_out == 0
+        assert honest.difference_nanos == 0
+        assert honest.checked_nanos == honest.node_nanos
+        if not free:
+            assert honest.facts_nanos > 5_400_000_000
+        lost = next(views.charges(ChargeFilter(until=START + HOUR_US)))
+        doubled = books._replace(rows=(*books.rows, lost))
+        assert statement(views, period, "USD", doubled).difference_nanos == lost.nanos > 0
+        # Whose facts are not in the log any more is counted as left out, and nothing else is made of it.
+        monkeypatch.setattr(control, "_GONE_MAX", 1)
+        some = statement(views, period, "USD", books)
+        assert (some.left_out, some.difference_nanos) == (2, 0)
+
+    in_a_daemon(story)

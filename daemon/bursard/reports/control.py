@@ -3,12 +3,13 @@
 Why     a sum of postings compared with itself can never fail. This one is made of boots and prices of the
         log and of nothing that the books wrote: a lost, doubled or edited charge leaves a difference.
 Limits  time of a node in which its price was unknown is left out, and counted (`unpriced`). A node is left
-        out whole where it has no other, where it is gone, or where the events that tell were archived. What
+        out whole where it has no other, or where the events that tell were archived. What
         started and was told late may shift some nanos over the edge of a period, or of time left out.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
@@ -16,12 +17,22 @@ import msgspec
 from bursar.clock import HOUR_US
 from bursar.model import ShareRates
 from bursar.money import charge
-from bursard.events import NodeBooted, NodePriced, decode
+from bursard.events import (
+    MachineGone,
+    MachineIntended,
+    NodeBooted,
+    NodeMetered,
+    NodePriced,
+    NodeRemoved,
+    decode,
+)
 from bursard.reports.unpriced import Times
 from bursard.store import EventFilter, EventRow, Views
 
-_FACTS = EventFilter(kinds=("node-booted", "node-priced"))
+_FACTS = EventFilter(kinds=("machine-gone", "machine-intended", "node-booted", "node-priced", "node-removed"))
 _AT_ONCE = 1_000
+_GONE_MAX = 5_000
+"""Of so many nodes that are gone the end is looked for: two seconds."""
 
 
 class Owed(msgspec.Struct, frozen=True):
@@ -39,9 +50,14 @@ class Owed(msgspec.Struct, frozen=True):
 
 
 class _Facts(msgspec.Struct):
-    """One node's: since when it is there, and its cost rates by the instant from which they hold."""
+    """One node's: since when it is there, and its cost rates by the instant from which they hold.
+
+    `billed_until`: of a machine that is gone, by its provider; 0 of others. `refunded`: for nothing at all.
+    """
 
     begins: int = 0
+    billed_until: int = 0
+    refunded: bool = False
     prices: list[tuple[int, ShareRates | None]] = []
 
     def priced(self, since: int, rates: ShareRates | None) -> None:
@@ -56,6 +72,20 @@ def facts_of(views: Views, upto: int) -> Iterator[EventRow]:
         after = rows[-1].seq
 
 
+def gone_at(views: Views, node_ids: Iterable[str], upto: int) -> dict[str, int]:
+    """Up to which instant the time of removed nodes was told; those of which nobody tells are left out.
+
+    Each is looked for by itself, so of very many the others are.
+    """
+    found: dict[str, int] = {}
+    for node_id in itertools.islice(node_ids, _GONE_MAX):
+        asked = EventFilter(about=node_id, kinds=("node-metered", "node-removed"))
+        events = [decode(row.payload) for row in views.events_before(upto + 1, 2, asked)]
+        if events and isinstance(events[0], NodeRemoved):
+            found[node_id] = next((one.through for one in events if isinstance(one, NodeMetered)), 0)
+    return found
+
+
 def owed(rows: Iterable[EventRow], ends: Mapping[str, int], since: int, until: int) -> Owed:
     """What each node must have cost in `[since, until)`.
 
@@ -67,8 +97,9 @@ def owed(rows: Iterable[EventRow], ends: Mapping[str, int], since: int, until: i
     left_out = set[str]()
     unpriced: dict[str, list[tuple[int, int]]] = {}
     unpriced_us = 0
-    for node_id, end in ends.items():
+    for node_id, told in ends.items():
         facts = nodes.get(node_id, _Facts())
+        end = max(told, facts.billed_until)
         start, last = max(facts.begins, since), min(until, end)
         if start < last and not facts.begins:
             left_out.add(node_id)
@@ -81,6 +112,9 @@ def owed(rows: Iterable[EventRow], ends: Mapping[str, int], since: int, until: i
             left_out.add(node_id)
             continue
         found[node_id] = sum(_cost(rates, begins, ends) for begins, ends, rates in held)
+        if facts.refunded and since < end <= until:  # in the last hour of its time, all that it ever cost
+            whole = _held(facts, facts.begins, end)
+            found[node_id] -= sum(_cost(rates, begins, ends) for begins, ends, rates in whole)
         if lacking:
             unpriced[node_id] = lacking
     return Owed(found, frozenset(left_out), unpriced, unpriced_us)
@@ -88,9 +122,18 @@ def owed(rows: Iterable[EventRow], ends: Mapping[str, int], since: int, until: i
 
 def _by_node(rows: Iterable[EventRow]) -> dict[str, _Facts]:
     nodes: dict[str, _Facts] = {}
+    names: dict[str, str] = {}
+    gone: dict[str, MachineGone] = {}
     for row in rows:
         event = decode(row.payload)
-        if isinstance(event, NodePriced):
+        if isinstance(event, MachineIntended):
+            names[event.machine_id] = event.name
+        elif isinstance(event, MachineGone):
+            gone[names.pop(event.machine_id, "")] = event
+        elif isinstance(event, NodeRemoved) and (end := gone.pop(event.name, None)) is not None:
+            facts = nodes.setdefault(event.node_id, _Facts())
+            facts.billed_until, facts.refunded = end.billed_until, bool(end.refund)
+        elif isinstance(event, NodePriced):
             rates = (event.cost or event.rates) if event.price_id else None
             nodes.setdefault(event.node_id, _Facts()).priced(event.since or row.at, rates)
         elif isinstance(event, NodeBooted):

@@ -18,7 +18,7 @@ from bursar.clock import SECOND_US
 from bursar.errors import InvalidRequest
 from bursard.ledger import PAID
 from bursard.reports.adjusted import Adjusted, adjusted, published_at
-from bursard.reports.control import facts_of, owed
+from bursard.reports.control import facts_of, gone_at, owed
 from bursard.reports.cost import CostTable, fold
 from bursard.reports.pages import Page
 from bursard.reports.period import Period
@@ -188,6 +188,7 @@ def _checked(found: Statement, views: Views, unposted: Unposted, nodes: Mapping[
     for row in unposted.rows:
         if row.kind == "unknown" and row.node_id in ends:  # of a silent node: it counts up to now
             ends[row.node_id] = max(ends[row.node_id], row.used_until)
+    ends |= gone_at(views, sorted(str(one) for one in nodes if one and one not in ends), unposted.seq)
     facts = owed(facts_of(views, unposted.seq), ends, found.period.since, found.period.until)
     nodes = _by_use(found.period, views, unposted, nodes)
     return msgspec.structs.replace(
