@@ -49,6 +49,12 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             _set(connection, path, name, value)
         if read_only:
             _set(connection, path, "query_only", 1)
+    except UnicodeDecodeError as error:
+        # SQLite names what of its schema it cannot read, with the damaged bytes in it.
+        connection.close()
+        raise StoreUnavailable(
+            f"{path} is damaged: its schema cannot be read; {RESTORE}", {"path": str(path)}
+        ) from error
     except BaseException:
         connection.close()
         raise
