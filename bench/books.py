@@ -5,8 +5,9 @@
 Writes so many charges into a SQLite file, hour by hour (of each node eight attempts, and what nobody held),
 then asks as the daemon does: `cost` over as many as a month of 200 nodes has with one job on each (288,000:
 the bar), and over all; FOCUS over all. Output: seconds of CPU, and of the clock; the peak of memory; that the
-sums of `cost` are the sum of what was written, to the nano. Bars: `cost` of a month 1 s, FOCUS of a million
-rows 60 s of CPU and 1 GB. Exit code 1 where one is missed, or where a sum is another.
+sums of `cost` are the sum of what was written, to the nano, and that sums of days are what the rows say.
+Bars: `cost` of a month 1 s, FOCUS of a million rows 60 s of CPU and 1 GB. Exit code 1 where one is missed, or
+where a sum is another.
 """
 
 from __future__ import annotations
@@ -31,11 +32,14 @@ from bursard.reports.cost import cost_table
 from bursard.reports.files import FORMATS
 from bursard.reports.focus import FocusContext, focus_lines
 from bursard.reports.focus_columns import focus_columns
-from bursard.store import Batch, ChargeFilter, ChargeRow, Dim, EventRow, SqliteStore, Unposted
+from bursard.store import Batch, ChargeFilter, ChargeRow, Dim, EventRow, SqliteStore, Unposted, days
 
 COST_BAR_S, FOCUS_BAR_S, MEMORY_BAR_MIB = 1.0, 60.0, 1_000
 MONTH_ROWS = 288_000
-BY = (["project"], ["project", "user"], ["day"], ["kind"], ["node"])
+BY = (
+    *(["project"], ["project", "user"], ["day"], ["kind"], ["node"], ["month", "model"], ["price", "pool"]),
+    *(["attempt"], ["hour"]),
+)
 
 
 def write(store: SqliteStore, count: int) -> int:
@@ -54,6 +58,7 @@ def write(store: SqliteStore, count: int) -> int:
 def _commit(store: SqliteStore, seq: int, rows: list[ChargeRow]) -> None:
     event = EventRow(seq, START + seq * HOUR_US, "bursard", encode(JobHeld(job_id="job_1")))
     store.append(Batch(events=[event], charges=rows))
+    store.sum_days()  # as the daemon's writer does after a commit
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
@@ -117,7 +122,10 @@ def main() -> int:
         print(f"written: {count} charges of {NODES} nodes, {cpu:.1f} s of CPU")
         seq = -(-count // (9 * NODES))
         held = [*costs(store, min(MONTH_ROWS, count), 0, seq), *costs(store, count, whole, seq)]
-        held += focus(store, count)
+        with store._reading() as connection:
+            problems, cpu, _ = timed(lambda: list(days.problems(connection)))
+        print(f"sums of days held against all charges: {cpu:.1f} s of CPU; problems: {len(problems)}")
+        held += [not problems, *focus(store, count)]
         store.close()
     print("all bars held, and all sums tie" if all(held) else "a bar was missed, or a sum is another")
     return int(not all(held))

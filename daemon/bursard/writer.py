@@ -262,6 +262,8 @@ class Writer:
         if snapshot is not None:
             self._store.save_snapshot(snapshot.seq, snapshot.data)
             self._call(_finish, snapshot.done)
+        if any(batch.charges for batch in batches):
+            self._store.sum_days()
         return True
 
     def _commit(self, batches: list[Batch]) -> None:

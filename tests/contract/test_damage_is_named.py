@@ -26,7 +26,7 @@ from bursar.clock import DAY_US
 from bursar.model import ArraySpec, EndCause
 from bursar.v1 import access_pb2, money_pb2
 from bursard.backup import audit, inspect
-from bursard.store import SqliteStore
+from bursard.store import SqliteStore, days
 
 GOLDEN = Path(__file__).parents[1] / "golden/damage.txt"
 LEFT_ALONE = ("sqlite_", "_sqlite_migrations")
@@ -69,6 +69,8 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
     async def main() -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(whole_site, "ScratchStore", lambda: SqliteStore(directory))
+            patch.setattr(days, "DAY_ROWS", 1)
+            patch.setattr(days, "BATCH_ROWS", 2)
             folder = tmp_path_factory.mktemp("s")
             async with Site(str(folder)) as site:
                 await life(site)

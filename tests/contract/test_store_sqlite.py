@@ -601,11 +601,12 @@ def _payloads_of_schema_1() -> list[bytes]:
 
 
 def _back_to_schema_2(raw: sqlite3.Connection) -> None:
-    """What steps 5 to 3 did, undone: of a database that has no charges."""
-    raw.execute("drop view charges")
+    """What steps 7 to 3 did, undone: of a database that has no charges."""
+    for view in ("charge_days", "charges"):
+        raw.execute(f"drop view {view}")
     raw.execute("alter table jobs drop column nanos_high")
     tables = ("accounts", "attempts", "attributions", "sources", "postings", "charge_rows")
-    for table in (*tables, "allocations", "posted", "corrections"):
+    for table in (*tables, "allocations", "posted", "corrections", "day_sums", "day_batches"):
         raw.execute(f"drop table {table}")
     raw.execute("drop index idx_events_brief")
     raw.execute("alter table events drop column brief")

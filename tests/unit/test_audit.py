@@ -19,7 +19,7 @@ from bursar.model import JobState
 from bursard import doctor
 from bursard.backup import accept_loss, inspect
 from bursard.state import documents
-from bursard.store import ScratchStore, SqliteStore
+from bursard.store import ScratchStore, SqliteStore, days
 from bursard.store.home import DATABASE
 
 growth = load()
@@ -334,6 +334,28 @@ def test_an_edit_of_any_row_is_found_and_its_table_named(kept: bytes, tmp_path: 
     assert any(line.startswith(table) for line in found), found
     if plant == f"jobs {column}":
         assert any(f"{column} of job_" in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("plant", "table"),
+    [
+        ("update day_sums set nanos_low = nanos_low + 1 where rowid = 2", "day_sums"),
+        ("delete from day_batches", "day_sums"),
+        ("update day_batches set upto = upto + 1", "day_batches"),
+    ],
+)
+def test_sums_of_days_that_the_charges_do_not_bear_out_are_found(
+    kept: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: str, table: str
+) -> None:
+    monkeypatch.setattr(days, "DAY_ROWS", 2)
+    monkeypatch.setattr(days, "BATCH_ROWS", 3)
+    assert after(kept, tmp_path / "state", lambda file: None) == ()
+    store = SqliteStore(tmp_path / "state")
+    assert store.sum_days()
+    store.close()
+    assert inspect(tmp_path / "state").problems == ()
+    edit(tmp_path / "state" / DATABASE, plant)
+    assert [line.split(":")[0] for line in inspect(tmp_path / "state").problems] == [table]
 
 
 @pytest.mark.parametrize("name", ["project", "user", "labels", "pool", "simulated", "node_name"])

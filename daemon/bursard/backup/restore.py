@@ -21,7 +21,7 @@ from bursard.backup import archive, places
 from bursard.backup.archive import Manifest
 from bursard.backup.inspect import Report, inspect
 from bursard.startup import RESUMPTION, TRUST, Resumption
-from bursard.store import LogHead, SqliteStore, eventfile, headfile, notes, schema
+from bursard.store import LogHead, SqliteStore, days, eventfile, headfile, notes, schema
 from bursard.store.headfile import NAME as HEAD
 from bursard.store.home import CREATED, DATABASE, LOCK, Home, free_bytes, refused
 
@@ -95,7 +95,7 @@ def _refuse_unless_empty(directory: Path) -> None:
 
 def accept_loss(state_dir: Path) -> tuple[LogHead, LogHead]:
     """Take the log as it is for the true one; where none is left, begin an empty one. Notes whose digests
-    are gone are taken as they are, too.
+    are gone are taken as they are, too; sums of days that are not what their charges say are thrown away.
 
     Returns (what was known of it, here or by the agents of a `bursar up`; where it ends).
     Raises `InvalidRequest` when nothing is missing.
@@ -115,15 +115,18 @@ def accept_loss(state_dir: Path) -> tuple[LogHead, LogHead]:
         connection = schema.connect(home.database, read_only=True)
         try:
             version = schema.version_of(connection, home.database)
+            stale = version >= days.SUMMED_FROM and any(days.problems(connection))
             unsealed = version >= notes.SEALED_FROM and bool(notes.unsealed(connection))
             ends = LogHead(*connection.execute("select seq, hash from head").fetchone())
             lacking = [head for head in heads if head is not None and not _holds(connection, head)]
         finally:
             connection.close()
-        if not (lacking or unsealed):
+        if not (lacking or unsealed or stale):
             raise InvalidRequest(f"{directory}: nothing is missing: the log ends at event {ends.seq}")
         if unsealed:
             _seal_anew(home.database)
+        if stale:
+            _forget_days(home.database)
         if not lacking:
             return ends, ends
         known = max(lacking, key=lambda head: head.seq)
@@ -133,6 +136,16 @@ def accept_loss(state_dir: Path) -> tuple[LogHead, LogHead]:
         return known, ends
     finally:
         home.close()
+
+
+def _forget_days(database: Path) -> None:
+    connection = schema.connect(database)
+    try:
+        connection.execute("begin immediate")
+        days.forget(connection)
+        connection.execute("commit")
+    finally:
+        connection.close()
 
 
 def _seal_anew(database: Path) -> None:

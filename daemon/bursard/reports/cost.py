@@ -115,11 +115,31 @@ def cost_table(
         raise InvalidRequest("depth: counts levels of projects; group by project too")
     if before is not None and (timed := [dim for dim in by if dim in _TIMES]):
         raise InvalidRequest(f"compare: a {timed[0]} is in one of two periods alone; group by something else")
+    if Dim.HOUR in by and before is None and not (shape.depth or shape.top):
+        return _by_hour(views, by, query, unposted, shape)
     asked = [*by, Dim.JOB]
     sums = views.charge_sums(asked, query, unposted, shape.offsets)
     if before is None:
         return fold(by, sums, shape)
     return fold(by, sums, shape, views.charge_sums(asked, before, unposted, shape.offsets))
+
+
+def _by_hour(
+    views: Views, by: Sequence[str], query: ChargeFilter, unposted: Unposted, shape: Shape
+) -> CostTable:
+    """The same without a row for each job in each hour, of which a month has as many as charges: the store
+    counts the jobs.
+    """
+    rows: list[CostRow] = []
+    total = CostRow(())
+    for part in views.charge_sums(by, query, unposted, shape.offsets, count_jobs=True):
+        keys = tuple(_text(dim, key, shape) for dim, key in zip(by, part.keys, strict=True))
+        row = CostRow(keys, jobs=part.jobs)
+        row.add(part)
+        total.add(part)
+        rows.append(row)
+    total.jobs = sum(part.jobs for part in views.charge_sums([], query, unposted, count_jobs=True))
+    return CostTable(tuple(by), tuple(rows), total)
 
 
 _TIMES = (Dim.HOUR, Dim.DAY, Dim.MONTH)

@@ -405,6 +405,7 @@ class ChargeSum(NamedTuple):
         charges: how many rows. held_us: their summed length, of `ADJUSTMENTS` 0.
         gpu_milli_us, cpu_milli_us: what jobs used: thousandths of a GPU or CPU, times microseconds.
         unpriced_us: the part of it whose price is unknown: its amount is unknown too, not 0.
+        jobs: different ones, an array as one, where they were to be counted.
     """
 
     keys: tuple[str | int, ...]
@@ -417,6 +418,7 @@ class ChargeSum(NamedTuple):
     charges: int
     held_us: int
     unpriced_us: int
+    jobs: int = 0
 
 
 class Loaded(NamedTuple):
@@ -486,6 +488,10 @@ class Log(Protocol):
 
     def save_snapshot(self, seq: int, data: bytes) -> None:
         """Keep the state as of event `seq`; the last two are kept. `data` is compressed here."""
+        ...
+
+    def sum_days(self) -> bool:
+        """Sum up charges of before by day, so that reports read less. False: none are due."""
         ...
 
     def verify(self, full: bool = True) -> list[str]:
@@ -570,6 +576,7 @@ class Views(Protocol):
         query: ChargeFilter | None = None,
         unposted: Unposted | None = None,
         offsets: Offsets = (),
+        count_jobs: bool = False,
     ) -> list[ChargeSum]:
         """Charges folded by `Dim`s or `label:<key>`, in order of the keys; `unposted` as in `charges`.
 

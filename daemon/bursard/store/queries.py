@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import msgspec
 
 from bursar.clock import DAY_US, HOUR_US, SECOND_US
 from bursard.store.base import (
@@ -314,33 +316,40 @@ _OPEN = (
 )
 
 
-def _charged(query: ChargeFilter, open_hours: Unposted | None) -> tuple[str, list[Value]]:
-    """What is asked for of the rows, and of the open hours of the same moment, in parentheses."""
-    where = where_charges(query)
-    names = columns("charges")
-    if open_hours is None:
-        return f"(select {names} from charges{where})", where.values
-    where.add("seq <= ?", open_hours.seq)
-    text, values = unposted(query, open_hours)
-    return f"(select {names} from charges{where} union all select * from ({text}))", [*where.values, *values]
-
-
 _USED = "case kind when 'usage' then {} * held_us else 0 end"
-SUMMED = ("nanos", "gpu", "cpu", "memory", _USED.format("gpu_milli"), _USED.format("cpu_milli"))
-"""Of a node's own time the share is the whole node, which nobody used."""
-
-
 _TIMED = f"case when kind in {ADJUSTMENTS} then 0 else held_us end"
+_UNPRICED = f"case when price_id = '' then {_TIMED} else 0 end"
+
+
+def wide_parts(column: str) -> tuple[str, str]:
+    """A number as its upper and its lower 32 bits: SQLite refuses a sum that passes 64 bits, which money of a
+    site can. `wide` puts the sums of both together.
+    """
+    return f"({column}) >> 32", f"({column}) & 4294967295"
 
 
 def wide_sum(column: str) -> str:
-    """A sum as two numbers, for `wide`: SQLite refuses one that passes 64 bits, which money of a site can."""
-    return f"sum(({column}) >> 32), sum(({column}) & 4294967295)"
+    """A sum as two numbers, for `wide`."""
+    return ", ".join(f"sum({part})" for part in wide_parts(column))
 
 
 def wide(high: int, low: int) -> int:
-    """The sum of the two parts of `wide_sum`, exact."""
+    """The sum of the two parts of `wide_parts`, exact."""
     return (high << 32) + low
+
+
+_USES = (*wide_parts(_USED.format("gpu_milli")), *wide_parts(_USED.format("cpu_milli")))
+"""Of a node's own time the share is the whole node, which nobody used."""
+_MONEY = ("nanos", "gpu", "cpu", "memory")
+WIDE_SUMS = len(_MONEY) + 2
+"""So many sums are told in two parts; after them: how many charges, how long, how long without a price."""
+_OF_ROWS = (*(part for name in _MONEY for part in wide_parts(name)), *_USES, "1", _TIMED, _UNPRICED)
+_ARRAY = "nullif(substr(job_id, 1, ifnull(nullif(instr(job_id, '.'), 0), 999) - 1), '')"
+"""The job that a charge is of: of a task its array; null where it is nobody's."""
+_OF_DAYS = (
+    *(f"{name}_{part}" for name in _MONEY for part in ("high", "low")),
+    *(*_USES, "count", _TIMED, _UNPRICED),
+)
 
 
 def _shown(offsets: Offsets) -> tuple[str, list[Value]]:
@@ -354,11 +363,8 @@ def _shown(offsets: Offsets) -> tuple[str, list[Value]]:
     return f"(start_at + {ahead})", [*values, first]
 
 
-def sums(
-    by: Sequence[str], query: ChargeFilter, open_hours: Unposted | None, offsets: Offsets = ()
-) -> tuple[str, list[Value]]:
-    """The grouped fold. Raises `InvalidRequest` for a dimension there is none of."""
-    check_dims(by)
+def _keys(by: Sequence[str], offsets: Offsets) -> tuple[list[str], list[Value]]:
+    """What charges are grouped by, as expressions of their columns."""
     keys: list[str] = []
     values: list[Value] = []
     for dim in by:
@@ -371,16 +377,91 @@ def sums(
         else:
             keys.append(_LABEL)
             values.append(dim.removeprefix(LABEL_PREFIX))
-    rows, of_rows = _charged(query, open_hours)
+    return keys, values
+
+
+class Summed(NamedTuple):
+    """Up to which batch days are summed, and up to which row of charges that is."""
+
+    batch: int
+    upto: int
+
+
+def goes_by_days(by: Sequence[str], query: ChargeFilter, offsets: Offsets) -> bool:
+    """Can this be answered by sums of whole days of UTC? Of single jobs an index knows the few rows."""
+    timed = Dim.HOUR in by or (bool(offsets) and not {Dim.DAY, Dim.MONTH}.isdisjoint(by))
+    few = query.job_ids or query.job_number or query.attempt_id or query.after_seq or query.corrections
+    first, last = _whole_days(query)
+    return not timed and not few and (not last or first < last)
+
+
+def _whole_days(query: ChargeFilter) -> tuple[int, int]:
+    """From the first midnight of the window to its last one; 0: without an end."""
+    return -(-query.since // DAY_US) * DAY_US, query.until // DAY_US * DAY_US
+
+
+def sums(
+    by: Sequence[str],
+    query: ChargeFilter,
+    open_hours: Unposted | None,
+    offsets: Offsets = (),
+    summed: Summed | None = None,
+    count_jobs: bool = False,
+) -> tuple[str, list[Value]]:
+    """The grouped fold. `summed`: what may be taken of sums of days; else every row is read.
+    `count_jobs`: how many there are is the last column.
+
+    Raises `InvalidRequest` for a dimension there is none of.
+    """
+    check_dims(by)
+    keys, bound = _keys(by, offsets)
+    arms: list[str] = []
+    values: list[Value] = []
+
+    def arm(table: str, where: Where, sums: Sequence[str], before: Sequence[Value] = ()) -> None:
+        told = (*keys, *sums, _ARRAY) if count_jobs else (*keys, *sums)
+        names = ", ".join(f"{text} as v{at}" for at, text in enumerate(told))
+        arms.append(f"select {names} from {table}{where}")
+        values.extend((*bound, *before, *where.values))
+
+    for where in _walks(query, open_hours, summed):
+        arm("charges", where, _OF_ROWS)
+    if summed is not None:
+        first, last = _whole_days(query)
+        where = where_charges(msgspec.structs.replace(query, since=first, until=last))
+        where.add("batch <= ?", summed.batch)
+        arm("charge_days", where, _OF_DAYS)
+    if open_hours is not None and open_hours.rows:
+        arm(f"({_OPEN})", where_charges(query), _OF_ROWS, [json.dumps(open_hours.rows)])
     numbers = ", ".join(str(position + 1) for position in range(len(keys)))
-    text = (
-        f"select {''.join(key + ', ' for key in keys)}"
-        f"{', '.join(map(wide_sum, SUMMED))}, count(*), sum({_TIMED}), "
-        f"sum(case when price_id = '' then {_TIMED} else 0 end) "
-        f"from {rows}"
-    )
+    found = [f"v{at}" for at in range(len(keys))]
+    found += [f"sum(v{at})" for at in range(len(keys), len(keys) + len(_OF_ROWS))]
+    if count_jobs:
+        found.append(f"count(distinct v{len(found)})")
+    text = f"select {', '.join(found)} from ({' union all '.join(arms)})"
     text += f" group by {numbers} order by {numbers}" if keys else " having count(*) > 0"
-    return text, values + of_rows
+    return text, values
+
+
+def _walks(query: ChargeFilter, open_hours: Unposted | None, summed: Summed | None) -> list[Where]:
+    """The rows that are read one by one: all; or those after what is summed, and those of days in part."""
+    if summed is None:
+        walks = [where_charges(query)]
+    else:
+        first, last = _whole_days(query)
+        after = where_charges(query)
+        after.add("likelihood(id > ?, 0.000001)", summed.upto)
+        walks = [after]
+        edges = [(query.since, first)] if query.since < first else []
+        edges += [(last, query.until)] if last < query.until else []
+        for since, until in edges:
+            edge = where_charges(msgspec.structs.replace(query, since=since, until=until))
+            edge.add("+id <= ?", summed.upto)
+            walks.append(edge)
+    if open_hours is not None:
+        for where in walks:
+            where.add("seq <= ?", open_hours.seq)
+    return walks
 
 
 def inserts(table: str, rows: int) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bursar.errors import StoreUnavailable
-from bursard.store import eventfile, ledger, queries, verify
+from bursard.store import days, eventfile, ledger, queries, verify
 from bursard.store.base import (
     ChargeFilter,
     ChargeRow,
@@ -251,17 +251,28 @@ class SqliteReader:
         query: ChargeFilter | None = None,
         unposted: Unposted | None = None,
         offsets: Offsets = (),
+        count_jobs: bool = False,
     ) -> list[ChargeSum]:
-        """Folded by SQLite."""
-        sql, values = queries.sums(by, query or ChargeFilter(), unposted, offsets)
+        """Folded by SQLite: of whole days what they were summed to before, of the others every row."""
+        asked = query or ChargeFilter()
+        summed = None
+        if queries.goes_by_days(by, asked, offsets):
+            summed = self._summed(unposted)
+        sql, values = queries.sums(by, asked, unposted, offsets, summed, count_jobs)
         width = len(by)
-        last = width + 2 * len(queries.SUMMED)
+        last = width + 2 * queries.WIDE_SUMS
         return [
             ChargeSum(
                 row[:width], *map(queries.wide, row[width:last:2], row[width + 1 : last : 2]), *row[last:]
             )
             for row in self._rows(sql, values)
         ]
+
+    def _summed(self, unposted: Unposted | None) -> queries.Summed | None:
+        """The newest batch of days that holds nothing of after the moment that is asked for."""
+        upto = unposted.seq if unposted is not None else 2**62
+        rows = self._rows(f"{days.NEWEST} where seq <= ? order by id desc limit 1", (upto,))
+        return queries.Summed(rows[0][0], rows[0][1]) if rows else None
 
     def entries(self, prefix: str = "") -> Iterator[EntryRow]:
         """In log order, as of the first one asked for."""
@@ -338,6 +349,7 @@ def _problems(connection: sqlite3.Connection, full: bool) -> Iterator[str]:
         yield from eventfile.check_rows(connection, base.rows)
     yield from _counts(connection, head, base.seq)
     yield from _beside(connection)
+    yield from days.problems(connection, newest_alone=not full)
     if full:
         yield from _dangling(connection)
 

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from bursar.errors import InvariantViolation, StoreUnavailable
-from bursard.store import eventfile, extras, headfile, home, notes, queries, schema, verify
+from bursard.store import days, eventfile, extras, headfile, home, notes, queries, schema, verify
 from bursard.store.base import Batch, CommitUnknown, EventRow, Fenced, Loaded, LogHead, check_batch
 from bursard.store.chain import GENESIS, chain_hash
 from bursard.store.hours import OpenHours
@@ -345,6 +345,24 @@ class SqliteStore(SqliteReader):
                     (first, _SNAPSHOTS_KEPT),
                 )
             self._tell_head(sync=True)
+
+    def sum_days(self) -> bool:
+        """Sum up the charges of before, so many at once, where as many wait; False: there is nothing to do.
+
+        Read outside of the lock: rows of charges never change.
+        """
+        with self._reading() as connection:
+            batch = days.due(connection)
+            if batch is None:
+                return False
+            number, after, upto, seq = batch
+            rows = days.made(connection, after, upto)
+        with self._write_lock:
+            writer = self._sound()
+            with self._transaction(writer):
+                self._refuse_if_fenced(writer)
+                days.keep(writer, number, upto, seq, rows)
+        return True
 
     def set_meta(self, key: str, value: str) -> None:
         """Keep a note."""

@@ -16,6 +16,7 @@ from bursard.store.migrations import (
     m0004_usage,
     m0005_corrections,
     m0006_seal,
+    m0007_day_sums,
 )
 
 if TYPE_CHECKING:
@@ -28,5 +29,6 @@ STEPS: tuple[tuple[str, Callable[[Database], None]], ...] = (
     ("0004_usage", m0004_usage.apply),
     ("0005_corrections", m0005_corrections.apply),
     ("0006_seal", m0006_seal.apply),
+    ("0007_day_sums", m0007_day_sums.apply),
 )
 """In order. The number of steps is the schema version, kept in `PRAGMA user_version`."""
