@@ -14,7 +14,7 @@ from bursar.jobfile.commands import NOTED as NOTED_COMMANDS
 from bursar.jobfile.commands import REFUSED as REFUSED_COMMANDS
 from bursar.jobfile.options import ALIASES, HONOURED, NOTED, OPTIONS
 from bursar.jobfile.variables import TABLE
-from bursar.steps import modules
+from bursar.steps import modules, srun
 
 PAGE = Path(__file__).parent / "from-slurm.md"
 HEAD = """# From Slurm
@@ -54,6 +54,9 @@ user opens them, in the script's directory, before anything runs. A directory th
 that user's to write into, fails the job with the file's name; a disk that is full later costs the log
 nothing. Patterns are `%j %J %A %a %b %x %u %N %n %t %s %%`, with zeros as in `%4a`.
 
+Options of `sbatch` stand above the script's, and below them variables of your shell such as `SBATCH_ACCOUNT`
+and `SBATCH_PARTITION`. The script itself goes on as it is: a message about its ninth line says 9.
+
 The blank behind `#SBATCH` may be left out. Words behind the script reach one of any interpreter: a shell's as
 `$1`, another's as its `argv`. A script of another batch system alone (`#PBS`, `#BSUB`, `#$ -`) is refused by
 line, with what to write.
@@ -74,8 +77,9 @@ A step that names GPUs (`--gpus-per-task`, `--gpus`, `--gres`) has them for itse
 enough; `--overlap` shares them. One that has `--gpus-per-task` from the script gets free ones where it can.
 A node's name that nothing resolves becomes its address where tasks take it for one: `MASTER_ADDR`,
 `--master_addr NAME`, `NAME:PORT`.
-`--mpi=pmix` and `pmi2` are not there: `mpirun` starts its own daemons through steps. Its options are in
-`bursar/steps/srun.py`; what it cannot do it refuses by name, exit code 2.
+`--mpi=pmix` and `pmi2` are not there: `mpirun` starts its own daemons through steps. What
+becomes of each of its options stands below; what it cannot do is refused with its line, or by name with exit
+code 2.
 
 `AllocCPUS` and the CPUs of `squeue` are whole CPUs, at least one a node. The `ExitCode` of a job at its
 limit is the signal that ended it (`0:15`), where Slurm says `0:0` of the job and `0:15` of its batch step.
@@ -84,10 +88,11 @@ limit is the signal that ended it (`0:15`), where Slurm says `0:0` of the job an
 `NODE_FAIL`, `PREEMPTED` for ends of these causes), also with `--Format` and `--sort`; a column, a state or an
 option that they do not have is refused by name. A partition is what `--partition` of the job said, else that
 of its node: the label `partition`, or the pool. One that names none and waits is in `any`, and `-p` lets it
-through. `sinfo` has a line for each value that it prints. `scontrol` knows `show hostnames`, `show job`,
-`show node`, `show partition`, `update` (time limit, name, comment, account, number of nodes), `requeue`,
-`hold`, `release`. A number of which there is no job is Slurm's own error of `squeue` and `scontrol`, exit
-code 1.
+through. Of an array `squeue` has a line for each task that runs and one for those that wait, `12_[4-9%2]`
+(`-r`: one for each), and `sacct` likewise. `sinfo` has a line for each value that it prints. `scontrol` knows
+`show hostnames`, `show job`, `show node`, `show partition`, `update` (time limit, name, comment, account,
+number of nodes), `getaddrs`, `requeue`, `hold`, `release`. A number of which there is no job is Slurm's own
+error of `squeue` and `scontrol`, exit code 1.
 
 ## Names of partitions, QOS and accounts
 
@@ -169,9 +174,29 @@ def _commands() -> list[str]:
     return rows
 
 
+def _srun() -> list[str]:
+    rows = ["", "## Options of srun", "", "| | |", "|---|---|"]
+
+    def names(fate: str) -> list[srun.Option]:
+        return sorted(option for option in srun.TABLE if option.fate == fate)
+
+    def shown(options: list[srun.Option]) -> str:
+        return ", ".join(
+            f"`-{one.short}` `--{one.name}`" if one.short else f"`--{one.name}`" for one in options
+        )
+
+    rows.append(_row("honoured", shown(names("done"))))
+    rows.append(_row("taken, and nothing follows: it is the job's to say, or comfort", shown(names("idle"))))
+    refused = names("refused")
+    return rows + [
+        _row(f"refused: {text}", shown([option for option in refused if option.text == text]))
+        for text in sorted({option.text for option in refused})
+    ]
+
+
 def page() -> str:
     """The whole page."""
-    return HEAD + "\n" + "\n".join([*_options(), *_variables(), *_commands()]) + "\n"
+    return HEAD + "\n" + "\n".join([*_options(), *_srun(), *_variables(), *_commands()]) + "\n"
 
 
 def main() -> int:

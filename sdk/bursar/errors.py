@@ -38,6 +38,7 @@ class Fault(NamedTuple):
 
     file: str
     line: int
+    """0 for what was typed beside the file."""
     column: int
     field: str
     """Path such as `spec.limit`; empty for the file as a whole."""
@@ -49,6 +50,8 @@ class Fault(NamedTuple):
 
     def __str__(self) -> str:
         field = f"{self.field}: " if self.field else ""
+        if not self.line:
+            return f"{field or f'{self.file}: '}{self.message}"
         return f"{self.file}:{self.line}:{self.column}: {field}{self.message}"
 
 

@@ -167,6 +167,30 @@ def test_a_workflow_engine_submits_a_task_and_asks_the_queue_for_it(site: Site) 
     assert told == ["CD", "0", "proc"]
 
 
+def test_a_submitter_watches_the_tasks_of_an_array_and_ends_the_rest(site: Site) -> None:
+    """As tools do that submit arrays: each task is looked for by its number."""
+    site.write(
+        "one.sh", "#SBATCH --time=5\nuntil [ -e go ]; do sleep 0.05; done\n[ $SLURM_ARRAY_TASK_ID = 1 ]\n"
+    )
+    told = site.output(
+        "#SBATCH -J head\n"
+        "unset USER LOGNAME\n"
+        "id=$(SBATCH_JOB_NAME=many sbatch --nice --parsable -a 0-4%2 one.sh 2>/dev/null)\n"
+        "until [ $(squeue -h -t R -j $id -o %i | wc -l) = 2 ]; do sleep 0.1; done\n"
+        "squeue -h -n many -o '%i %t' | sed s/^$id/A/ | sort\n"
+        "scancel ${id}_[3-4]; touch go\n"
+        "until sacct -nPX -j $id -o State | grep -vcE 'PENDING|RUNNING|COMPL.*ING|CONF' | grep -q 5; do"
+        " sleep 0.1; done\n"
+        "sacct -nPX -j $id -o JobID,JobName,State | sed s/^$id/A/ | sort\n"
+        "scontrol getaddrs $SLURM_JOB_NODELIST | cut -d: -f1,3\n"
+    )
+    assert told == [
+        "A_0 R", "A_1 R", "A_[2-4%2] PD",
+        "A_0|many|FAILED", "A_1|many|COMPLETED", "A_2|many|FAILED", "A_3|many|CANCELLED",
+        "A_4|many|CANCELLED", "n1:6818",
+    ]  # fmt: skip
+
+
 # ------------------------------------------------------------------ launchers over two nodes
 
 

@@ -106,6 +106,11 @@ def facts(cause: EndCause, **known: Any) -> EndFacts:
             "command not found: the job could not run, no such command: trian (exit code 127)",
         ),
         (
+            facts(C.FAILED, rank=0, exit_code=127, detail="no such command: a | b"),
+            "not_found", "command not found, exit code 127",
+            "command not found: the job could not run, no such command: a | b (exit code 127)",
+        ),
+        (
             facts(C.FAILED, rank=0, exit_code=127), "not_found", "command not found, exit code 127",
             "command not found: the job said that a command does not exist (exit code 127)",
         ),
@@ -150,6 +155,14 @@ def test_remedies_name_the_job_its_rank_and_its_node() -> None:
     assert "`bursar logs 12 --rank 2`" in remedy_of(facts(C.FAILED, rank=2, members=3, exit_code=3))
     assert "`bursar logs 12`" in remedy_of(facts(C.FAILED, rank=0, members=3, exit_code=3))
     assert "`bursar node show n1`" in remedy_of(facts(C.START_FAILED, rank=0, node="n1"))
+
+
+def test_a_line_that_was_taken_for_a_name_is_told_apart_from_a_program_that_is_not_there() -> None:
+    def said(name: str) -> str:
+        return remedy_of(facts(C.FAILED, rank=0, exit_code=127, detail=f"no such command: {name}"))
+
+    assert said("python train.py") == said("a | b") != said("trian") == REMEDIES["not_found"]
+    assert "`run -- bash -c 'a | b'`" in said("a | b")
 
 
 def test_every_cause_but_failed_is_a_kind_of_its_own() -> None:

@@ -14,7 +14,6 @@ from bursar.jobfile.site import Site, SiteNode
 from bursar.jobfile.slurm import asks_of_site, is_slurm_script
 from bursar.model import CheckpointSpec, Dependency, JobSpec, RetrySpec
 from bursar.resources import GpuRequest, ResourceRequest
-from bursar.steps.queue import _with_options
 
 GIB = 2**30
 CALLER = Caller(
@@ -307,10 +306,6 @@ def test_a_blank_behind_the_word_of_slurm_may_be_left_out() -> None:
     assert is_slurm_script("#SBATCH--mem=1G\n")
     assert not is_slurm_script("#SBATCHES\n")
     assert asks_of_site("#SBATCH--partition=a\n").names
-    assert (
-        _with_options("#!/bin/sh\n#SBATCH--mem=1G\ntrue\n", {"nodes": "2"}).split("\n")[2]
-        == "#SBATCH --nodes=2"
-    )
 
 
 @pytest.mark.parametrize(

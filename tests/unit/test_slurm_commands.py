@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
+import pwd
 import subprocess
 import sys
 import time
@@ -116,113 +116,17 @@ def test_verbs_go_to_bursar_with_each_job(ran: Ran) -> None:
     assert ran.commands == [[BURSAR, "hold", "1", "2[3]", "4"]]
 
 
-SCRIPT = "#!/bin/bash\n#SBATCH --nodes=2\necho\n"
-
-
-def test_sbatch_submits_a_script_with_its_own_words_above(
-    ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    script = tmp_path / "run.sh"
-    script.write_text(SCRIPT)
-    words = ["-N4", "--job-name", "a b", "-H", "--wait", "--time=1:00", str(script), "x", "-y"]
-    assert queue.main("sbatch", words) == 0
-    assert ran.commands == [[BURSAR, "submit", "--wait", "--parsable", "run.sh", "x", "-y"]]
-    assert ran.scripts == [
-        '#!/bin/bash\n#SBATCH --nodes=2\n#SBATCH --nodes=4\n#SBATCH --job-name="a b"\n#SBATCH --hold\n'
-        "#SBATCH --time=1:00\necho\n"
-    ]
-    assert capsys.readouterr().out == "Submitted batch job 77\n"
-
-
-@pytest.mark.parametrize(
-    ("words", "command", "said"),
-    [
-        (["--parsable"], ["submit", "--parsable", "run.sh"], "77\n"),
-        (["--quiet"], ["submit", "--parsable", "run.sh"], ""),
-        (["-Q", "--parsable"], ["submit", "--parsable", "run.sh"], ""),
-        (["--test-only"], ["plan", "run.sh"], ""),
-        (["--verbose", "--"], ["submit", "--parsable", "run.sh"], "Submitted batch job 77\n"),
-    ],
-)
-def test_sbatch_says_the_number_as_it_is_asked_to(
-    ran: Ran,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    words: list[str],
-    command: list[str],
-    said: str,
-) -> None:
-    (tmp_path / "run.sh").write_text(SCRIPT)
-    assert queue.sbatch([*words, str(tmp_path / "run.sh")]) == 0
-    assert (ran.commands, ran.scripts) == ([[BURSAR, *command]], [SCRIPT])
-    assert capsys.readouterr().out == said
-
-
-def test_sbatch_that_is_refused_says_no_number_and_has_its_code(
-    ran: Ran, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ran.code, ran.stdout = 5, ""
-    assert queue.sbatch(["--wrap", "echo a"]) == 5
-    assert ran.scripts == ["#!/bin/sh\n#SBATCH --job-name=wrap\necho a\n"]
-    assert ran.commands == [[BURSAR, "submit", "--parsable", "wrap"]]
-    assert capsys.readouterr().out == ""
-
-
-def test_sbatch_reads_what_comes_in_and_makes_it_a_script_of_slurm(
-    ran: Ran, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for words in ([], ["-", "a"]):
-        monkeypatch.setattr(sys, "stdin", io.StringIO("#!/bin/sh\necho\n"))
-        assert queue.sbatch(words) == 0
-    assert ran.scripts == ["#!/bin/sh\n#SBATCH --requeue\necho\n"] * 2
-    assert ran.commands == [
-        [BURSAR, "submit", "--parsable", "sbatch"], [BURSAR, "submit", "--parsable", "sbatch", "a"],
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("text", "options", "found"),
-    [
-        ("echo\n", {}, "#SBATCH --requeue\necho\n"),
-        ("echo\n", {"a": "1"}, "#SBATCH --a=1\necho\n"),
-        ("", {}, "#SBATCH --requeue\n"),
-        ("#SBATCH -N1\n", {}, "#SBATCH -N1\n"),
-        (
-            "#!x\n#SBATCH\na\n#SBATCH -n2\nb\n",
-            {"a": "#"},
-            '#!x\n#SBATCH\na\n#SBATCH -n2\n#SBATCH --a="#"\nb\n',
-        ),
-        ("#!x\n#SBATCHES\n", {"a": None}, "#!x\n#SBATCH --a\n#SBATCHES\n"),
-    ],
-)
-def test_options_stand_below_the_last_directive(
-    text: str, options: dict[str, str | None], found: str
-) -> None:
-    assert queue._with_options(text, options) == found
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["-Z", "x"], "sbatch: error: -Z is not an option of sbatch here\n"),
-        (["--nodes"], "sbatch: error: --nodes needs a value\n"),
-        (["/no/such.sh"], "sbatch: error: /no/such.sh: No such file or directory\n"),
-    ],
-)
-def test_sbatch_refuses_what_it_cannot_read(
-    ran: Ran, capsys: pytest.CaptureFixture[str], words: list[str], said: str
-) -> None:
-    assert queue.sbatch(words) == 2
-    assert (capsys.readouterr().err, ran.commands) == (said, [])
-
-
 @pytest.mark.parametrize(
     ("words", "command"),
     [
         (["1,2_3", "-Q", "--verbose", "4"], ["1", "2[3]", "4"]),
+        (["7_[1-3,5]", "8_[2-3%1]", "9"], ["7[1]", "7[2]", "7[3]", "7[5]", "8[2]", "8[3]", "9"]),
+        (["7_[x]"], ["7[x]"]),
         (["--me"], ["--yes", "--user", "ann"]),
         (["-nx", "--state=PENDING", "-u", "bob"],
          ["--yes", "--name", "x", "--state", "pending", "--user", "bob"]),
+        (["-t", "PD"], ["--yes", "--state", "pending"]),
+        (["--state=R,pending"], ["--yes", "--state", "running,pending"]),
         (["--account", "P", "--jobname=Y", "-tRUNNING"],
          ["--yes", "--project", "P", "--name", "Y", "--state", "running"]),
     ],
@@ -234,6 +138,13 @@ def test_scancel_names_jobs_or_filters(
     ran.code = 4
     assert queue.main("scancel", words) == 4
     assert ran.commands == [[BURSAR, "cancel", *command]]
+
+
+def test_whoever_asks_is_known_without_a_variable(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("USER", raising=False)
+    monkeypatch.delenv("LOGNAME", raising=False)
+    assert queue.scancel(["--me"]) == 0
+    assert ran.commands == [[BURSAR, "cancel", "--yes", "--user", pwd.getpwuid(os.getuid()).pw_name]]
 
 
 @pytest.mark.parametrize(
@@ -322,6 +233,8 @@ def test_scontrol_writes_lists_of_hosts_both_ways(inside: None, capsys: pytest.C
             [],
             "without words cannot be done here; show hostnames, show job, show node, show partition, update,",
         ),
+        (["getaddrs", "n3"], "getaddrs n3: n3 is no node of this job\n"),
+        (["getaddrs", "n[x]"], "getaddrs n[x]: 'x' is no range\n"),
         (["show", "config"], "show config cannot be done here; show hostnames, show job, show node, show "),
         (["show", "hostlist"], "show hostlist cannot be done here;"),
         (["hold"], "hold cannot be done here;"),
@@ -334,6 +247,16 @@ def test_scontrol_refuses_what_an_administrator_does(
 ) -> None:
     assert scontrol.main(words) == 2
     assert capsys.readouterr().err.startswith(f"scontrol: error: {said}")
+
+
+def test_scontrol_says_addresses_as_slurm_does(
+    inside: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(names.NODE_NAMES, "n1,n2")
+    monkeypatch.setenv("BURSAR_NODE_ADDRESSES", "10.0.0.1,10.0.0.2")
+    assert scontrol.main(["getaddrs", "n[1-2]"]) == 0
+    assert scontrol.main(["getaddrs"]) == 0
+    assert capsys.readouterr().out == "n1: 10.0.0.1:6818\nn2: 10.0.0.2:6818\n" * 2
 
 
 def test_what_a_job_without_a_start_says_of_its_times(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from bursar.steps import listing, names, queue, sacct, scontrol, shown
-from bursar.steps.queue import job_word
 
 RUNNING = {
     "number": 12, "name": "train", "user": "ann", "project": "nlp", "state": "RUNNING", "nodes": 2,
@@ -48,6 +47,9 @@ ENDED = {
 }
 
 
+LIVE = "pending,starting,running,stopping"
+
+
 class Asked:
     """Answers for `bursar`, and the words of each question."""
 
@@ -57,7 +59,8 @@ class Asked:
 
     def __call__(self, *words: str) -> Any:
         self.words.append(words)
-        return self.answers[words[0]]
+        answer = self.answers[words[0]]
+        return next(answer) if isinstance(answer, Iterator) else answer
 
 
 @pytest.fixture
@@ -76,7 +79,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
         ],
     )
     monkeypatch.setattr(listing, "ask", made)
-    monkeypatch.setattr(listing, "job_of", lambda word: made("show", job_word(word)))
+    monkeypatch.setattr(listing, "job_of", lambda word: made("show", word))
     monkeypatch.delenv("SQUEUE_FORMAT", raising=False)
     monkeypatch.setenv("USER", "ann")
     monkeypatch.setenv("TZ", "UTC")
@@ -157,7 +160,7 @@ def test_squeue_shows_each_task_of_an_array_where_it_is_asked_to(
 ) -> None:
     states = ((3, "RUNNING"), (4, "FAILED"))
     tasks = [{**RUNNING, "id": f"job_a.{index}", "state": state} for index, state in states]
-    calls = iter(([{**RUNNING, "array": {"size": 2}}, WAITING], tasks))
+    calls = iter(([{**RUNNING, "array": {"size": 2, "max_parallel": None}}, WAITING], tasks))
 
     def answer(*words: str) -> Any:
         asked.words.append(words)
@@ -165,7 +168,8 @@ def test_squeue_shows_each_task_of_an_array_where_it_is_asked_to(
 
     monkeypatch.setattr(listing, "ask", answer)
     assert printed("squeue", "-r", "-h", "-o", "%i %F %K").splitlines() == ["12_3 12 3", "13 13 N/A"]
-    assert asked.words[1] == ("ls", "--tasks", "12")
+    live = "pending,starting,running,stopping"
+    assert asked.words == [("ls", "--state", live), ("ls", "--state", live, "--tasks=job_a")]
 
 
 def test_squeue_asks_for_the_jobs_it_is_asked_for(printed: Printed, asked: Asked) -> None:
@@ -175,8 +179,8 @@ def test_squeue_asks_for_the_jobs_it_is_asked_for(printed: Printed, asked: Asked
     printed("squeue", "-a", "-tCONFIGURING", "--acc=q")
     assert asked.words == [
         ("show", "14"), ("show", "12[3]"), ("show", "1[12]"),
-        ("ls", "--state", "pending,running,stopping", "--user", "bob", "--name", "x", "--project", "p"),
-        ("ls", "--state", "starting", "--project", "q"),
+        ("ls", "--state", LIVE, "--user", "bob", "--name", "x", "--project", "p"),
+        ("ls", "--state", LIVE, "--project", "q"),
     ]  # fmt: skip
 
 
@@ -210,7 +214,7 @@ def test_squeue_leaves_out_what_a_filter_does_not_let_through(printed: Printed, 
         assert printed("squeue", "-h", "-o%i", *words).split() == numbers.split(), words
     assert asked.words[3] == ("ls", "--state", "pending,starting,running,stopping")
     assert asked.words[10] == ("ls", "--state", "all")
-    assert asked.words[9] == ("ls", "--state", "failed,cancelled,starting")
+    assert asked.words[9] == ("ls", "--state", f"{LIVE},failed,cancelled")
 
 
 def test_squeue_has_a_longer_form_and_one_of_starts(printed: Printed) -> None:
@@ -304,19 +308,29 @@ def test_a_moment_of_sacct_is_one_that_has_been(text: str, at: str) -> None:
     assert sacct.moment_named("starttime", text, now) == datetime.fromisoformat(f"{at}+00:00")
 
 
-def test_an_array_has_held_and_used_what_its_tasks_have(printed: Printed, asked: Asked) -> None:
-    """Six tasks, two at a time: the span of the array says nothing of what they held."""
-    array = {**ENDED, "array": {"size": 6}, "elapsed_s": 12, "cpu_s": 0, "max_rss_bytes": None, "nodes": 1}
+def test_sacct_tells_of_each_task_what_it_held_and_used(printed: Printed, asked: Asked) -> None:
+    """As workflow engines read it, which look for the number of a task: the array's line says of none."""
+    array = {**ENDED, "array": {"size": 6, "max_parallel": 2}, "nodes": 1}
     task = {**array, "array": None, "elapsed_s": 4.02, "resources": {"cpus": 2}}
-    tasks = [{**task, "cpu_s": 1.5, "max_rss_bytes": 1024 * at} for at in range(1, 7)]
+    tasks = [{**task, "id": f"job_c.{at}", "cpu_s": 1.5, "max_rss_bytes": 1024 * at} for at in range(1, 4)]
+    waits = {**task, "state": "PENDING", "started_at": None, "finished_at": None, "elapsed_s": None}
+    tasks += [{**waits, "id": f"job_c.{at}", "max_rss_bytes": None} for at in (4, 5, 7)]
     asked.answers.update(show=array, ls=tasks)
-    assert printed("sacct", "-nPj14", "-o", "CPUTimeRAW,CPUTime,TotalCPU,MaxRSS,ElapsedRaw") == (
-        "48|00:00:48|00:00:09|6K|12\n"
+    assert printed("sacct", "-nPj14", "-o", "JobID,State,CPUTimeRAW,MaxRSS") == (
+        "14_1|FAILED|8|1K\n14_2|FAILED|8|2K\n14_3|FAILED|8|3K\n14_[4-5,7%2]|PENDING|0|\n"
     )
-    assert ("ls", "--tasks", "14") in asked.words
-    asked.words.clear()
-    assert printed("sacct", "-nPj14", "-o", "ElapsedRaw") == "12\n"
-    assert not [one for one in asked.words if "--tasks" in one]
+    assert asked.words == [("show", "14"), ("ls", "--state", "all", "--tasks=job_c")]
+
+
+def test_squeue_shows_tasks_that_wait_as_one_line(printed: Printed, asked: Asked) -> None:
+    array = {**RUNNING, "array": {"size": 9, "max_parallel": 1}}
+    rows = [{**RUNNING, "id": "job_a.1"}, *({**WAITING, "number": 12, "id": f"job_a.{at}"} for at in (2, 3))]
+    answers = iter([[array, WAITING], rows, [array], rows, [array], rows])
+    asked.answers["ls"] = answers
+    said = printed("squeue", "-h", "-o", "%i %K %t").splitlines()
+    assert said == ["12_1 1 R", "12_[2-3%1] [2-3%1] PD", "13 N/A PD"]
+    assert printed("squeue", "-h", "-o", "%i", "-t", "PD").splitlines() == ["12_[2-3%1]"]
+    assert printed("squeue", "-h", "-o", "%i", "-t", "R").splitlines() == ["12_1"]
 
 
 def test_each_field_of_sacct_is_its_own(printed: Printed, asked: Asked) -> None:
@@ -441,7 +455,7 @@ def test_sinfo_lists_node_by_node_in_the_columns_it_is_asked_for(printed: Printe
 @pytest.fixture
 def shows(asked: Asked, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Printed:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    monkeypatch.setattr(listing, "job_of", {"12": RUNNING, "13": WAITING, "12_3": TASK}.get)
+    monkeypatch.setattr(listing, "job_of", {"12": RUNNING, "13": WAITING, "12[3]": TASK}.get)
     asked.answers["nodes"] = [NODE, PLAIN, {**NODE, "name": "n2", "state": "drained", "reason": "disk"}]
 
     def run(*words: str, code: int = 0) -> str:

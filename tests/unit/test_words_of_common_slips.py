@@ -7,6 +7,7 @@ import pytest
 import bursar
 from bursar.cli.main import run
 from bursar.errors import InvalidRequest, PolicyInvalid
+from bursar.jobfile.flags import RunFlags
 from bursar.jobfile.script import parse_script
 from bursar_policies.document import parse_documents
 
@@ -20,6 +21,46 @@ def test_a_dash_that_an_editor_made_long_is_named(word: str) -> None:
     assert f"job.sh:2:9: {word!r} begins with a long dash, which an editor put there; write --time=60" in str(
         refused.value
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["stop", "1"], "cancel"), (["kill"], "cancel"), (["delete"], "cancel"), (["ps"], "ls"),
+        (["queue"], "ls"), (["exec", "1"], "attach"), (["launch", "x"], "submit"), (["sbatch"], "submit"),
+        (["sinfo"], "nodes"), (["policy", "delete"], "rm"), (["policy", "list"], "ls"), (["lst"], "ls"),
+        (["run", "-t", "2h", "--", "x"], "--time-limit"), (["run", "-N2", "--", "x"], "--nodes"),
+    ],
+)  # fmt: skip
+def test_a_word_of_another_system_is_answered_with_ours(
+    words: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 2
+    assert f"did you mean {meant!r}?" in capsys.readouterr().err
+
+
+def test_a_flag_beside_a_script_is_named_and_not_a_line_of_it() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse_script("#!/bin/bash\necho\n", "job.sh", "/", flags=RunFlags(max_cost="5"))
+    assert str(refused.value).startswith("--max-cost: '5' is not an amount of money")
+
+
+@pytest.mark.parametrize(
+    ("head", "line"),
+    [
+        ("#!/bin/sh", ". /etc/profile"), ("#!/bin/dash", "source ~/.profile >/dev/null 2>&1"),
+        ("#!/bin/sh -l", "true"), ("#!/usr/bin/env sh", "if true; then . /etc/environment; fi"),
+    ],
+)  # fmt: skip
+def test_a_profile_that_a_shell_other_than_bash_reads_before_srun_is_noted(head: str, line: str) -> None:
+    _, said = parse_script(f"{head}\n#SBATCH --time=5\n{line}\nsrun true | tee log\n", "job.sh", "/")
+    assert [note.message.endswith("then finds no srun; begin with #!/bin/bash") for note in said] == [True]
+    for other in (
+        f"#!/bin/bash\n#SBATCH --time=5\n{line}\nsrun true\n",
+        f"{head.removesuffix(' -l')}\n#SBATCH --time=5\nsrun true\n{line}\n",
+        f"{head}\n#SBATCH --time=5\n{line}\ntrue\n",
+    ):
+        assert parse_script(other, "job.sh", "/")[1] == ()
 
 
 def test_a_tab_is_named() -> None:

@@ -16,6 +16,31 @@ LIKENESS_BEHIND: Final = 0.1
 """What is more unlike than the nearest by this was not meant."""
 
 
+_ELSEWHERE: Final = {
+    **dict.fromkeys(("ps", "list", "jobs", "job", "queue", "squeue", "sacct", "qstat", "get"), "ls"),
+    **dict.fromkeys(("stop", "kill", "rm", "abort", "scancel", "qdel"), "cancel"),
+    **dict.fromkeys(("delete", "remove"), "cancel rm"),
+    **dict.fromkeys(("launch", "apply", "create", "sbatch", "qsub"), "submit"),
+    **dict.fromkeys(("exec", "ssh", "shell", "bash", "sattach", "connect"), "attach"),
+    **dict.fromkeys(("describe", "inspect", "info", "scontrol"), "show"),
+    **dict.fromkeys(("log", "tail", "output"), "logs"),
+    **dict.fromkeys(("srun", "salloc"), "run"),
+    **dict.fromkeys(("init", "start", "server"), "up"),
+    **dict.fromkeys(("retry", "rerun", "restart"), "requeue"),
+    **dict.fromkeys(("unhold", "resume"), "release"),
+    **dict.fromkeys(("sinfo", "clusters"), "nodes"),
+    **dict.fromkeys(("why", "pending"), "explain"),
+    **dict.fromkeys(("costs", "bill", "usage", "spend"), "cost"),
+}  # fmt: skip
+"""Verbs of other systems and of common speech, each with what does that here."""
+_LETTERS: Final = {
+    "-t": "--time-limit", "-N": "--nodes", "-c": "--cpus", "-J": "--name", "-A": "--project", "-a": "--array",
+    "-d": "--after", "-g": "--gpus", "-G": "--gpus", "-m": "--memory", "-D": "--workdir", "-e": "--env",
+    "-u": "--user", "-f": "--follow",
+}  # fmt: skip
+"""The same for options of one letter."""
+
+
 class NearChoice(click.Choice):  # type: ignore[type-arg]  # click has no argument for it in older releases
     """One of a few words; a wrong one is answered with the nearest right one."""
 
@@ -36,7 +61,7 @@ def nearest(word: str, known: list[str]) -> str:
 
 def no_such_option(word: str, ctx: click.Context) -> str:
     """What is said of an option that a command does not have."""
-    near = nearest_options(word, ctx)
+    near = nearest_options(_LETTERS.get(word, word), ctx)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
     return f"there is no option {word!r}{hint}"
 
@@ -106,5 +131,7 @@ class NearGroup(click.Group):
         """As click does, with a hint."""
         known = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in known:
-            raise click.UsageError(f"there is no verb {args[0]!r}; {nearest(args[0], known)}", ctx)
+            meant = [verb for verb in _ELSEWHERE.get(args[0].lower(), "").split() if verb in known]
+            hint = f"did you mean {meant[0]!r}?" if meant else nearest(args[0], known)
+            raise click.UsageError(f"there is no verb {args[0]!r}; {hint}", ctx)
         return super().resolve_command(ctx, args)

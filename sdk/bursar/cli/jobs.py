@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -121,7 +122,7 @@ JOB_COLUMNS = (
 @click.option("--label", "labels", multiple=True, metavar="K=V", help="Jobs with this label.")
 @click.option("--since", metavar="TIME", help="Submitted or ended since: 2d, 2026-11-01.")
 @click.option("--limit", type=click.IntRange(1, 2**32 - 1), default=None, help="At most so many.")
-@click.option("--tasks", metavar="JOB", default="", help="List the tasks of this array.")
+@click.option("--tasks", metavar="JOB", multiple=True, help="List the tasks of this array, or of several.")
 @click.option("--name", default="", help="Jobs of this name.")
 @listing
 @connected
@@ -131,7 +132,7 @@ def ls(
     labels: tuple[str, ...],
     since: str | None,
     limit: int | None,
-    tasks: str,
+    tasks: tuple[str, ...],
     output: Output,
     **filters: str,
 ) -> None:
@@ -139,14 +140,14 @@ def ls(
 
     Example: bursar ls --state pending,running --project nlp
     """
-    found = client.list(
-        limit=limit or 0,
-        states=read_states(states),
-        labels=read_labels(labels),
-        since=read_since(since),
-        tasks_of=tasks,
+    asked: dict[str, Any] = {
+        "limit": limit or 0,
+        "states": read_states(states),
+        "labels": read_labels(labels),
+        "since": read_since(since),
         **filters,
-    )
+    }
+    found = itertools.chain.from_iterable(client.list(tasks_of=one, **asked) for one in tasks or ("",))
     emit(map(view.job, found), JOB_COLUMNS, output, empty="no jobs")
 
 

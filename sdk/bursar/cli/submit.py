@@ -24,7 +24,7 @@ from bursar.codec import view
 from bursar.errors import InvalidRequest
 from bursar.model import JobSpec, JobState
 from bursar.smallfile import read_small_file
-from bursar.steps.names import SUBMITTED_AS
+from bursar.steps.names import SBATCH_WORDS, SUBMITTED_AS
 
 if TYPE_CHECKING:
     from bursar.client import WireClient
@@ -286,7 +286,7 @@ def read_job(client: WireClient, file: str, arguments: tuple[str, ...], flags: d
     text = _text_of(click.get_current_context(), file)
     source = "<stdin>" if file == "-" else os.path.basename(file) if SUBMITTED_AS in os.environ else file
     given, base = _given(flags), str(Path.cwd())
-    if not jobfile.looks_like_script(text):
+    if SBATCH_WORDS not in os.environ and not jobfile.looks_like_script(text):
         spec, sentences = job_of_file(text, source, base, given)
     else:
         here = datetime.fromtimestamp(now() / SECOND_US, UTC).astimezone()
@@ -304,7 +304,8 @@ def _site_of(client: WireClient, text: str) -> Site:
     from bursar.jobfile.site import Site
     from bursar.jobfile.slurm import asks_of_site
 
-    asks = asks_of_site(text)
+    typed = os.environ.get(SBATCH_WORDS, "")
+    asks = asks_of_site(f"{text}\n#SBATCH {typed}\n" if typed else text)
     if not (asks.nodes or asks.names):
         return Site()
     from bursar.client.asked import site_nodes

@@ -43,6 +43,8 @@ MODULES: Final = (
 SHOWN_MAX: Final = 20
 
 _PYTHON_READ = re.compile(r"environ\[\s*[\"'](SLURMD?_\w+)[\"']\s*\]", re.ASCII)
+_PROFILE = re.compile(r"(?:^/etc/|/\.)(?:(?:bash_)?profile|environment)$")
+_LOGIN = re.compile(r"#!.*\s-(?:-login|[a-z]*l)")
 _SLURM_NAME = re.compile(r"SLURMD?_[A-Z]")
 
 
@@ -127,6 +129,28 @@ def _notes(content: str, found: shell.Found, spec: JobSpec) -> Iterator[tuple[in
         offset = found.runs(name)
         if offset is not None:
             yield _place(content, offset)[0], f"{name} {sentence}"
+    if is_slurm_script(content) and content.startswith("#!") and "bash" not in content.partition("\n")[0]:
+        yield from _profiles(content, found)
+
+
+def _profiles(content: str, found: shell.Found) -> Iterator[tuple[int, str]]:
+    """A bash puts Slurm's commands back where a profile has set PATH anew; no other shell can be told to."""
+    read = [(0, "-l")] if _LOGIN.match(content) else []
+    read += [
+        (command.offset, command.words[1])
+        for command in found.commands
+        if command.words[0] in (".", "source") and command.words[1:2] and _PROFILE.search(command.words[1])
+    ]
+    since, what = min(read, default=(len(content), ""))
+    used = [name for name in OF_SLURM if (found.runs(name) or 0) > since]
+    if used:
+        yield (
+            _place(content, since)[0],
+            (
+                f"{what} may set PATH anew, and a shell that is no bash then finds no {used[0]}; begin with "
+                "#!/bin/bash"
+            ),
+        )
 
 
 def _left_behind(
@@ -155,12 +179,19 @@ def _check_reads(content: str, reads: list[tuple[str, int]], spec: JobSpec, faul
         else:
             why = "is set only for scripts with #SBATCH lines; add one, such as #SBATCH --job-name=NAME"
         if why is not None:
-            near = None if name in variables.BY_NAME else nearest(name, tuple(variables.BY_NAME))
+            near = None if name in variables.BY_NAME else _nearest_set(name, spec)
             line, column = _place(content, offset)
             tail = f"; if it may be missing write ${{{name}:-}}"
             faults.add_at(
                 line, column, f"${name} {why}{tail}" + (f" (did you mean ${near}?)" if near else "")
             )
+
+
+def _nearest_set(name: str, spec: JobSpec) -> str | None:
+    """The variable that the job finds and that may have been meant: `SLURM_` is no likeness, all begin so."""
+    known = {one.partition("_")[2]: one for one in variables.BY_NAME if variables.missing(one, spec) is None}
+    near = nearest(name.partition("_")[2], known)
+    return known[near] if near else None
 
 
 def _place(content: str, offset: int) -> tuple[int, int]:

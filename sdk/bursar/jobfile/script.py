@@ -37,11 +37,11 @@ from bursar.jobfile.flags import (
 )
 from bursar.jobfile.others import foreign_lines
 from bursar.jobfile.site import Site
-from bursar.jobfile.slurm import SlurmOptions
+from bursar.jobfile.slurm import SlurmOptions, is_slurm_script
 from bursar.jobfile.slurm_sizes import Option
 from bursar.model import JobSpec
 from bursar.model.check import quote
-from bursar.steps.names import SCRIPT_FILE, SUBMITTED_AS
+from bursar.steps.names import SBATCH_WORDS, SCRIPT_FILE, SUBMITTED_AS
 from bursar.yamlfile import decode_text, nearest, raise_if_any
 
 FAULTS_MAX: Final = 100
@@ -51,6 +51,8 @@ _DIRECTIVE = re.compile(r"#(BURSAR|SBATCH)(?=[\s-]|$)\s*(.*)")
 """The blank may be left out: Slurm compares the first seven characters alone."""
 _LEADING = re.compile(r"\s*(?:#.*)?")
 _BURSAR_FLAGS: Final = (*PATHS, *PAIRS, "after", "secret", "spot")
+_IS_OF_SLURM: Final = "#SBATCH\n"
+"""Below a script without directives that `sbatch` submitted, which finds Slurm's names so; no line moves."""
 _HET = re.compile(r"(?:hetjob|packjob)\b")
 
 
@@ -78,7 +80,7 @@ class Notice(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.message}"
+        return f"{self.file}:{self.line}: {self.message}" if self.line else f"{self.file}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,8 @@ def parse_script(
         tree = Tree(faults)
         slurm, notes = _apply_directives(content, tree, faults, caller)
         _refuse_foreign(content, faults)
+        if slurm is not None and not is_slurm_script(content):
+            content += "\n" * (not content.endswith("\n")) + _IS_OF_SLURM
         if ("name",) not in tree and (name := _name_of(source)):
             tree.put(("name",), name, Place("--name", 1, 1))
         if flags is not None:
@@ -242,6 +246,10 @@ def _apply_directives(
             slurm += _slurm_options(words, directive, faults)
         else:
             own += _bursar_options(words, directive, faults)
+    if caller is not None and SBATCH_WORDS in caller.environ:
+        speaks_slurm = True
+        typed = caller.environ[SBATCH_WORDS]
+        slurm += _slurm_options(shlex.split(typed), _Directive("SBATCH", 0, typed, typed), faults)
     known = (caller.environ, caller.now, caller.site, caller.exported) if caller is not None else ()
     converter = SlurmOptions(slurm, tree, faults, *known)
     notes = converter.convert()
@@ -301,7 +309,8 @@ def _words(directive: _Directive, faults: FlagFaults) -> list[str]:
 
 
 def _place(directive: _Directive, word: str, flag: str) -> Place:
-    return Place(flag, directive.line, max(directive.whole.find(word), 0) + 1)
+    column = max(directive.whole.find(word), 0) + 1 if directive.line else 0
+    return Place(flag, directive.line, column)
 
 
 def _unknown(place: Place, known: Sequence[str], faults: FlagFaults, kind: str) -> None:

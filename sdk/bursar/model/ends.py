@@ -142,6 +142,14 @@ SAID: Final = (
 _CRASHES = (signals.SIGSEGV, signals.SIGABRT, signals.SIGBUS, signals.SIGILL, signals.SIGFPE)
 
 
+_LINE: Final = re.compile(r"no such command: \S+\s")
+_OF_A_LINE: Final = (
+    "a program of that name, blanks and all, is not there: write its words apart, `run -- python train.py`,"
+    " or give a line of shell to a shell, `run -- bash -c 'a | b'`"
+)
+"""Of a whole line that was taken for a name, as it stood in quotes."""
+
+
 def hint_of(last_lines: str) -> str:
     """What a program that failed by itself died of, as its last lines say; empty where they do not."""
     found = [(match.start(), text) for pattern, text in SAID for match in re.finditer(pattern, last_lines)]
@@ -277,7 +285,9 @@ def remedy_of(end: EndFacts) -> str:
     """One thing to do, with the names of this job and node; empty where there is nothing to mend."""
     rank = f" --rank {end.rank}" if end.members > 1 and end.rank else ""
     job = f"'{end.job}'" if "[" in end.job else end.job
-    text = REMEDIES[kind_of(end)].replace("logs JOB", f"logs {job}{rank}")
+    kind = kind_of(end)
+    text = _OF_A_LINE if kind == "not_found" and _LINE.match(end.detail) else REMEDIES[kind]
+    text = text.replace("logs JOB", f"logs {job}{rank}")
     return text.replace("NODE", end.node) if end.node else text
 
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from bursar.steps.queue import job_word, program
+from bursar.steps.queue import program
 
 Row = Mapping[str, Any]
 _NO_SUCH_JOB: Final = 4
@@ -71,8 +71,8 @@ def ask(*words: str) -> Any:
 
 
 def job_of(word: str) -> Row | None:
-    """One job, whole; None where there is no such job. Raises `SystemExit` as `ask` does."""
-    command = [*program(os.environ), "show", job_word(word), "-o", "json"]
+    """One job by bursar's word for it; None where there is no such job. Raises `SystemExit` as `ask` does."""
+    command = [*program(os.environ), "show", word, "-o", "json"]
     done = subprocess.run(command, capture_output=True)
     if done.returncode == _NO_SUCH_JOB:
         return None

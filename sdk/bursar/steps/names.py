@@ -30,6 +30,8 @@ SCRIPT_FILE: Final = "SLURM_SUBMIT_SCRIPT"
 SUBMITTED_AS: Final = "BURSAR_SUBMITTED_AS"
 """Told by `sbatch` to `bursar submit`, which is given a copy and names it by its last part alone: the file
 that it was made from, empty for none."""
+SBATCH_WORDS: Final = "BURSAR_SBATCH_WORDS"
+"""Told by it as well: its options, as a shell would read them."""
 OUTPUT_FILE: Final = "BURSAR_OUTPUT_FILE"
 ERROR_FILE: Final = "BURSAR_ERROR_FILE"
 """Paths of the job's own output files, where it has some."""

@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from bursar.clock import SystemClock
-from bursar.steps import listing
 from bursar.steps.hosts import compress_hosts
 from bursar.steps.listing import Row, Words
 from bursar.steps.tables import (
@@ -30,6 +29,7 @@ from bursar.steps.tables import (
     partition_of,
     reason_of,
     state_of,
+    waiting_as_one,
 )
 from bursar.steps.times import parse_begin
 
@@ -58,26 +58,9 @@ def _tres_held(job: Row) -> str:
     return _tres(job) if job["started_at"] else ""
 
 
-_OF_TASKS: Final = frozenset({"CPUTime", "CPUTimeRAW", "TotalCPU", "MaxRSS"})
-"""Fields that an array has from its tasks, which are asked for only where one of these is wanted."""
-
-
-def _with_tasks(job: Row) -> Row:
-    """An array with what its tasks held and used, who need not have run all at once."""
-    if not job.get("array"):
-        return job
-    tasks = list(listing.ask("ls", "--tasks", str(job["number"])))
-    return {
-        **job,
-        "held_cpu_s": sum(map(_cpu_time_s, tasks)),
-        "cpu_s": sum(task.get("cpu_s") or 0 for task in tasks),
-        "max_rss_bytes": max((task.get("max_rss_bytes") or 0 for task in tasks), default=0),
-    }
-
-
 def _cpu_time_s(job: Row) -> int:
     """CPUs that it held, times seconds."""
-    return int(job.get("held_cpu_s", elapsed_s(job) * int(cpus_of(job))))
+    return elapsed_s(job) * int(cpus_of(job))
 
 
 PAST: Final[Mapping[str, Callable[[Row], str]]] = {
@@ -186,9 +169,7 @@ def sacct(arguments: Sequence[str]) -> int:
     since = moment_named("starttime", found.get("starttime", "today"), now)
     until = moment_named("endtime", found.get("endtime", "now"), now)
     jobs = list(filters.jobs(None)) if "jobs" in found else _between(filters, since, until)
-    if not _OF_TASKS.isdisjoint(name for name, _ in fields):
-        jobs = [_with_tasks(job) for job in jobs]
-    rows = [[PAST[name](job) for name, _ in fields] for job in jobs]
+    rows = [[PAST[name](job) for name, _ in fields] for job in waiting_as_one(jobs)]
     head = [] if "noheader" in found else [[name for name, _ in fields]]
     if "parsable" in found or "parsable2" in found:
         mark = found.get("delimiter", "|")

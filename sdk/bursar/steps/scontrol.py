@@ -16,7 +16,11 @@ from bursar.steps import names
 from bursar.steps.hosts import compress_hosts, expand_hosts
 
 _SHOWN: Final = (["job"], ["jobs"], ["jobid"], ["node"], ["nodes"], ["partition"], ["partitions"])
-_KNOWN: Final = "show hostnames, show job, show node, show partition, update, requeue, hold and release"
+_PORT: Final = 6818
+"""Of Slurm's own daemon, which its `getaddrs` says as well; scripts cut it off."""
+_KNOWN: Final = (
+    "show hostnames, show job, show node, show partition, update, getaddrs, requeue, hold and release"
+)
 _IDLE: Final = ("-a", "-d", "-dd", "-Q", "--all", "--details", "--quiet")
 _ONE_LINE: Final = ("-o", "--oneliner")
 
@@ -36,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
         return _job(os.environ, one_line)
     if what[:1] == ["update"] or (what[:1] == ["show"] and what[1:] in _SHOWN):
         return _asked(what, words, one_line)
+    if what[:1] == ["getaddrs"]:
+        return _addresses(words[1:], os.environ)
     if what[:1] in (["requeue"], ["hold"], ["release"]) and len(words) >= 2:
         from bursar.steps import queue
 
@@ -75,6 +81,22 @@ def _hostnames(words: Sequence[str]) -> int:
         sys.stdout.write("\n".join(expand_hosts(text)) + "\n")
     except ValueError as problem:
         return _refuse(f"show hostnames {text}: {problem}")
+    return 0
+
+
+def _addresses(words: Sequence[str], env: Mapping[str, str]) -> int:
+    """`getaddrs`: a line for each node, `n1: 10.0.0.1:6818`."""
+    text = words[0] if words else env.get("SLURM_JOB_NODELIST", "")
+    nodes = env.get(names.NODE_NAMES, "").split(",")
+    known = dict(zip(nodes, env.get("BURSAR_NODE_ADDRESSES", "").split(","), strict=False))
+    try:
+        hosts = expand_hosts(text)
+    except ValueError as problem:
+        return _refuse(f"getaddrs {text}: {problem}")
+    strange = [host for host in hosts if not known.get(host)]
+    if strange:
+        return _refuse(f"getaddrs {text}: {strange[0]} is no node of this job")
+    sys.stdout.write("".join(f"{host}: {known[host]}:{_PORT}\n" for host in hosts))
     return 0
 
 

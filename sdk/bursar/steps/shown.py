@@ -16,7 +16,7 @@ from bursar.steps import listing, tables
 from bursar.steps.hosts import compress_hosts, expand_hosts
 from bursar.steps.listing import Row
 from bursar.steps.patterns import fill, words_of
-from bursar.steps.queue import job_word, program
+from bursar.steps.queue import job_word, job_words, program
 from bursar.steps.sinfo import features_of, gpus_of, partition_of, state_of
 from bursar.steps.times import parse_slurm_time
 
@@ -40,7 +40,7 @@ def _write(groups: Sequence[str], one_line: bool) -> None:
 def jobs(words: Sequence[str], *, one_line: bool) -> int:
     """Any job by its number, or all that have not ended; the exit code."""
     if words:
-        found = [listing.job_of(one) for one in words[0].split(",")]
+        found = [listing.job_of(one) for one in job_words(words[0])]
         if None in found:
             sys.stderr.write("slurm_load_jobs error: Invalid job id specified\n")
             return 1

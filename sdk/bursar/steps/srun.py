@@ -39,32 +39,49 @@ def _many(fate: str, takes: int, text: str, *names: str) -> list[Option]:
     return found
 
 
+_IMAGES: Final = "containers are not built"
 TABLE: Final = (
     *_many("done", 1, "", "nodes/N", "ntasks/n", "ntasks-per-node", "tasks-per-node", "cpus-per-task/c"),
     *_many("done", 1, "", "nodelist/w", "exclude/x", "output/o", "error/e", "input/i", "wait/W", "chdir/D"),
     *_many("done", 1, "", "export", "open-mode", "distribution/m", "jobid", "gpus-per-task", "time/t", "mpi"),
     *_many("done", 1, "", "gpus-per-node", "gres", "gpu-bind", "gpus/G"),
     *_many("done", 0, "", "label/l", "unbuffered/u", "quiet/Q", "exact", "overlap", "help/h", "version/V"),
+    *_many("done", 0, "", "usage"),
     *_many("done", 0, "", "multi-prog"),
     *_many("done", 2, "", "kill-on-bad-exit/K", "exclusive"),
     *_many("idle", 0, "", "verbose/v", "no-kill/k", "overcommit/O", "oversubscribe/s"),
     *_many("idle", 0, "", "disable-status/X"),
-    *_many("idle", 0, "", "contiguous", "use-min-nodes", "spread-job", "immediate/I", "no-allocate/Z"),
+    *_many("idle", 0, "", "contiguous", "use-min-nodes", "spread-job", "no-allocate/Z"),
+    *_many("idle", 0, "", "quit-on-interrupt", "preserve-env/E", "whole", "send-libs"),
     *_many("idle", 1, "", "job-name/J", "account/A", "partition/p", "qos/q", "comment", "mem", "mem-per-cpu"),
     *_many("idle", 1, "", "mem-per-gpu", "mem-bind", "cpu-freq", "hint", "threads-per-core"),
     *_many("idle", 1, "", "accel-bind", "cpus-per-gpu", "ntasks-per-core", "ntasks-per-socket", "profile"),
     *_many("idle", 1, "", "gpu-freq", "constraint/C", "slurmd-debug", "msg-timeout", "tmp"),
-    *_many("idle", 1, "", "max-exit-timeout"),
+    *_many("idle", 1, "", "max-exit-timeout", "acctg-freq", "core-spec/S", "delay-boot", "extra"),
+    *_many("idle", 1, "", "extra-node-info/B", "gres-flags", "mail-type", "mail-user", "mcs-label", "prefer"),
+    *_many("idle", 1, "", "thread-spec", "threads/T", "time-min", "tres-bind", "treewidth", "wckey"),
     *_many("idle", 1, "", "cores-per-socket", "sockets-per-node", "mincpus", "switches", "power", "priority"),
-    *_many("idle", 2, "", "cpu-bind", "propagate", "compress", "nice"),
+    *_many("idle", 1, "", "network", "cpu-bind", "signal", "reservation", "licenses/L"),
+    *_many("idle", 2, "", "propagate", "compress", "nice", "immediate/I", "resv-ports"),
     *_many("refused", 1, "jobs of several parts are not built; submit one job for each", "het-group"),
     *_many("refused", 2, "a job has no terminal", "pty", "x11"),
     *_many("refused", 1, "give the GPUs of each task: --gpus-per-task", "gpus-per-socket"),
     *_many("refused", 1, "it is decided where it is submitted", "begin/b", "dependency/d", "deadline"),
+    *_many("refused", 1, "it is decided where it is submitted", "uid", "gid"),
+    *_many("refused", 0, "it is decided where it is submitted", "hold/H", "reboot", "test-only"),
+    *_many("refused", 1, "a job goes to the server it is submitted to", "clusters/M", "cluster-constraint"),
+    *_many("refused", 1, "give the tasks of a node: --ntasks-per-node", "ntasks-per-gpu"),
+    *_many("refused", 1, "use --cpus-per-task and --gpus-per-task", "tres-per-task"),
+    *_many("refused", 1, "there are no burst buffers; copy in the script", "bb", "bbf"),
+    *_many("refused", 0, "processes outside of a step are started as such: no srun", "external"),
     *_many("refused", 1, "write it into the command", "prolog", "epilog", "task-prolog", "task-epilog"),
     *_many("refused", 2, "copy to a directory that all nodes share", "bcast"),
-    *_many("refused", 1, "containers are not built", "container-image", "container-mounts", "container"),
-    *_many("refused", 1, "containers are not built", "container-workdir", "container-name", "network"),
+    *_many("refused", 1, _IMAGES, "container", "container-env", "container-id", "container-image"),
+    *_many("refused", 1, _IMAGES, "container-mounts", "container-name", "container-save"),
+    *_many("refused", 1, _IMAGES, "container-workdir"),
+    *_many("refused", 0, _IMAGES, "container-mount-home", "container-writable", "no-container-mount-home"),
+    *_many("refused", 0, _IMAGES, "container-remap-root", "container-entrypoint", "container-readonly"),
+    *_many("refused", 0, _IMAGES, "no-container-remap-root", "no-container-entrypoint"),
     *_many("refused", 1, "ranks are spread in blocks or in turn: --distribution", "arbitrary", "relative/r"),
 )  # fmt: skip
 _BY_NAME: Final = {option.name: option for option in TABLE}
@@ -147,7 +164,8 @@ def _shorts(found: dict[str, str], letters: str, arguments: Sequence[str], at: i
             return _take(found, option, word, letters.removeprefix("=") or None, arguments, at)
         value = None
         if option.takes == 2 and letters[:1].isdigit():
-            value, letters = letters[0], letters[1:]
+            rest = letters.lstrip("0123456789")
+            value, letters = letters[: len(letters) - len(rest)], rest
         at = _take(found, option, word, value, arguments, at)
     return at
 
@@ -381,8 +399,8 @@ def _exported(text: str, env: Mapping[str, str]) -> dict[str, str]:
 
 def main(arguments: Sequence[str]) -> int:
     """`srun`; its exit code."""
-    if arguments and arguments[0] in ("-h", "--help", "-V", "--version"):
-        sys.stdout.write(HELP if "h" in arguments[0] else VERSION)
+    if arguments and arguments[0] in ("-h", "--help", "--usage", "-V", "--version"):
+        sys.stdout.write(VERSION if "V" in arguments[0].upper()[:3] else HELP)
         return 0
     try:
         if "BURSAR_ATTEMPT_MEMBER" not in os.environ:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from typing import Final
 from bursar.steps import listing
 from bursar.steps.hosts import compress_hosts, expand_hosts
 from bursar.steps.listing import Row, Words, filled, known_letters, long_form
+from bursar.steps.queue import job_words, me
 
 _LONG: Final = {"STARTING": "CONFIGURING", "STOPPING": "COMPLETING", "SUCCEEDED": "COMPLETED"}
 _OF_END: Final = {
@@ -89,7 +91,7 @@ def _where(job: Row) -> str:
 
 
 def id_of(job: Row) -> str:
-    """Its number; of a task with its index."""
+    """Its number; of a task with its index, of tasks that wait with all of theirs."""
     task = task_of(job)
     return f"{job['number']}_{task}" if task else str(job["number"])
 
@@ -108,7 +110,10 @@ def partition_of(job: Row) -> str:
 
 
 def task_of(job: Row) -> str:
-    """The index of a task of an array, which is a part of its id alone."""
+    """The index of a task of an array, which is a part of its id alone; `[3-9]` of tasks that wait."""
+    if "waiting" in job:
+        most = job.get("max_parallel")
+        return f"[{_indices(job['waiting'])}{f'%{most}' if most else ''}]"
     return str(job.get("id") or "").partition(".")[2]
 
 
@@ -207,34 +212,51 @@ class Filters:
     """Which jobs are asked for: what bursar can be asked itself, and what is looked at afterwards.
 
     Attributes:
-        states: long names; None: all. missing: words for jobs of which there is none.
+        states: long names; None: all. missing: words for jobs of which there is none, of the `named` ones.
     """
 
     def __init__(self, found: Mapping[str, str]) -> None:
         """`found`: options by name. Raises `ValueError` for states or nodes that there cannot be."""
-        me = os.environ.get("USER") or os.environ.get("LOGNAME", "")
-        self._found = {**({"user": me} if "me" in found else {}), **found}
+        self._found = {**({"user": me(os.environ)} if "me" in found else {}), **found}
         self.states = _states(found["states"]) if "states" in found else None
         self._nodes = set(expand_hosts(found["nodelist"])) if found.get("nodelist") else None
         self.missing: list[str] = []
+        self.named = 0
 
     def jobs(self, states: Sequence[str] | None, since: str = "") -> Iterator[Row]:
-        """Those of the ids that were asked for, else those in these states (None: all), whole.
+        """Those of the ids that were asked for, else those in these states (None: all), whole; of arrays
+        their tasks.
 
         `since`: of those, what was submitted or has ended since.
         """
-        if self._found.get("jobs"):
-            words = self._found["jobs"].split(",")
-            rows = {word: listing.job_of(word) for word in words}
-            self.missing = [word for word in words if rows[word] is None]
-            yield from (row for row in rows.values() if row is not None and self.take(row))
-            return
-        words = ["--state", "all" if states is None else _asked_of(states)]
+        found = list(self._named() if self._found.get("jobs") else self._listed(states, since))
+        arrays = {row["id"]: row["array"].get("max_parallel") for row in found if row.get("array")}
+        tasks: dict[str, list[Row]] = {}
+        if arrays:
+            words = ["--state", "all" if states is None else _asked_of(states)]
+            for row in listing.ask("ls", *words, *(f"--tasks={array}" for array in arrays)):
+                array = row["id"].partition(".")[0]
+                tasks.setdefault(array, []).append({**row, "max_parallel": arrays[array]})
+        for row in found:
+            yield from filter(self.take, tasks.get(row["id"], []) if row["id"] in arrays else [row])
+
+    def _named(self) -> Iterator[Row]:
+        words = [each for word in _ids(self._found["jobs"]) for each in job_words(word)]
+        rows = {word: listing.job_of(word) for word in words}
+        self.named = len(rows)
+        self.missing = [word for word in words if rows[word] is None]
+        yield from (row for row in rows.values() if row is not None)
+
+    def _listed(self, states: Sequence[str] | None, since: str) -> Iterator[Row]:
+        # An array that runs has tasks that wait.
+        live = () if states is None or {*ACTIVE}.isdisjoint(states) else ACTIVE
+        asked = None if states is None else [*live, *states]
+        words = ["--state", "all" if asked is None else _asked_of(asked)]
         for name, flag in (("user", "--user"), ("name", "--name"), ("account", "--project")):
             if "," not in self._found.get(name, ","):
                 words += [flag, self._found[name]]
         words += ["--since", since] if since else []
-        yield from filter(self.take, listing.ask("ls", *words))
+        yield from listing.ask("ls", *words)
 
     def take(self, job: Row) -> bool:
         """Do all of them let it through?"""
@@ -249,6 +271,11 @@ class Filters:
         wanted = self._found.get("partition")
         own = partition_of(job).split(",")  # one that may run anywhere may come to run there
         return wanted is None or ANYWHERE in own or not set(own).isdisjoint(wanted.split(","))
+
+
+def _ids(text: str) -> list[str]:
+    """Words by comma, but for commas in brackets."""
+    return re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text)
 
 
 def _states(text: str) -> list[str] | None:
@@ -271,13 +298,24 @@ def _asked_of(states: Sequence[str]) -> str:
     return ",".join(dict.fromkeys(",".join(found).split(",")))
 
 
-def _tasks_of(jobs: Iterable[Row]) -> Iterator[Row]:
-    """Each array as its tasks."""
-    for job in jobs:
-        if job.get("array"):
-            yield from listing.ask("ls", "--tasks", str(job["number"]))
-        else:
-            yield job
+def waiting_as_one(rows: Iterable[Row]) -> Iterator[Row]:
+    """Of each array the tasks that wait as one row, `12_[3-9%2]`, before those that have started."""
+    waiting: dict[int, list[Row]] = {}
+    rows = list(rows)
+    for row in rows:
+        if task_of(row) and row["state"] == "PENDING":
+            waiting.setdefault(row["number"], []).append(row)
+    for row in rows:
+        if not (task_of(row) and row["state"] == "PENDING"):
+            yield row
+        elif together := waiting.pop(row["number"], None):
+            yield {**row, "waiting": [int(task_of(one)) for one in together]}  # the first has its reason
+
+
+def _indices(indices: Sequence[int]) -> str:
+    """`1,3-5`."""
+    text = compress_hosts([f"_{index}" for index in sorted(indices)])
+    return text.removeprefix("_").removeprefix("[").removesuffix("]")
 
 
 def _sorted(jobs: list[Row], text: str) -> list[Row]:
@@ -308,11 +346,11 @@ def squeue(arguments: Sequence[str]) -> int:
     if "states" not in found:
         filters.states = ["PENDING"] if "start" in found else [*ACTIVE]
     jobs = list(filters.jobs(filters.states))
-    if filters.missing and len(filters.missing) == len(found["jobs"].split(",")):
+    if filters.missing and len(filters.missing) == filters.named:
         sys.stderr.write("slurm_load_jobs error: Invalid job id specified\n")
         return 1
-    if "array" in found:
-        jobs = [job for job in _tasks_of(jobs) if filters.take(job)]
+    if "array" not in found:
+        jobs = list(waiting_as_one(jobs))
     if "noheader" not in found:
         sys.stdout.write(filled(form, lambda letter: QUEUE[letter][0]))
     for job in _sorted(jobs, found["sort"]) if found.get("sort") else jobs:
