@@ -84,20 +84,24 @@ def _keys() -> dict[str, Schema]:
 
 def _plain() -> dict[str, Schema]:
     """Fields that need no more than their type, their bounds and their line in the docstring of `JobSpec`."""
-    forms_of = {int: ["integer"], str: [*forms.SCALAR], bool: ["boolean"]}
     found: dict[str, Schema] = {}
     for name in JobSpec.__struct_fields__:
         default = getattr(JobSpec(), name)
         about = re.search(
             rf"^ {{8}}{name}: (.+?)(?=^ {{8}}\w|^ {{4}}$|\Z)", JobSpec.__doc__ or "", re.M | re.S
         )
-        if type(default) in forms_of and name not in WRITTEN_OTHERWISE:
-            words = " ".join(about[1].split()) if about else ""
-            least, most = BOUNDS.get(name, (None, None))
-            bounds = {} if least is None else {"minimum": least, "maximum": most}
-            found[name] = {
-                "type": forms_of[type(default)], **bounds, "description": words, "default": default
-            }  # fmt: skip
+        words = " ".join(about[1].split()) if about else ""
+        words = words[:1].upper() + words[1:]
+        if name in WRITTEN_OTHERWISE:
+            continue
+        if type(default) is bool:
+            found[name] = forms.boolean(words, default)
+        elif type(default) is int and name in BOUNDS:
+            found[name] = forms.whole(words, *BOUNDS[name], default=default)
+        elif type(default) is int:
+            found[name] = {"type": "integer", "description": words, "default": default}
+        elif type(default) is str:
+            found[name] = forms.scalar(words, default=default)
     return found
 
 
