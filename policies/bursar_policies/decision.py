@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from bursar.model import DeviceShare, EndCause, Reason, ReasonCode, ShareRates
+from bursar.model.constraints import TOGETHER, TOPOLOGY
 from bursar.resources import ResourceRequest
 from bursar_policies.rankers.score import Term
 from bursar_policies.specs import Amounts, PriorityPolicySpec, QuotaSpec, ReservationSpec
@@ -117,6 +118,20 @@ class JobClass(msgspec.Struct, frozen=True):
     def leased_us(self, time_limit_us: int) -> int:
         """What of a time limit is paid for at the start."""
         return min(time_limit_us, self.lease_us) if self.lease_us else time_limit_us
+
+    @property
+    def together(self) -> str:
+        """Which attribute the nodes of all members must have in common, "" for none."""
+        if max(self.nodes, self.max_nodes) == 1:
+            return ""
+        return next((TOGETHER[said] for key, said in self.constraints if key == TOPOLOGY), "")
+
+    @property
+    def where(self) -> tuple[tuple[str, str], ...]:
+        """What is asked of each node by itself."""
+        if all(key != TOPOLOGY for key, _ in self.constraints):
+            return self.constraints
+        return tuple(pair for pair in self.constraints if pair[0] != TOPOLOGY)
 
     @property
     def payers(self) -> tuple[str, ...]:

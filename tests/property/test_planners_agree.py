@@ -85,7 +85,8 @@ def ranked(draw: st.DrawFn) -> Snapshot:
         rows = []
         for (order, job_id), limit_us in zip(queue.jobs, queue.jobs.limits_us.tolist(), strict=True):
             since_us = NOW - draw(st.integers(-1, 12)) * HOUR_US // 6
-            rows.append((order, job_id, limit_us, since_us, draw(st.integers(0, 2))))
+            deadline_us = draw(st.sampled_from([0, NOW - 1, NOW + HOUR_US, NOW + 5 * HOUR_US]))
+            rows.append((order, job_id, limit_us, since_us, draw(st.integers(0, 2)), deadline_us))
         found.append(replace(queue, jobs=JobColumns.of(rows)))
     spent = draw(st.dictionaries(st.sampled_from(["p", "q/r", "gone"]), st.integers(0, 9 * USD), max_size=3))
     projects = ("p", "q/r", "q")
@@ -220,3 +221,100 @@ def test_a_shorter_job_behind_one_that_money_refuses_starts():
     answer = plan(world, NOW)
     assert [start.job_id for start in answer.starts] == ["short"]
     assert Counter(waiting(world, answer).values()) == {"money": 2}
+
+
+@st.composite
+def racks(draw: st.DrawFn) -> Snapshot:
+    """Gangs whose members must be together, on few kinds of nodes in few racks, some of which are busy."""
+    rates = draw(
+        st.lists(st.sampled_from([None, (USD, 0, 0), (USD, 0, 0), (2 * USD, 0, 0)]), min_size=3, max_size=3)
+    )
+    nodes = columns(
+        [
+            Node(
+                name=f"n{i}",
+                gpus=2,
+                rates=rates[draw(st.integers(0, 2))],
+                labels=draw(st.sampled_from([{"rack": "a"}, {"rack": "b"}, {"rack": "c"}, {}])),
+            )
+            for i in range(draw(st.integers(4, 14)))
+        ]
+    )
+    running, found = [], []
+    for i in range(draw(st.integers(0, 14))):
+        one = request(gpus=draw(st.sampled_from([1, 2, 2])))
+        busy = plan(snapshot(nodes, a_queue(job_class(one), (0, f"r{i}"))), NOW)
+        for start in busy.starts:
+            running += occupy(nodes, start, NOW + draw(st.integers(1, 4)) * HOUR_US)
+    for order in range(draw(st.integers(1, 5))):
+        together = draw(st.sampled_from([(), SAME_RACK, SAME_RACK]))
+        wanted = job_class(
+            *draw(st.lists(st.sampled_from([request(gpus=1), request(gpus=2)]), min_size=1, max_size=2)),
+            nodes=draw(st.integers(1, 5)),
+            hours=draw(st.sampled_from([1, 3])),
+            constraints=together,
+            budgets=draw(st.sampled_from([(), ("x",)])),
+        )
+        found.append(a_queue(wanted, (order, f"j{order}"), priority=draw(st.sampled_from([50, 50, 75]))))
+    room = BudgetRoom("x", draw(st.sampled_from([2, 9, 90])) * USD, 0, 0, "USD")
+    return snapshot(nodes, *found, running=running, budgets=[room], typical=draw(TYPICAL))
+
+
+@settings(max_examples=400, deadline=None)
+@given(racks())
+def test_members_that_must_be_together_are_where_the_reference_has_them(world):
+    answer = plan(world, NOW)
+    agree(world, answer)
+    for start in answer.starts:
+        together = world.queues[start.queue].job_class.together
+        places = {world.nodes.attributes[member.node].get(together) for member in start.members}
+        assert not together or (len(places) == 1 and None not in places)
+
+
+SAME_RACK = (("topology", "same-rack"),)
+
+
+def rack(names: str, rate: int = USD) -> list[Node]:
+    """Nodes of two GPUs, such as `a1 a2`, in the rack of their first letter."""
+    return [Node(name=name, gpus=2, rates=(rate, 0, 0), labels={"rack": name[0]}) for name in names.split()]
+
+
+def test_a_claimed_node_that_has_room_until_then_is_no_node_of_its_rack_for_whoever_outlives_that():
+    """Rack a has three with room now, and two beside the claim on a3: as many as b, which is behind it."""
+    nodes = columns(rack("a1 a2 a3 b1 b2"))
+    on_a3 = job_class(request(gpus=1), constraints=(("node", "a3"),))
+    (busy,) = plan(snapshot(nodes, a_queue(on_a3, (0, "r"))), NOW).starts
+    world = snapshot(
+        nodes,
+        a_queue(job_class(request(gpus=2), constraints=(("node", "a3"),)), (1, "claims")),
+        a_queue(job_class(request(gpus=1), nodes=2, hours=9, constraints=SAME_RACK), (2, "gang")),
+        running=occupy(nodes, busy, NOW + HOUR_US),
+    )
+    answer = plan(world, NOW)
+    agree(world, answer)
+    assert [nodes.names[one.node] for start in answer.starts for one in start.members] == ["a1", "a2"]
+
+
+@pytest.mark.parametrize("dear", ["a", "b"])
+def test_of_racks_that_are_free_at_the_same_time_the_cheaper_is_claimed(dear):
+    rates = {"a": USD, "b": USD} | {dear: 2 * USD}
+    nodes = columns(
+        [*rack("a1 a2", rates["a"]), *rack("b1 b2", rates["b"]), Node(name="c", gpus=1, rates=(USD, 0, 0))]
+    )
+    running = []
+    for name in ("a1", "a2", "b1", "b2"):
+        wanted = job_class(request(gpus=2), constraints=(("node", name),))
+        (busy,) = plan(snapshot(nodes, a_queue(wanted, (0, name))), NOW).starts
+        running += occupy(nodes, busy, NOW + HOUR_US)
+    gang = job_class(request(gpus=2), nodes=2, constraints=SAME_RACK, budgets=("x",))
+    world = snapshot(
+        nodes,
+        a_queue(gang, (1, "gang")),
+        a_queue(job_class(request(gpus=1)), (2, "small")),
+        running=running,
+        budgets=[BudgetRoom("x", 90 * USD, 0, 0, "USD")],
+    )
+    answer = plan(world, NOW)
+    agree(world, answer)
+    assert (answer.reserved_job, answer.reserved_at) == ("gang", NOW + HOUR_US)
+    assert answer.reserved_nanos == 4 * USD * 61 // 60 // 2

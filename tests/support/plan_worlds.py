@@ -45,6 +45,7 @@ def clusters(draw: st.DrawFn, largest: int = 9) -> list[Node]:
             rates=draw(PRICES),
             ready=draw(st.sampled_from([True, True, True, False])),
             market=draw(st.sampled_from(["on-demand", "spot"])),
+            labels=draw(st.sampled_from([{"rack": "r1"}, {"rack": "r1"}, {"rack": "r2"}, {}])),
         )
         for name in names
     ]
@@ -58,6 +59,7 @@ def classes(draw: st.DrawFn, money: bool = True) -> JobClass:
         hours=draw(st.sampled_from([0.1, 1, 3])),
         nodes=draw(st.sampled_from([1, 1, 1, 2, 3])),
         ordered=draw(st.booleans()),
+        constraints=draw(st.sampled_from([(), (), (), (("topology", "same-rack"),)])),
         spot_policy=draw(st.sampled_from(["auto", "auto", "spot", "on-demand"])),
         budgets=budgets,
         max_cost_nanos=draw(st.sampled_from([0, 0, USD])) if money else 0,

@@ -12,6 +12,7 @@ Rule    jobs by priority, or as a PriorityPolicy ranks them, then submission. Ea
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from fractions import Fraction
 from math import ceil
@@ -179,8 +180,16 @@ class Reference:
         """Are enough nodes for an alternative not closed to it now?"""
         asks = [self.ask(job_class, request) for request in job_class.options]
         rows = ([row for row in self.capable(ask) if self.nodes.ready[row]] for ask in asks)
-        here = (sum(not self.closed(row, job_class, self.now) for row in some) for some in rows)
-        return any(count >= job_class.nodes for count in here)
+        return any(
+            self.most([row for row in some if not self.closed(row, job_class, self.now)], job_class)
+            >= job_class.nodes
+            for some in rows
+        )
+
+    def most(self, rows: Iterable[int], job_class: JobClass) -> int:
+        """So many members these nodes can have at once."""
+        found = Counter(self.nodes.attributes[row].get(job_class.together, "") for row in rows)
+        return max(found.values(), default=0)
 
     def mine(self, job_class: JobClass) -> set[str]:
         """Nodes that are reserved for it now."""
@@ -252,7 +261,7 @@ class Reference:
                 continue
             every, mine = self.places(job_class, request, free), self.mine(job_class)
             own = [place for place in every if place.name in mine]
-            places = sorted(own if len(own) >= job_class.nodes else every)[: job_class.nodes]
+            places = self.together(own, job_class) or self.together(every, job_class)
             if len(places) == job_class.nodes:
                 unknown = any(place.price[0] for place in places)
                 rate = -1 if unknown else sum(place.price[1] for place in places)
@@ -263,6 +272,22 @@ class Reference:
             if isinstance(answer, Admitted):
                 return option, places, answer
         return None
+
+    def together(self, places: list[Place], job_class: JobClass) -> list[Place]:
+        """The best for a gang; where members must be together, of the cheapest place that has so many, the
+        one where fewest have room.
+        """
+        by_place: dict[str, list[Place]] = {}
+        for one in places:
+            facts = self.nodes.attributes[one.row]
+            by_place.setdefault(facts.get(job_class.together, ""), []).append(one)
+        found = []
+        for group in by_place.values():
+            best = sorted(group)[: job_class.nodes]
+            if len(best) == job_class.nodes:
+                unknown = any(one.price[0] for one in best)
+                found.append((unknown, sum(one.price[1] for one in best), len(group), best))
+        return min(found, key=lambda one: (one[0], 0 if one[0] else one[1], *one[2:]))[3] if found else []
 
     def places(self, job_class: JobClass, request: ResourceRequest, free: list[NodeState]) -> list[Place]:
         """Every node that takes a member now."""
@@ -281,7 +306,8 @@ class Reference:
     def ask(self, job_class: JobClass, request: ResourceRequest) -> Ask:
         """As filters want it."""
         priced = limits_money(job_class)
-        return Ask(request, job_class.constraints, job_class.spot_policy, job_class.avoid_nodes, priced)
+        parts = (job_class.where, job_class.spot_policy, job_class.avoid_nodes, priced)
+        return Ask(request, *parts, together=job_class.together)
 
     def capable(self, ask: Ask) -> list[int]:
         """Nodes that could hold one member if nothing ran."""
@@ -334,13 +360,13 @@ class Reference:
         refused = False
         for request in job_class.options:
             rows = self.capable(self.ask(job_class, request))
-            places = sorted(self.places(job_class, request, self.free))[: job_class.nodes]
+            places = self.together(self.places(job_class, request, self.free), job_class)
             if len(places) == job_class.nodes and not (
                 self.bound and self.is_short(request, job_class.nodes)
             ):
                 refused = True
                 continue
-            if len(rows) < job_class.nodes:
+            if self.most(rows, job_class) < job_class.nodes:
                 continue
             rates = sorted(rate for row in rows if (rate := self.rate(row, request)) >= 0)
             rate = sum(rates[: job_class.nodes]) if len(rates) >= job_class.nodes else -1
@@ -362,7 +388,7 @@ class Reference:
                 continue
             every, mine = self.places(job_class, request, free), self.mine(job_class)
             own = [place for place in every if place.name in mine]
-            places = sorted(own if len(own) >= job_class.nodes else every)[: job_class.nodes]
+            places = self.together(own, job_class) or self.together(every, job_class)
             if len(places) == job_class.nodes:
                 unknown = any(place.price[0] for place in places)
                 answer = self.rooms.admit(
@@ -420,14 +446,23 @@ class Reference:
                 for row in rows
                 if taken(self.later(row, at), request) is not None and not self.closed(row, job_class, at)
             ]
-            if len(fitting) < job_class.nodes:
-                continue
-            rates = {row: self.rate(row, request) for row in fitting}
-            fitting.sort(key=lambda row: (rates[row] < 0, rates[row], self.nodes.names[row]))
-            chosen = fitting[: job_class.nodes]
-            unknown = any(rates[row] < 0 for row in chosen)
-            rate = -1 if unknown else sum(rates[row] for row in chosen)
-            if isinstance(self.rooms.admit(job_class, rate), Admitted):
+            by_place: dict[str, list[int]] = {}
+            for row in fitting:
+                facts = self.nodes.attributes[row]
+                by_place.setdefault(facts.get(job_class.together, ""), []).append(row)
+            found = []
+            for group in by_place.values():
+                if len(group) < job_class.nodes:
+                    continue
+                rates = {row: self.rate(row, request) for row in group}
+                group.sort(key=lambda row: (rates[row] < 0, rates[row], self.nodes.names[row]))
+                chosen = group[: job_class.nodes]
+                unknown = any(rates[row] < 0 for row in chosen)
+                rate = -1 if unknown else sum(rates[row] for row in chosen)
+                if isinstance(self.rooms.admit(job_class, rate), Admitted):
+                    found.append((unknown, rate, [self.nodes.names[row] for row in chosen], chosen))
+            if found:
+                _, rate, _, chosen = min(found)
                 return at, rate, chosen
         return None
 
@@ -480,6 +515,7 @@ def rank(snapshot: Snapshot, queue: PendingQueue, position: int, now: int) -> tu
         "size": smaller(min(sizes)),
         "budget": int(min(min(left, default=Fraction(1)), 1) * ONE),
         "qos": queue.priority * ONE // 100,
+        "deadline": urgency(job_class.time_limit_us, int(queue.jobs.deadlines_us[position]), now),
         "fair_share": standings(snapshot.projects, snapshot.spent, rules.shares)[
             queue.jobs.projects[position]
         ]
@@ -488,6 +524,12 @@ def rank(snapshot: Snapshot, queue: PendingQueue, position: int, now: int) -> tu
     }
     sum_ = sum(weight * min(max(known[factor], 0), ONE) for factor, weight in rules.weights)
     return (0 if "qos" in dict(rules.weights) else -queue.priority), -sum_
+
+
+def urgency(limit_us: int, deadline_us: int, now: int) -> int:
+    """The time that it needs, of the time that it has."""
+    needs_ms = max(limit_us // 1000, 1)
+    return needs_ms * ONE // max((deadline_us - now) // 1000, needs_ms) if deadline_us else 0
 
 
 def parts_of(request: ResourceRequest, nodes: int) -> tuple[int, int, int]:

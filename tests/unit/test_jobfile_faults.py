@@ -222,7 +222,6 @@ UNBUILT = [
     ("run: x\nresources: {gpus: {type: H100, mig: 1g.10gb}}", 2, "a MIG slice"),
     ("run: x\nresources: {gpus: 'H100:1g.10gb'}", 2, "a MIG slice (1g.10gb)"),
     ("run: x\nresources: {cpus: 2..8}", 2, "a range of cpus"),
-    ("run: x\nresources: {constraints: {topology: same-rack}}", 2, "topology same-rack"),
 ]
 
 

@@ -185,17 +185,7 @@ def test_columns_that_do_not_agree_are_refused(part, column, value, said):
         ("projects", ["<i8", [2], "AQAAAAAAAAAAAAAAAAAAAA=="]),
         ("projects", ["<i8", [2], "AAAAAAAAAAD//////////w=="]),
     ],
-    ids=[
-        "rows",
-        "no names",
-        "no limit",
-        "orders",
-        "since",
-        "deadlines",
-        "projects",
-        "no project",
-        "before the first",
-    ],
+    ids=["rows", "no names", "no limit", "orders", "since", "projects", "no project", "before the first"],
 )
 def test_queues_whose_columns_do_not_agree_are_refused(column, value):
     def change(document: dict[str, dict[str, list[dict[str, dict[str, object]]]]]) -> None:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from bursar.clock import Instant
 from bursar.model import Device, DeviceShare, Hold, NodeFacts, Reason
@@ -70,12 +71,12 @@ class Have(NamedTuple):
 
     Attributes:
         members: by alternative, for how many members there is room, on nodes or on what is on its way.
-        zone: where machines of its own are, "" while there are none. own: how many these are.
+        place: where machines of its own are, None while there are none. own: how many these are.
         paid: members whose run is held for by machines of its own.
     """
 
     members: Sequence[int]
-    zone: str = ""
+    place: NodeFacts | None = None
     own: int = 0
     paid: int = 0
 
@@ -161,7 +162,7 @@ def choose(
     have = have or Have([0] * len(job_class.options))
 
     def order(offer: MachineOffer) -> tuple[bool, int, tuple[object, ...]]:
-        far = bool(have.zone) and offer.place.zone != have.zone
+        far = have.place is not None and offer.place.zone != have.place.zone
         return far, offer.rate_nanos_per_hour, msgspec.structs.astuple(offer.place)
 
     wanted = sorted(pool.offers, key=order)
@@ -170,7 +171,7 @@ def choose(
     sight = _Sight(unfit=len(wanted))
     for row, offer in enumerate(wanted):
         option = next((index for index, mask in enumerate(capable) if mask[row]), None)
-        if option is None:
+        if option is None or not _near(have, job_class.together, kinds[row]):
             continue
         if int(columns.rate[row]) < 0:
             sight.unpriced += 1
@@ -182,6 +183,13 @@ def choose(
         if choice is not None:
             return choice(offer, kinds[row])
     return sight.says(pool.name)
+
+
+def _near(have: Have, together: str, facts: NodeFacts) -> bool:
+    """Is it together with the machines that the job has, where its members must be?"""
+    if not together or have.place is None:
+        return True
+    return getattr(facts, together, "") == getattr(have.place, together, "")
 
 
 def unheld(pool: Pool, job_class: JobClass) -> str:
@@ -322,11 +330,20 @@ def _needs_of(ask: Ask) -> tuple[int, int, int]:
     return request.cpu_milli, request.memory_bytes, gpus
 
 
-def room_here(last: LastPlan, job_class: JobClass) -> list[int]:
-    """By alternative, on how many nodes there was room for another member after the newest plan."""
+def room_here(last: LastPlan, job_class: JobClass, place: NodeFacts | None) -> list[int]:
+    """By alternative, on how many nodes there was room for another member after the newest plan; where
+    members must be together, of those that are with `place`.
+    """
     nodes, free = last.snapshot.nodes, Free.after(last.snapshot.nodes, last.plan.starts)
     windows, asks = windows_of(nodes, last.snapshot.reservations), asks_of(job_class)
     if windows is not None:
         asks = windows.asks(asks, windows.closing(job_class, last.plan.at, job_class.hold_us))
     candidates = [Candidates(ask, nodes, windows) for ask in asks]
-    return [int((one.usable & free.fitting(one.request)).sum()) for one in candidates]
+    together = job_class.together
+    if together:
+        wanted = getattr(place, together, "")
+        near = np.array([facts.get(together, "") == wanted for facts in nodes.attributes], dtype=np.bool_)
+        near &= bool(wanted)
+    else:
+        near = np.ones(len(nodes.ids), dtype=np.bool_)
+    return [int((one.usable & free.fitting(one.request) & near).sum()) for one in candidates]

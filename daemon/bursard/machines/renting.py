@@ -359,7 +359,7 @@ class Renting:
         open_now = [pool for pool in pools if not self.houses[pool.provider].keeper.quiet]
         # Whose machine comes has its room there, whoever else is ranked before it.
         for wish in sorted(wishes, key=lambda wish: wish.job.id not in awaited):
-            here = self._here(wish.job_class)
+            here = self._here(wish)
             if wish.job_class not in full and coming.takes(wish.job_class, here):
                 continue
             full.add(wish.job_class)
@@ -380,25 +380,28 @@ class Renting:
             await self._launch(pool, choice, wish.job)
         self.notes, self._wished = notes, wished
 
-    def _here(self, job_class: JobClass) -> list[int]:
+    def _own(self, job_id: str) -> list[MachineRecord]:
+        """Machines that were rented for a job and are not to end."""
+        machines = self.engine.state.machines.values()
+        return [one for one in machines if one.job_id == job_id and one.state is not MachineState.ENDING]
+
+    def _here(self, wish: _Wish) -> list[int]:
         """For how many members of a gang there is room on nodes; of one that fits on no node, for none."""
-        last = self._last()
+        last, job_class = self._last(), wish.job_class
         if job_class.nodes == 1 or last is None:
             return [0] * len(job_class.options)
-        return room_here(last, job_class)
+        own = self._own(wish.job.id)
+        return room_here(last, job_class, own[-1].facts if own else None)
 
     def _have(self, wish: _Wish, here: Sequence[int], coming: Coming) -> Have:
         """What a job that is to be given machines has already. One machine of no gang is not near others."""
-        own = [
-            one
-            for one in self.engine.state.machines.values()
-            if one.job_id == wish.job.id and one.state is not MachineState.ENDING
-        ]
+        own = self._own(wish.job.id)
         if wish.job_class.nodes == 1:
             return Have(here)
         members = [a + b for a, b in zip(here, coming.members(wish.job_class), strict=True)]
         paid = sum(one.holding for one in own)
-        return Have(members, own[-1].zone if own else "", len(own), min(paid, wish.job_class.nodes))
+        place = own[-1].facts if own else None
+        return Have(members, place, len(own), min(paid, wish.job_class.nodes))
 
     def _note(self, job_id: str) -> str:
         """Why no machine is rented for a job that fits nowhere, one that no look has come to included."""
@@ -415,7 +418,8 @@ class Renting:
         """What would be rented for a job that fits nowhere: its provider and the offer, as the provider said
         last; else why nothing would be. "": no pool could be asked.
         """
-        wish, here = _Wish(job, job_class), self._here(job_class)
+        wish = _Wish(job, job_class)
+        here = self._here(wish)
         machines = self.engine.state.machines.values()
         coming = Coming([one for one in machines if one.state is not MachineState.ENDING])
         have = self._have(wish, here, coming)

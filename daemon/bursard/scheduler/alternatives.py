@@ -36,7 +36,9 @@ def candidates(planner: Planner, job_class: JobClass) -> list[Change]:
             found.append((f"set --nodes {nodes}", replace(job_class, nodes=nodes)))
     if job_class.spot_policy != "auto":
         found.append(("leave --spot out (spot_policy: auto)", replace(job_class, spot_policy="auto")))
-    if job_class.constraints:
+    if job_class.together:
+        found.append(("leave topology out", replace(job_class, constraints=job_class.where)))
+    if job_class.where:
         found.append(("drop the constraints", replace(job_class, constraints=())))
     return found
 

@@ -82,9 +82,10 @@ class Reservation:
 
     def is_clear_of(self, table: Table, rows: list[int]) -> bool:
         """Are these best nodes of all also the best of what is left beside the claim? So they are when none
-        of them is claimed, and no claimed node has room beside the claim.
+        of them is claimed, and no claimed node has room beside the claim. Where members must be together, the
+        best place goes by how many have room.
         """
-        return not self._beside(table) and self.left.keys().isdisjoint(rows)
+        return table.domain is None and not self._beside(table) and self.left.keys().isdisjoint(rows)
 
     def _beside(self, table: Table) -> bool:
         """Has any node of the claim room for a member beside it?"""
@@ -238,6 +239,31 @@ def _between(
 
 
 def _first_paid(
+    world: World, table: Table, job_class: JobClass, rooms: Rooms, first: Ints
+) -> tuple[int, list[int]] | None:
+    """When and where so many nodes first have room that money admits them; where members must be together,
+    in the place where that is soonest, and cheapest.
+    """
+    if table.domain is None:
+        return _first_paid_of(world, table, job_class, rooms, first)
+    count, best = job_class.nodes, None
+    groups = table.groups(np.flatnonzero(first != NEVER), count)
+    soonest = [int(np.partition(first[rows], count - 1)[count - 1]) for rows in groups]
+    for group in sorted(range(len(groups)), key=lambda group: soonest[group]):
+        if best is not None and soonest[group] > best[0]:
+            break
+        there = np.full_like(first, NEVER)
+        there[groups[group]] = first[groups[group]]
+        found = _first_paid_of(world, table, job_class, rooms, there)
+        if found is not None:
+            at, rows = found
+            rate = gang_rate(table, rows)
+            one = at, rate < 0, rate, [world.place.item(row) for row in rows], rows
+            best = one if best is None else min(best, one)
+    return None if best is None else (best[0], best[4])
+
+
+def _first_paid_of(
     world: World, table: Table, job_class: JobClass, rooms: Rooms, first: Ints
 ) -> tuple[int, list[int]] | None:
     """The first moment at which so many nodes have room that money admits the cheapest of them, and those.

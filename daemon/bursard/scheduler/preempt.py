@@ -32,6 +32,8 @@ from bursard.scheduler.world import World
 LOOKED_AT = 64
 """Nodes beyond those that a gang needs of which the cheapest victims are worked out; of the others it is seen
 that all that could be stopped there costs more."""
+PLACES_LOOKED_AT = 8
+"""Where members must be together, the places of which that is done."""
 Ints = NDArray[np.int64]
 _LOSS_MAX = 1 << 40
 RESTART_US = 300_000_000
@@ -120,15 +122,24 @@ class Preemption:
         """The cheapest nodes for a gang: all that it needs, or None."""
         most = self._given(np.concatenate([self._ending, self._victims]))
         fits = table.usable & _fitting(self._world, most, table.request)
-        rows = np.flatnonzero(fits)
-        if len(rows) < count:
+        groups = table.groups(np.flatnonzero(fits), count)
+        if not groups:
             return None
         least: Ints = np.zeros(self._world.count, dtype=np.int64)
         ids = self._running.attempt_ids
         losses = [min(self._lost[ids[row]] // 1_000, _LOSS_MAX) for row in self._victims.tolist()]
         np.add.at(least, self._running.node[self._victims], np.array(losses, dtype=np.int64))
-        rows = rows[np.lexsort((self._world.place[rows], least[rows]))][: LOOKED_AT + count]
-        return self._cheapest(table, sorted(self._on(table, row) for row in rows.tolist()), count)
+        ordered = [rows[np.lexsort((self._world.place[rows], least[rows]))] for rows in groups]
+        ordered.sort(key=lambda rows: (int(least[rows[:count]].sum()), self._world.place.item(rows[0])))
+        found = []
+        for rows in ordered[:PLACES_LOOKED_AT]:
+            on = sorted(self._on(table, row) for row in rows[: LOOKED_AT + count].tolist())
+            found.append(self._cheapest(table, on, count))
+        return min(found, key=self._lost_with)
+
+    def _lost_with(self, rows: list[_On]) -> tuple[int, list[int]]:
+        victims = {name for one in rows for name in one.victims}
+        return sum(self._lost[name] for name in victims), [one.place for one in rows]
 
     def _cheapest(self, table: Table, rows: list[_On], count: int) -> list[_On]:
         """So many of these. A gang that is stopped for one node leaves others too, where then nobody need be:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bursar.model import Reason, ReasonCode
+from bursar.model.constraints import TOPOLOGY
 from bursar.resources import MILLI, format_size
 from bursar.words import plural
 from bursar_policies.decision import (
@@ -110,7 +111,7 @@ def _behind_claim(
     before = plan.starts[: verdict.starts]
     free = Free.after(snapshot.nodes, before)
     for one in asked:
-        if int((one.usable & free.fitting(one.request)).sum()) >= job_class.nodes:
+        if one.most(one.usable & free.fitting(one.request)) >= job_class.nodes:
             return _claimed(job_class, plan.reserved_job, plan.reserved_at, plan.at)
     candidates = max(asked, key=lambda one: one.usable_count)
     return _ahead(snapshot, queue, candidates, free, before) or _resources(free, job_class, candidates)
@@ -198,7 +199,9 @@ def _ahead(
     fits_now = candidates.usable & free.fitting(candidates.request)
     fitted = candidates.usable & ~fits_now & Free(snapshot.nodes).fitting(candidates.request)
     lost = [job_id for row, (priority, job_id) in takers.items() if priority > queue.priority and fitted[row]]
-    if not lost or int(fits_now.sum()) + len(lost) < queue.job_class.nodes:
+    had = fits_now.copy()
+    had[[row for row, (priority, _) in takers.items() if priority > queue.priority and fitted[row]]] = True
+    if not lost or candidates.most(had) < queue.job_class.nodes:
         return None
     jobs = sorted(set(lost))
     return Reason(
@@ -232,6 +235,15 @@ def _resources(free: Free, job_class: JobClass, candidates: Candidates) -> Reaso
     facts = [("nodes_wanted", str(job_class.nodes)), ("nodes_fit", str(counts["fits"]))]
     facts += [("nodes_usable", str(candidates.usable_count)), ("nodes_not_ready", str(away))]
     facts += [(f"lack_{name}", str(n)) for name, n in counts.items() if name != "fits"]
+    if counts["fits"] >= job_class.nodes and (key := candidates.ask.together):
+        most = candidates.most(candidates.usable & free.fitting(candidates.request))
+        return Reason(
+            ReasonCode.WAITING_FOR_TOPOLOGY,
+            f"needs {want} with {ask} free in the same {key}; {counts['fits']} have it, at most {most} of"
+            " them in one",
+            f"wait, ask for {most} nodes, or leave topology out" if most else "wait, or leave topology out",
+            (*facts, ("together", key), ("together_fit", str(most))),
+        )
     if candidates.usable_count < job_class.nodes:
         one = plural(candidates.capable_count, "node")
         return Reason(
@@ -291,7 +303,16 @@ def fault(nodes: NodeColumns, job_class: JobClass, candidates: Candidates) -> Re
             return _fault(nodes, job_class, candidates, rule.name, left, int(passed.sum()))
         left = passed
     many = plural(job_class.nodes, "node")
-    return Reason(ReasonCode.EXCEEDS_NODE_CAPACITY, f"no set of {many} can hold it")
+    key, most = candidates.ask.together, candidates.capable_count
+    if not key:
+        return Reason(ReasonCode.EXCEEDS_NODE_CAPACITY, f"no set of {many} can hold it")
+    return Reason(
+        ReasonCode.EXCEEDS_NODE_CAPACITY,
+        f"the largest {key} has {plural(most, 'node')} that could hold a member, you ask {job_class.nodes}"
+        f" in the same one",
+        f"set --nodes {most} or less, or leave topology out" if most else "leave topology out",
+        (("check", TOPOLOGY), ("nodes_left", str(most)), ("nodes_wanted", str(job_class.nodes))),
+    )
 
 
 def _fault(
@@ -357,6 +378,9 @@ def _unmatched(nodes: NodeColumns, candidates: Candidates) -> tuple[str, str]:
         shown = ", ".join(have[:5]) + (", …" if len(have) > 5 else "")
         what = f"values here: {shown}" if have else f"no node has a {key}"
         return f"constraint {key}: {pattern} matches no node", f"change or drop it ({what})"
+    key = candidates.ask.together
+    if key and not any(facts.get(key) for facts in nodes.attributes):
+        return f"no node has a {key}, and all members are to be in the same one", "leave topology out"
     pairs = ", ".join(f"{key}: {pattern}" for key, pattern in candidates.ask.constraints)
     return f"no node satisfies all constraints together ({pairs})", "drop one of them"
 

@@ -67,14 +67,18 @@ class Table(Candidates):
         """The same ask without nodes that are reserved. What rests on facts alone is shared."""
         made = copy(self)
         made.ask, made.usable = ask, windows.left(ask, self.usable)
-        made.usable_count = int(made.usable.sum())
+        made.usable_count = made.most(made.usable)
         made.number = self._fits.add(made)
         made._keys, made._exact, made._seen = np.full_like(self._keys, NO), np.zeros_like(self._exact), -1
         made.served = f"{made.usable_count} of {plural(len(self._keys), 'node')} could serve it"
         return made
 
     def best(self, packing: Packing, count: int) -> list[int]:
-        """The best `count` nodes that can take a member now, best first; fewer when fewer can."""
+        """The best `count` nodes that can take a member now, best first; fewer when fewer can. Where members
+        must be together: of one such place, or none.
+        """
+        if self.domain is not None:
+            return self._best_together(packing, count)
         if count == 1 and self._fits.count(self.number) <= FEW_MAX:
             return self._best_of_few(packing)
         self._refresh(packing)
@@ -86,6 +90,8 @@ class Table(Candidates):
         """The same when of the nodes `others` only those in `states` may be used, and only so much of them as
         is said there: enough for a member.
         """
+        if self.domain is not None:
+            return self._best_together(packing, count, others, states)
         first = self.best(packing, 1) if count == 1 else []
         if first and first[0] not in others:
             if not states:
@@ -105,6 +111,32 @@ class Table(Candidates):
             pairs = zip(states, fit.tolist(), strict=True)
             found += [(self._key(packing, state), state.row) for state, fits in pairs if fits]
         return [row for _, row in sorted(found)[:count]]
+
+    def _best_together(
+        self, packing: Packing, count: int, but: Collection[int] = (), states: Sequence[NodeState] = ()
+    ) -> list[int]:
+        """The best of one place: of the cheapest that has so many, where fewest others have room."""
+        rows = self._fits.rows(self.number)
+        if but:
+            rows = rows[~np.isin(rows, np.array(list(but), dtype=np.intp))]
+        later = [state for state in states if self._fits.on(self.number, np.array([state.row]))[0]]
+        beside = {state.row: self._key(packing, state) for state in later}
+        every = np.concatenate([rows, np.array(list(beside), dtype=np.intp)])
+        groups = self.groups(every, count)
+        if not groups:
+            return []
+        self._refresh(packing)
+        wanted = np.concatenate(groups)
+        unsure = wanted[~self._exact[wanted] & ~np.isin(wanted, list(beside))]
+        if len(unsure):
+            self._make_sure(packing, unsure)
+        found = []
+        for group in groups:
+            keyed = sorted((beside.get(row, self._keys.item(row)), row) for row in group.tolist())[:count]
+            rates = self.rates[[row for _, row in keyed]]
+            rate = -1 if rates.min() < 0 else sum(rates.tolist())
+            found.append((rate < 0, rate, len(group), keyed))
+        return [row for _, row in min(found)[3]]
 
     def _best_of_few(self, packing: Packing) -> list[int]:
         """The same for one when few fit, as on a full site: keys of all the others need not be right."""

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from bursar.model import JobSpec
+from bursar.model.constraints import TOPOLOGY
 from bursar.resources import MILLI, ResourceRequest
 from bursar_policies.allocators import (
     ONE,
@@ -40,8 +41,12 @@ Counts = NDArray[np.int64]
 
 
 def contends(spec: JobSpec) -> bool:
-    """May an allocator decide about it: may it be moved, and is it known that it gains by that?"""
+    """May an allocator decide about it: may it be moved, and is it known that it gains by that? It knows no
+    topology.
+    """
     if not spec.preemptible or spec.retry.never or spec.service is not None or spec.interactive:
+        return False
+    if any(key == TOPOLOGY for key, _ in spec.constraints):
         return False
     return bool(speeds_of(spec) or most_nodes(spec) > spec.nodes) and all(map(_whole, spec.options))
 

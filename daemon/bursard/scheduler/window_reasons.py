@@ -44,7 +44,7 @@ def beside(
         return Beside(candidates, None)
     fits, wanted = candidates.usable & free.fitting(candidates.request), job_class.nodes
     left = Candidates(windows.asks((candidates.ask,), closing)[0], nodes, windows)
-    would_start = int(fits.sum()) >= wanted > int((fits & ~mask).sum())
+    would_start = candidates.most(fits) >= wanted > candidates.most(fits & ~mask)
     too_few = candidates.usable_count >= wanted > left.usable_count
     if not would_start and not too_few:
         return Beside(left, None)

@@ -22,6 +22,7 @@ class Ask(msgspec.Struct, frozen=True):
     """What one member of a job wants of one node.
 
     Attributes:
+        together: an attribute that all members must have in common, "" for none: no node is without it.
         priced: a hard budget, `max_cost` or `max_price` applies, so the price must be known.
         closed: reservations whose nodes are not for it. only: those whose nodes alone are, when any.
             No filter goes by them, since they come and go with time; whoever plans does.
@@ -32,6 +33,7 @@ class Ask(msgspec.Struct, frozen=True):
     spot_policy: str = "auto"
     avoid_nodes: tuple[str, ...] = ()
     priced: bool = False
+    together: str = ""
     closed: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
 

@@ -10,16 +10,17 @@ from bursar_policies.filters.api import Ask, Mask
 
 
 class Constraints:
-    """Every (key, pattern) pair of the job holds."""
+    """Every (key, pattern) pair of the job holds, and it has what all members are to have in common."""
 
     name = "constraints"
 
     def mask(self, nodes: NodeColumns, ask: Ask) -> Mask | None:
         """Nodes whose attributes satisfy all pairs."""
-        if not ask.constraints:
+        if not ask.constraints and not ask.together:
             return None
         found = [
             all(matches(pattern, facts.get(key)) for key, pattern in ask.constraints)
+            and (not ask.together or bool(facts.get(ask.together)))
             for facts in nodes.attributes
         ]
         return np.array(found, dtype=np.bool_)
@@ -30,6 +31,8 @@ class Constraints:
         for key, pattern in ask.constraints:
             if not matches(pattern, facts.get(key)):
                 return f"{key} is {facts.get(key, 'not set')}, you ask {pattern}"
+        if ask.together and not facts.get(ask.together):
+            return f"{ask.together} is not set, and all members are to be in the same one"
         return "does not match the constraints"
 
 

@@ -43,7 +43,7 @@ def _refused(name: str, text: str, short: str = "", value: str = "yes") -> Slurm
 
 _BINDING = "bursar does not bind processes to cores; use numactl or your launcher"
 _MAIL = "bursar sends no mail; watch with bursar wait or bursar events"
-_TOPOLOGY = "topology is not used yet"
+_TOPOLOGY = "use `constraints: {topology: same-rack}` of a job file"
 _OWN = "what a job holds is its own"
 
 _IMAGES = "images are not built yet; prepare the node in setup"

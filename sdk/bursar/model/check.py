@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from bursar.clock import DAY_US, SECOND_US, parse_instant
+from bursar.model.constraints import TOGETHER, TOPOLOGY
 from bursar.model.job import ENGINES, ArraySpec, CheckpointSpec, JobSpec, RetrySpec, runs_once
 from bursar.model.ranges import count
 from bursar.model.service import problems_of as service_problems
@@ -301,8 +302,8 @@ def _constraints(spec: JobSpec) -> Iterator[Problem]:
             )
         elif len(pattern) > CONSTRAINT_MAX:
             yield Problem((*path, key), f"has {len(pattern)} characters; at most {CONSTRAINT_MAX}")
-        elif key == "topology":
-            yield _not_built((*path, key), f"topology {pattern}", "use constraints on rack or zone")
+        elif key == TOPOLOGY:
+            yield from _choice((*path, key), pattern, tuple(TOGETHER))
         elif _PATTERN.fullmatch(pattern) is None:
             what = "a pattern such as eu-* or '!bad-01' (quote a leading ! or *)"
             yield Problem((*path, key), f"{quote(pattern)} is not {what}")

@@ -10,6 +10,11 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Final, Protocol
 
+TOPOLOGY: Final = "topology"
+"""The constraint that is of all members of a gang together, and of no node."""
+TOGETHER: Final = {"same-rack": "rack", "same-zone": "zone", "same-region": "region", "same-pool": "pool"}
+"""What it may say, and which field of their nodes is then the same."""
+
 PLACE_FIELDS: Final = ("pool", "provider", "region", "zone", "rack", "instance_type", "market")
 """Fields of a node's facts that say where and what it is."""
 

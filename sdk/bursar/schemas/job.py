@@ -28,6 +28,7 @@ from bursar.model.check import (
     THROUGHPUT_MICRO_MAX,
     THROUGHPUTS_MAX,
 )
+from bursar.model.constraints import TOGETHER, TOPOLOGY
 from bursar.model.service import APIS, PORT_MAX, PORT_MIN, REPLICAS_MAX, STRATEGIES, SURGE_MAX, TARGET_MAX
 from bursar.resources import MICRO
 from bursar.schemas import forms
@@ -84,24 +85,20 @@ def _keys() -> dict[str, Schema]:
 
 def _plain() -> dict[str, Schema]:
     """Fields that need no more than their type, their bounds and their line in the docstring of `JobSpec`."""
+    forms_of = {int: ["integer"], str: [*forms.SCALAR], bool: ["boolean"]}
     found: dict[str, Schema] = {}
     for name in JobSpec.__struct_fields__:
         default = getattr(JobSpec(), name)
         about = re.search(
             rf"^ {{8}}{name}: (.+?)(?=^ {{8}}\w|^ {{4}}$|\Z)", JobSpec.__doc__ or "", re.M | re.S
         )
-        words = " ".join(about[1].split()) if about else ""
-        words = words[:1].upper() + words[1:]
-        if name in WRITTEN_OTHERWISE:
-            continue
-        if type(default) is bool:
-            found[name] = forms.boolean(words, default)
-        elif type(default) is int and name in BOUNDS:
-            found[name] = forms.whole(words, *BOUNDS[name], default=default)
-        elif type(default) is int:
-            found[name] = {"type": "integer", "description": words, "default": default}
-        elif type(default) is str:
-            found[name] = forms.scalar(words, default=default)
+        if type(default) in forms_of and name not in WRITTEN_OTHERWISE:
+            words = " ".join(about[1].split()) if about else ""
+            least, most = BOUNDS.get(name, (None, None))
+            bounds = {} if least is None else {"minimum": least, "maximum": most}
+            found[name] = {
+                "type": forms_of[type(default)], **bounds, "description": words, "default": default
+            }  # fmt: skip
     return found
 
 
@@ -169,9 +166,11 @@ def _resources() -> Schema:
     listed = forms.items("Alternatives, each over the sizes above.", forms.mapping("One.", sizes), minItems=1)
     constraints = {
         "type": "object",
+        "properties": {TOPOLOGY: forms.word("What all members have in common.", ("any", *TOGETHER))},
         "additionalProperties": {"type": [*forms.SCALAR], "pattern": _PATTERN},
         "description": 'Which nodes: `zone: eu-*`, `node: "!bad-01"`; keys node, pool, zone, region, rack, '
-        "provider, instance_type or a label of the node.",
+        "provider, instance_type or a label of the node. `topology: same-rack` (same-zone, same-region, "
+        "same-pool): all members of a gang in the same one, whichever.",
     }
     one_of_two = [{"required": ["any_of", "ordered"]}, {"required": ["memory", "mem"]}]
     return {
