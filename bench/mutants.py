@@ -59,7 +59,7 @@ PURE = (
     "tests/sim",
     "tests/docs",
 )
-FOR_TESTS = re.compile(r"/testing\.py$|^agents/.*/fake\.py$")
+FOR_TESTS = re.compile(r"/testing\.py$|^agents/.*/(fake|recorded|recorded_mps)\.py$")
 """Doubles of the product, which nothing but tests uses: a test of them would hold nothing for anybody."""
 FIRST_S, ALL_S = 40.0, 120.0
 """Recorded seconds of the tests that are tried first, and of all that are."""

@@ -111,15 +111,18 @@ async def serve(server: str | None, listen: str, url: str, folder: Path) -> int:
             await site.start()
         except OSError as error:
             await runner.cleanup()
+            await gateway.close()
             raise StoreUnavailable(f"cannot listen at {listen}: {error.strerror}; choose another") from None
         asking = asyncio.create_task(link.run(), name="link")
         notifier = Notifier(os.environ)
         beating = asyncio.create_task(_alive(notifier), name="alive")
-        await _until(stop, asking)
-        beating.cancel()
-        await runner.cleanup()
-        await gateway.close()
-        asking.cancel()
+        try:
+            await _until(stop, asking)
+        finally:
+            beating.cancel()
+            await runner.cleanup()
+            await gateway.close()
+            asking.cancel()
         await link.sync()
     return 0
 
