@@ -81,7 +81,8 @@ def test_an_answer_is_a_status_that_is_no_error(says: bytes, problem: str) -> No
         assert await look(probe(port)) == problem
         (request,) = replica.asked
         assert request.decode().split("\r\n") == [
-            "GET /health HTTP/1.1", "Host: 127.0.0.1", "Connection: close", "User-Agent: bursar-agent", "", "",
+            "GET /health HTTP/1.1", "Host: 127.0.0.1", "Connection: close", "User-Agent: bursar-agent",
+            "", "",
         ]  # fmt: skip
 
     play(work)
