@@ -175,17 +175,16 @@ def test_columns_that_do_not_agree_are_refused(part, column, value, said):
 @pytest.mark.parametrize(
     ("column", "value"),
     [
-        ("ids", ["only one"]),
-        ("ids", [1, 2]),
-        ("limits_us", ["<i8", [2], "A" * 22 + "=="]),
-        ("orders", ["<i8", [1], "AAAAAAAAAAA="]),
-        ("since_us", ["<i8", [1], "AAAAAAAAAAA="]),
-        ("deadlines_us", ["<i8", [1], "AAAAAAAAAAA="]),
-        ("projects", ["<i8", [1], "AAAAAAAAAAA="]),
-        ("projects", ["<i8", [2], "AQAAAAAAAAAAAAAAAAAAAA=="]),
-        ("projects", ["<i8", [2], "AAAAAAAAAAD//////////w=="]),
+        pytest.param("ids", ["only one"], id="rows"),
+        pytest.param("ids", [1, 2], id="no names"),
+        pytest.param("limits_us", ["<i8", [2], "A" * 22 + "=="], id="no limit"),
+        pytest.param("orders", ["<i8", [1], "AAAAAAAAAAA="], id="orders"),
+        pytest.param("since_us", ["<i8", [1], "AAAAAAAAAAA="], id="since"),
+        pytest.param("deadlines_us", ["<i8", [1], "AAAAAAAAAAA="], id="deadlines"),
+        pytest.param("projects", ["<i8", [1], "AAAAAAAAAAA="], id="projects"),
+        pytest.param("projects", ["<i8", [2], "AQAAAAAAAAAAAAAAAAAAAA=="], id="no project"),
+        pytest.param("projects", ["<i8", [2], "AAAAAAAAAAD//////////w=="], id="before the first"),
     ],
-    ids=["rows", "no names", "no limit", "orders", "since", "projects", "no project", "before the first"],
 )
 def test_queues_whose_columns_do_not_agree_are_refused(column, value):
     def change(document: dict[str, dict[str, list[dict[str, dict[str, object]]]]]) -> None:
