@@ -98,6 +98,7 @@ TABLE: Final[dict[str, Row]] = {
     "Money.Report": REPORTED,
     "Money.Correct": ("FA", "FA", "FA", "FA", "", "", ""),
     "Money.ClosePeriod": of_the_site("FA"),
+    "Money.KeepBill": of_the_site("FA"),
     "Money.Periods": of_the_site("FPOAU"),
     "Money.GrantBudget": ("FOA", "FOA", "FOA", "FOA", "", "", ""),
     "Money.TransferBudget": ("FOA", "FOA", "FOA", "FOA", "", "", ""),

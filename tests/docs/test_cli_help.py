@@ -78,7 +78,8 @@ BELOW = {
     "ledger": "correct retag",
     "period": "close ls show",
     "prices": "ls apply history explain import",
-    "report": "anomalies statement focus waste idle models quotas utilization budgets commitments reconcile",
+    "report": "anomalies bills statement focus waste idle models quotas utilization budgets commitments"
+    " reconcile",
     "policy": "apply check ls show rm diff",
     "web": "url",
     "config": "new-token",

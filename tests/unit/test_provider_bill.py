@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 from decimal import Decimal
@@ -16,7 +17,8 @@ from bursar.cli import reconcile
 from bursar.cli.main import run
 from bursar.clock import HOUR_US, parse_instant
 from bursar.errors import InvalidRequest
-from bursar.v1 import money_pb2
+from bursar.v1 import money_pb2, types_pb2
+from bursard.events import BillKept, decode
 
 HOUR = int(parse_instant("2026-11-01T00:00:00Z"))
 HEAD = "ResourceId,ResourceName,ChargePeriodStart,ChargePeriodEnd,BillingCurrency,EffectiveCost,Tags\n"
@@ -168,3 +170,118 @@ def test_the_verb_ends_with_1_where_something_differs_and_prints_both_sides(
     assert "1 matched, 1 differ, 1 in the books only" in capsys.readouterr().err
     assert run(["report", "reconcile", "euro.csv", "--period", "2026-11"]) == 2
     assert run(["report", "reconcile", "same.csv", "--period", "2026-11", "--tolerance", "-1"]) == 2
+    kept = len(fake.calls("Money/KeepBill"))
+    assert kept == 0, "nothing is kept unless it is asked for"
+    fake.answers["Money/KeepBill"] = money_pb2.KeepBillResponse(kept=True)
+    assert run(["report", "reconcile", "same.csv", "--period", "2026-11", "--keep"]) == 0
+    assert "kept: `bursar report bills --period 2026-11`" in capsys.readouterr().err
+    (request,) = fake.calls("Money/KeepBill")
+    assert (request.source, request.period, request.currency, request.cost, request.part, request.parts) == (
+        "same.csv", "2026-11", "USD", "EffectiveCost", 0, 1
+    )  # fmt: skip
+    assert [(one.resource, one.hour, one.estimate.nanos, one.final.nanos) for one in request.lines] == [
+        ("n", HOUR, "1000000000", "1009000000"), ("n", HOUR + HOUR_US, "2000000000", "2000000000")
+    ]  # fmt: skip
+
+
+def test_hours_that_agree_to_the_nano_are_kept_as_one_line_and_each_other_by_itself(tmp_path: Path) -> None:
+    text = HEAD + "".join(line("n", hour, "1.5", name="n") for hour in range(5)) + line("n", 6, "2", name="n")
+    text += line("i-9", 0, "7")
+    told = [OURS, *(ours("node_n", hour, "1.5") for hour in range(6)), ours("node_n", 6, "1")]
+    rows = reconcile.matched(bill(text, tmp_path), reconcile.read_books(told, "EffectiveCost"))
+    (lines,) = reconcile.parts_of(rows)
+    assert [
+        (one.resource, (one.hour - HOUR) // HOUR_US, one.hours, one.estimate.nanos, one.final.nanos)
+        for one in lines
+    ] == [
+        ("i-9", 0, 1, "", "7000000000"),
+        ("n", 0, 5, "7500000000", "7500000000"),
+        ("n", 5, 1, "1500000000", ""),
+        ("n", 6, 1, "1000000000", "2000000000"),
+    ]
+    alone = [row for row in rows if row["state"] != "matched"]
+    assert [len(part) for part in reconcile.parts_of(alone * 700)] == [1_000, 400]
+
+
+NAME = "a" * 64
+HUGE = money_pb2.BillLine(resource="n", hour=HOUR, hours=1, final={"nanos": "9" * 20})
+
+
+def wire(part: int = 0, parts: int = 1, **changes: Any) -> money_pb2.KeepBillRequest:
+    amount = types_pb2.Amount
+    lines = [
+        money_pb2.BillLine(
+            resource="n", hour=HOUR, hours=3, estimate=amount(nanos="6"), final=amount(nanos="6")
+        ),
+        money_pb2.BillLine(resource="n", hour=HOUR + 3 * HOUR_US, hours=1, estimate=amount(nanos="2")),
+        money_pb2.BillLine(resource="i-9", hour=HOUR, hours=1, final=amount(nanos="-7")),
+    ]
+    fields: dict[str, Any] = {
+        **{"name": NAME, "source": "aws.csv", "period": "2026-11", "currency": "USD"},
+        **{"cost": "EffectiveCost", "part": part, "parts": parts, "lines": lines},
+    }
+    return money_pb2.KeepBillRequest(**(fields | changes))
+
+
+async def bills_of(daemon: Daemon, period: str = "2026-11") -> list[list[str]]:
+    request = money_pb2.ReportRequest(kind="bills", period=period, format="csv")
+    pieces = [chunk.data async for chunk in daemon.money.Report(request, None)]
+    return [cells[1:] for cells in csv.reader(b"".join(pieces).decode().splitlines())]
+
+
+def test_what_was_kept_is_told_again_with_estimate_and_final_apart_and_what_matched_nothing() -> None:
+    async def story(daemon: Daemon) -> None:
+        assert (await daemon.money.KeepBill(wire(), None)).kept
+        assert not (await daemon.money.KeepBill(wire(), None)).kept, "the same part is kept once"
+        rows = await bills_of(daemon)
+        told = [tuple(cells[:3]) for cells in rows[1:] if cells[:1] in (["n"], ["i-9"])]
+        assert told == [("i-9", "provider-only", "1"), ("n", "books-only", "1"), ("n", "matched", "3")]
+        first = wire(lines=[wire().lines[0]], name="b" * 64, parts=2)
+        await daemon.money.KeepBill(first, None)
+        assert await bills_of(daemon) == rows, "a bill of which a part is missing does not count"
+        await daemon.money.KeepBill(wire(1, 2, name="b" * 64, lines=[wire().lines[2]]), None)
+        assert [cells[1] for cells in (await bills_of(daemon))[1:3]] == ["provider-only", "matched"]
+        await daemon.money.KeepBill(wire(source="gcp.csv", name="c" * 64), None)
+        assert len(await bills_of(daemon)) == len(rows) + 2, "each source has its own"
+        assert len(await bills_of(daemon, "2026-10")) == 1
+        events = [decode(row.payload) for row in daemon.store.events()]
+        assert sum(isinstance(event, BillKept) for event in events) == 4
+        assert daemon.store.verify() == []
+
+    in_a_daemon(story)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lines": [HUGE]}, "lines[0].final: is too large for a machine"),
+        ({"name": "A" * 64}, "name: is no SHA-256"),
+        ({"source": "a\x1b"}, "source: has 1 to 200 characters"),
+        ({"source": ""}, "source: has 1 to 200"),
+        ({"period": "2026"}, "2026"),
+        ({"period": "2026-10"}, "lines[0].hour: is not in 2026-10"),
+        ({"currency": "EUR"}, "the books are in USD"),
+        ({"cost": "ListCost"}, "cost: 'ListCost'; known: EffectiveCost, BilledCost"),
+        ({"part": 1}, "part: 1 of 1"),
+        ({"part": -1}, "part: -1 of 1"),
+        ({"parts": 1_001}, "at most 1000"),
+        ({"lines": [money_pb2.BillLine(resource="n", hour=HOUR, hours=1)]}, "says no amount"),
+        ({"lines": [money_pb2.BillLine(resource="n", hour=HOUR, hours=0)]}, "lines[0].hours: 0"),
+        ({"lines": [money_pb2.BillLine(resource="n", hour=HOUR, hours=1, final={"nanos": "1.5"})]}, "whole"),
+    ],
+)  # fmt: skip
+def test_what_could_be_of_no_bill_is_refused_by_its_field(changes: dict[str, Any], said: str) -> None:
+    async def story(daemon: Daemon) -> None:
+        with pytest.raises(InvalidRequest) as caught:
+            await daemon.money.KeepBill(wire(**changes), None)
+        assert said in caught.value.message
+        assert daemon.engine.state.version == before
+
+    before = 0
+
+    async def told(daemon: Daemon) -> None:
+        nonlocal before
+        before = daemon.engine.state.version
+        await story(daemon)
+
+    in_a_daemon(told)

@@ -35,7 +35,7 @@ CHANGES = {
     },
     "Policies": {"Apply", "Delete"},
     "Access": {"Grant", "Revoke", "SetSecret", "RemoveSecret"},
-    "Money": {"Correct", "ClosePeriod", "GrantBudget", "TransferBudget", "ApproveBudget"},
+    "Money": {"Correct", "ClosePeriod", "KeepBill", "GrantBudget", "TransferBudget", "ApproveBudget"},
 }
 """Streams of submissions wait for each of their requests."""
 OTHERS = {

@@ -86,6 +86,7 @@ _MONEY: Final = {
     "Report": Rule(Action.SEE_BOOKS),
     "Correct": Rule(Action.CORRECT_BOOKS, writes=Writes.CHANGES),
     "ClosePeriod": Rule(Action.CLOSE_BOOKS, site=True, writes=Writes.CHANGES),
+    "KeepBill": Rule(Action.CLOSE_BOOKS, site=True, writes=Writes.CHANGES),
     "Periods": Rule(Action.SEE_BOOKS, site=True),
     "GrantBudget": Rule(Action.FUND_BUDGETS, writes=Writes.CHANGES),
     "ApproveBudget": Rule(Action.APPROVE_BUDGETS, writes=Writes.CHANGES),

@@ -7,6 +7,7 @@ Change  `union` has the types. Adding an optional field or an event is free. Any
 
 from __future__ import annotations
 
+from bursard.events.bills import BillKept, BillLine
 from bursard.events.budgets import (
     ApprovalLapsed,
     BudgetApproved,
@@ -88,6 +89,8 @@ __all__ = [
     "AttemptIdle",
     "AttemptPlaced",
     "Attribution",
+    "BillKept",
+    "BillLine",
     "BudgetApproved",
     "BudgetClosed",
     "BudgetGranted",

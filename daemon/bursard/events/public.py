@@ -26,6 +26,7 @@ from bursar.model.ends import (
 from bursar.model.job import PUBLIC_FIELDS
 from bursard.events import budgets as b
 from bursard.events import union as e
+from bursard.events.bills import BillKept
 from bursard.events.clock import ClockStepped
 from bursard.events.condition import NodeCondition
 from bursard.events.measured import AttemptAttached, AttemptIdle, NodeCalibrated
@@ -73,6 +74,7 @@ _REPORT = _shape(
     " ran_us stopped unbegun",
     progress=_shape(" ".join(Progress.__struct_fields__)),
 )
+_BILL_LINE = _shape("resource hour hours estimate final")
 
 PUBLIC: Final[Mapping[type, Shape]] = {
     e.ClusterCreated: _shape("cluster_id currency"),
@@ -118,6 +120,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
         charges=_CORRECTED,
         budgets=_SHIFT,
     ),
+    BillKept: _shape("name source period currency cost by part parts", lines=_BILL_LINE),
     PeriodClosed: _shape("name since until by missing"),
     PeriodSigned: _shape("name of hash totals charges"),
     e.MachineIntended: _shape(

@@ -22,6 +22,7 @@ from bursar.model import (
     ShareRates,
 )
 from bursar_policies.specs import Spec
+from bursard.events.bills import BillKept
 from bursard.events.budgets import (
     ApprovalLapsed,
     BudgetApproved,
@@ -739,6 +740,7 @@ Event = (
     | NodeRemoved
     | NodeMetered
     | ChargesCorrected
+    | BillKept
     | PeriodClosed
     | PeriodSigned
     | MachineIntended

@@ -38,6 +38,7 @@ from bursard.reports.serving import SERVICE, service_table
 from bursard.reports.statement import read_by, statement
 from bursard.reports.statement_forms import FORMATS as STATEMENT_FORMATS
 from bursard.services.asked_cost import cost_answer, read_cost
+from bursard.services.bills import keep_bill
 from bursard.services.budgets import approve, budgets, grant, history, past_limits, transfer
 from bursard.services.corrections import correct
 from bursard.services.explain_price import explanation, sold, subjects
@@ -169,6 +170,11 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
     async def ClosePeriod(self, request: pb.ClosePeriodRequest, context: object) -> pb.BookPeriod:
         """Close a month of the books, and sign it."""
         return await close_period(self.engine, self._settled, request)
+
+    @after_room
+    async def KeepBill(self, request: pb.KeepBillRequest, context: object) -> pb.KeepBillResponse:
+        """Keep a part of a provider's bill beside what the books said."""
+        return await keep_bill(self.engine, request)
 
     async def Periods(self, request: pb.PeriodsRequest, context: object) -> pb.PeriodsResponse:
         """Months of the books."""

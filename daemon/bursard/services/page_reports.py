@@ -16,6 +16,7 @@ from bursar.errors import InvalidRequest
 from bursar_policies.commitments import Promise
 from bursard.engine import Engine
 from bursard.reports.anomalies import anomalies, in_utc
+from bursard.reports.bills import bills
 from bursard.reports.budget_page import Limits, budget_page
 from bursard.reports.commitments import Commitments, commitments
 from bursard.reports.machines import idle, utilization
@@ -96,6 +97,13 @@ def _commitments(engine: Engine, period: Period, project: str, past: Past) -> Ma
     return _stamped(engine, period, lambda unposted: commitments(views, period, currency, unposted, about))
 
 
+def _bills(engine: Engine, period: Period, project: str, _: Past) -> MakePage:
+    _of_no_project("bills", project)
+    in_utc(period)
+    views, currency = engine.views, engine.state.currency
+    return lambda unposted: bills(views, period, currency, unposted.seq)
+
+
 def _of_no_project(kind: str, project: str) -> None:
     if project:
         raise InvalidRequest(f"project: nodes are of no project, so {kind} is of the whole site")
@@ -109,6 +117,7 @@ def _anomalies(engine: Engine, period: Period, project: str, _: Past) -> MakePag
 
 REPORTS: Final[Mapping[str, Callable[[Engine, Period, str, Past], MakePage]]] = {
     "anomalies": _anomalies,
+    "bills": _bills,
     "budgets": _budgets,
     "commitments": _commitments,
     "idle": _idle,

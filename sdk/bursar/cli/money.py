@@ -571,6 +571,20 @@ def report_anomalies(
     _write_report(client, "anomalies", period, _text_form(out, form), out, "", project, timezone)
 
 
+@report.command("bills")
+@_page_options
+@connected
+def report_bills(client: WireClient, period: str, out: str | None, form: str, timezone: str) -> None:
+    """Write what bills of providers that were kept differed in from the books, and what matched nothing.
+
+    `bursar report reconcile FILE --keep` keeps one. By machine: the hours that both know, those of the books
+    alone, those of the provider alone, with estimate and final apart.
+
+    Example: bursar report bills --period 2026-10
+    """
+    _write_report(client, "bills", period, _text_form(out, form), out, "", "", timezone)
+
+
 @report.command("waste")
 @_page_options
 @click.option("--project", default="", help="This project and those below it.")

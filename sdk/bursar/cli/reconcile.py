@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,12 +32,16 @@ from bursar.words import decimal_of, plural
 
 if TYPE_CHECKING:
     from bursar.client import WireClient
+    from bursar.v1 import money_pb2
 
 BYTES_MAX: Final = 2 << 30
 """Of a file, unpacked."""
 ROWS_MAX: Final = 5_000_000
 CELL_MAX: Final = 65_536
 FAULTS_SHOWN: Final = 20
+PART_LINES: Final = 1_000
+PARTS_MAX: Final = 1_000
+"""Of a bill that is kept."""
 PLACES: Final = 9
 _EXACT: Final = Context(prec=80)
 _NANO: Final = Decimal(10) ** -PLACES
@@ -290,6 +295,58 @@ def summary(rows: Iterable[Row], tolerance: Decimal, sure: Callable[[str], Row])
     return total
 
 
+def parts_of(rows: Iterable[Row]) -> Iterator[list[money_pb2.BillLine]]:
+    """What is kept of a bill, in as many lines as a part may have: of a machine the hours in which both sides
+    agree to the nano as one; each other hour by itself.
+    """
+    from bursar.v1 import money_pb2, types_pb2
+
+    same: dict[str, money_pb2.BillLine] = {}
+    lines: list[money_pb2.BillLine] = []
+    for row in rows:
+        hour = int(parse_instant(row["hour_start"]))
+        line = money_pb2.BillLine(resource=row["resource"], hour=hour, hours=1)
+        for name, field in (("estimate", line.estimate), ("final", line.final)):
+            if row[name] is not None:
+                field.CopyFrom(types_pb2.Amount(nanos=str(_nanos(row[name]))))
+        agreed = row["state"] == "matched" and not _nanos(row["variance"])
+        one = same.get(row["resource"]) if agreed else None
+        if one is None:
+            lines.append(line)
+            if agreed:
+                same[row["resource"]] = line
+            continue
+        one.hours += 1
+        for field in (one.estimate, one.final):
+            field.nanos = str(int(field.nanos) + _nanos(row["final"]))
+    return iter([lines[at : at + PART_LINES] for at in range(0, len(lines), PART_LINES)])
+
+
+def _nanos(money: Row) -> int:
+    with localcontext(_EXACT):
+        return int(Decimal(money["amount"]).scaleb(PLACES))
+
+
+def keep(client: WireClient, file: str, period: str, cost: str, currency: str, rows: list[Row]) -> int:
+    """Keep them under what the file is called; how many parts were new."""
+    from bursar.v1 import money_pb2
+
+    said = json.dumps([Path(file).name, period, cost, currency, rows], sort_keys=True)
+    name = hashlib.sha256(said.encode()).hexdigest()
+    parts = list(parts_of(rows))
+    if len(parts) > PARTS_MAX:
+        raise InvalidRequest(f"{file}: more than {PARTS_MAX * PART_LINES} hours differ; keep it day by day")
+    return sum(
+        client.keep_bill(
+            money_pb2.KeepBillRequest(
+                name=name, source=Path(file).name, period=period, currency=currency, cost=cost, part=at,
+                parts=len(parts), lines=lines,
+            )
+        )
+        for at, lines in enumerate(parts)
+    )  # fmt: skip
+
+
 RECONCILED_COLUMNS = (
     Column("resource", shrink=True),
     Column("hour_start", shrink=True, missing="all"),
@@ -318,16 +375,18 @@ RECONCILED_COLUMNS = (
 @click.option(
     "--tolerance", default="0.01", show_default=True, metavar="N", help="Of an hour, in the currency."
 )
+@click.option("--keep", "kept", is_flag=True, help="Keep it in the books: `report bills` tells it again.")
 @listing
 @connected
 def report_reconcile(
-    client: WireClient, file: str, period: str, by: str, cost: str, tolerance: str, output: Output
+    client: WireClient, file: str, period: str, by: str, cost: str, tolerance: str, kept: bool, output: Output
 ) -> None:
     """Hold a provider's FOCUS file against the books, by machine and hour.
 
     The books' amounts are estimates, the file's are final; both are shown, and neither is changed. A resource
     is a node's if its id, its name or its tag bursar-node is the node's name or id. What only one side has is
-    told too. Ends with 1 where an hour differs by more than the tolerance, or where one side lacks something.
+    told too. With --keep all of it is written down, for finance: the newest file of a name and period counts.
+    Ends with 1 where an hour differs by more than the tolerance, or where one side lacks something.
 
     Example: bursar report reconcile aws-2026-10.csv.gz --period 2026-10 --by hour -o csv
     """
@@ -350,6 +409,9 @@ def report_reconcile(
         return {"amount": f"{Decimal(text):.9f}", "currency": currency}
 
     total = summary(rows, most, amount)
+    if kept and rows:
+        new = keep(client, file, first["period"], cost, currency, rows)
+        say(f"kept: `bursar report bills --period {period}`" if new else "kept before, just so")
     shown = rows if by == "hour" else by_resource(rows)
     document = {
         "period": first["period"],

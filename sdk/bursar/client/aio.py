@@ -562,6 +562,10 @@ class AsyncWireClient:
         """Close a month of the books; see `Client.close_period`."""
         return await self._unary(calls.close_period(period, force=force, dry_run=dry_run))
 
+    async def keep_bill(self, request: money_pb2.KeepBillRequest) -> bool:
+        """Keep a part of a provider's bill beside what the books said; False: it was kept before."""
+        return (await self._unary(calls.keep_bill(request))).kept
+
     async def periods(self, period: str = "") -> Sequence[money_pb2.BookPeriod]:
         """Months of the books, oldest first; or one."""
         return (await self._unary(calls.periods(period))).periods

@@ -470,6 +470,11 @@ def close_period(period: str, *, force: bool, dry_run: bool) -> Call[money_pb2.B
     return Call("/bursar.v1.Money/ClosePeriod", request, money_pb2.BookPeriod)
 
 
+def keep_bill(request: money_pb2.KeepBillRequest) -> Call[money_pb2.KeepBillResponse]:
+    """A part of a provider's bill, kept."""
+    return Call("/bursar.v1.Money/KeepBill", request, money_pb2.KeepBillResponse)
+
+
 def periods(period: str) -> Call[money_pb2.PeriodsResponse]:
     """Months of the books, or one."""
     request = money_pb2.PeriodsRequest(period=period)

@@ -552,6 +552,10 @@ class WireClient:
         """Close a month of the books; see `Client.close_period`."""
         return self._unary(calls.close_period(period, force=force, dry_run=dry_run))
 
+    def keep_bill(self, request: money_pb2.KeepBillRequest) -> bool:
+        """Keep a part of a provider's bill beside what the books said; False: it was kept before."""
+        return self._unary(calls.keep_bill(request)).kept
+
     def periods(self, period: str = "") -> Sequence[money_pb2.BookPeriod]:
         """Months of the books, oldest first; or one."""
         return self._unary(calls.periods(period)).periods

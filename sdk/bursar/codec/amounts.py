@@ -39,7 +39,7 @@ def put_amounts(wire: Message, **amounts: int) -> None:
 
 def amount(wire: Message, name: str) -> int:
     """Nanos of a field that is an `Amount`; 0 where it is not set. Raises `InvalidRequest` as `exact`."""
-    return _whole(getattr(wire, name).nanos, name) if wire.HasField(name) else 0
+    return whole(getattr(wire, name).nanos, name) if wire.HasField(name) else 0
 
 
 def exact(wire: Message, name: str) -> int:
@@ -49,7 +49,7 @@ def exact(wire: Message, name: str) -> int:
     """
     if not wire.HasField(f"{name}_wide"):
         return int(getattr(wire, name))
-    return _whole(getattr(wire, f"{name}_wide").nanos, f"{name}_wide")
+    return whole(getattr(wire, f"{name}_wide").nanos, f"{name}_wide")
 
 
 def rate_now(wire: types_pb2.Job) -> int:
@@ -63,7 +63,8 @@ def rate_now(wire: types_pb2.Job) -> int:
     return nanos if nanos or (runs and not wire.cost_unknown) else -1
 
 
-def _whole(digits: str, name: str) -> int:
+def whole(digits: str, name: str) -> int:
+    """Nanos of an `Amount`'s text. Raises `InvalidRequest` with the field's name where that is no number."""
     if _DIGITS.fullmatch(digits) is None:
         raise InvalidRequest(f"{name}: is not a whole number of nanos", {"field": name})
     return int(digits)

@@ -38,6 +38,7 @@ COUNTS: Final = {
     "bursar.v1.CostRequest.by": 16,
     "bursar.v1.GpuRequest.types": 16,
     "bursar.v1.JobsRequest.jobs": 1_000,
+    "bursar.v1.KeepBillRequest.lines": 1_000,
     "bursar.v1.ListEventsRequest.kinds": 200,
     "bursar.v1.ListJobsRequest.labels": LABELS_MAX,
     "bursar.v1.ListJobsRequest.states": 64,

@@ -1533,6 +1533,103 @@ class ExplainPriceResponse(google.protobuf.message.Message):
 global___ExplainPriceResponse = ExplainPriceResponse
 
 @typing.final
+class KeepBillRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SOURCE_FIELD_NUMBER: builtins.int
+    PERIOD_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    COST_FIELD_NUMBER: builtins.int
+    PART_FIELD_NUMBER: builtins.int
+    PARTS_FIELD_NUMBER: builtins.int
+    LINES_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """SHA-256 of the bill and of what it was held against, hexadecimal"""
+    source: builtins.str
+    """what the file is called: the newest bill of a source and period counts"""
+    period: builtins.str
+    """of UTC, such as 2026-10"""
+    currency: builtins.str
+    cost: builtins.str
+    """EffectiveCost | BilledCost"""
+    part: builtins.int
+    """from 0 on"""
+    parts: builtins.int
+    """at most 1000"""
+    @property
+    def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BillLine]:
+        """at most 1000"""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        source: builtins.str = ...,
+        period: builtins.str = ...,
+        currency: builtins.str = ...,
+        cost: builtins.str = ...,
+        part: builtins.int = ...,
+        parts: builtins.int = ...,
+        lines: collections.abc.Iterable[global___BillLine] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cost", b"cost", "currency", b"currency", "lines", b"lines", "name", b"name", "part", b"part", "parts", b"parts", "period", b"period", "source", b"source"]) -> None: ...
+
+global___KeepBillRequest = KeepBillRequest
+
+@typing.final
+class BillLine(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RESOURCE_FIELD_NUMBER: builtins.int
+    HOUR_FIELD_NUMBER: builtins.int
+    HOURS_FIELD_NUMBER: builtins.int
+    ESTIMATE_FIELD_NUMBER: builtins.int
+    FINAL_FIELD_NUMBER: builtins.int
+    resource: builtins.str
+    hour: builtins.int
+    """the first of them"""
+    hours: builtins.int
+    """told as one"""
+    @property
+    def estimate(self) -> bursar.v1.types_pb2.Amount:
+        """by the books; not set: they know nothing of it"""
+
+    @property
+    def final(self) -> bursar.v1.types_pb2.Amount:
+        """by the provider; not set: it knows nothing of it"""
+
+    def __init__(
+        self,
+        *,
+        resource: builtins.str = ...,
+        hour: builtins.int = ...,
+        hours: builtins.int = ...,
+        estimate: bursar.v1.types_pb2.Amount | None = ...,
+        final: bursar.v1.types_pb2.Amount | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["estimate", b"estimate", "final", b"final"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["estimate", b"estimate", "final", b"final", "hour", b"hour", "hours", b"hours", "resource", b"resource"]) -> None: ...
+
+global___BillLine = BillLine
+
+@typing.final
+class KeepBillResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KEPT_FIELD_NUMBER: builtins.int
+    kept: builtins.bool
+    """false: this part was kept before"""
+    def __init__(
+        self,
+        *,
+        kept: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kept", b"kept"]) -> None: ...
+
+global___KeepBillResponse = KeepBillResponse
+
+@typing.final
 class ReportRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1545,7 +1642,7 @@ class ReportRequest(google.protobuf.message.Message):
     SOURCES_FIELD_NUMBER: builtins.int
     BY_FIELD_NUMBER: builtins.int
     kind: builtins.str
-    """focus | statement | anomalies | budgets | commitments | idle | models | quotas | utilization | waste | whatif"""
+    """focus | statement | anomalies | bills | budgets | commitments | idle | models | quotas | utilization | waste | whatif"""
     period: builtins.str
     """2026-11, a day, a quarter, a year, last-month and so on; focus: a month or a day"""
     format: builtins.str

@@ -262,6 +262,11 @@ class MoneyStub(object):
                 request_serializer=bursar_dot_v1_dot_money__pb2.PeriodsRequest.SerializeToString,
                 response_deserializer=bursar_dot_v1_dot_money__pb2.PeriodsResponse.FromString,
                 )
+        self.KeepBill = channel.unary_unary(
+                '/bursar.v1.Money/KeepBill',
+                request_serializer=bursar_dot_v1_dot_money__pb2.KeepBillRequest.SerializeToString,
+                response_deserializer=bursar_dot_v1_dot_money__pb2.KeepBillResponse.FromString,
+                )
         self.Report = channel.unary_stream(
                 '/bursar.v1.Money/Report',
                 request_serializer=bursar_dot_v1_dot_money__pb2.ReportRequest.SerializeToString,
@@ -342,6 +347,13 @@ class MoneyServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def KeepBill(self, request, context):
+        """Keep what a provider's bill says of machines beside what the books said: a part of it, once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Report(self, request, context):
         """A report as a file, in chunks: focus | statement.
         """
@@ -401,6 +413,11 @@ def add_MoneyServicer_to_server(servicer, server):
                     servicer.Periods,
                     request_deserializer=bursar_dot_v1_dot_money__pb2.PeriodsRequest.FromString,
                     response_serializer=bursar_dot_v1_dot_money__pb2.PeriodsResponse.SerializeToString,
+            ),
+            'KeepBill': grpc.unary_unary_rpc_method_handler(
+                    servicer.KeepBill,
+                    request_deserializer=bursar_dot_v1_dot_money__pb2.KeepBillRequest.FromString,
+                    response_serializer=bursar_dot_v1_dot_money__pb2.KeepBillResponse.SerializeToString,
             ),
             'Report': grpc.unary_stream_rpc_method_handler(
                     servicer.Report,
@@ -584,6 +601,23 @@ class Money(object):
         return grpc.experimental.unary_unary(request, target, '/bursar.v1.Money/Periods',
             bursar_dot_v1_dot_money__pb2.PeriodsRequest.SerializeToString,
             bursar_dot_v1_dot_money__pb2.PeriodsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def KeepBill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/bursar.v1.Money/KeepBill',
+            bursar_dot_v1_dot_money__pb2.KeepBillRequest.SerializeToString,
+            bursar_dot_v1_dot_money__pb2.KeepBillResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 

@@ -185,6 +185,12 @@ class MoneyStub:
     ]
     """Months of the books: open or closed, and what they are."""
 
+    KeepBill: grpc.UnaryUnaryMultiCallable[
+        bursar.v1.money_pb2.KeepBillRequest,
+        bursar.v1.money_pb2.KeepBillResponse,
+    ]
+    """Keep what a provider's bill says of machines beside what the books said: a part of it, once."""
+
     Report: grpc.UnaryStreamMultiCallable[
         bursar.v1.money_pb2.ReportRequest,
         bursar.v1.money_pb2.ReportChunk,
@@ -251,6 +257,12 @@ class MoneyAsyncStub:
         bursar.v1.money_pb2.PeriodsResponse,
     ]
     """Months of the books: open or closed, and what they are."""
+
+    KeepBill: grpc.aio.UnaryUnaryMultiCallable[
+        bursar.v1.money_pb2.KeepBillRequest,
+        bursar.v1.money_pb2.KeepBillResponse,
+    ]
+    """Keep what a provider's bill says of machines beside what the books said: a part of it, once."""
 
     Report: grpc.aio.UnaryStreamMultiCallable[
         bursar.v1.money_pb2.ReportRequest,
@@ -338,6 +350,14 @@ class MoneyServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bursar.v1.money_pb2.PeriodsResponse, collections.abc.Awaitable[bursar.v1.money_pb2.PeriodsResponse]]:
         """Months of the books: open or closed, and what they are."""
+
+    @abc.abstractmethod
+    def KeepBill(
+        self,
+        request: bursar.v1.money_pb2.KeepBillRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[bursar.v1.money_pb2.KeepBillResponse, collections.abc.Awaitable[bursar.v1.money_pb2.KeepBillResponse]]:
+        """Keep what a provider's bill says of machines beside what the books said: a part of it, once."""
 
     @abc.abstractmethod
     def Report(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from bursard.events import PeriodClosed, PeriodSigned
+from bursard.events import BillKept, PeriodClosed, PeriodSigned
 from bursard.state.fold import books
 from bursard.state.periods import ClosedPeriod
 from bursard.state.tables import Applied, Tables
+
+
+def bill_kept(state: Tables, event: BillKept, at: int, applied: Applied) -> None:
+    """Nothing follows from what a provider says: reports read it from the log."""
 
 
 def period_closed(state: Tables, event: PeriodClosed, at: int, applied: Applied) -> None:

@@ -1,0 +1,95 @@
+"""Keeping bills of providers: each part once, and nothing that could not be of such a bill."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from bursar.clock import HOUR_US
+from bursar.codec import amounts
+from bursar.errors import InvalidRequest
+from bursar.v1 import money_pb2 as pb
+from bursar.v1 import types_pb2
+from bursard.access.authorize import Action, authorize
+from bursard.access.identity import caller
+from bursard.engine import Engine
+from bursard.events import BillKept, BillLine, decode
+from bursard.reports.period import Period, find_period, read_period
+from bursard.store import EventFilter, Views
+
+PARTS_MAX: Final = 1_000
+AMOUNT_MAX: Final = 1 << 62
+"""Nanos of a machine in an hour, to either side."""
+COSTS: Final = ("EffectiveCost", "BilledCost")
+_NAME: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_TEXT_MAX: Final = 200
+
+
+async def keep_bill(engine: Engine, request: pb.KeepBillRequest) -> pb.KeepBillResponse:
+    """Keep a part of a bill; one that was kept before is kept as it was.
+
+    Raises `Forbidden`, `InvalidRequest`.
+    """
+    authorize(Action.CLOSE_BOOKS)
+    period = read_period(find_period(request.period, engine.now()).text)
+    event = _read(engine, request, period)
+    known = await engine.read(lambda views: _parts(views, event.name))
+    if event.part in known:
+        return pb.KeepBillResponse(kept=False)
+    await engine.durable(engine.commit([event], caller().name))
+    return pb.KeepBillResponse(kept=True)
+
+
+def _parts(views: Views, name: str) -> set[int]:
+    rows = views.events(0, 2 * PARTS_MAX, EventFilter(kinds=("bill-kept",), about=name))
+    return {event.part for event in (decode(row.payload) for row in rows) if isinstance(event, BillKept)}
+
+
+def _read(engine: Engine, request: pb.KeepBillRequest, period: Period) -> BillKept:
+    if not _NAME.fullmatch(request.name):
+        raise InvalidRequest("name: is no SHA-256 in hexadecimal")
+    _text("source", request.source)
+    if request.currency != engine.state.currency:
+        raise InvalidRequest(
+            f"currency: {request.currency[:10]!r}; the books are in {engine.state.currency}; convert it first"
+        )
+    if request.cost not in COSTS:
+        raise InvalidRequest(f"cost: {request.cost[:40]!r}; known: {', '.join(COSTS)}")
+    if not 0 <= request.part < request.parts <= PARTS_MAX:
+        raise InvalidRequest(f"part: {request.part} of {request.parts}; from 0 on, of at most {PARTS_MAX}")
+    return BillKept(
+        name=request.name,
+        source=request.source,
+        period=period.text,
+        currency=request.currency,
+        cost=request.cost,
+        by=caller().name,
+        part=request.part,
+        parts=request.parts,
+        lines=tuple(_line(f"lines[{at}]", line, period) for at, line in enumerate(request.lines)),
+    )
+
+
+def _line(where: str, line: pb.BillLine, period: Period) -> BillLine:
+    _text(f"{where}.resource", line.resource)
+    if not period.since <= line.hour < period.until:
+        raise InvalidRequest(f"{where}.hour: is not in {period.text}")
+    if not 1 <= line.hours <= (period.until - period.since) // HOUR_US + 1:
+        raise InvalidRequest(f"{where}.hours: {line.hours} are not in {period.text}")
+    estimate = _amount(f"{where}.estimate", line.estimate) if line.HasField("estimate") else None
+    final = _amount(f"{where}.final", line.final) if line.HasField("final") else None
+    if estimate is None and final is None:
+        raise InvalidRequest(f"{where}: says no amount, neither of the books nor of the provider")
+    return BillLine(line.resource, line.hour, line.hours, estimate, final)
+
+
+def _amount(where: str, wire: types_pb2.Amount) -> int:
+    nanos = amounts.whole(wire.nanos, where)
+    if abs(nanos) >= AMOUNT_MAX:
+        raise InvalidRequest(f"{where}: is too large for a machine")
+    return nanos
+
+
+def _text(name: str, value: str) -> None:
+    if not value or len(value) > _TEXT_MAX or not value.isprintable():
+        raise InvalidRequest(f"{name}: has 1 to {_TEXT_MAX} characters that can be printed")
