@@ -25,7 +25,7 @@ FAMILY_AFTER: Final = 3
 class Reach(Enum):
     """Of which places a code speaks, seen from the one that was asked for: what must be the same."""
 
-    NOTHING = ()
+    NOTHING = frozenset[str]()
     PROVIDER = ("provider",)
     TYPE_ZONE = ("region", "zone", "instance_type")
     TYPE_REGION = ("region", "instance_type")

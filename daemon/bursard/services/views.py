@@ -63,9 +63,12 @@ Row = TypeVar("Row", pb.Job, pb.Node, nodes_pb2.Machine)
 
 
 class Form(Enum):
-    """How much of a job an answer carries. The value: fields of its spec that are left out."""
+    """How much of a job an answer carries. The value: fields of its spec that are left out.
 
-    WHOLE = ()
+    Not `WHOLE = ()`: Python 3.11.2, which Debian 12 has, takes an empty tuple for no value at all.
+    """
+
+    WHOLE = frozenset[str]()
     ROW = ("command", "script", "arguments", "setup", "env", "constraints")
     """In lists, of which a page may hold 1000."""
     BRIEF = (

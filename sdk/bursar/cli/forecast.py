@@ -26,8 +26,8 @@ FORECAST_COLUMNS = (
     Column("end_p50", right=True),
     Column("end_p90", right=True, drop=2),
     Column("exhausted", "exhausted_p50_at", title="exhausted_p50_at"),
-    Column("burn_rate", right=True, drop=1),
-    Column("run_rate", right=True, drop=1),
+    Column("burn_rate", right=True, drop=1, suffix="/h"),
+    Column("run_rate", right=True, drop=1, suffix="/h"),
 )
 _BUDGET = ("name", "scope", "period", "enforcement", "limit", "settled", "held", "period_start", "period_end")
 

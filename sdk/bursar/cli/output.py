@@ -34,6 +34,7 @@ NAME_LEAST: Final = 12
 """Cells that the name a row is found by keeps on one line; it goes on below, never cut."""
 PLACES_MAX: Final = 6
 """Decimals of an amount in a table. One thing shown alone, and programs, have all nine."""
+_TIMES = ("_at", "period_start", "period_end")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 Row = dict[str, Any]
@@ -308,7 +309,7 @@ def _text(value: Any, column: Column, places: int) -> str:
         return ",".join(str(item) for item in value)
     if isinstance(value, dict):
         return ",".join(f"{key}={item}" for key, item in value.items())
-    if isinstance(value, str) and (column.path or column.name).endswith("_at"):
+    if isinstance(value, str) and (column.path or column.name).endswith(_TIMES):
         return time_text(value)
     return str(value)
 
