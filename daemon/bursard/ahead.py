@@ -225,6 +225,7 @@ class Ahead:
             (line.length, number, line)
             for number, line in enumerate(self._lines(kind, now))
             if not self._state.reservations.closes(line.node.facts.name, queue.job_class, now, until)
+            and line.node.id not in self._state.promises.on_node
         ]
         heapq.heapify(lines)
         rooms = self._rooms({line.node.id for _, _, line in lines})

@@ -27,6 +27,7 @@ from bursard.events import Event
 from bursard.housekeeping import Housekeeping
 from bursard.machines.renting import Renting
 from bursard.place import LastPlan, Outcome, carry_out
+from bursard.promising import Promising
 from bursard.scheduler import PlanCache, plan
 from bursard.scheduler.saved import Saved
 from bursard.state import JobRecord, State, trouble
@@ -142,6 +143,11 @@ class Cycle:
             engine.listeners.append(self._ahead.on_event)
         self._housekeeping = Housekeeping(engine.state, lambda: engine.prices, self._commit)
         engine.on_dirty = self._wake.set
+
+    @property
+    def promising(self) -> Promising:
+        """Who promises deadlines."""
+        return self._housekeeping.promising
 
     async def run(self) -> None:
         """Plan for ever."""

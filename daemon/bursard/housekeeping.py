@@ -16,6 +16,7 @@ from collections.abc import Callable
 from bursar.clock import SECOND_US
 from bursar_policies.compile import PriceTable
 from bursard.place import Commit
+from bursard.promising import Promising
 from bursard.rounds import Rounds
 from bursard.state import State
 from bursard.state.budgets import limit_of
@@ -52,6 +53,7 @@ class Housekeeping:
         self._looked_at: int | None = None
         self._outlooks = Outlooks(state)
         self._rounds = Rounds(state)
+        self.promising = Promising(state)
         self._forecast: dict[str, tuple[int, int]] = {}
         """By budget, when its forecast was looked at last, and under which limit."""
         self._priced: tuple[PriceTable, int, int] | None = None
@@ -71,6 +73,8 @@ class Housekeeping:
         if state.budgets.due(now):
             self._commit("periods", policies.roll_periods(state, now))
         self._reprice(now)
+        if state.promises:
+            self._commit("promises", self.promising.review(now))
         # A clock that jumped back is looked at as one that went on.
         if self._looked_at is None or abs(now - self._looked_at) >= EVERY_US:
             self._looked_at = now

@@ -220,6 +220,8 @@ class _Check:
             return _gone(f"a budget of job {start.job_id} has come into another stage")
         if (reason := self._quotas(job, key[0], start)) is not None:
             return reason
+        if self._promised_since(start):
+            return _gone(f"places are kept for others by now where job {job.id} was to start")
         if self._reserved_since(job, key[0]):
             return _gone(f"other nodes are reserved by now, or not for job {job.id}")
         for placement in start.members:
@@ -290,6 +292,21 @@ class _Check:
         if table.specs is not seen and table.specs != seen:
             return True
         return bool(table) and table.for_whom(job.user, job.spec.project) != job_class.reservations
+
+    def _promised_since(self, start: Start) -> bool:
+        """Are places kept on its nodes that the plan did not know of?"""
+        state = self._state
+        if not state.promises:
+            return False
+        seen = {one.job_id: (one.start, one.until, one.option) for one in self._snapshot.promises}
+        for member in start.members:
+            for job_id in state.promises.on_node.get(state.cluster.ids[member.node], ()):
+                promise = state.promises.given[job_id].promise
+                if promise is None or job_id == start.job_id:
+                    continue
+                if seen.get(job_id) != (promise.start, promise.until, promise.option):
+                    return True
+        return False
 
     def _room(self, placement: Placement) -> Reason | None:
         cluster, row, planned = self._state.cluster, placement.node, self._snapshot.nodes
@@ -391,14 +408,16 @@ def holds_for(
     if state.outdated(job):
         return _gone(f"job {job.id} is covered by other budgets by now")
     holds = []
+    aside = state.promises.budgets_of(job.id)  # what was promised to it is its own
     for name in job.budgets:
         record = state.budgets.records[name]
         seen = state.budgets.room(record, state.ledger)
         if (stage := seen.stage(*STOPPING)) is not None:
             return stages.reason(seen, stage)
-        if seen.beyond(promised.get(name, 0) + nanos):
+        own = job.promise.nanos if job.promise is not None and name in aside else 0
+        if seen.beyond(promised.get(name, 0) + nanos - own):
             return stages.unapproved(seen, nanos, promised.get(name, 0))
-        room = seen.room_nanos
+        room = seen.room_nanos + own
         room -= promised.get(name, 0)
         if record.hard and nanos > room:
             return Reason(

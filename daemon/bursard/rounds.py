@@ -100,7 +100,7 @@ class Rounds:
         state, nodes = self._state, self._state.cluster.columns()
         self._number += 1
         running = list(self._running())
-        devices = targets.free_devices(nodes)
+        devices = self._unpromised(targets.free_devices(nodes))
         for attempt in running:
             for member in attempt.live():
                 devices[state.nodes[member.alloc.node_id].row] += len(member.alloc.devices)
@@ -118,7 +118,8 @@ class Rounds:
     def _fill(self, allocator: Allocator, rules: AllocatorSpec, now: int) -> None:
         """About what waits, for what nobody has: the rest of a round is not idle."""
         state, nodes = self._state, self._state.cluster.columns()
-        supply = targets.supply_of(nodes, targets.free_devices(nodes), self._closed(nodes, now))
+        devices = self._unpromised(targets.free_devices(nodes))
+        supply = targets.supply_of(nodes, devices, self._closed(nodes, now))
         if not supply:
             return
         taken = (size for job_id, size in state.allotments.given.items() if self._expected(job_id))
@@ -240,6 +241,18 @@ class Rounds:
         return Size(gpu_type, len(attempt.members), gpus, speed, attempt.option)
 
     # --- what there is
+
+    def _unpromised(self, devices: targets.Counts) -> targets.Counts:
+        """Without those that are kept for jobs which were promised their deadlines."""
+        kept: dict[str, set[int]] = {}
+        for job in self._state.promises.waiting():
+            for member in job.promise.members if job.promise is not None else ():
+                kept.setdefault(member.node_id, set()).update(share.index for share in member.devices)
+        for node_id, indices in kept.items():
+            node = self._state.nodes.get(node_id)
+            if node is not None:
+                devices[node.row] = max(int(devices[node.row]) - len(indices), 0)
+        return devices
 
     def _closed(self, nodes: NodeColumns, now: int) -> NDArray[np.bool_] | None:
         """Nodes that are reserved, now or before a job of the usual limit was over."""

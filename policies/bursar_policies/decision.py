@@ -521,6 +521,29 @@ class Purse(msgspec.Struct, frozen=True):
     needed_nanos: int = 0
 
 
+class Promised(msgspec.Struct, frozen=True):
+    """A job that waits, was promised to end by its deadline, and begins there at the latest.
+
+    Attributes:
+        queue: index of its `PendingQueue`; -1: it is in none, since its time has not come.
+        by: its deadline. start, until: from when to when its place is kept: for all that it may hold it.
+        option: index into the class's `options`. members: with no rates.
+        rate: nanos per hour of all of it there, -1 for unknown: before `start` it takes nothing dearer.
+        hold_nanos, budgets: set aside for it in each of these, of which it stands among what is held.
+    """
+
+    job_id: str
+    queue: int
+    by: int
+    start: int
+    until: int
+    option: int
+    members: tuple[Placement, ...]
+    rate: int
+    hold_nanos: int
+    budgets: tuple[str, ...]
+
+
 class Plan(msgspec.Struct, frozen=True):
     """One cycle's answer.
 
@@ -586,6 +609,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         quotas: in force, by name. holdings: where there are any, what live attempts hold, by id.
         reservations: of nodes, by name; those that are over mean nothing.
         moves: live attempts that are to end because an allocator has their jobs run otherwise, or others.
+        promises: places kept for jobs that were promised their deadlines.
     """
 
     version: int
@@ -607,6 +631,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     holdings: Mapping[str, Holding] = {}
     reservations: Mapping[str, ReservationSpec] = {}
     moves: Sequence[Stop] = ()
+    promises: tuple[Promised, ...] = ()
 
 
 class NodeVerdict(msgspec.Struct, frozen=True):

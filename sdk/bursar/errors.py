@@ -123,6 +123,14 @@ class QuotaExceeded(BursarError):
     exit_code = 3
 
 
+class DeadlineRefused(BursarError):
+    """A deadline that cannot be promised; the message says which can."""
+
+    reason = "DeadlineRefused"
+    status = "RESOURCE_EXHAUSTED"
+    exit_code = 3
+
+
 class RateLimited(BursarError):
     """Too much at once; try again later."""
 

@@ -67,9 +67,11 @@ def test_a_wrong_flag_is_named_as_it_was_typed(flags: dict[str, object], line: s
     assert len(caught.value.faults) == 1
 
 
-def test_a_promise_of_a_deadline_is_refused_as_not_built() -> None:
-    with pytest.raises(NotBuilt, match=r"^--deadline: "):
-        spec_from_flags(RunFlags(command=("x",), deadline="2026-10-01"), "/")
+def test_a_deadline_asks_for_a_promise_which_an_array_is_not_given() -> None:
+    spec = spec_from_flags(RunFlags(command=("x",), deadline="2026-10-01"), "/")
+    assert (spec.deadline_at, spec.deadline_policy) == (1_790_812_800_000_000, "promise")
+    with pytest.raises(NotBuilt, match=r"^--deadline: a promise to an array"):
+        spec_from_flags(RunFlags(command=("x",), deadline="2026-10-01", array="0-3"), "/")
 
 
 def test_a_deadline_that_is_no_promise_is_read() -> None:

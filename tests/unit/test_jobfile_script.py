@@ -268,9 +268,11 @@ def test_a_wrong_directive_is_a_fault_on_its_line(directive: str, fragment: str)
     assert fragment in caught.value.message
 
 
-def test_the_flag_of_another_scheduler_that_is_not_built_is_refused() -> None:
-    with pytest.raises(NotBuilt, match=r"train\.sh:2:9: --deadline: "):
-        read("#SBATCH --deadline=2026-10-01T00:00:00")
+def test_the_deadline_of_another_scheduler_is_one_that_is_promised() -> None:
+    spec = spec_of("#SBATCH --deadline=2026-10-01T00:00:00")
+    assert (spec.deadline_at, spec.deadline_policy) == (1_790_812_800_000_000, "promise")
+    with pytest.raises(NotBuilt, match="a promise to an array"):
+        read("#SBATCH --deadline=2026-10-01T00:00:00", "#SBATCH --array=0-3")
 
 
 def test_our_directives_win_over_those_of_slurm() -> None:

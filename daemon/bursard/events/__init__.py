@@ -23,6 +23,7 @@ from bursard.events.budgets import (
 from bursard.events.clock import ClockStepped
 from bursard.events.codec import SCHEMA, NewerSchema, decode, encode
 from bursard.events.condition import NodeCondition
+from bursard.events.deadlines import DeadlineBroken, DeadlinePromised, PromisedMember
 from bursard.events.follow import Follow
 from bursard.events.measured import AttemptAttached, AttemptIdle, NodeCalibrated
 from bursard.events.periods import PeriodClosed, PeriodSigned
@@ -102,6 +103,8 @@ __all__ = [
     "ClockStepped",
     "ClusterCreated",
     "Corrected",
+    "DeadlineBroken",
+    "DeadlinePromised",
     "Event",
     "ExitReport",
     "Follow",
@@ -151,6 +154,7 @@ __all__ = [
     "PolicyApplied",
     "PolicyDocument",
     "PolicyRemoved",
+    "PromisedMember",
     "Rest",
     "RestCarried",
     "RoleGranted",

@@ -29,6 +29,7 @@ from bursard.events import union as e
 from bursard.events.bills import BillKept
 from bursard.events.clock import ClockStepped
 from bursard.events.condition import NodeCondition
+from bursard.events.deadlines import DeadlineBroken, DeadlinePromised
 from bursard.events.measured import AttemptAttached, AttemptIdle, NodeCalibrated
 from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
@@ -102,6 +103,11 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.LimitRefused: _shape("attempt_id rank order problem"),
     AttemptIdle: _shape("attempt_id idle_us ends_in_us"),
     AttemptAttached: _shape("attempt_id rank kind"),
+    DeadlinePromised: _shape(
+        "job_id by start until option rate nanos currency",
+        members=_shape("node_id cpu_milli memory_bytes", devices=_shape("index milli")),
+    ),
+    DeadlineBroken: _shape("job_id by cause message given_up"),
     e.MemberOverdue: _shape("attempt_id rank phase message"),
     e.MemberEnded: _shape("attempt_id rank", report=_REPORT, pieces=_PIECE),
     e.AttemptEnded: _shape("attempt_id cause exit_code requeue counts"),

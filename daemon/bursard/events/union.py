@@ -36,6 +36,7 @@ from bursard.events.budgets import (
 )
 from bursard.events.clock import ClockStepped
 from bursard.events.condition import NodeCondition
+from bursard.events.deadlines import DeadlineBroken, DeadlinePromised
 from bursard.events.follow import Follow
 from bursard.events.measured import AttemptAttached, AttemptIdle, NodeCalibrated
 from bursard.events.periods import PeriodClosed, PeriodSigned
@@ -725,6 +726,8 @@ Event = (
     | MemberOverdue
     | AttemptIdle
     | AttemptAttached
+    | DeadlinePromised
+    | DeadlineBroken
     | MemberEnded
     | AttemptEnded
     | NodeRegistered

@@ -9,9 +9,9 @@ Source  EASY backfilling, one reservation; re-made at every plan, so early ends 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,18 +99,15 @@ class Reservation:
         """What a job that outlives the shadow time may use of a node."""
         now = free.state(row)
         later = self.left.get(row)
-        if later is None:
-            return now
-        return NodeState(
-            row,
-            min(now.cpu_milli, later.cpu_milli),
-            min(now.memory_bytes, later.memory_bytes),
-            [min(a, b) for a, b in zip(now.gpus, later.gpus, strict=True)],
-        )
+        return now if later is None else least(now, later)
 
-    def best(self, world: World, table: Table, count: int) -> list[int]:
-        """The best nodes for a job that outlives the shadow time."""
+    def best(
+        self, world: World, table: Table, count: int, limits: Mapping[int, NodeState] | None = None
+    ) -> list[int]:
+        """The best nodes for a job that outlives the shadow time. `limits`: what it may use of some."""
         free, fits = world.free, []
+        if limits:
+            return self._best_within(world, table, count, limits)
         for row, later in self.left.items() if self._beside(table) else ():
             if has_room(later, table.request):
                 state = self.usable(free, row)
@@ -120,6 +117,17 @@ class Reservation:
         if len(rows) < count:
             self._stops[table.number, count] = True
         return rows
+
+    def _best_within(
+        self, world: World, table: Table, count: int, limits: Mapping[int, NodeState]
+    ) -> list[int]:
+        fits = []
+        for row in {**self.left, **limits}:
+            state, limit = self.usable(world.free, row), limits.get(row)
+            state = state if limit is None else least(state, limit)
+            if has_room(state, table.request):
+                fits.append(state)
+        return table.best_but(world.packing, count, {**self.left, **limits}, fits)
 
     def take(self, row: int, cpu_milli: int, memory_bytes: int, taken: Iterable[tuple[int, int]]) -> None:
         """A job that outlives the shadow time was started on a reserved node."""
@@ -133,6 +141,16 @@ class Reservation:
         self.left[row] = NodeState(row, cpu, memory, gpus)
         # Whom a node had room for beside the claim is to be seen again; whom none had, has none.
         self._fits_beside = {number: fits for number, fits in self._fits_beside.items() if not fits}
+
+
+def least(one: NodeState, other: NodeState) -> NodeState:
+    """Of a node, what both have."""
+    return NodeState(
+        one.row,
+        min(one.cpu_milli, other.cpu_milli),
+        min(one.memory_bytes, other.memory_bytes),
+        [min(a, b) for a, b in zip(one.gpus, other.gpus, strict=True)],
+    )
 
 
 class NoClaim(NamedTuple):
@@ -149,15 +167,38 @@ class _Option(NamedTuple):
     table: Table
 
 
+class Openings(Protocol):
+    """Finds room beside what is promised to others."""
+
+    def first(
+        self, table: Table, job_class: JobClass, pays: Callable[[int], bool]
+    ) -> tuple[int, list[int]] | None:
+        """When and on which nodes there is room first that money admits."""
+        ...
+
+    def at(self, row: int, instant: int) -> NodeState:
+        """What is left of a node then."""
+        ...
+
+
 def reserve(
-    world: World, job_class: JobClass, rooms: Rooms, releases: Releases, now: int
+    world: World,
+    job_class: JobClass,
+    rooms: Rooms,
+    releases: Releases,
+    now: int,
+    openings: Openings | None = None,
 ) -> Reservation | NoClaim:
     """The earliest claim of a job that waits for resources, if there is one: a job that cannot start does not
-    hold others back. `job_class` has its time limit.
+    hold others back. `job_class` has its time limit. `openings`: where something is promised to others.
     """
     found, money = [], False
     for option, ask in enumerate(asks_of(job_class)):
-        claim = _earliest(world, option, world.table(ask), job_class, rooms, releases, now)
+        table = world.table(ask)
+        if openings is None:
+            claim = _earliest(world, option, table, job_class, rooms, releases, now)
+        else:
+            claim = _beside(option, table, job_class, rooms, openings)
         if isinstance(claim, NoClaim):
             money = money or claim.money
         else:
@@ -168,7 +209,7 @@ def reserve(
     request = best.table.request
     left = {}
     for row in best.rows:
-        state = releases.state_at(row, best.at)
+        state = releases.state_at(row, best.at) if openings is None else openings.at(row, best.at)
         gpus = list(state.gpus)
         if request.gpus is not None:
             for index in devices.choose(gpus, request.gpus) or ():
@@ -178,6 +219,18 @@ def reserve(
     answer = rooms.admit(job_class, best.rate)
     hold_nanos = answer.hold_nanos if isinstance(answer, Admitted) else 0
     return Reservation(best.at, left, best.rate, hold_nanos)
+
+
+def _beside(
+    option: int, table: Table, job_class: JobClass, rooms: Rooms, openings: Openings
+) -> _Option | NoClaim:
+    """When and where one alternative can first start beside what is promised to others."""
+    if table.usable_count < job_class.nodes:
+        return NoClaim(money=False)
+    place = openings.first(table, job_class, lambda rate: isinstance(rooms.admit(job_class, rate), Admitted))
+    if place is None:
+        return NoClaim(money=True)
+    return _Option(place[0], gang_rate(table, place[1]), option, place[1], table)
 
 
 def has_room(state: NodeState, request: ResourceRequest) -> bool:

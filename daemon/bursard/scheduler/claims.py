@@ -11,9 +11,10 @@ import heapq
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from bursar_policies.decision import Placement, Snapshot
+from bursar_policies.decision import JobClass, Placement, Snapshot
 from bursard.scheduler.admit import Rooms
-from bursard.scheduler.backfill import Reservation, reserve
+from bursard.scheduler.backfill import NoClaim, Reservation, reserve
+from bursard.scheduler.promises import Beside, Guard
 from bursard.scheduler.rank import Key, Lane, Ranking
 from bursard.scheduler.releases import Releases
 from bursard.scheduler.world import World
@@ -40,13 +41,14 @@ class Claims:
         bound: must the job at a position of a lane leave room to others? Such a one claims none.
 
     Attributes:
-        held: the claim, once there is one.
+        held: the claim, once there is one. guard: what is promised to others.
     """
 
     def __init__(
         self, world: World, snapshot: Snapshot, rooms: Rooms, now: int, bound: Callable[[Lane, int], bool]
     ) -> None:
         self.held: Reservation | None = None
+        self.guard: Guard | None = None
         self._world, self._snapshot, self._rooms, self._now = world, snapshot, rooms, now
         self._bound = bound
         self._heads: list[Head] = []
@@ -93,7 +95,7 @@ class Claims:
             row = lane.row(head.position)
             job_class = lane.queue.class_at(row)
             try:
-                found = reserve(self._world, job_class, self._rooms, self.releases, self._now)
+                found = self.first_of(job_class, lane.queue.jobs[row][1])
             except ArithmeticError:
                 continue
             if isinstance(found, Reservation):
@@ -102,6 +104,15 @@ class Claims:
                 self._rooms.promise(job_class.payers, found.hold_nanos)
             elif found.money:
                 self._next_head(lane, head, job_class.hold_us)
+
+    def first_of(self, job_class: JobClass, job_id: str) -> Reservation | NoClaim:
+        """The earliest claim of a job that waits for room."""
+        openings = Beside(self.guard.future(job_id)) if self.guard else None
+        return reserve(self._world, job_class, self._rooms, self.releases, self._now, openings)
+
+    def kept(self, hold_us: int, job_id: str) -> tuple[int, ...]:
+        """Nodes that a job that holds them for so long may not use all of: places are kept there."""
+        return tuple(self.guard.limits(hold_us, job_id)) if self.guard else ()
 
     def _next_head(self, lane: Lane, head: Head, below_us: int) -> None:
         """Money refuses a head its place to come; a job of its lane that holds for less may have one."""

@@ -43,6 +43,7 @@ from bursard.scheduler.alternatives import candidates
 from bursard.scheduler.backfill import Reservation, reserve
 from bursard.scheduler.foresee import JOBS_MAX, start_at
 from bursard.scheduler.plan import Planner, plan
+from bursard.scheduler.promises import Beside
 from bursard.scheduler.table import Table
 from bursard.scheduler.window_reasons import said
 from bursard.scheduler.world import World
@@ -78,7 +79,7 @@ def explain(snapshot: Snapshot, index: int, now: int, job_id: str = "") -> Expla
     before = _before(planner, last)
     ahead, ahead_total = _ahead(planner, before, result.starts)
     starts = _start_of(result.starts, job_id) is not None
-    claim = None if starts else _claim(planner, job_class)
+    claim = None if starts else _claim(planner, job_class, job_id)
     foreseen = 0
     if not starts:
         foreseen = _room_at(snapshot, result, job_id, now) or _foreseen(
@@ -129,7 +130,7 @@ def what_if(
     result = planner.run()
     start = _start_of(result.starts, WHAT_IF_ID)
     if start is None:
-        claim = _claim(planner, job_class)
+        claim = _claim(planner, job_class, WHAT_IF_ID)
         reason = _reason(asked, result, len(snapshot.queues))
         unpaid = _unpaid(snapshot, job_class, now, priority, project) if reason.code in _OF_BUDGETS else None
         before = _before(planner, len(snapshot.queues))
@@ -201,10 +202,11 @@ def _room_at(snapshot: Snapshot, result: Plan, job_id: str, now: int) -> int:
     return reasons.room_at(snapshot, result, now) if result.making_room_for == job_id else 0
 
 
-def _claim(planner: Planner, job_class: JobClass) -> Reservation | None:
+def _claim(planner: Planner, job_class: JobClass, job_id: str) -> Reservation | None:
     """When there is room for it by the latest ends of what runs, as if nobody came before it."""
     rooms = Rooms(planner.snapshot.budgets)
-    found = reserve(planner.world, job_class, rooms, planner.claims.releases, planner.now)
+    openings = Beside(planner.guard.future(job_id)) if planner.guard else None
+    found = reserve(planner.world, job_class, rooms, planner.claims.releases, planner.now, openings)
     return found if isinstance(found, Reservation) else None
 
 

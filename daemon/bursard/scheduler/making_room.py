@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from bursar.model import EndCause
 from bursar_policies.decision import PendingQueue, Snapshot, Stop
 from bursard.scheduler.admit import Rooms
-from bursard.scheduler.backfill import Reservation, reserve
+from bursard.scheduler.backfill import Reservation
 from bursard.scheduler.claims import Claims
 from bursard.scheduler.gang import gang_rate
 from bursard.scheduler.preempt import Preemption, debtors, lower_ones
@@ -27,6 +27,8 @@ class Stops:
 
     def __init__(self, world: World, snapshot: Snapshot, tenancy: Tenancy | None, now: int) -> None:
         self._world, self._snapshot, self._tenancy, self._now = world, snapshot, tenancy, now
+        self._grace_us = max((one.grace_us for one in snapshot.holders.values()), default=0)
+        self._kept: tuple[int, ...] = ()
 
     def for_job(
         self, job_id: str, index: int, rooms: Rooms, claims: Claims
@@ -41,8 +43,9 @@ class Stops:
         queue = self._snapshot.queues[index]
         job_class, held = queue.class_at(queue.position_of(job_id)), claim.hold_nanos if claim else 0
         rooms.promise(job_class.payers, -held)
-        found = claim or reserve(self._world, job_class, rooms, claims.releases, self._now)
+        found = claim or claims.first_of(job_class, job_id)
         at = found.at if isinstance(found, Reservation) else NEVER
+        self._kept = claims.kept(job_class.hold_us + self._grace_us, job_id)
         ways = self._ways(queue) if at > self._now else iter(())
         tried = ((quota, told, way.room_for(job_class, rooms, at)) for quota, told, way in ways)
         quota, message, room = next((one for one in tried if one[2] is not None), ("", "", None))
@@ -72,9 +75,9 @@ class Stops:
                 yield (
                     inner_first[-1],
                     message,
-                    Preemption(self._world, self._snapshot, lost, self._now, within),
+                    Preemption(self._world, self._snapshot, lost, self._now, within, self._kept),
                 )
         if rules is not None and rules.preempt_gap:
             lost = lower_ones(self._snapshot, rules, queue, tenancy, self._now)
             message = f"makes room for a job of priority {queue.priority}"
-            yield "", message, Preemption(self._world, self._snapshot, lost, self._now)
+            yield "", message, Preemption(self._world, self._snapshot, lost, self._now, kept=self._kept)

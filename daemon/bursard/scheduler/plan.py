@@ -17,6 +17,7 @@ from bursar_policies.decision import (
     JobClass,
     Placement,
     Plan,
+    Promised,
     Purse,
     Snapshot,
     Start,
@@ -26,15 +27,16 @@ from bursar_policies.scorers import Weights
 from bursard.scheduler import gang, quiet
 from bursard.scheduler.admit import Admitted, Refusal, Rooms
 from bursard.scheduler.allowance import Allowance
-from bursard.scheduler.backfill import Reservation
+from bursard.scheduler.backfill import Reservation, has_room
 from bursard.scheduler.claims import Claims, Head
 from bursard.scheduler.doors import Doors
 from bursard.scheduler.kept import Kept
 from bursard.scheduler.making_room import Stops
 from bursard.scheduler.order import Order
+from bursard.scheduler.promises import Guard, Limits, has_devices, within
 from bursard.scheduler.quiet import Quiet
 from bursard.scheduler.quotas import Over, Tenancy, Uses
-from bursard.scheduler.rank import Lane, Ranking
+from bursard.scheduler.rank import NO_BOUND, Lane, Ranking
 from bursard.scheduler.releases import ending
 from bursard.scheduler.stages import staged
 from bursard.scheduler.table import Table
@@ -103,6 +105,14 @@ class Planner:
         firsts = self._quiet.firsts if self._quiet is not None else None
         within = self._allowance.within if self._allowance is not None else None
         self._ranking = Ranking(snapshot.queues, self.order, firsts, within)
+        self._begun: set[str] = set()
+        """Of those that were promised, what this plan has started before all others."""
+        self.guard: Guard | None = None
+        self._limits: Limits = {}
+        """What the job that is looked at may use of nodes on which places are kept for others."""
+        if snapshot.promises:
+            self.guard = Guard(world, snapshot.promises, lambda: self.claims.releases, now)
+            self.claims.guard = self.guard
         self._told: dict[int, Verdict] = {}
         """By queue, what stops those that were passed over."""
 
@@ -114,6 +124,8 @@ class Planner:
     def run(self) -> Plan:
         """Walk the whole queue."""
         ranking = self._ranking
+        if self.guard is not None:
+            self._start_due(self.guard)
         while ranking:
             if self._quiet is not None and self._pass_over(self._quiet):
                 continue
@@ -123,7 +135,7 @@ class Planner:
                 lane.tables = lane.tables or self.world.tables(lane.job_class)
                 if self.doors is not None:
                     self.doors.open_to(lane)
-                verdict = self.attempt(lane)
+                verdict = self.attempt(lane) if self.guard is None else self._beside(self.guard, lane)
             except ArithmeticError:
                 # A figure that no column can hold is the trouble of whoever asks for it, and nobody else's.
                 verdict = self._verdict(lane, UNCOMPUTABLE)
@@ -196,6 +208,73 @@ class Planner:
             self.groups.append(stops)
         return quota
 
+    def _start_due(self, guard: Guard) -> None:
+        """Begin what was promised to begin by now, where it was promised. Nothing else comes before it."""
+        for one in guard.due():
+            if one.queue < 0 or not self._start_promised(guard, one):
+                continue
+            self._begun.add(one.job_id)
+
+    def _start_promised(self, guard: Guard, one: Promised) -> bool:
+        queue = self.snapshot.queues[one.queue]
+        position = queue.position_of(one.job_id)
+        if position < 0:
+            return False
+        job_class, rows = queue.class_at(position), [member.node for member in one.members]
+        table = self.world.tables(queue.job_class)[one.option]
+        here = [(self.world.free.state(member.node), member) for member in one.members]
+        if not all(table.usable.item(state.row) and has_devices(state, member) for state, member in here):
+            return False
+        self.rooms.promise(one.budgets, -one.hold_nanos)
+        answer = self.rooms.admit(job_class, gang.gang_rate(table, rows))
+        if not isinstance(answer, Admitted) or answer.time_limit_us < job_class.time_limit_us:
+            self.rooms.promise(one.budgets, one.hold_nanos)
+            return False
+        guard.begun(one.job_id)
+        members = tuple(
+            replace(one, rates=table.share_rates(self.world.nodes, one.node, one.devices))
+            for one in one.members
+        )
+        choice = gang.Choice(one.option, table, rows, answer)
+        self._put(one.job_id, one.queue, job_class, choice, members)
+        return True
+
+    def _beside(self, guard: Guard, lane: Lane) -> Verdict | None:
+        """The same where places are kept for jobs that were promised their deadlines."""
+        job_id = lane.job_id
+        if job_id in self._begun:
+            return None
+        self._limits = guard.limits(lane.hold_us, job_id)
+        own = guard.of(job_id)
+        if own is None:
+            verdict = self.attempt(lane)
+            if verdict is None or verdict.blocked_by != "room" or not self._limits:
+                return verdict
+            if not self._fits_alone(lane):
+                return verdict
+            from_us = max(verdict.from_hold_us, guard.gap_us() + 1)
+            return replace(verdict, blocked_by="promise", from_hold_us=from_us)
+        self.rooms.promise(own.budgets, -own.hold_nanos)
+        verdict = self.attempt(lane)
+        if verdict is None:
+            guard.begun(job_id)
+        else:
+            self.rooms.promise(own.budgets, own.hold_nanos)
+        return verdict
+
+    def _is_dearer(self, lane: Lane, choice: gang.Choice) -> bool:
+        """Would a job that is promised a cheaper place cost more here? Until that is due it waits for it."""
+        own = self.guard.of(lane.job_id) if self.guard is not None else None
+        if own is None or own.start <= self.now or own.rate < 0:
+            return False
+        rate = gang.gang_rate(choice.table, choice.rows)
+        return rate < 0 or rate > own.rate
+
+    def _fits_alone(self, lane: Lane) -> bool:
+        """Is there room for a job, but for what is kept for others?"""
+        nodes = lane.job_class.nodes
+        return any(self.world.has_room(table, nodes) for table in lane.tables)
+
     def attempt(self, lane: Lane) -> Verdict | None:
         """Start the job that a lane shows, or say what stops it."""
         job_class, tables = lane.job_class, lane.tables
@@ -216,7 +295,9 @@ class Planner:
             verdict = self._wait(lane, answer) if met is None else self._delays(lane, met, answer)
             self._set_aside(lane, answer.refusals)
             return verdict
-        if job_class.max_nodes:
+        if self._is_dearer(lane, answer):
+            return self._verdict(lane, "dearer", NO_BOUND)
+        if job_class.max_nodes and (self.guard is None or self.guard.of(lane.job_id) is None):
             answer, met = self._largest(lane, answer, met)
         self._begin(lane, answer, met)
         return None
@@ -275,12 +356,18 @@ class Planner:
 
     def _begin(self, lane: Lane, answer: gang.Choice, claim: Reservation | None) -> None:
         """Start a job there. `claim`: what it has to leave on these nodes."""
-        gpus = self.world.free.gpus
+        gpus, limits = self.world.free.gpus, self._limits
+
+        def usable(row: int) -> list[int]:
+            limit = limits.get(row)
+            return gpus[row].tolist() if limit is None else list(limit.gpus)
+
         if claim is None:
-            self._start(lane, answer, gang.place(self.world.nodes, answer, lambda row: gpus[row].tolist()))
+            self._start(lane, answer, gang.place(self.world.nodes, answer, usable))
             return
-        usable = {row: list(claim.usable(self.world.free, row).gpus) for row in answer.rows}
-        members = gang.place(self.world.nodes, answer, usable.__getitem__)
+        states = (claim.usable(self.world.free, row) for row in answer.rows)
+        left = {one.row: list(within(one, limits).gpus) for one in states}
+        members = gang.place(self.world.nodes, answer, left.__getitem__)
         self._start(lane, answer, members)
         for member in members:
             held = [(share.index, share.milli) for share in member.devices]
@@ -342,7 +429,13 @@ class Planner:
         return lambda table, count: best(table, count) if _gpus_of(table) == most else []
 
     def _best(self, table: Table, count: int) -> list[int]:
-        return table.best(self.world.packing, count) if self.world.has_room(table, count) else []
+        if not self.world.has_room(table, count):
+            return []
+        limits = self._limits
+        if not limits:
+            return table.best(self.world.packing, count)
+        states = [one for one in limits.values() if has_room(one, table.request)]
+        return table.best_but(self.world.packing, count, limits.keys(), states)
 
     def _wait(self, lane: Lane, answer: gang.NoChoice) -> Verdict:
         """What stops a job that found no place: room if any alternative is only short of that, else money."""
@@ -395,7 +488,7 @@ class Planner:
 
     def _spared(self, claim: Reservation) -> gang.Best:
         """The best of what a claim leaves."""
-        return lambda table, count: claim.best(self.world, table, count)
+        return lambda table, count: claim.best(self.world, table, count, self._limits)
 
     def _refused_from_us(self, lane: Lane, refusals: Sequence[tuple[int, Refusal]]) -> int:
         """Jobs of the lane that hold for so long are refused every one of these as well."""
@@ -424,28 +517,41 @@ class Planner:
         return made if refusal is None else replace(made, **refusal._asdict())
 
     def _start(self, lane: Lane, choice: gang.Choice, members: tuple[Placement, ...]) -> None:
-        budgets, admitted = lane.job_class.payers, choice.admitted
+        self._put(lane.job_id, lane.index, lane.job_class, choice, members, lane.limit_us)
+
+    def _put(
+        self,
+        job_id: str,
+        index: int,
+        job_class: JobClass,
+        choice: gang.Choice,
+        members: tuple[Placement, ...],
+        limit_us: int = 0,
+    ) -> None:
+        budgets, admitted = job_class.payers, choice.admitted
         start = Start(
-            job_id=lane.job_id,
+            job_id=job_id,
             option=choice.option,
             members=members,
             time_limit_us=admitted.leased_us,
             hold_nanos=admitted.hold_nanos,
             budgets=budgets,
             why=choice.table.served,
-            queue=lane.index,
-            asked_us=lane.limit_us,
-            full_limit_us=admitted.time_limit_us if lane.job_class.lease_us else 0,
+            queue=index,
+            asked_us=limit_us or job_class.time_limit_us,
+            full_limit_us=admitted.time_limit_us if job_class.lease_us else 0,
         )
         self.groups.append((start,))
         self.rooms.promise(budgets, admitted.hold_nanos)
         self.world.take(members)
         if self.tenancy is not None:
             uses = self.tenancy.of_members(members)
-            self.tenancy.take(lane.job_class, lane.job_id, uses, self.now + admitted.hold_us)
+            self.tenancy.take(job_class, job_id, uses, self.now + admitted.hold_us)
         if self.kept is not None:
             self.kept.take(members)
         self.claims.started(members, self.now + admitted.hold_us)
+        if self.guard is not None:
+            self.guard.took(members)
 
 
 def _gpus_of(table: Table) -> int:

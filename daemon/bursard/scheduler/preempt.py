@@ -65,6 +65,7 @@ class Preemption:
         lost: by attempt that may be stopped, what is lost with it.
         worth: None: only where the job gains more than that; else what it may have whatever it costs, asked
             with what it would hold (table, rows).
+        kept: nodes of which places are kept for others by then: nobody is stopped there.
     """
 
     def __init__(
@@ -74,9 +75,11 @@ class Preemption:
         lost: Mapping[str, int],
         now: int,
         worth: Callable[[Table, list[int]], bool] | None = None,
+        kept: Collection[int] = (),
     ) -> None:
         self._world, self._running, self._now = world, snapshot.running, now
         self._lost, self._worth = lost, worth
+        self._kept = list(kept)
         ids = snapshot.running.attempt_ids
         self._ending = _rows(ids, {name for name, one in snapshot.holders.items() if one.stopping})
         self._victims = _rows(ids, self._lost)
@@ -122,6 +125,7 @@ class Preemption:
         """The cheapest nodes for a gang: all that it needs, or None."""
         most = self._given(np.concatenate([self._ending, self._victims]))
         fits = table.usable & _fitting(self._world, most, table.request)
+        fits[self._kept] = False
         groups = table.groups(np.flatnonzero(fits), count)
         if not groups:
             return None

@@ -28,7 +28,7 @@ from bursar_policies.decision import (
 )
 from bursar_policies.filters import FILTERS, matches
 from bursar_policies.specs import PPM, PriorityPolicySpec
-from bursard.scheduler import quota_reasons, text, window_reasons
+from bursard.scheduler import promise_reasons, quota_reasons, text, window_reasons
 from bursard.scheduler.admit import Refusal, Rooms
 from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.scheduler.free import Free
@@ -57,7 +57,8 @@ def reason_of(snapshot: Snapshot, plan: Plan, index: int, position: int = -1) ->
 
 def _reason_of(snapshot: Snapshot, plan: Plan, index: int, position: int) -> Reason:
     queue, verdict = snapshot.queues[index], plan.verdicts[index]
-    job_class = queue.class_at(verdict.position if position < 0 else position)
+    position = verdict.position if position < 0 else position
+    job_class = queue.class_at(position)
     verdict = verdict.of(job_class.hold_us)
     if verdict.blocked_by == UNCOMPUTABLE:
         return Reason(
@@ -92,6 +93,10 @@ def _reason_of(snapshot: Snapshot, plan: Plan, index: int, position: int) -> Rea
             return why
     if verdict.blocked_by == "claim":
         return _behind_claim(snapshot, plan, queue, job_class, verdict, asked)
+    if verdict.blocked_by == "promise":
+        return promise_reasons.kept_for(snapshot, job_class, plan.at)
+    if verdict.blocked_by == "dearer":
+        return promise_reasons.cheaper(snapshot, queue.jobs[position][1])
     candidates = asked[verdict.option]
     if verdict.blocked_by == "kept" and snapshot.priority is not None:
         return _kept(snapshot, snapshot.priority, job_class, free)

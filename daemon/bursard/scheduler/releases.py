@@ -109,6 +109,11 @@ class Releases:
         cpu, memory = int(members.cpu.sum()), int(members.memory.sum())
         return NodeState(row, state.cpu_milli + cpu, state.memory_bytes + memory, gpus)
 
+    def ends_on(self, row: int) -> list[int]:
+        """When what runs on a node ends."""
+        running = self._running.ends_at[self._running.node == row].tolist()
+        return [*running, *(one[1] for one in self._started if one[0] == row)]
+
     def _members(self, among: Mask, until: int) -> _Members:
         """Those on some nodes that end by then."""
         running, slots = self._running, self._free.slots

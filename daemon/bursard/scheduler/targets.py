@@ -48,6 +48,8 @@ def contends(spec: JobSpec) -> bool:
         return False
     if any(key == TOPOLOGY for key, _ in spec.constraints):
         return False
+    if spec.deadline_at and spec.deadline_policy == "promise":
+        return False  # its place is promised: nobody moves it
     return bool(speeds_of(spec) or most_nodes(spec) > spec.nodes) and all(map(_whole, spec.options))
 
 

@@ -28,9 +28,10 @@ from bursard.access.identity import caller
 from bursard.access.rules import Writes
 from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine, spec_bytes
-from bursard.events import Event, JobSubmitted, LimitChanged
+from bursard.events import DeadlinePromised, Event, JobSubmitted, LimitChanged
 from bursard.fleet import Fleet
 from bursard.fleet.attachments import Attachments
+from bursard.scheduler.explain import WHAT_IF_ID
 from bursard.services import attaching, joblist, logs, planning, profiles
 from bursard.services.ends import named_ranges
 from bursard.services.failures import add_failed_tasks
@@ -41,7 +42,15 @@ from bursard.services.kinds import refuse_unknown_gpus
 from bursard.services.lookup import find_job
 from bursard.services.pushback import after_room
 from bursard.services.unseen import unnamed_refusals
-from bursard.services.views import ROWS_BYTES_MAX, Form, add_samples, job_terse, job_view, reason_view
+from bursard.services.views import (
+    ROWS_BYTES_MAX,
+    Form,
+    add_samples,
+    job_terse,
+    job_view,
+    promised_view,
+    reason_view,
+)
 from bursard.services.watching import Watcher, WatchHub
 from bursard.state import JobRecord
 from bursard.state.decide import jobs as decide
@@ -71,7 +80,8 @@ SNOOZE_US_MAX = 7 * DAY_US
 _UPDATABLE = (
     "name", "project", "experiment", "model", "model_version", "priority", "preemptible", "nodes",
     "max_nodes",
-    "spot_policy", "time_limit_us", "max_price_nanos_per_hour", "currency", "comment",
+    "spot_policy", "time_limit_us", "max_price_nanos_per_hour", "currency", "comment", "deadline_at",
+    "deadline_policy",
 )  # fmt: skip
 """Plain fields that an update may change; labels and resources are merged into those that are there, and an
 amount may be wide.
@@ -216,12 +226,18 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             events = decide.submit(
                 state, engine.ids, user=user, spec=spec, key=key, digest=digest, **others._asdict()
             )
+            if events:
+                events += self._promise(user, spec, events[0])
         if not events:
             return self._answer(state.jobs[state.keys[user, key]], request, True), state.version
         seq = engine.commit(events, user)
         submitted = events[0]
         assert isinstance(submitted, JobSubmitted)
         return self._answer(state.jobs[submitted.job_id], request, False), seq
+
+    def _promise(self, user: str, spec: JobSpec, submitted: Event) -> list[Event]:
+        assert isinstance(submitted, JobSubmitted)
+        return self.cycle.promising.for_new(user, spec, submitted.job_id, self.engine.now())
 
     async def _known(self, request: pb.SubmitRequest, asked: JobSpec, row: KeyRow) -> pb.SubmitResponse:
         """The job that this key made, whatever it and the names in its `depends_on` have become since."""
@@ -346,11 +362,16 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         spec, others = await self._resolve_dependencies(spec)
         with unnamed_refusals(self.engine.state):
             waits = decide.admit(self.engine.state, user, spec, **others._asdict())
+            promised = self.cycle.promising.for_new(user, spec, WHAT_IF_ID, self.engine.now())
         note = "; ".join(
             f"{named_ranges(alone)} of it: job {called} has none of that index, so all of it must come first"
             for called, alone in without_own(spec, others.fates)
         )
-        return await planning.plan_view(self.engine, user, spec, waits.first(spec), self.cycle.rents, note)
+        wire = await planning.plan_view(self.engine, user, spec, waits.first(spec), self.cycle.rents, note)
+        for event in promised:
+            if isinstance(event, DeadlinePromised):
+                wire.promise.CopyFrom(promised_view(event))
+        return wire
 
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:
         """Why a job is where it is."""
@@ -409,7 +430,16 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     @after_room
     async def Release(self, request: pb.JobsRequest, context: Any) -> pb.JobsResponse:
         """Let held jobs start."""
-        return await self._each(request.jobs, lambda job: decide.release(self.engine.state, job))
+        return await self._each(request.jobs, self._release)
+
+    def _release(self, job: JobRecord) -> list[Event]:
+        """With the promise that it asked for: a job on hold has none."""
+        state = self.engine.state
+        events: list[Event] = decide.release(state, job)
+        live = state.jobs.get(job.id)
+        if live is not None and live.promise is not None:
+            events += self.cycle.promising.for_changed(live, live.spec, self.engine.now())
+        return events
 
     @after_room
     async def Requeue(self, request: pb.JobsRequest, context: Any) -> pb.JobsResponse:
@@ -433,11 +463,19 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             refuse_unknown_gpus(self.engine, replace_spec(job.spec, changes).options)
         with unnamed_refusals(self.engine.state):
             events = decide.update(self.engine.state, job, changes, self.engine.now())
+            events = self._repromised(job, replace_spec(job.spec, changes), events)
         for event in events:
             if isinstance(event, LimitChanged):
                 self.fleet.refuse_deaf(self.engine.state.attempts[event.attempt_id])
         await self.engine.durable(self.engine.commit(events, user))
         return self._view(job)
+
+    def _repromised(self, job: JobRecord, spec: JobSpec, events: list[Event]) -> list[Event]:
+        """A job that waits is promised its deadline as it asks from now on, or nothing of it changes."""
+        live = self.engine.state.jobs.get(job.id)
+        if not events or live is None or live.held or {*_differing(live.spec, spec)} <= _UNPROMISED:
+            return events
+        return [*events, *self.cycle.promising.for_changed(live, spec, self.engine.now())]
 
     async def _each(
         self, refs: Sequence[str], command: Callable[[JobRecord], list[Event]]
@@ -513,6 +551,14 @@ async def _waiting(asked: asyncio.Queue[pb.SubmitRequest | None]) -> list[pb.Sub
 def _cancelled_by(user: str, why: str) -> str:
     """What the end of a cancelled job says."""
     return f"{BY}{user}" + (f": {why}" if why else "")
+
+
+_UNPROMISED = frozenset(("name", "comment", "idle_policy", "priority", "model_version"))
+"""Fields that no promise rests on."""
+
+
+def _differing(old: JobSpec, new: JobSpec) -> list[str]:
+    return [name for name in JobSpec.__struct_fields__ if getattr(old, name) != getattr(new, name)]
 
 
 def _changes(request: pb.UpdateRequest, spec: JobSpec, now: int) -> dict[str, object]:

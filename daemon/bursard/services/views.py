@@ -25,6 +25,7 @@ from bursar.v1 import types_pb2 as pb
 from bursar_policies.decision import JobClass
 from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
+from bursard.events import DeadlinePromised
 from bursard.events.public import SPEC, unnamed
 from bursard.ledger.metering import held_nanos
 from bursard.services import reserved
@@ -38,6 +39,7 @@ from bursard.state.counted import counted_nanos
 from bursard.state.decide.why import REASON_MAX
 from bursard.state.ends import attempt_ended_at, began_at, job_ended_at
 from bursard.state.fold.jobs import tasks_of
+from bursard.state.records import PromiseRecord
 from bursard.state.told import told_progress
 from bursard.store import JobRow
 
@@ -231,6 +233,8 @@ def job_view(
         wire.reason.message = job.message
     if job.array is not None:
         _array(state, wire, job, now)
+    if job.promise is not None:
+        wire.promise.CopyFrom(promise_view(job.promise, job.state.terminal))
     if form is not Form.BRIEF:
         most = MEMBERS_SHOWN if form is Form.WHOLE else MEMBERS_IN_ROW
         sees_all = allowed(seen_by, Action.SEE_JOBS)
@@ -242,6 +246,33 @@ def job_view(
         wire.end.CopyFrom(end)
     if not private:
         _redact(wire, job)
+    return wire
+
+
+def promised_view(event: DeadlinePromised) -> pb.DeadlinePromise:
+    """What a job would be promised."""
+    wire = pb.DeadlinePromise(by=event.by, starts_by=event.start, state="promised")
+    if event.rate >= 0:
+        wire.cost_at_most.nanos = str(event.nanos)
+    return wire
+
+
+def promise_view(promise: PromiseRecord, ended: bool) -> pb.DeadlinePromise:
+    """What was promised of a deadline, and what became of it."""
+    state = "kept" if ended else "promised"
+    if promise.broken_at:
+        state = "given-up" if promise.given_up else "broken"
+    wire = pb.DeadlinePromise(
+        by=promise.by,
+        given_at=promise.given_at,
+        starts_by=promise.start,
+        state=state,
+        broken_at=promise.broken_at,
+        cause=promise.cause,
+        message=promise.message,
+    )
+    if promise.rate >= 0:
+        wire.cost_at_most.nanos = str(promise.nanos)
     return wire
 
 

@@ -5,7 +5,8 @@ Why     the state refuses what it knows to be wrong; a second book, kept another
 
 R1 nothing is held twice · J4 one attempt of a job at a time · J5 an attempt ends once · B1 a hard budget is
 never passed · L1 the ledger sums to zero · L8 every hour of a node is paid by somebody, to the nano ·
-Q1 no start passes the `max` of a quota · R5 no start may run into a reservation that is not for it.
+Q1 no start passes the `max` of a quota · R5 no start may run into a reservation that is not for it ·
+D1 a promise is kept, or broken by a node that went away.
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ from collections.abc import Sequence
 from bursar.model import MemberAllocation, ShareRates
 from bursar.money import charge
 from bursar.resources import MILLI
-from bursard.events import AttemptEnded, AttemptPlaced, Charge, Event, HoldsRolled, MemberEnded, NodeMetered
+from bursard.events import (
+    AttemptEnded,
+    AttemptPlaced,
+    Charge,
+    DeadlineBroken,
+    DeadlinePromised,
+    Event,
+    HoldsRolled,
+    MemberEnded,
+    NodeMetered,
+)
 from bursard.ledger import hour_segments
 from bursard.state import NodeRecord, State
 from bursard.state.budgets import limit_of, settled_of
@@ -65,6 +76,8 @@ class Checks:
         self._job_of: dict[str, str] = {}
         self._paid: dict[str, int] = {}
         self._events = 0
+        self._promised: dict[str, int] = {}
+        """By job that was promised one and has not ended, its deadline."""
 
     def broken(self, sentence: str) -> None:
         """Count one."""
@@ -83,10 +96,24 @@ class Checks:
             self._member_ended(event)
         elif isinstance(event, AttemptEnded):
             self._attempt_ended(event)
+        elif isinstance(event, DeadlinePromised):
+            self._promised[event.job_id] = event.by
+        elif isinstance(event, DeadlineBroken):
+            self._promise_broken(event)
         if isinstance(event, AttemptPlaced | AttemptEnded | HoldsRolled | NodeMetered):
             self._budgets()
         if self._events % LEDGER_EVERY == 0:
             self.ledger()
+
+    def _promise_broken(self, event: DeadlineBroken) -> None:
+        del self._promised[event.job_id]
+        if event.cause != "node" and not event.given_up:
+            self.broken(f"D1: the deadline of {event.job_id} is broken, and no node was lost: {event.cause}")
+
+    def ended(self, job_id: str, at: int) -> None:
+        """A job has ended at an instant."""
+        if at > self._promised.pop(job_id, at):
+            self.broken(f"D1: {job_id} has ended after the deadline that it was promised")
 
     def _placed(self, event: AttemptPlaced) -> None:
         if event.job_id in self._live:

@@ -13,6 +13,7 @@ from fractions import Fraction
 import msgspec
 
 from bursar.errors import InvalidRequest, NotBuilt
+from bursar.model.check import DEADLINE_POLICIES
 from bursar.money import parse_amount
 from bursar.resources import MILLI, GpuRequest, ResourceRequest, parse_gpu_type
 from bursar_policies.decision import GPU_SLOTS_MAX
@@ -31,8 +32,8 @@ DEFAULT_GPU_TYPE = "GPU"
 
 JOB_COLUMNS = (
     "job_id", "submit_s", "duration_s", "nodes", "gpus", "gpu_milli", "gpu_type", "cpu_milli", "memory_mib",
-    "priority", "project", "user", "experiment", "deadline_s", "time_limit_s", "preemptible", "max_cost",
-    "checkpoint_s", "throughput", "restart_s",
+    "priority", "project", "user", "experiment", "deadline_s", "deadline_policy", "time_limit_s",
+    "preemptible", "max_cost", "checkpoint_s", "throughput", "restart_s",
 )  # fmt: skip
 NODE_COLUMNS = (
     "node_id", "cpu_milli", "memory_mib", "gpus", "gpu_type", "gpu_memory_mib", "pool", "rack",
@@ -61,6 +62,7 @@ class JobRow(msgspec.Struct, kw_only=True):
     user: str
     experiment: str
     deadline_us: int | None
+    deadline_policy: str
     time_limit_us: int
     preemptible: bool
     max_cost_nanos: int
@@ -131,6 +133,7 @@ def _job(table: Table) -> JobRow:
         user=table.cell("user", "sim", csvfile.name),
         experiment=table.cell("experiment", "", csvfile.name),
         deadline_us=deadline_us,
+        deadline_policy=table.cell("deadline_policy", "best-effort", _deadline_policy),
         time_limit_us=table.cell("time_limit_s", 0, positive_us),
         preemptible=table.cell("preemptible", True, flag),
         max_cost_nanos=table.cell("max_cost", 0, _cost),
@@ -138,6 +141,12 @@ def _job(table: Table) -> JobRow:
         throughput=table.cell("throughput", {}, _throughput),
         restart_us=table.cell("restart_s", 0, seconds_us),
     )
+
+
+def _deadline_policy(text: str) -> str:
+    if text not in DEADLINE_POLICIES:
+        raise BadCell("must be promise or best-effort")
+    return text
 
 
 def _maybe_seconds(text: str) -> int | None:

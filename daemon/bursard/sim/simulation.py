@@ -30,6 +30,7 @@ from bursar_policies.specs import Document, ReservationSpec
 from bursard.events import (
     AttemptPlaced,
     ClusterCreated,
+    DeadlinePromised,
     Event,
     ExitReport,
     JobSubmitted,
@@ -317,6 +318,8 @@ class Simulation:
             if isinstance(event, NodePriced) and state.nodes[event.node_id].axis_start:
                 self._repriced.add(event.node_id)
             state.apply(event, self._now, applied)
+            if isinstance(event, DeadlinePromised):
+                self._push(max(event.start - START_AT, self._now_us), _OPEN, None)
             if isinstance(event, LimitChanged):
                 queue.extend(self._taken(event))
             self.checks.after(event, applied.charges)
@@ -332,6 +335,7 @@ class Simulation:
             applied.transactions.clear()
             for job in applied.finished:
                 self._ended(job)
+                self.checks.ended(job.id, self._now)
                 gone.append(job.id)
             applied.finished.clear()
         for job_id in gone:
@@ -347,7 +351,10 @@ class Simulation:
 
     def _submit(self, run: JobRun) -> bool:
         try:
-            events = jobs.submit(self.state, self._ids, user=run.row.user, spec=self._spec(run.row))
+            spec = self._spec(run.row)
+            events = jobs.submit(self.state, self._ids, user=run.row.user, spec=spec)
+            assert isinstance(events[0], JobSubmitted)
+            events += self._housekeeping.promising.for_new(run.row.user, spec, events[0].job_id, self._now)
         except BursarError:
             run.state, run.end_us = "REFUSED", self._now_us
             return False
@@ -385,7 +392,7 @@ class Simulation:
             ordered=bool(row.least_gpus),
             time_limit_us=row.time_limit_us or limit_for(row, self.state.limits.default_time_limit_us),
             deadline_at=START_AT + row.deadline_us if row.deadline_us is not None else 0,
-            deadline_policy="best-effort" if row.deadline_us is not None else "promise",
+            deadline_policy=row.deadline_policy if row.deadline_us is not None else "promise",
             max_cost_nanos=row.max_cost_nanos,
             currency=self.state.currency if row.max_cost_nanos else "",
         )

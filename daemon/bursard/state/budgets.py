@@ -7,6 +7,7 @@ Why     admission asks for the room of a handful of budgets in every cycle; matc
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -97,6 +98,11 @@ def reached(threshold: Threshold, settled: int, held: int, limit: int, forecast:
     return spent * PPM >= limit * threshold.at_ppm
 
 
+def promises(spec: JobSpec) -> bool:
+    """Does a job ask for a promise of its deadline?"""
+    return spec.deadline_at > 0 and spec.deadline_policy == "promise"
+
+
 class BudgetTable:
     """All budgets by name.
 
@@ -111,6 +117,8 @@ class BudgetTable:
         self.announced: dict[tuple[str, str], set[Announced]] = {}
         self.approvals: dict[tuple[str, str], Approval] = {}
         self.postings = Postings()
+        self.promised: Counter[str] = Counter()
+        """Nanos that are set aside for jobs that were promised their deadlines and have not begun."""
 
     def approval(self, record: BudgetRecord, limit_nanos: int) -> Approval | None:
         """What is approved of it, in its period and under this limit."""
@@ -165,6 +173,8 @@ class BudgetTable:
         to be warned before its limit, or it would be warned of every lease.
         """
         records = [self.records.get(name) for name in hard]
+        if promises(spec):
+            return 0  # nothing may end it before its limit
         if spec.service is not None:  # it has no worst case
             given = [one.spec.lease_us for one in records if one is not None and one.spec.lease_us]
             most_us = SERVICE_LEASE_US if records else UNBOUNDED_LEASE_US
@@ -289,7 +299,7 @@ class BudgetTable:
             name=record.name,
             limit_nanos=limit,
             settled_nanos=settled_of(record, ledger),
-            held_nanos=ledger.held(record.name, record.period_start),
+            held_nanos=ledger.held(record.name, record.period_start) + self.promised[record.name],
             currency=record.spec.limit.currency,
             renews_at=record.period_end,
             stages=self.stages(record, ledger),

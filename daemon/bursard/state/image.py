@@ -273,6 +273,8 @@ def _node(state: State, node: NodeRecord) -> None:
 
 def _job(state: State, job: JobRecord, at: int) -> None:
     state.jobs[job.id] = job
+    if job.promise is not None:
+        state.promises.put(job)
     if job.parent_id:
         parent = state.jobs[job.parent_id]
         state.tasks[parent.id][job.array_index] = job

@@ -293,17 +293,19 @@ class PendingIndex:
         """The time limit of a queued job."""
         return self._where[job_id].row.limit_us
 
-    def queues(self, asked: str = "") -> tuple[PendingQueue, ...]:
+    def queues(self, *asked: str) -> tuple[PendingQueue, ...]:
         """The queues that the next plan looks at, frozen: highest priority first, then oldest head.
 
         Args:
-            asked: a queued job whose queue is to be among them in any case.
+            asked: queued jobs whose queues are to be among them in any case.
         """
         found = [queue.look() for queue in self._open.values()]
         for crowd in self._crowds.values():
             found += [queue.look() for queue in crowd.shown()]
-        if asked and not self.shows(asked):
-            found.append(self._where[asked].queue.look())
+        more = {
+            id(one): one for one in (self._where[job].queue for job in asked if job and not self.shows(job))
+        }
+        found += [queue.look() for queue in more.values()]
         found.sort(key=_first)
         return tuple(found)
 

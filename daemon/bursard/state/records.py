@@ -23,7 +23,7 @@ from bursar.model import (
 )
 from bursar.model.allocation import FREE
 from bursar.model.ranges import Ranges
-from bursard.events import ExitReport
+from bursard.events import ExitReport, PromisedMember
 from bursard.ledger import HourCharge, PriceInForce, Span, spans
 
 
@@ -186,6 +186,28 @@ class ArrayRecord(msgspec.Struct, omit_defaults=True):
         return self.unopened if self.ready is None else self.ready
 
 
+class PromiseRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """What was promised to a job, as in `DeadlinePromised`, and what became of it (`DeadlineBroken`).
+
+    Attributes:
+        given_at: when this deadline was promised first.
+        broken_at: 0: it stands, or was kept.
+    """
+
+    by: int
+    given_at: int
+    start: int = 0
+    until: int = 0
+    option: int = 0
+    rate: int = 0
+    nanos: int = 0
+    members: tuple[PromisedMember, ...] = ()
+    broken_at: int = 0
+    cause: str = ""
+    message: str = ""
+    given_up: bool = False
+
+
 class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     """One job, or one task of an array (`parent_id`), or the array itself (`array`).
 
@@ -204,6 +226,7 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         uncounted: of an array, by budget, what of its ended tasks the budget did not count.
         replaced: of a service, what it asked for before its last update.
         gateways: of a service, by gateway, the number of what it told last.
+        promise: of its deadline.
     """
 
     id: str
@@ -239,6 +262,7 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     array: ArrayRecord | None = None
     replaced: JobSpec | None = None
     gateways: dict[str, int] = {}
+    promise: PromiseRecord | None = None
 
     @property
     def begins_at(self) -> int:

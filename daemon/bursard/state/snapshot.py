@@ -6,14 +6,18 @@ Why     a plan can be made in a thread, saved and made again only if nothing it 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bursar.model import EndCause
-from bursar_policies.decision import Holder, Snapshot, Stop
+from bursar.model.allocation import FREE
+from bursar_policies.decision import Holder, PendingQueue, Placement, Promised, Snapshot, Stop
 from bursard.state.tables import Tables, stays
 
 
 def take(tables: Tables, asked: str = "") -> Snapshot:
     """The frozen world for one cycle. `asked`: a queued job that it has in any case."""
-    queues, rules = tables.pending.queues(asked), tables.priority
+    shown = (job.id for job in tables.promises.waiting() if job.id in tables.pending)
+    queues, rules = tables.pending.queues(asked, *shown), tables.priority
     fair = rules is not None and "fair_share" in dict(rules.weights)
     preempts = rules is not None and rules.preempt_gap
     return Snapshot(
@@ -35,6 +39,7 @@ def take(tables: Tables, asked: str = "") -> Snapshot:
         quotas=tables.quotas.specs,
         holdings=tables.quotas.holdings() if tables.quotas else {},
         reservations=tables.reservations.specs,
+        promises=_promises(tables, queues) if tables.promises else (),
         moves=_moves(tables),
     )
 
@@ -49,6 +54,38 @@ def _moves(tables: Tables) -> tuple[Stop, ...]:
     )
 
 
+def _promises(tables: Tables, queues: Sequence[PendingQueue]) -> tuple[Promised, ...]:
+    """Places that are kept, on nodes that are there."""
+    index_of = {queue.key: index for index, queue in enumerate(queues)}
+    found = []
+    for job in tables.promises.waiting():
+        promise, key = job.promise, tables.pending.key_of(job.id)
+        assert promise is not None
+        nodes = [tables.nodes.get(member.node_id) for member in promise.members]
+        members = tuple(
+            Placement(node.row, member.devices, member.cpu_milli, member.memory_bytes, FREE)
+            for node, member in zip(nodes, promise.members, strict=True)
+            if node is not None
+        )
+        if len(members) < len(promise.members):
+            continue
+        found.append(
+            Promised(
+                job_id=job.id,
+                queue=index_of.get(key, -1) if key is not None else -1,
+                by=promise.by,
+                start=promise.start,
+                until=promise.until,
+                option=promise.option,
+                members=members,
+                rate=promise.rate,
+                hold_nanos=promise.nanos,
+                budgets=tables.promises.budgets_of(job.id),
+            )
+        )
+    return tuple(found)
+
+
 def _holders(tables: Tables) -> dict[str, Holder]:
     """What lives, by attempt. A job that is told to save itself loses nothing when it is stopped."""
     found = {}
@@ -60,6 +97,6 @@ def _holders(tables: Tables) -> dict[str, Holder]:
             unsaved_since=0 if spec.checkpoint.signal else attempt.started_at,
             grace_us=attempt.stop_grace_us if attempt.stop_cause is not None else attempt.grace_us,
             stopping=attempt.stop_cause is not None,
-            exempt=stays(spec) or bool(attempt.after),
+            exempt=stays(spec) or bool(attempt.after) or attempt.job_id in tables.promises.given,
         )
     return found

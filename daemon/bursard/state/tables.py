@@ -34,6 +34,7 @@ from bursard.state.columns import Members
 from bursard.state.pending import PendingIndex
 from bursard.state.periods import ClosedPeriods
 from bursard.state.projects import ProjectCosts
+from bursard.state.promises import PromiseTable
 from bursard.state.quotas import (
     QuotaTable,
 )
@@ -219,6 +220,7 @@ class Tables:
         self.doomed: dict[str, Doom] = {}
         """Jobs whose dependency ended otherwise than they need, to be ended: first come, first ended."""
         self.budgets = BudgetTable()
+        self.promises = PromiseTable(self.budgets.promised)
         self.quotas = QuotaTable()
         self.reservations = ReservationTable()
         self.policies: dict[tuple[str, str], PolicyDocument] = {}
@@ -487,6 +489,10 @@ class Tables:
         if pending:
             self.shares.add(job.user, pending)
         job.state = state
+        if job.promise is not None:
+            if state is not JobState.PENDING:
+                job.promise.members = ()
+            self.promises.put(job)
         if not state.terminal:
             counts[state] = counts.get(state, 0) + 1
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from bursar.cli.output import Row, dumps
-from bursar.clock import SECOND_US, format_duration
+from bursar.clock import SECOND_US, Instant, format_duration, format_instant
 from bursar.model import EndCause, EndFacts, kind_of, phrase_of, sentence_of
 from bursar.model.ends import beginning_of
 from bursar.money import format_nanos
@@ -41,6 +41,9 @@ SENTENCES: Final[Mapping[str, str]] = {
     "limit-taken": "rank {rank} of {attempt_id} lives by its new time limit{inforce}",
     "limit-refused": "rank {rank} of {attempt_id} keeps the time limit it had: {problem}",
     "node-calibrated": "{actor} measured what node {node_id} delivers",
+    "deadline-promised": "job {job_id} is promised its deadline {deadline}: it begins by {begins} and costs"
+    " {amount} at most",
+    "deadline-broken": "the promise of the deadline {deadline} of job {job_id} {gone}{because}",
     "attempt-attached": "{actor} attached to rank {rank} of {attempt_id} ({kind})",
     "attempt-idle": "all GPUs of {attempt_id} do nothing{idle}",
     "member-overdue": "rank {rank} of {attempt_id} is overdue: {message}",
@@ -129,6 +132,9 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
     nodes = sorted({str(one["node_id"]) for one in members})
     return {
         "idle": _idle(data),
+        "deadline": _moment(data.get("by", 0)),
+        "begins": _moment(data.get("start", 0)),
+        "gone": "was given up" if data.get("given_up") else "is broken",
         "named": f" {spec['name']!r}" if spec.get("name") else "",
         "project": spec.get("project", "default"),
         "node": facts.get("name", ""),
@@ -170,6 +176,10 @@ def _amounts(data: Mapping[str, Any], currency: str) -> dict[str, str]:
     sums = {"reached": _reached(data), "spent": data.get("settled_nanos", 0)}
     sums["amount"] = abs(data.get("nanos", 0))
     return {name: f"{format_nanos(nanos)} {currency}".rstrip() for name, nanos in sums.items()}
+
+
+def _moment(at: Any) -> str:
+    return format_instant(Instant(at)) if isinstance(at, int) and at else str(at or "")
 
 
 def _changes(changed: Sequence[Sequence[str]]) -> str:

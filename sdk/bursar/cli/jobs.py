@@ -448,6 +448,12 @@ def requeue(client: WireClient, jobs: tuple[str, ...], output: Output) -> None:
 @click.option("--max-cost", metavar="MONEY", help="All attempts together: '500 USD'.")
 @click.option("--max-price", metavar="PRICE", help="Of the whole job: '40 USD/h'.")
 @click.option("--spot-policy", type=NearChoice(("auto", "spot", "on-demand")), help="Which machines.")
+@click.option("--deadline", metavar="TIME", help="Ends by then, promised: 2026-12-01T08:00Z.")
+@click.option(
+    "--deadline-policy",
+    type=NearChoice(("promise", "best-effort")),
+    help="best-effort: without a promise.",
+)
 @click.option("--comment", help="A note.")
 @click.option("--idle-snooze", metavar="DURATION", help="Its idle policy waits so long; 0s: no longer.")
 @listing

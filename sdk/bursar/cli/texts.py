@@ -119,6 +119,7 @@ def plan_text(plan: Row, now: int) -> str:
         ("lease", _lease_text(plan)),
         ("budget", "\n".join(budgets) or "none applies"),
         ("start", start_text(plan, now)),
+        ("deadline", _promised_text(plan)),
     ]
     if plan["limits_not_held"]:
         names = ", ".join(plan["limits_not_held"])
@@ -127,6 +128,11 @@ def plan_text(plan: Row, now: int) -> str:
         more = f"it can take more than it asks for of {names} there (see `bursar doctor`)"
         pairs.append(("limits", more + gpu))
     return "\n".join([pairs_text(pairs), *reason_lines(plan["reason"])])
+
+
+def _promised_text(plan: Row) -> str:
+    promise = plan.get("promise")
+    return f"{time_text(promise['by'])}, {promise_text(promise)}" if promise else ""
 
 
 def _cost_pairs(plan: Row) -> list[Pair]:
@@ -369,6 +375,7 @@ def job_text(job: Row) -> str:
         ("priority", str(job["priority"])),
         ("time limit", _limit_text(job)),
         ("lease", _leased_text(job)),
+        ("deadline", _deadline_text(job)),
         ("submitted", time_text(job["submitted_at"])),
         ("started", time_text(job["started_at"]) if job["started_at"] else ""),
         ("finished", time_text(job["finished_at"]) if job["finished_at"] else ""),
@@ -412,6 +419,28 @@ def _leased_text(job: Row) -> str:
         return ""
     of_it = " of it" if limit else ""
     return f"paid for {seconds_text(leased)}{of_it}; renewed while the budget pays"
+
+
+def _deadline_text(job: Row) -> str:
+    """Its deadline, and what was promised of it."""
+    if not job.get("deadline"):
+        return ""
+    at, promise = time_text(job["deadline"]), job.get("promise")
+    if promise is None:
+        return f"{at}, without a promise"
+    return f"{at}, {promise_text(promise)}"
+
+
+def promise_text(promise: Row) -> str:
+    """What was promised, or became of it."""
+    state = promise["state"]
+    if state == "promised":
+        cost = f", for {money_text(promise['cost_at_most'])} at most" if promise["cost_at_most"] else ""
+        return f"promised: it begins by {time_text(promise['starts_by'])}{cost}"
+    if state == "kept":
+        return "the promise was kept"
+    word = "the promise was given up" if state == "given-up" else "the promise is broken"
+    return f"{word}: {clean(promise['message'])}"
 
 
 def _limit_text(job: Row) -> str:

@@ -269,7 +269,8 @@ class AsyncWireClient:
             job: which.
             **changes: priority, time_limit_us, name, project, experiment, model, model_version, labels
                 (merged), nodes, gpus (a message; count 0 for none), cpu_milli, memory_bytes, preemptible,
-                spot_policy, comment; max_cost_nanos and max_price_nanos_per_hour with currency.
+                spot_policy, comment, deadline_at, deadline_policy; max_cost_nanos and
+                max_price_nanos_per_hour with currency.
         """
         return await self._unary(calls.update(job, **changes))
 

@@ -137,6 +137,8 @@ class JobChanges(TypedDict, total=False):
     max_cost: Money | str
     max_price: str
     spot_policy: Literal["auto", "spot", "on-demand"]
+    deadline: datetime | str
+    deadline_policy: Literal["promise", "best-effort"]
     comment: str
     idle_snooze: str | timedelta
 

@@ -47,6 +47,7 @@ UPDATED_BY: Final = {
     "time_limit": ("time_limit_us",),
     "max_cost": ("max_cost_nanos", "currency"),
     "max_price": ("max_price_nanos_per_hour", "currency"),
+    "deadline": ("deadline_at",),
     "spot_policy": ("spot_policy",),
     "comment": ("comment",),
 }
@@ -271,7 +272,7 @@ def in_python(fault: InvalidRequest, fields: Mapping[str, Any]) -> InvalidReques
     return said
 
 
-_APART = ("spot_policy", "idle_snooze")
+_APART = ("spot_policy", "deadline_policy", "idle_snooze")
 """Of what `update` changes, what is no flag of `run`."""
 
 
@@ -304,8 +305,9 @@ def changes(given: Mapping[str, Any]) -> dict[str, Any]:
     spec = jobfile.spec_from_flags(RunFlags(command=("true",), **typed))
     wire = spec_to_wire(spec)
     found = {field: getattr(spec, field) for name in typed for field in UPDATED_BY.get(name, ())}
-    if "spot_policy" in given:
-        found["spot_policy"] = given["spot_policy"]
+    for name in ("spot_policy", "deadline_policy"):
+        if name in given:
+            found[name] = given[name]
     if "idle_snooze" in given:
         found["idle_snooze_us"] = snooze_us(given["idle_snooze"])
     if "label" in given:

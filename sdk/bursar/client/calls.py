@@ -179,6 +179,8 @@ def update(
     preemptible: bool | None = None,
     comment: str | None = None,
     idle_snooze_us: int | None = None,
+    deadline_at: int | None = None,
+    deadline_policy: str | None = None,
 ) -> Call[types_pb2.Job]:
     """Change a pending job; of a running one its priority and comment."""
     request = jobs_pb2.UpdateRequest(
@@ -201,6 +203,8 @@ def update(
         preemptible=preemptible,
         comment=comment,
         idle_snooze_us=idle_snooze_us,
+        deadline_at=deadline_at,
+        deadline_policy=deadline_policy,
     )
     if max_cost_nanos is not None:
         put_amounts(request, max_cost_nanos=max_cost_nanos)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from bursar import errors, results
 from bursar.codec import view
 from bursar.codec.amounts import amount, exact, rate_now
+from bursar.codec.parts import calibration, promise
 from bursar.model import EndCause, JobState
 from bursar.money import Money, parse_amount
 from bursar.resources import MICRO, MILLI, throughput_key
@@ -95,6 +96,7 @@ def job(wire: types_pb2.Job) -> results.Job:
         time_limit=_limit(spec.time_limit_us),
         begin_after=instant(spec.begin_after),
         deadline=instant(spec.deadline_at),
+        promise=promise(wire, cash, instant),
         submitted_at=instant(wire.submitted_at),
         started_at=instant(wire.started_at),
         finished_at=instant(wire.finished_at),
@@ -261,6 +263,7 @@ def plan(wire: jobs_pb2.PlanResponse) -> results.Plan:
     priced = wire.rate_nanos_per_hour >= 0
     return results.Plan(
         starts_now=wire.starts_now,
+        promise=promise(wire, cash, instant),
         places=_places(wire.members, cash),
         rate_per_hour=_rate(exact(wire, "rate_nanos_per_hour"), cash),
         cost_expected=_rate(exact(wire, "expected_nanos"), cash) if priced else None,
@@ -387,23 +390,8 @@ def node(wire: types_pb2.Node) -> results.Node:
         jobs=wire.jobs,
         last_seen_at=instant(wire.last_seen_at),
         agent_version=wire.agent_version,
-        calibration=_calibration(wire.calibration) if wire.HasField("calibration") else None,
+        calibration=calibration(wire.calibration, instant) if wire.HasField("calibration") else None,
         reading=_reading(wire.sample) if wire.HasField("sample") else None,
-    )
-
-
-def _calibration(wire: types_pb2.Calibration) -> results.Calibration:
-    matmul = {name: getattr(wire, f"{name}_flops_per_second") for name in view.PRECISIONS}
-    return results.Calibration(
-        at=instant(wire.at),
-        job=wire.job,
-        torch=wire.torch,
-        devices=wire.devices,
-        matmul_flops_per_second={name: rate for name, rate in matmul.items() if rate},
-        memory_bytes_per_second=wire.memory_bytes_per_second or None,
-        allreduce_bytes_per_second=wire.allreduce_bytes_per_second or None,
-        disk_write_bytes_per_second=wire.disk_write_bytes_per_second or None,
-        disk_read_bytes_per_second=wire.disk_read_bytes_per_second or None,
     )
 
 

@@ -334,10 +334,16 @@ def _deadline(spec: JobSpec) -> Iterator[Problem]:
         yield Problem(path, "is not between the years 2000 and 2200")
     elif spec.service is not None:
         yield Problem(path, "a service runs until it is stopped; leave the deadline out")
-    elif spec.deadline_policy == "promise":
-        yield _not_built(path, "a promise of a deadline", "add deadline_policy: best-effort")
     elif spec.begin_after and spec.begin_after + max(spec.time_limit_us, SECOND_US) > spec.deadline_at:
         yield Problem(path, "leaves no time for the time_limit between begin_after and itself")
+    elif spec.deadline_policy == "promise":
+        for what, given in (
+            ("an array", spec.array is not None),
+            ("a job that waits for others", bool(spec.depends_on)),
+            ("a job on hold", spec.held),
+        ):
+            if given:
+                yield _not_built(path, f"a promise to {what}", "add deadline_policy: best-effort")
 
 
 def _dependencies(spec: JobSpec) -> Iterator[Problem]:

@@ -144,6 +144,25 @@ class Progress(Result, frozen=True, kw_only=True):
     cost_per_million_tokens: Money | None
 
 
+class Promise(Result, frozen=True, kw_only=True):
+    """That a job ends by its deadline.
+
+    Attributes:
+        by: the deadline. starts_by: its place is kept from then on, until it begins.
+        cost_at_most: there; None: the price is not known.
+        state: promised, kept, broken, or given-up: by its owner. cause, message: of the last two.
+    """
+
+    by: datetime | None
+    given_at: datetime | None
+    starts_by: datetime | None
+    cost_at_most: Money | None
+    state: str
+    broken_at: datetime | None
+    cause: str
+    message: str
+
+
 class ArrayProgress(Result, frozen=True, kw_only=True):
     """An array: how many tasks there are, and how many are in which state."""
 
@@ -235,6 +254,7 @@ class Job(Result, frozen=True, kw_only=True):
     time_limit: timedelta | None
     begin_after: datetime | None
     deadline: datetime | None
+    promise: Promise | None
     submitted_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
@@ -331,6 +351,7 @@ class Plan(Result, frozen=True, kw_only=True):
         expected_start_at: when it starts if what runs, and the `ahead_total` jobs that come before it and
             wait, take their whole limits. ahead_counted: False where they could not be followed; then there
             is room for it at that instant, as if none of them stood before it.
+        promise: that it would be given of its deadline.
     """
 
     starts_now: bool
@@ -356,6 +377,7 @@ class Plan(Result, frozen=True, kw_only=True):
     ahead_total: int = 0
     ahead_counted: bool = False
     worst_case_nodes: int | None = None
+    promise: Promise | None = None
 
 
 class NodeVerdict(Result, frozen=True, kw_only=True):

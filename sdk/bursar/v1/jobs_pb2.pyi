@@ -396,6 +396,7 @@ class PlanResponse(google.protobuf.message.Message):
     EXPECTED_RUNS_FIELD_NUMBER: builtins.int
     AHEAD_COUNTED_FIELD_NUMBER: builtins.int
     SERVICE_FIELD_NUMBER: builtins.int
+    PROMISE_FIELD_NUMBER: builtins.int
     LEASE_US_FIELD_NUMBER: builtins.int
     WORST_CASE_NODES_FIELD_NUMBER: builtins.int
     WORST_CASE_GPUS_FIELD_NUMBER: builtins.int
@@ -467,6 +468,10 @@ class PlanResponse(google.protobuf.message.Message):
     def service(self) -> global___ServicePlan:
         """unset: it is no service, and ends"""
 
+    @property
+    def promise(self) -> bursar.v1.types_pb2.DeadlinePromise:
+        """that it would be given; unset: it asks for none"""
+
     def __init__(
         self,
         *,
@@ -501,12 +506,13 @@ class PlanResponse(google.protobuf.message.Message):
         expected_runs: builtins.int = ...,
         ahead_counted: builtins.bool = ...,
         service: global___ServicePlan | None = ...,
+        promise: bursar.v1.types_pb2.DeadlinePromise | None = ...,
         lease_us: builtins.int = ...,
         worst_case_nodes: builtins.int = ...,
         worst_case_gpus: builtins.int = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "hold_nanos_wide", b"hold_nanos_wide", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "service", b"service", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "worst_case_nanos_wide", b"worst_case_nanos_wide"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ahead_counted", b"ahead_counted", "ahead_total", b"ahead_total", "budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos", b"expected_p90_nanos", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "expected_runs", b"expected_runs", "expected_start_at", b"expected_start_at", "hold_nanos", b"hold_nanos", "hold_nanos_wide", b"hold_nanos_wide", "lease_us", b"lease_us", "limits_not_held", b"limits_not_held", "members", b"members", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "service", b"service", "starts_now", b"starts_now", "task_expected_nanos", b"task_expected_nanos", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos", b"task_worst_case_nanos", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "tasks", b"tasks", "tasks_paid", b"tasks_paid", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_gpus", b"worst_case_gpus", "worst_case_nanos", b"worst_case_nanos", "worst_case_nanos_wide", b"worst_case_nanos_wide", "worst_case_nodes", b"worst_case_nodes", "worst_case_us", b"worst_case_us"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "hold_nanos_wide", b"hold_nanos_wide", "promise", b"promise", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "service", b"service", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "worst_case_nanos_wide", b"worst_case_nanos_wide"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ahead_counted", b"ahead_counted", "ahead_total", b"ahead_total", "budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos", b"expected_p90_nanos", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "expected_runs", b"expected_runs", "expected_start_at", b"expected_start_at", "hold_nanos", b"hold_nanos", "hold_nanos_wide", b"hold_nanos_wide", "lease_us", b"lease_us", "limits_not_held", b"limits_not_held", "members", b"members", "promise", b"promise", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "service", b"service", "starts_now", b"starts_now", "task_expected_nanos", b"task_expected_nanos", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos", b"task_worst_case_nanos", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "tasks", b"tasks", "tasks_paid", b"tasks_paid", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_gpus", b"worst_case_gpus", "worst_case_nanos", b"worst_case_nanos", "worst_case_nanos_wide", b"worst_case_nanos_wide", "worst_case_nodes", b"worst_case_nodes", "worst_case_us", b"worst_case_us"]) -> None: ...
 
 global___PlanResponse = PlanResponse
 
@@ -875,6 +881,8 @@ class UpdateRequest(google.protobuf.message.Message):
     MAX_NODES_FIELD_NUMBER: builtins.int
     THROUGHPUT_FIELD_NUMBER: builtins.int
     GPUS_LEAST_FIELD_NUMBER: builtins.int
+    DEADLINE_AT_FIELD_NUMBER: builtins.int
+    DEADLINE_POLICY_FIELD_NUMBER: builtins.int
     job: builtins.str
     priority: builtins.int
     time_limit_us: builtins.int
@@ -898,6 +906,9 @@ class UpdateRequest(google.protobuf.message.Message):
     """of a range; with nodes alone it has one size"""
     gpus_least: builtins.int
     """of a range, of which gpus is the most"""
+    deadline_at: builtins.int
+    """0: none"""
+    deadline_policy: builtins.str
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """merged"""
@@ -939,15 +950,21 @@ class UpdateRequest(google.protobuf.message.Message):
         max_nodes: builtins.int | None = ...,
         throughput: collections.abc.Iterable[bursar.v1.types_pb2.Throughput] | None = ...,
         gpus_least: builtins.int | None = ...,
+        deadline_at: builtins.int | None = ...,
+        deadline_policy: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_comment", b"_comment", "_cpu_milli", b"_cpu_milli", "_currency", b"_currency", "_experiment", b"_experiment", "_gpus_least", b"_gpus_least", "_idle_snooze_us", b"_idle_snooze_us", "_max_cost_nanos", b"_max_cost_nanos", "_max_nodes", b"_max_nodes", "_max_price_nanos_per_hour", b"_max_price_nanos_per_hour", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_model_version", b"_model_version", "_name", b"_name", "_nodes", b"_nodes", "_preemptible", b"_preemptible", "_priority", b"_priority", "_project", b"_project", "_spot_policy", b"_spot_policy", "_time_limit_us", b"_time_limit_us", "comment", b"comment", "cpu_milli", b"cpu_milli", "currency", b"currency", "experiment", b"experiment", "gpus", b"gpus", "gpus_least", b"gpus_least", "idle_snooze_us", b"idle_snooze_us", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_nodes", b"max_nodes", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_comment", b"_comment", "_cpu_milli", b"_cpu_milli", "_currency", b"_currency", "_experiment", b"_experiment", "_gpus_least", b"_gpus_least", "_idle_snooze_us", b"_idle_snooze_us", "_max_cost_nanos", b"_max_cost_nanos", "_max_nodes", b"_max_nodes", "_max_price_nanos_per_hour", b"_max_price_nanos_per_hour", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_model_version", b"_model_version", "_name", b"_name", "_nodes", b"_nodes", "_preemptible", b"_preemptible", "_priority", b"_priority", "_project", b"_project", "_spot_policy", b"_spot_policy", "_time_limit_us", b"_time_limit_us", "comment", b"comment", "cpu_milli", b"cpu_milli", "currency", b"currency", "experiment", b"experiment", "gpus", b"gpus", "gpus_least", b"gpus_least", "idle_snooze_us", b"idle_snooze_us", "job", b"job", "labels", b"labels", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_nodes", b"max_nodes", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "throughput", b"throughput", "time_limit_us", b"time_limit_us"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_comment", b"_comment", "_cpu_milli", b"_cpu_milli", "_currency", b"_currency", "_deadline_at", b"_deadline_at", "_deadline_policy", b"_deadline_policy", "_experiment", b"_experiment", "_gpus_least", b"_gpus_least", "_idle_snooze_us", b"_idle_snooze_us", "_max_cost_nanos", b"_max_cost_nanos", "_max_nodes", b"_max_nodes", "_max_price_nanos_per_hour", b"_max_price_nanos_per_hour", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_model_version", b"_model_version", "_name", b"_name", "_nodes", b"_nodes", "_preemptible", b"_preemptible", "_priority", b"_priority", "_project", b"_project", "_spot_policy", b"_spot_policy", "_time_limit_us", b"_time_limit_us", "comment", b"comment", "cpu_milli", b"cpu_milli", "currency", b"currency", "deadline_at", b"deadline_at", "deadline_policy", b"deadline_policy", "experiment", b"experiment", "gpus", b"gpus", "gpus_least", b"gpus_least", "idle_snooze_us", b"idle_snooze_us", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_nodes", b"max_nodes", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "time_limit_us", b"time_limit_us"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_comment", b"_comment", "_cpu_milli", b"_cpu_milli", "_currency", b"_currency", "_deadline_at", b"_deadline_at", "_deadline_policy", b"_deadline_policy", "_experiment", b"_experiment", "_gpus_least", b"_gpus_least", "_idle_snooze_us", b"_idle_snooze_us", "_max_cost_nanos", b"_max_cost_nanos", "_max_nodes", b"_max_nodes", "_max_price_nanos_per_hour", b"_max_price_nanos_per_hour", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_model_version", b"_model_version", "_name", b"_name", "_nodes", b"_nodes", "_preemptible", b"_preemptible", "_priority", b"_priority", "_project", b"_project", "_spot_policy", b"_spot_policy", "_time_limit_us", b"_time_limit_us", "comment", b"comment", "cpu_milli", b"cpu_milli", "currency", b"currency", "deadline_at", b"deadline_at", "deadline_policy", b"deadline_policy", "experiment", b"experiment", "gpus", b"gpus", "gpus_least", b"gpus_least", "idle_snooze_us", b"idle_snooze_us", "job", b"job", "labels", b"labels", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_nodes", b"max_nodes", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "memory_bytes", b"memory_bytes", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "spot_policy", b"spot_policy", "throughput", b"throughput", "time_limit_us", b"time_limit_us"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_comment", b"_comment"]) -> typing.Literal["comment"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_cpu_milli", b"_cpu_milli"]) -> typing.Literal["cpu_milli"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_currency", b"_currency"]) -> typing.Literal["currency"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_deadline_at", b"_deadline_at"]) -> typing.Literal["deadline_at"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_deadline_policy", b"_deadline_policy"]) -> typing.Literal["deadline_policy"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_experiment", b"_experiment"]) -> typing.Literal["experiment"] | None: ...
     @typing.overload

@@ -1140,6 +1140,7 @@ class Job(google.protobuf.message.Message):
     ACCRUED_NANOS_WIDE_FIELD_NUMBER: builtins.int
     ELAPSED_US_FIELD_NUMBER: builtins.int
     PARTITION_FIELD_NUMBER: builtins.int
+    PROMISE_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.int
     user: builtins.str
@@ -1218,6 +1219,10 @@ class Job(google.protobuf.message.Message):
     def rate_nanos_per_hour_wide(self) -> global___Amount: ...
     @property
     def accrued_nanos_wide(self) -> global___Amount: ...
+    @property
+    def promise(self) -> global___DeadlinePromise:
+        """of its deadline; unset: none was made"""
+
     def __init__(
         self,
         *,
@@ -1263,15 +1268,62 @@ class Job(google.protobuf.message.Message):
         accrued_nanos_wide: global___Amount | None = ...,
         elapsed_us: builtins.int | None = ...,
         partition: builtins.str = ...,
+        promise: global___DeadlinePromise | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "accrued_nanos_wide", b"accrued_nanos_wide", "array", b"array", "elapsed_us", b"elapsed_us", "end", b"end", "estimate_expected_nanos_wide", b"estimate_expected_nanos_wide", "estimate_max_nanos_wide", b"estimate_max_nanos_wide", "exit_code", b"exit_code", "held_nanos_wide", b"held_nanos_wide", "progress", b"progress", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "settled_nanos_wide", b"settled_nanos_wide", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "accrued_nanos", b"accrued_nanos", "accrued_nanos_wide", b"accrued_nanos_wide", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "elapsed_us", b"elapsed_us", "end", b"end", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_expected_nanos_wide", b"estimate_expected_nanos_wide", "estimate_max_nanos", b"estimate_max_nanos", "estimate_max_nanos_wide", b"estimate_max_nanos_wide", "exit_code", b"exit_code", "finished_at", b"finished_at", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "id", b"id", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "partition", b"partition", "progress", b"progress", "progress_problem", b"progress_problem", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "accrued_nanos_wide", b"accrued_nanos_wide", "array", b"array", "elapsed_us", b"elapsed_us", "end", b"end", "estimate_expected_nanos_wide", b"estimate_expected_nanos_wide", "estimate_max_nanos_wide", b"estimate_max_nanos_wide", "exit_code", b"exit_code", "held_nanos_wide", b"held_nanos_wide", "progress", b"progress", "promise", b"promise", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "settled_nanos_wide", b"settled_nanos_wide", "spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "accrued_nanos", b"accrued_nanos", "accrued_nanos_wide", b"accrued_nanos_wide", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "elapsed_us", b"elapsed_us", "end", b"end", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_expected_nanos_wide", b"estimate_expected_nanos_wide", "estimate_max_nanos", b"estimate_max_nanos", "estimate_max_nanos_wide", b"estimate_max_nanos_wide", "exit_code", b"exit_code", "finished_at", b"finished_at", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "id", b"id", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "partition", b"partition", "progress", b"progress", "progress_problem", b"progress_problem", "promise", b"promise", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_elapsed_us", b"_elapsed_us"]) -> typing.Literal["elapsed_us"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Job = Job
+
+@typing.final
+class DeadlinePromise(google.protobuf.message.Message):
+    """That a job ends by its deadline: a place that it begins at, at the latest, and its money."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BY_FIELD_NUMBER: builtins.int
+    GIVEN_AT_FIELD_NUMBER: builtins.int
+    STARTS_BY_FIELD_NUMBER: builtins.int
+    COST_AT_MOST_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    BROKEN_AT_FIELD_NUMBER: builtins.int
+    CAUSE_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    by: builtins.int
+    """the deadline"""
+    given_at: builtins.int
+    starts_by: builtins.int
+    """its place is kept from then on, until it begins"""
+    state: builtins.str
+    """promised | kept | broken | given-up"""
+    broken_at: builtins.int
+    cause: builtins.str
+    """of one that is broken or given up: node budget price quota place attempt late held updated requeued"""
+    message: builtins.str
+    @property
+    def cost_at_most(self) -> global___Amount:
+        """there; unset: the price is not known"""
+
+    def __init__(
+        self,
+        *,
+        by: builtins.int = ...,
+        given_at: builtins.int = ...,
+        starts_by: builtins.int = ...,
+        cost_at_most: global___Amount | None = ...,
+        state: builtins.str = ...,
+        broken_at: builtins.int = ...,
+        cause: builtins.str = ...,
+        message: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["cost_at_most", b"cost_at_most"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["broken_at", b"broken_at", "by", b"by", "cause", b"cause", "cost_at_most", b"cost_at_most", "given_at", b"given_at", "message", b"message", "starts_by", b"starts_by", "state", b"state"]) -> None: ...
+
+global___DeadlinePromise = DeadlinePromise
 
 @typing.final
 class Device(google.protobuf.message.Message):

@@ -15,6 +15,7 @@ from bursar.model import EndCause, JobSpec, JobState
 from bursar.model.check import DEPENDENCIES_MAX
 from bursar.model.ends import REQUEUED
 from bursard.events import (
+    DeadlineBroken,
     Event,
     Follow,
     JobEnded,
@@ -206,7 +207,13 @@ def hold(state: State, job: JobRecord) -> list[Event]:
     live = _live(state, job)
     if live is None or not _has_pending(live):
         raise WrongState(f"job {job.display} is {_word(live, job)}; only a pending job can be held")
-    return [] if live.held else [JobHeld(live.id)]
+    if live.held:
+        return []
+    promise = live.promise
+    if promise is None or promise.broken_at:
+        return [JobHeld(live.id)]
+    said = "it was put on hold, and a job on hold is promised nothing"
+    return [JobHeld(live.id), DeadlineBroken(live.id, promise.by, "held", said, given_up=True)]
 
 
 def release(state: State, job: JobRecord) -> list[Event]:

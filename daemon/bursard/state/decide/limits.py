@@ -15,7 +15,7 @@ from bursard.events import Event, LimitChanged, LimitRefused, LimitTaken
 from bursard.scheduler.pricing import capped_time_limit_us
 from bursard.scheduler.text import at_least, at_most, money
 from bursard.state.core import State
-from bursard.state.decide.reservations import refuse_later_end
+from bursard.state.decide.reservations import refuse_later_end, refuse_promised_place
 from bursard.state.records import AttemptRecord, JobRecord
 from bursard.state.tables import HOLD_MARGIN_US
 
@@ -45,6 +45,7 @@ def change(state: State, job: JobRecord, attempt: AttemptRecord, spec: JobSpec, 
         )
     cut = limit_us < state.time_limit_of(spec)
     refuse_later_end(state, job, attempt, limit_us)
+    refuse_promised_place(state, job, attempt, limit_us)
     if attempt.lease_us:
         return _other_end(attempt, limit_us, cut)
     if (limit_us, cut) == (attempt.wanted_limit_us or attempt.time_limit_us, attempt.cut_by_budget):

@@ -236,6 +236,32 @@ def refuse_later_end(state: State, job: JobRecord, attempt: AttemptRecord, limit
             )
 
 
+def refuse_promised_place(state: State, job: JobRecord, attempt: AttemptRecord, limit_us: int) -> None:
+    """Nor into a place that is kept for a job that was promised its deadline. Raises `WrongState`."""
+    since, before = attempt.started_at or attempt.placed_at, latest_end(attempt)
+    until = since + limit_us + attempt.grace_us + HOLD_MARGIN_US
+    for one in attempt.live() if until > before else ():
+        for other_id in state.promises.on_node.get(one.alloc.node_id, ()):
+            promise = state.promises.given[other_id].promise
+            if promise is None or promise.start >= until or promise.until <= before:
+                continue
+            held = {share.index for share in one.alloc.devices}
+            kept = [member for member in promise.members if member.node_id == one.alloc.node_id]
+            wanted = {share.index for member in kept for share in member.devices}
+            node = state.nodes[one.alloc.node_id].facts
+            cpu = one.alloc.cpu_milli + sum(member.cpu_milli for member in kept)
+            memory = one.alloc.memory_bytes + sum(member.memory_bytes for member in kept)
+            if held.isdisjoint(wanted) and cpu <= node.cpu_milli and memory <= node.memory_bytes:
+                continue
+            spare_us = max(promise.start - since - attempt.grace_us - HOLD_MARGIN_US, 0)
+            raise WrongState(
+                f"job {job.display} would run into a place that is kept for job {other_id}, which was"
+                f" promised its deadline and begins there at {_at(promise.start)}; set --time-limit"
+                f" {format_duration(max(spare_us, SECOND_US))} or less",
+                {"job": other_id, "most_us": str(spare_us)},
+            )
+
+
 def _some(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
 

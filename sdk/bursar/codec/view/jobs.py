@@ -40,6 +40,7 @@ def job(wire: types_pb2.Job) -> View:
         "time_limit_s": seconds(spec.time_limit_us) if spec.time_limit_us else None,
         "deadline": instant(spec.deadline_at),
         "deadline_policy": (spec.deadline_policy or "promise") if spec.deadline_at else None,
+        "promise": promise(wire.promise, cash) if wire.HasField("promise") else None,
         "begin_after": instant(spec.begin_after),
         "submitted_at": instant(wire.submitted_at),
         "started_at": instant(wire.started_at),
@@ -246,12 +247,28 @@ def _lineage(wire: types_pb2.Job) -> View:
     return {"array_job": wire.parent_id, "array_index": wire.array_index}
 
 
+def promise(wire: types_pb2.DeadlinePromise, currency: str) -> View:
+    """What was promised of a deadline, and what became of it."""
+    cost = wire.cost_at_most
+    return {
+        "by": instant(wire.by),
+        "given_at": instant(wire.given_at),
+        "starts_by": instant(wire.starts_by),
+        "cost_at_most": money(int(cost.nanos or 0), currency) if wire.HasField("cost_at_most") else None,
+        "state": wire.state,
+        "broken_at": instant(wire.broken_at),
+        "cause": wire.cause or None,
+        "message": wire.message,
+    }
+
+
 def plan(wire: jobs_pb2.PlanResponse) -> View:
     """Where it would go, what it would cost, what is left of the budgets, and when."""
     cash = wire.currency or DEFAULT_CURRENCY
     known = wire.rate_nanos_per_hour >= 0
     return {
         "starts_now": wire.starts_now,
+        "promise": promise(wire.promise, cash) if wire.HasField("promise") else None,
         "nodes": [_member(each, cash) for each in sorted(wire.members, key=_rank)],
         "rate_per_hour": rate(exact(wire, "rate_nanos_per_hour"), cash),
         "expected_cost": rate(exact(wire, "expected_nanos"), cash) if known else None,

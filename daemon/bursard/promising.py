@@ -1,0 +1,273 @@
+"""Promising: may a job be told that it ends by its deadline, and are those that were told so still in time?
+
+Owns    the admission of deadlines; the refusal, with the first instant that could be promised and its price;
+        and the look at what was promised before: another place where the one that was kept is gone, or the
+        breach and its cause. PURE: the daemon, `bursar plan` and the simulator ask the same.
+Why     a promise is a place for all that a job may hold it, on nodes that are there, with its money: so it is
+        kept whatever others submit. What the world takes away is said at once, with why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from bursar.clock import SECOND_US, format_instant
+from bursar.errors import DeadlineRefused, NotBuilt, RateLimited
+from bursar.model import EndCause, JobSpec, JobState
+from bursar.money import cumulative, format_nanos
+from bursar_policies.decision import JobClass, Snapshot
+from bursard.events import DeadlineBroken, DeadlinePromised, Event, PromisedMember
+from bursard.scheduler import PlanCache
+from bursard.scheduler.admit import Rooms
+from bursard.scheduler.promises import SLACK_US, Asked, Place, place_for
+from bursard.scheduler.releases import NEVER
+from bursard.scheduler.text import instant, money
+from bursard.state import JobRecord, State
+from bursard.state.budgets import promises as asks
+
+PROMISES_MAX: Final = 1_000
+"""That are kept open at a time, of a site, and of one user."""
+USER_MAX: Final = 200
+_NO_OTHER: Final = "and there is no other room in time"
+LOOK_US: Final = SECOND_US
+"""Places that are kept are looked at this often."""
+
+
+class _Job(NamedTuple):
+    """Who asks, and with what it would be placed."""
+
+    job_id: str
+    display: str
+    spec: JobSpec
+    job_class: JobClass
+
+
+class Promising:
+    """Belongs to one state."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._cache = PlanCache()
+        self._looked_at: int | None = None
+
+    # --- what is asked for
+
+    def for_new(self, user: str, spec: JobSpec, job_id: str, now: int, display: str = "") -> list[Event]:
+        """The promise that a job comes in with; nothing where it asks for none.
+
+        Raises:
+            DeadlineRefused: with the first deadline that could be promised, and its price.
+            NotBuilt, RateLimited.
+        """
+        if not asks(spec):
+            return []
+        state = self._state
+        budgets, hard = state.budgets.matching(user, spec)
+        if len(state.promises.given) >= PROMISES_MAX or state.promises.of_user(user) >= USER_MAX:
+            raise RateLimited(
+                f"{len(state.promises.given)} deadlines are promised,"
+                f" {state.promises.of_user(user)} of them to {user}; at most {PROMISES_MAX} and {USER_MAX}"
+                " are open at a time: wait for some to end, or add --deadline-policy best-effort"
+            )
+        limit_us = state.time_limit_of(spec)
+        gates = state.budgets.gates(budgets)
+        job_class = state.class_of_spec(spec, hard, limit_us, gates=gates, user=user)
+        return self._promised(_Job(job_id, display, spec, job_class), now)
+
+    def for_changed(self, job: JobRecord, spec: JobSpec, now: int) -> list[Event]:
+        """The promise of a job that waits, once its spec is this one. Raises as `for_new`."""
+        promise = job.promise
+        if not asks(spec):
+            if promise is None or promise.broken_at:
+                return []
+            said = "its owner asks for no promise any more"
+            return [DeadlineBroken(job.id, promise.by, "updated", said, given_up=True)]
+        if job.array is not None or job.parent_id or job.state is not JobState.PENDING:
+            return []
+        state = self._state
+        budgets, hard = state.budgets.matching(job.user, spec)
+        gates, limit_us = state.budgets.gates(budgets), state.time_limit_of(spec)
+        job_class = state.class_of_spec(
+            spec, hard, limit_us, settled_nanos=job.settled_nanos, gates=gates, user=job.user
+        )
+        return self._promised(_Job(job.id, job.display, spec, job_class), now)
+
+    def _promised(self, job: _Job, now: int) -> list[Event]:
+        if job.job_class.quotas or job.job_class.pinned or self._state.quotas.guarantees:
+            raise NotBuilt(
+                "deadline: a promise where a Quota counts the job, or guarantees something to anybody, is"
+                " part of the contract, not built in this version; add --deadline-policy best-effort"
+            )
+        found = self._place(job, job.spec.deadline_at - job.job_class.hold_us - SLACK_US, now)
+        if found is None:
+            raise self._refusal(job, now)
+        return [self._event(job, found)]
+
+    def _refusal(self, job: _Job, now: int) -> DeadlineRefused:
+        """With the first deadline that could be promised, and what it may cost then."""
+        hold_us, cash = job.job_class.hold_us, self._state.currency
+        by, first = job.spec.deadline_at, self._place(job, NEVER, now)
+        said = f"deadline {instant(by)} cannot be promised"
+        needs = f"it may hold its nodes for {hold_us // SECOND_US} s"
+        other = "add --deadline-policy best-effort to wait without a promise"
+        if first is None:
+            return DeadlineRefused(
+                f"{said}: {needs}, and no node that is there could hold it then, or no budget pays for it"
+                f" (`bursar plan` says which); {other}",
+                {"deadline": format_instant(by)},
+            )
+        earliest = -(-(first.at + hold_us + SLACK_US) // SECOND_US) * SECOND_US
+        facts = {
+            "deadline": format_instant(by),
+            "earliest_deadline": format_instant(earliest),
+            "starts_at": format_instant(first.at),
+            "currency": cash,
+        }
+        price = ", at a price that is not known"
+        if first.rate >= 0:
+            nanos = cumulative(first.rate, hold_us)
+            facts["cost_at_most"] = format_nanos(nanos)
+            price = f", for {money(nanos, cash)} at most"
+        return DeadlineRefused(
+            f"{said}: {needs}, and the first place for it is there from {instant(first.at)}; the earliest"
+            f" deadline that can be promised is {format_instant(earliest)}{price}: set"
+            f" --deadline {format_instant(earliest)}, ask for a shorter --time-limit, or {other}",
+            facts,
+        )
+
+    def _place(self, job: _Job, latest: int, now: int) -> Place | None:
+        """Beside all that runs and all that was promised to others."""
+        state = self._state
+        since = max(now, job.spec.begin_after)
+        if latest < since:
+            return None
+        snapshot = state.snapshot()
+        rooms = Rooms(snapshot.budgets, snapshot.currency)
+        for one in snapshot.promises:
+            if one.job_id == job.job_id:
+                rooms.promise(one.budgets, -one.hold_nanos)
+        asked = Asked(job.job_id, job.job_class, since, latest, self._barred(snapshot, job.job_class))
+        with self._cache.world(replace(snapshot, promises=())) as world:
+            return place_for(world, snapshot, rooms, asked, now)
+
+    def _barred(self, snapshot: Snapshot, job_class: JobClass) -> NDArray[np.bool_]:
+        """Machines that may be given back or taken away: nothing is promised there."""
+        rented, spot = self._state.rented, job_class.spot_policy == "spot"
+        names, attributes = snapshot.nodes.names, snapshot.nodes.attributes
+        found = [
+            name in rented or (not spot and one.get("market") == "spot")
+            for name, one in zip(names, attributes, strict=True)
+        ]
+        return np.array(found, dtype=np.bool_)
+
+    def _event(self, job: _Job, place: Place) -> DeadlinePromised:
+        ids = self._state.cluster.ids
+        members = tuple(
+            PromisedMember(ids[one.node], one.cpu_milli, one.memory_bytes, one.devices)
+            for one in place.members
+        )
+        return DeadlinePromised(
+            job_id=job.job_id,
+            by=job.spec.deadline_at,
+            start=place.at,
+            until=place.at + job.job_class.hold_us,
+            option=place.option,
+            rate=place.rate,
+            nanos=place.hold_nanos,
+            currency=self._state.currency,
+            members=members,
+        )
+
+    # --- what was promised
+
+    def review(self, now: int) -> list[Event]:
+        """What has to be said of the promises that are open, at most once a second."""
+        state = self._state
+        if not state.promises or (self._looked_at is not None and abs(now - self._looked_at) < LOOK_US):
+            return []
+        self._looked_at = now
+        late = [self._late(job) for job in state.promises.given.values() if _is_late(job, now)]
+        return [*late, *self._lost_places(now)]
+
+    def _late(self, job: JobRecord) -> DeadlineBroken:
+        assert job.promise is not None
+        cause, said = self._cause(job)
+        return DeadlineBroken(job.id, job.promise.by, cause, f"its deadline has passed: {said}")
+
+    def _lost_places(self, now: int) -> Iterable[Event]:
+        """Of the first whose place is gone: another one, or the breach. The next look sees to the others."""
+        state = self._state
+        waiting = [one for one in state.promises.given.values() if one.state is JobState.PENDING]
+        if not waiting:
+            return []
+        snapshot = state.snapshot()
+        kept = {one.job_id: one for one in snapshot.promises}
+        for job in waiting:
+            assert job.promise is not None
+            if _is_late(job, now):
+                continue
+            one = kept.get(job.id)
+            ready = one is not None and all(snapshot.nodes.ready[member.node] for member in one.members)
+            in_time = one is not None and one.start + 2 * LOOK_US >= now
+            same = one is not None and one.budgets == job.budgets
+            if ready and in_time and same:
+                continue
+            event = self._again(job, now, waits=ready and same)
+            if event is not None:
+                return [event]
+        return []
+
+    def _again(self, job: JobRecord, now: int, waits: bool) -> Event | None:
+        """Another place; None where it may still begin where it was promised to (`waits`)."""
+        promise, state = job.promise, self._state
+        assert promise is not None
+        if state.outdated(job):
+            return None  # its budgets are looked at first
+        asker = _Job(job.id, job.display, job.spec, state.class_of(job))
+        latest = promise.by - asker.job_class.hold_us
+        found = self._place(asker, latest - SLACK_US, now) or self._place(asker, latest, now)
+        if found is not None:
+            return self._event(asker, found)
+        if waits and now <= latest:
+            return None
+        cause, said = self._cause(job)
+        return DeadlineBroken(job.id, promise.by, cause, said, given_up=cause == "requeued")
+
+    def _cause(self, job: JobRecord) -> tuple[str, str]:
+        """Why a promise does not hold, as far as it can be told."""
+        state, promise = self._state, job.promise
+        assert promise is not None
+        for member in promise.members:
+            node = state.nodes.get(member.node_id)
+            if node is None:
+                return "node", f"a node where it was to run is gone, {_NO_OTHER}"
+            if not state.cluster.ready[node.row]:
+                why = node.reason or (node.mode if node.connected else "out of contact")
+                return (
+                    "node",
+                    f"node {node.facts.name}, where it was to run, takes no work ({why}), {_NO_OTHER}",
+                )
+        last = job.attempts[-1] if job.attempts else None
+        if last is not None and last.cause is not None:
+            word = "requeued" if job.requeue else "attempt"
+            ends = {EndCause.NODE_LOST: "node", EndCause.PREEMPTED: word}
+            return (
+                ends.get(last.cause, "attempt"),
+                f"attempt {last.number} ended as {last.cause.value}, {_NO_OTHER} for another",
+            )
+        if last is not None:
+            return "late", f"attempt {last.number} still runs"
+        return (
+            "place",
+            "the place and the money that were kept for it were taken away: a node was late, a limit or a"
+            " price changed, or nodes were reserved (`bursar events` shows which)",
+        )
+
+
+def _is_late(job: JobRecord, now: int) -> bool:
+    return job.promise is not None and now > job.promise.by

@@ -1,0 +1,68 @@
+"""Promises that are kept open: of jobs that were told they end by their deadlines.
+
+Owns    which jobs those are, by node where places are kept for them, and what is set aside of each budget.
+Why     a place and its money are nobody else's until the job begins; plans, budgets, limits and nodes all
+        look here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from bursar.model import JobState
+from bursard.state.records import JobRecord
+
+
+class PromiseTable:
+    """By job. `promised`: nanos by budget, which budgets count as held."""
+
+    def __init__(self, promised: Counter[str]) -> None:
+        self.given: dict[str, JobRecord] = {}
+        """Those that are not broken, of jobs that have not ended, in the order in which they were made."""
+        self.on_node: dict[str, dict[str, None]] = {}
+        """By node, the jobs that a place is kept for there."""
+        self._promised = promised
+        self._aside: dict[str, tuple[tuple[str, ...], int]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.given)
+
+    def put(self, job: JobRecord) -> None:
+        """What is promised to a job is what its record says now."""
+        self._drop_place(job.id)
+        promise = job.promise
+        if promise is None or promise.broken_at or job.state.terminal:
+            self.given.pop(job.id, None)
+            return
+        self.given.setdefault(job.id, job)
+        if job.state is not JobState.PENDING or not promise.members:
+            return
+        self._aside[job.id] = job.budgets, promise.nanos
+        for budget in job.budgets:
+            self._promised[budget] += promise.nanos
+        for member in promise.members:
+            self.on_node.setdefault(member.node_id, {})[job.id] = None
+
+    def waiting(self) -> Iterator[JobRecord]:
+        """Those for which a place is kept."""
+        return (self.given[job_id] for job_id in self._aside)
+
+    def budgets_of(self, job_id: str) -> tuple[str, ...]:
+        """Where money is set aside for a job."""
+        return self._aside[job_id][0] if job_id in self._aside else ()
+
+    def of_user(self, user: str) -> int:
+        """How many a user has."""
+        return sum(job.user == user for job in self.given.values())
+
+    def _drop_place(self, job_id: str) -> None:
+        budgets, nanos = self._aside.pop(job_id, ((), 0))
+        for budget in budgets:
+            self._promised[budget] -= nanos
+            if not self._promised[budget]:
+                del self._promised[budget]
+        for node_id in [node_id for node_id, jobs in self.on_node.items() if job_id in jobs]:
+            del self.on_node[node_id][job_id]
+            if not self.on_node[node_id]:
+                del self.on_node[node_id]

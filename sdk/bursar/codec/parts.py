@@ -1,0 +1,49 @@
+"""Parts of results that have a form of their own: promises of deadlines, and calibrations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from bursar import results
+from bursar.codec import view
+from bursar.money import Money
+from bursar.v1 import jobs_pb2, types_pb2
+
+
+def promise(
+    of: types_pb2.Job | jobs_pb2.PlanResponse, cash: str, instant: Callable[[int], datetime | None]
+) -> results.Promise | None:
+    """The promise of a job or a plan; None for none. `instant`: how a time is told."""
+    if not of.HasField("promise"):
+        return None
+    wire = of.promise
+    cost = wire.cost_at_most
+    return results.Promise(
+        by=instant(wire.by),
+        given_at=instant(wire.given_at),
+        starts_by=instant(wire.starts_by),
+        cost_at_most=Money(int(cost.nanos or 0), cash) if wire.HasField("cost_at_most") else None,
+        state=wire.state,
+        broken_at=instant(wire.broken_at),
+        cause=wire.cause,
+        message=wire.message,
+    )
+
+
+def calibration(
+    wire: types_pb2.Calibration, instant: Callable[[int], datetime | None]
+) -> results.Calibration:
+    """What a node delivered."""
+    matmul = {name: getattr(wire, f"{name}_flops_per_second") for name in view.PRECISIONS}
+    return results.Calibration(
+        at=instant(wire.at),
+        job=wire.job,
+        torch=wire.torch,
+        devices=wire.devices,
+        matmul_flops_per_second={name: rate for name, rate in matmul.items() if rate},
+        memory_bytes_per_second=wire.memory_bytes_per_second or None,
+        allreduce_bytes_per_second=wire.allreduce_bytes_per_second or None,
+        disk_write_bytes_per_second=wire.disk_write_bytes_per_second or None,
+        disk_read_bytes_per_second=wire.disk_read_bytes_per_second or None,
+    )
