@@ -427,6 +427,14 @@ class PriceTable:
             return None
         return Fraction(power.pue) * Fraction(power.carbon)
 
+    def carbon_changes(self, pool: str, before: Instant) -> int:
+        """Since when what a kWh stands for there may be what it is at an instant; 0: since ever."""
+        series = self._pools.get(pool)
+        if series is None:
+            return 0
+        index = bisect_right(series.starts, before) - 1
+        return series.starts[index] if index > 0 else 0
+
     def prices(
         self,
         at: Instant,

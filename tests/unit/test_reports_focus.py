@@ -325,9 +325,9 @@ def test_energy_is_in_kilowatt_hours() -> None:
 def test_carbon_is_of_the_energy_with_its_building_by_what_its_pool_said_then() -> None:
     asked = []
 
-    def carbon(pool: str, at: int) -> Fraction | None:
-        asked.append((pool, at))
-        return Fraction("1.54") * 381 if pool == "p" else None
+    def carbon(charge: ChargeRow) -> Fraction | None:
+        asked.append((charge.pool, charge.start_at))
+        return Fraction("1.54") * 381 if charge.pool == "p" else None
 
     about = msgspec.structs.replace(ABOUT, carbon=carbon)
 

@@ -504,6 +504,8 @@ class Corrected(msgspec.Struct, frozen=True, array_like=True):
         of: the event that posted it; of one that stands in the place of another, its own.
         start, end, held_us: the time that it is for, however often it was corrected.
         gpu, cpu, memory: nanos by component as it stood. to_gpu, to_cpu, to_memory: from now on.
+        energy_millijoules: of what it is about: it goes with the charge, to whom that is for. 0 in what was
+            written before, when it stayed where it was.
     """
 
     of: int
@@ -516,6 +518,7 @@ class Corrected(msgspec.Struct, frozen=True, array_like=True):
     to_gpu: int
     to_cpu: int
     to_memory: int
+    energy_millijoules: int = 0
 
     @property
     def more_nanos(self) -> int:

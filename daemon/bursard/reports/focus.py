@@ -96,7 +96,7 @@ _WORDS = {
 }
 
 
-def _unsaid(pool: str, at: int) -> Fraction | None:
+def _unsaid(charge: ChargeRow) -> Fraction | None:
     return None
 
 
@@ -108,7 +108,8 @@ class FocusContext(msgspec.Struct, frozen=True):
         nodes: facts by node id.
         covered: by start of an hour, what commitments covered; promises: these by key. unused: its rows too.
         purchases: what was paid for them, by time.
-        carbon: by pool and instant, grams of CO2e for a kWh of devices; None where nobody says.
+        carbon: of a charge with energy, grams of CO2e for a kWh of its devices over all of its attempt; None
+            where nobody says.
     """
 
     cluster_id: str
@@ -119,7 +120,7 @@ class FocusContext(msgspec.Struct, frozen=True):
     promises: Mapping[str, Promise] = {}
     unused: bool = False
     purchases: Sequence[Purchase] = ()
-    carbon: Callable[[str, int], Fraction | None] = _unsaid
+    carbon: Callable[[ChargeRow], Fraction | None] = _unsaid
 
 
 class Coverage(msgspec.Struct):
@@ -355,14 +356,14 @@ class _Maker:
             charge.job_id,
             charge.attempt_id,
             gpu_hours,
-            group.energy * 10**9 // _KWH_MILLIJOULES if group.energy else None,
+            _kwh(group.energy) if group.energy else None,
             self._carbon(charge, group.energy) if group.energy else None,
             charge.told_late or group.posted_at >= constant.month_end + LATE_AFTER_US,
         )
 
     def _carbon(self, charge: ChargeRow, millijoules: int) -> int | None:
         """Grams at nine places, with the building's part; None where nobody says what a kWh stands for."""
-        each = self._context.carbon(charge.pool, charge.start_at)
+        each = self._context.carbon(charge)
         return int(each * millijoules * 10**9 / _KWH_MILLIJOULES) if each is not None else None
 
     def _constant(self, charge: ChargeRow) -> Constant:
@@ -392,6 +393,12 @@ def machine_of(price_id: str) -> str:
     """`aws/REGION/TYPE/on-demand`, of such a price; empty of any other."""
     what = stable_id(price_id)
     return what if what.count("/") == 3 and what.endswith("/on-demand") else ""
+
+
+def _kwh(millijoules: int) -> int:
+    """At nine places; what is taken back is what was told, with its sign turned."""
+    size = abs(millijoules) * 10**9 // _KWH_MILLIJOULES
+    return size if millijoules > 0 else -size
 
 
 def _cut(value: int, start: int, end: int, of: int) -> int:

@@ -205,6 +205,7 @@ def _standing(row: ChargeRow, first_nanos: int) -> Standing:
         held_us=row.held_us,
         parts=(row.gpu, row.cpu, row.memory),
         first_nanos=first_nanos,
+        energy_millijoules=row.energy_millijoules,
     )
 
 

@@ -17,7 +17,6 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from bursar.clock import Instant
 from bursar.errors import InvalidRequest
 from bursar.v1 import money_pb2 as pb
 from bursar.v1 import money_pb2_grpc
@@ -27,6 +26,7 @@ from bursard.access.authorize import Action, authorize, projects
 from bursard.engine import Engine
 from bursard.ledger import PAID
 from bursard.reports.budget_page import Limits, budget_page
+from bursard.reports.carbon import Carbon
 from bursard.reports.commitments import Commitments, covered
 from bursard.reports.cost import cost_table
 from bursard.reports.files import FORMATS as FOCUS_FORMATS
@@ -290,7 +290,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             provider=f"Bursar {state.cluster_id}",
             currency=state.currency,
             nodes={node.id: node.facts for node in state.nodes.values()},
-            carbon=lambda pool, at: prices.carbon_of(pool, Instant(at)),
+            carbon=Carbon(views, prices).of,
         )
         return make
 

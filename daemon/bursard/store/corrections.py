@@ -2,8 +2,9 @@
 
 Why     the three stand together in the hour in which they were booked, so a sum over any time or owner is
         right, and each names the charge and the time that it is about. What was held is taken back and given
-        anew too, so that quantities stay what they were; the amount that stands instead was agreed on, and
-        has no unit price. What is moved to somebody else stands there at the amount and the price it had.
+        anew too, with its energy, so that quantities stay what they were; the amount that stands instead was
+        agreed on, and has no unit price. What is moved to somebody else stands there at the amount and the
+        price it had.
 """
 
 from __future__ import annotations
@@ -49,9 +50,11 @@ def _rows(seq: int, event: ChargesCorrected, one: Corrected, posted_at: int) -> 
     instead = (one.to_gpu, one.to_cpu, one.to_memory)
     rates = event.rates
     priced = usage._replace(gpu_rate=rates.gpu, cpu_rate=rates.cpu, memory_rate=rates.memory)
-    yield _amounted(priced, -one.held_us, taken)
+    energy = one.energy_millijoules
+    yield _amounted(priced, -one.held_us, taken)._replace(energy_millijoules=-energy)
     moved = event.moved_to
-    yield _amounted(usage if moved is None else _of(priced, moved), one.held_us, instead)
+    stands = _amounted(usage if moved is None else _of(priced, moved), one.held_us, instead)
+    yield stands._replace(energy_millijoules=energy)
     rest = [-(before + after) for before, after in zip(taken, instead, strict=True)]
     if any(rest):
         yield _amounted(blank, 0, (rest[0], rest[1], rest[2]))

@@ -64,6 +64,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     held_us: int
     parts: Parts
     first_nanos: int
+    energy_millijoules: int = 0
 
     @property
     def nanos(self) -> int:
@@ -181,7 +182,7 @@ def _batches(ones: Iterable[Standing]) -> Iterator[list[Standing]]:
 def _moved(
     state: State, owner: Owner, ones: Sequence[Standing], to: Attribution, reason: str, now: int
 ) -> ChargesCorrected:
-    lines = [Corrected(one.of, one.start, one.end, one.held_us, *one.parts, *one.parts) for one in ones]
+    lines = [_line(one, one.parts) for one in ones]
     nanos = sum(one.nanos for one in ones)
     shifts = []
     for name, record in sorted(state.budgets.records.items()):
@@ -190,6 +191,10 @@ def _moved(
             shifts.append(BudgetShift(name, record.period_start, more * nanos))
     made = _event(state, owner, lines, reason, now)
     return msgspec.structs.replace(made, budgets=tuple(shifts), moved_to=to)
+
+
+def _line(one: Standing, instead: Parts) -> Corrected:
+    return Corrected(one.of, one.start, one.end, one.held_us, *one.parts, *instead, one.energy_millijoules)
 
 
 def _check_count(standing: Sequence[Standing]) -> None:
@@ -229,7 +234,7 @@ def _events(
         if nanos != one.nanos:
             rates = one.owner.rates
             instead = amended(one.parts, nanos, (rates.gpu, rates.cpu, rates.memory))
-            lines.append(Corrected(one.of, one.start, one.end, one.held_us, *one.parts, *instead))
+            lines.append(_line(one, instead))
             owner = one.owner
     if owner is not None:
         yield _event(state, owner, lines, reason, now)

@@ -1,0 +1,66 @@
+"""What a kWh of an attempt's devices stands for: by the hours in which it was used, as its money is valued.
+
+Why     the energy of an attempt is known at its end, for all of it. The grid's grams are dated facts of a
+        pool, and an attempt may run over a change of them: each hour counts with what was in force in it, by
+        how long the attempt held its devices then.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from fractions import Fraction
+from typing import Final
+
+from bursar.clock import Instant
+from bursar_policies.compile import PriceTable
+from bursard.store import ChargeFilter, ChargeRow, Views
+
+_REMEMBERED: Final = 16
+"""Jobs whose hours are kept: the tasks of an array end one after the other."""
+
+_Hours = dict[tuple[str, int], list[tuple[int, int]]]
+"""By attempt and rank: when an hour began, and how much of it was held."""
+
+
+class Carbon:
+    """Of one report, as prices and charges are then."""
+
+    def __init__(self, views: Views, prices: PriceTable) -> None:
+        """`views`: to look up the hours of an attempt that may have begun before a change."""
+        self._views, self._prices = views, prices
+        self._jobs: OrderedDict[int, _Hours] = OrderedDict()
+
+    def of(self, charge: ChargeRow) -> Fraction | None:
+        """Grams of CO2e for a kWh over the attempt whose energy a charge tells; None where nobody says it of
+        all of its hours.
+        """
+        at, pool = charge.used_from, charge.pool
+        now = self._prices.carbon_of(pool, Instant(at))
+        changed = self._prices.carbon_changes(pool, Instant(at))
+        if not changed:
+            return now
+        known = self._of_job(charge.job_number).get((charge.attempt_id, charge.rank), [])
+        hours = [(start, held_us) for start, held_us in known if start < at]
+        if not any(start < changed for start, _ in hours):
+            return now
+        grams, held = Fraction(0), 0
+        for start, held_us in (*hours, (at, abs(charge.held_us))):
+            each = self._prices.carbon_of(pool, Instant(start))
+            if each is None:
+                return None
+            grams, held = grams + each * held_us, held + held_us
+        return grams / held if held else now
+
+    def _of_job(self, number: int) -> _Hours:
+        """What members of a job held, by its rows as they were metered."""
+        found = self._jobs.get(number)
+        if found is None:
+            found = {}
+            for row in self._views.charges(ChargeFilter(job_number=number, kinds=("usage",))):
+                if not row.reason:
+                    hours = found.setdefault((row.attempt_id, row.rank), [])
+                    hours.append((row.used_from, row.held_us))
+            self._jobs[number] = found
+            if len(self._jobs) > _REMEMBERED:
+                self._jobs.popitem(last=False)
+        return found
