@@ -70,7 +70,7 @@ KEYS: Final[Mapping[str, Mapping[str, LaunchKey]]] = {
     "azure": {
         **COMMON,
         "resource_group": LaunchKey(
-            r"[A-Za-z0-9_.()-]{1,89}[A-Za-z0-9_()-]", "a resource group", required=True
+            r"[A-Za-z0-9_.()-]{0,89}[A-Za-z0-9_()-]", "a resource group", required=True
         ),
         "image": LaunchKey(
             _AZURE_ID + r"/(images|galleries)/[A-Za-z0-9_./-]{1,200}|(/communityGalleries/|/sharedGalleries/)"

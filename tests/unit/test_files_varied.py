@@ -318,7 +318,7 @@ POOLS = {
     disk_type: pd-balanced
 """,
     "azure": f"""\
-    resource_group: gpus
+    resource_group: g
     image: Canonical:ubuntu:server:latest
     subnet: {AZURE}/Microsoft.Network/virtualNetworks/v/subnets/s
     ssh_key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA

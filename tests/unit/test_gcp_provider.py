@@ -175,7 +175,7 @@ def test_an_order_whose_token_google_has_forgotten_finds_its_machine_by_name(sta
 
 def test_a_spot_machine_is_asked_for_as_google_wants_it(stand: GcpStand) -> None:
     settings = {"disk": "200GiB", "service_account": "node@research-1.iam", "network_tags": "a,b"}
-    key = stand.provider.create(order(stand, place=stand.spot_here, external_ip="no", **settings))
+    key = stand.provider.create(order(stand, place=stand.spot_here, external_ip="none", **settings))
     made = row(stand, key)
     assert made["scheduling"] == {
         "provisioningModel": "SPOT",

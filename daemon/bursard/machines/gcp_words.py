@@ -126,7 +126,7 @@ def body_of(order: Order, has_gpus: bool, script: str) -> dict[str, Any]:
     network: dict[str, Any] = {"network": "global/networks/default"}
     if subnet := said("subnet"):
         network = {"subnetwork": subnet_link(subnet, place.region)}
-    if said("external_ip", "yes") == "yes":
+    if said("external_ip", "ephemeral") == "ephemeral":
         network["access_configs"] = [{"name": "external", "type_": "ONE_TO_ONE_NAT"}]
     body: dict[str, Any] = {
         "name": name_of(order.cluster, order.machine_id),
