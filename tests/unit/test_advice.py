@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bursar.cli.advice import Finding, Paid, findings
+from bursar.cli.advice import Finding, Paid, findings, row_of
 
 GB = 10**9
 DOLLAR = 10**9
@@ -143,3 +143,13 @@ def test_what_is_advised_is_enough_for_what_was_used_and_saves_no_more_than_was_
         assert 0 < one.saves_nanos <= one.cost_nanos
         if one.code == "over-requested-cpus":
             assert cpu_s / PAID.cpu_held_s * cpus <= int(one.ask.split()[1]) < cpus
+
+
+def test_a_program_reads_each_part_of_what_is_told() -> None:
+    told = row_of(Finding("memory", "seen", 5 * DOLLAR, None, "ask less", "high: a peak"), "EUR")
+    assert told == {
+        "finding": "memory", "evidence": "seen", "cost": {"amount": "5.000000000", "currency": "EUR"},
+        "saves": None, "ask": "ask less", "confidence": "high: a peak",
+    }  # fmt: skip
+    saved = row_of(Finding("memory", "seen", None, 2 * DOLLAR, "", ""), "EUR")
+    assert (saved["cost"], saved["saves"]) == (None, {"amount": "2.000000000", "currency": "EUR"})
