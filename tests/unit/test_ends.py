@@ -163,6 +163,8 @@ def test_a_line_that_was_taken_for_a_name_is_told_apart_from_a_program_that_is_n
 
     assert said("python train.py") == said("a | b") != said("trian") == REMEDIES["not_found"]
     assert "`run -- bash -c 'a | b'`" in said("a | b")
+    assert said("train.py") == said("run.sh") != said("./train.py") == said("train") == REMEDIES["not_found"]
+    assert "`python FILE`" in said("train.py")
 
 
 def test_every_cause_but_failed_is_a_kind_of_its_own() -> None:

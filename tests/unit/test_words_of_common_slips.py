@@ -8,6 +8,7 @@ import bursar
 from bursar.cli.main import run
 from bursar.errors import InvalidRequest, PolicyInvalid
 from bursar.jobfile.flags import RunFlags
+from bursar.jobfile.request import job_of_file
 from bursar.jobfile.script import parse_script
 from bursar_policies.document import parse_documents
 
@@ -61,6 +62,16 @@ def test_a_profile_that_a_shell_other_than_bash_reads_before_srun_is_noted(head:
         f"{head}\n#SBATCH --time=5\n{line}\ntrue\n",
     ):
         assert parse_script(other, "job.sh", "/")[1] == ()
+
+
+def test_a_notebook_is_known_as_one() -> None:
+    text = '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
+    with pytest.raises(
+        InvalidRequest, match=r"^nb\.ipynb: this is a notebook: `bursar run -- jupyter nbconvert"
+    ):
+        job_of_file(text, "nb.ipynb", "/")
+    with pytest.raises(InvalidRequest, match=r"unknown key 'cells'"):
+        job_of_file('{"cells": [], "run": "true"}', "nb.yaml", "/")
 
 
 def test_a_tab_is_named() -> None:

@@ -61,6 +61,12 @@ def job_of_script(
 def _refuse_others(text: str, source: str) -> None:
     from bursar.jobfile.convert import recognise
 
+    if text.lstrip().startswith("{") and all(key in text for key in ('"nbformat"', '"cells"')):
+        raise InvalidRequest(
+            f"{source}: this is a notebook: `bursar run -- jupyter nbconvert --to notebook --execute"
+            f" {source}`"
+            " runs it; to work in one: `bursar run --pty -- jupyter lab`, and `bursar port-forward`"
+        )
     kind = recognise(text)
     if kind is not None:
         raise InvalidRequest(

@@ -148,6 +148,9 @@ _OF_A_LINE: Final = (
     " or give a line of shell to a shell, `run -- bash -c 'a | b'`"
 )
 """Of a whole line that was taken for a name, as it stood in quotes."""
+_FILE: Final = re.compile(r"no such command: [^/\s]+\.(?:py|sh|bash|pl|R|jl)$")
+_OF_A_FILE: Final = "name what runs it, `python FILE` or `bash FILE`, or say where it is, `./FILE`"
+"""Of a file that was named alone, as if it lay where programs do."""
 
 
 def hint_of(last_lines: str) -> str:
@@ -286,7 +289,11 @@ def remedy_of(end: EndFacts) -> str:
     rank = f" --rank {end.rank}" if end.members > 1 and end.rank else ""
     job = f"'{end.job}'" if "[" in end.job else end.job
     kind = kind_of(end)
-    text = _OF_A_LINE if kind == "not_found" and _LINE.match(end.detail) else REMEDIES[kind]
+    text = REMEDIES[kind]
+    if kind == "not_found" and _LINE.match(end.detail):
+        text = _OF_A_LINE
+    elif kind == "not_found" and _FILE.match(end.detail):
+        text = _OF_A_FILE
     text = text.replace("logs JOB", f"logs {job}{rank}")
     return text.replace("NODE", end.node) if end.node else text
 

@@ -265,12 +265,15 @@ class Host:
     def _warn(self, number: int, told: bool) -> None:
         """Tell who heeds it, and note the tasks of which nothing does: they are told when something does."""
         children = kernel.children()
-        if not told:
-            _heeding(kernel.descendants(os.getpid(), children), number, send=True)
+        # Looked at once: a task that comes to heed it meanwhile is not taken for one that was told.
+        heed = {pid for pid in kernel.descendants(os.getpid(), children) if kernel.heeds(pid, number)}
+        for pid in () if told else heed:
+            with contextlib.suppress(OSError):
+                os.kill(pid, number)
         self._unwarned[number] = {
             task.pid
             for task in self._tasks.values()
-            if not _heeding([task.pid, *kernel.descendants(task.pid, children)], number)
+            if heed.isdisjoint((task.pid, *kernel.descendants(task.pid, children)))
         }
         self._warned()
 
@@ -280,7 +283,7 @@ class Host:
         for number, pids in self._unwarned.items():
             pids &= here
             for pid in list(pids):
-                if _heeding([pid, *kernel.descendants(pid, children)], number, send=True):
+                if _heeding([pid, *kernel.descendants(pid, children)], number):
                     pids.discard(pid)
         self._warned()
 
@@ -355,10 +358,10 @@ def _shell(env: dict[str, str]) -> str:
     return next((one for one in known if one.startswith("/") and os.access(one, os.X_OK)), "/bin/sh")
 
 
-def _heeding(pids: Iterable[int], number: int, send: bool = False) -> bool:
-    """Does one of these have a handler for a signal? `send`: give it to all that do."""
+def _heeding(pids: Iterable[int], number: int) -> bool:
+    """Give a signal to those of these that have a handler for it; is there one?"""
     found = [pid for pid in pids if kernel.heeds(pid, number)]
-    for pid in found if send else ():
+    for pid in found:
         with contextlib.suppress(OSError):
             os.kill(pid, number)
     return bool(found)
