@@ -134,7 +134,7 @@ def test_submit_takes_a_spec_as_it_is(fake, client):
         ({"command": ["true"], "gpu": 1}, "takes no argument 'gpu'; did you mean 'gpus'?"),
         ({"command": ["true"], "zzz": 1}, "takes no argument 'zzz'; it takes job, command, "),
         ({"command": ["true"], "gpus": [1]}, "gpus must be a whole number or a number or a text, not list"),
-        ({"command": ["true"], "nodes": True}, "nodes must be a whole number, not bool True"),
+        ({"command": ["true"], "nodes": True}, "nodes must be a whole number or a text, not bool True"),
         ({"command": ["true"], "cpus": float("nan")}, "cpus must be a finite number, not nan"),
         ({"command": ["true"], "name": "\udc80"}, "name has characters that are no text"),
         ({"command": ["true"], "time_limit": 60}, "time_limit must be a timedelta or a text, not int 60"),

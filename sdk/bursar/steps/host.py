@@ -266,14 +266,14 @@ class Host:
         """Tell who heeds it, and note the tasks of which nothing does: they are told when something does."""
         children = kernel.children()
         # Looked at once: a task that comes to heed it meanwhile is not taken for one that was told.
-        heed = {pid for pid in kernel.descendants(os.getpid(), children) if kernel.heeds(pid, number)}
+        heed = [pid for pid in kernel.descendants(os.getpid(), children) if kernel.heeds(pid, number)]
         for pid in () if told else heed:
             with contextlib.suppress(OSError):
                 os.kill(pid, number)
         self._unwarned[number] = {
             task.pid
             for task in self._tasks.values()
-            if heed.isdisjoint((task.pid, *kernel.descendants(task.pid, children)))
+            if {*heed}.isdisjoint((task.pid, *kernel.descendants(task.pid, children)))
         }
         self._warned()
 
