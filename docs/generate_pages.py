@@ -72,7 +72,9 @@ allow; `max_cost` buys it no larger size for a shorter time. `bursar plan` tells
 worst case of the largest. `#SBATCH -N 2-8` is the same range.
 
 `throughput: {A100: 1, H100: 2.6, A100x4: 3.1}` says how fast the job is on GPUs of a type, or on so many
-of them in all; what is not said is 1. By itself it changes nothing of where a job goes.
+of them in all; what is not said is 1. By itself it changes nothing of where a job goes. Where a
+`PlacementPolicy` names an [allocator](allocators.md), that decides every round how large such a job runs,
+and it is stopped and started anew at its next size.
 """
 POLICY_HEAD = """# Policy documents
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import msgspec
 
 from bursar.ids import Ids
-from bursar.model import EndCause, Hold, MemberAllocation, Reason, ReasonCode
+from bursar.model import EndCause, Hold, JobSpec, MemberAllocation, Reason, ReasonCode
 from bursar_policies.decision import (
     UNCOMPUTABLE,
     Action,
@@ -360,7 +360,7 @@ class _Check:
             holds=holds,
             currency=state.currency,
             why=start.why,
-            port=self._port_of(job, nodes[0]) if len(nodes) > 1 or job.spec.service is not None else 0,
+            port=self._port_of(job, nodes[0]) if _meets(job.spec, len(nodes)) else 0,
             cut_by_budget=start.time_limit_us < state.time_limit_of(job.spec),
             lease_us=lease,
             full_limit_us=start.full_limit_us,
@@ -387,6 +387,11 @@ class _Check:
             port += 1
         self._ports.add((node_id, port))
         return port
+
+
+def _meets(spec: JobSpec, nodes: int) -> bool:
+    """Has a start of this size a port of its own, for its members to meet or for others to reach it?"""
+    return nodes > 1 or spec.max_nodes > 0 or spec.service is not None
 
 
 def _guaranteed(quotas: Mapping[str, QuotaSpec]) -> dict[str, QuotaSpec]:

@@ -66,7 +66,7 @@ def test_a_document_names_an_allocator():
     [
         (
             "{name: in-ordr}",
-            "p.yaml:5:21: spec.allocator.name: 'in-ordr' is not an allocator; known: in-order",
+            "p.yaml:5:21: spec.allocator.name: 'in-ordr' is not an allocator; known: goodput, in-order",
         ),
         ("{name: in-ordr}", "did you mean 'in-order'?"),
         ("{name: in-order, rund: 6m}", "p.yaml:5:31: spec.allocator.rund: unknown key 'rund'"),

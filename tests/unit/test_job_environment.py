@@ -70,6 +70,14 @@ def slurm_part(env: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in env.items() if name.startswith("SLURM")}
 
 
+def test_a_job_of_a_range_finds_its_own_size_on_one_node_too() -> None:
+    one = environment("true", max_nodes=4)
+    assert (one["NNODES"], one["WORLD_SIZE"], one["NODE_RANK"]) == ("1", "1", "0")
+    assert one["MASTER_ADDR"] == "10.0.0.0"
+    assert environment("true", nodes=3, max_nodes=4)["NNODES"] == "3"
+    assert "NNODES" not in environment("true")
+
+
 def test_what_runs_once_on_several_nodes_is_told_of_no_world() -> None:
     assert environment(SBATCH, nodes=2)["WORLD_SIZE"] == "2"
     once = environment(SBATCH, nodes=2, launch="once")

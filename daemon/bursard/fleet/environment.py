@@ -59,7 +59,7 @@ def job_environment(
             BURSAR_REPLICA=str(job.array_index),
             BURSAR_REVISION=str(spec.service.revision),
         )
-    if len(nodes) > 1:
+    if len(nodes) > 1 or spec.max_nodes:  # a job of a range reads them at each of its sizes
         env.update(
             MASTER_ADDR=addresses[0],
             MASTER_PORT=str(attempt.port),

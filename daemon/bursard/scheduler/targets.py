@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bursar.model import JobSpec
 from bursar.model.constraints import TOPOLOGY
-from bursar.resources import MILLI, ResourceRequest
+from bursar.resources import MILLI, ResourceRequest, least_gpus
 from bursar_policies.allocators import (
     ONE,
     Allocator,
@@ -50,34 +50,23 @@ def contends(spec: JobSpec) -> bool:
         return False
     if spec.deadline_at and spec.deadline_policy == "promise":
         return False  # its place is promised: nobody moves it
-    return bool(speeds_of(spec) or most_nodes(spec) > spec.nodes) and all(map(_whole, spec.options))
+    gains = spec.throughput or spec.max_nodes or least_gpus(spec.options, spec.ordered)
+    return bool(gains) and all(map(_whole, spec.options))
 
 
 def _whole(option: ResourceRequest) -> bool:
     return option.gpus is not None and option.gpus.milli == MILLI
 
 
-def speeds_of(spec: JobSpec) -> tuple[tuple[str, int, int], ...]:
-    """What a job says of its speeds: (GPU type, GPUs in all or `ANY_COUNT`, millionths)."""
-    found: tuple[tuple[str, int, int], ...] = getattr(spec, "throughput", ())
-    return found
-
-
-def most_nodes(spec: JobSpec) -> int:
-    """Of a range of nodes the most."""
-    found: int = getattr(spec, "max_nodes", 0) or spec.nodes
-    return found
-
-
 def speed_on(spec: JobSpec, gpu_type: str, gpus: int) -> int:
     """How fast it is on so many GPUs of a type, in millionths; `ONE` where it does not say."""
-    told = {(kind, count): speed for kind, count, speed in speeds_of(spec)}
+    told = {(kind, count): speed for kind, count, speed in spec.throughput}
     return told.get((gpu_type, gpus)) or told.get((gpu_type, ANY_COUNT)) or ONE
 
 
 def numbers_of_nodes(spec: JobSpec) -> list[int]:
     """The numbers of nodes that it may have, rising."""
-    least, most = spec.nodes, most_nodes(spec)
+    least, most = spec.nodes, spec.most_nodes
     doubled = (1 << power for power in range(FEW_NODES.bit_length(), most.bit_length()))
     return sorted({least, most, *range(least, min(most, FEW_NODES) + 1), *(n for n in doubled if n >= least)})
 
@@ -88,7 +77,7 @@ def narrowed(spec: JobSpec, size: Size | None) -> tuple[int, tuple[ResourceReque
         return None
     option = spec.options[size.option]
     gpus = option.gpus
-    if gpus is None or gpus.count != size.gpus or not spec.nodes <= size.nodes <= most_nodes(spec):
+    if gpus is None or gpus.count != size.gpus or not spec.nodes <= size.nodes <= spec.most_nodes:
         return None
     if gpus.types and size.gpu_type not in gpus.types:
         return None
@@ -123,11 +112,13 @@ def sizes_of(spec: JobSpec, places: Sequence[Mapping[str, int]]) -> tuple[Size, 
         places: of each option, on how many nodes of each type it could run.
     """
     found: dict[tuple[str, int, int], Size] = {}
-    for index, (option, there) in enumerate(zip(spec.options, places, strict=True)):
-        gpus = option.gpus.count if option.gpus is not None else 0
+    counts = [option.gpus.count if option.gpus is not None else 0 for option in spec.options]
+    for index, (gpus, there) in enumerate(zip(counts, places, strict=True)):
         for gpu_type in sorted(there):
+            # A gang grows by nodes that are full of it: the most that it may have on one of this type.
+            most = max(count for count, where in zip(counts, places, strict=True) if where.get(gpu_type))
             for nodes in numbers_of_nodes(spec):
-                if nodes <= there[gpu_type]:
+                if nodes <= there[gpu_type] and (nodes == spec.nodes or gpus == most):
                     speed = speed_on(spec, gpu_type, nodes * gpus)
                     found.setdefault((gpu_type, nodes, gpus), Size(gpu_type, nodes, gpus, speed, index))
     return tuple(found.values())

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -33,12 +34,39 @@ DEFAULT_GPU_TYPE = "GPU"
 JOB_COLUMNS = (
     "job_id", "submit_s", "duration_s", "nodes", "gpus", "gpu_milli", "gpu_type", "cpu_milli", "memory_mib",
     "priority", "project", "user", "experiment", "deadline_s", "deadline_policy", "time_limit_s",
-    "preemptible", "max_cost", "checkpoint_s", "throughput", "restart_s",
+    "preemptible", "max_cost", "checkpoint_s", "throughput", "restart_s", "saves",
 )  # fmt: skip
 NODE_COLUMNS = (
     "node_id", "cpu_milli", "memory_mib", "gpus", "gpu_type", "gpu_memory_mib", "pool", "rack",
     "price_per_hour", "available_from_s", "available_until_s",
 )  # fmt: skip
+
+
+class Pace(Protocol):
+    """How an attempt gets on, of which both sides count microseconds: of the job's work at speed 1, and held.
+
+    It is a protocol since a job's speed may change as it gets on: benches have such.
+    """
+
+    def needs_us(self, from_us: Fraction, to_us: int) -> int:
+        """How long it takes from so much work to so much."""
+
+    def reaches_us(self, from_us: Fraction, held_us: int) -> Fraction:
+        """How much work is done after so long, from so much on."""
+
+
+class Steady(NamedTuple):
+    """At one speed."""
+
+    speed: Fraction
+
+    def needs_us(self, from_us: Fraction, to_us: int) -> int:
+        """See `Pace`."""
+        return round((to_us - from_us) / self.speed)
+
+    def reaches_us(self, from_us: Fraction, held_us: int) -> Fraction:
+        """See `Pace`."""
+        return from_us + held_us * self.speed
 
 
 class JobRow(msgspec.Struct, kw_only=True):
@@ -50,6 +78,8 @@ class JobRow(msgspec.Struct, kw_only=True):
         restart_us: an attempt after one that was stopped works only after so long.
         max_nodes: of a range of nodes, whose least is `nodes`; 0: it is none. least_gpus: of a range of GPUs
             on a node, of which `request` has the most; 0: it is none.
+        first_us: its first attempt works only after so long.
+        saves: it saves all that it has done when it is asked to end.
     """
 
     job_id: str
@@ -71,6 +101,12 @@ class JobRow(msgspec.Struct, kw_only=True):
     restart_us: int = 0
     max_nodes: int = 0
     least_gpus: int = 0
+    first_us: int = 0
+    saves: bool = False
+
+    def pace_on(self, gpu_type: str, gpus: int) -> Pace:
+        """How it gets on there."""
+        return Steady(self.speed_on(gpu_type, gpus))
 
     def speed_on(self, gpu_type: str, gpus: int) -> Fraction:
         """Of a gang whose slowest members have such GPUs, so many of them in all."""
@@ -140,6 +176,7 @@ def _job(table: Table) -> JobRow:
         checkpoint_us=table.cell("checkpoint_s", 0, positive_us),
         throughput=table.cell("throughput", {}, _throughput),
         restart_us=table.cell("restart_s", 0, seconds_us),
+        saves=table.cell("saves", False, flag),
     )
 
 

@@ -22,7 +22,7 @@ import msgspec
 from bursar.clock import DAY_US, Instant
 from bursar.errors import BursarError
 from bursar.ids import SequentialIds
-from bursar.model import Device, EndCause, JobSpec, JobState, NodeFacts, ReasonCode
+from bursar.model import CheckpointSpec, Device, EndCause, JobSpec, JobState, NodeFacts, ReasonCode
 from bursar.resources import MICRO, sizes_of
 from bursar_policies.compile import DEFAULT_WEIGHTS, FOREVER, PriceQuote, PriceTable, split_components
 from bursar_policies.decision import JobClass, NodeColumns, QueueKey, Stop
@@ -43,7 +43,7 @@ from bursard.place import one_pass
 from bursard.scheduler import PlanCache
 from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.sim.checks import Checks
-from bursard.sim.rows import JobRow, NodeRow
+from bursard.sim.rows import JobRow, NodeRow, Pace
 from bursard.state import Applied, AttemptRecord, JobRecord, NodeRecord, State
 from bursard.state.decide import attempts, jobs, limits, nodes, policies
 
@@ -85,16 +85,16 @@ class JobRun(msgspec.Struct):
 
 
 class Running(NamedTuple):
-    """A live attempt: since when, how fast its slowest member works, and how long it restarts before that."""
+    """A live attempt: since when, how its slowest member gets on, and how long it restarts before that."""
 
     run: JobRun
     since_us: int
-    speed: Fraction
+    pace: Pace
     restart_us: int = 0
 
     def needs_us(self, duration_us: int) -> int:
         """How long it is held until the job is done."""
-        return self.restart_us + round((duration_us - self.run.work_us) / self.speed)
+        return self.restart_us + self.pace.needs_us(self.run.work_us, duration_us)
 
 
 class RowPrices(PriceTable):
@@ -393,6 +393,7 @@ class Simulation:
             time_limit_us=row.time_limit_us or limit_for(row, self.state.limits.default_time_limit_us),
             deadline_at=START_AT + row.deadline_us if row.deadline_us is not None else 0,
             deadline_policy=row.deadline_policy if row.deadline_us is not None else "promise",
+            checkpoint=CheckpointSpec(signal="USR1") if row.saves else CheckpointSpec(),
             max_cost_nanos=row.max_cost_nanos,
             currency=self.state.currency if row.max_cost_nanos else "",
         )
@@ -401,21 +402,23 @@ class Simulation:
         """Its processes exist at once; when they end is known now."""
         run = self._by_id[attempt.job_id]
         gpus = sum(len(member.alloc.devices) for member in attempt.members)
-        speeds = []
+        kinds = set()
         for member in attempt.members:
             node = self.state.nodes[member.alloc.node_id]
             rank = member.alloc.rank
             self._commit(attempts.started(self.state, node, attempt.id, rank, self._boot_us, 1))
             kind = node.facts.devices[0].type if member.alloc.devices else ""
-            speeds.append(run.row.speed_on(kind, gpus))
+            kinds.add(kind)
             self._allocated += sum(share.milli for share in member.alloc.devices)
         self._note_peak()
         run.attempts += 1
         run.nodes = tuple(self.state.nodes[m.alloc.node_id].facts.name for m in attempt.members)
         if run.start_us < 0:
             run.start_us = self._now_us
-        restart_us = run.row.restart_us if run.attempts > 1 else 0
-        running = self._live[attempt.id] = Running(run, self._now_us, min(speeds), restart_us)
+        restart_us = run.row.restart_us if run.attempts > 1 else run.row.first_us
+        slowest = min(sorted(kinds), key=lambda kind: run.row.speed_on(kind, gpus))
+        pace = run.row.pace_on(slowest, gpus)
+        running = self._live[attempt.id] = Running(run, self._now_us, pace, restart_us)
         held_us = attempt.time_limit_us
         if run.row.duration_us is not None:
             held_us = min(held_us, running.needs_us(run.row.duration_us))
@@ -541,13 +544,14 @@ class Simulation:
         if job is not None and job.retry_at > self._now:
             self._push(job.retry_at - START_AT, _RETRY, job_id)
 
-    def _lose(self, attempt: AttemptRecord) -> None:
-        """Work since the last checkpoint is lost, and what it cost is wasted."""
-        run, since_us, speed, restart_us = self._live[attempt.id]
+    def _lose(self, attempt: AttemptRecord, asked: bool = False) -> None:
+        """Work since the last checkpoint is lost, and what it cost is wasted. `asked`: to end."""
+        run, since_us, pace, restart_us = self._live[attempt.id]
         held_us = self._now_us - since_us
         checkpoint_us, worked_us = run.row.checkpoint_us, max(held_us - restart_us, 0)
         kept_us = worked_us // checkpoint_us * checkpoint_us if checkpoint_us else 0
-        run.work_us += kept_us * speed
+        kept_us = worked_us if asked and run.row.saves else kept_us
+        run.work_us = pace.reaches_us(run.work_us, kept_us)
         self.totals.preemptions += 1
         # What its other members cost is not charged yet, but known: rate times time.
         cost = attempt.rate * held_us // 3_600_000_000
@@ -626,7 +630,7 @@ class Simulation:
                 # What a budget stops ends at once here: what it does with its grace is not known.
                 attempt = self.state.attempts[event.attempt_id]
                 if event.cause is EndCause.PREEMPTED:
-                    self._lose(attempt)
+                    self._lose(attempt, asked=True)
                 self._exit(attempt.id, event.cause, -1)
                 self._retry(attempt.job_id)
         return True

@@ -319,7 +319,8 @@ class Tables:
         whose quotas count it and which reservations are for it; without, none. `size`: what an allocator gave
         it, which is all that it asks for.
         """
-        nodes, options = narrowed(spec, size) or (spec.nodes, spec.options)
+        given = narrowed(spec, size)
+        nodes, options = given or (spec.nodes, spec.options)
         # A cap that is spent must still be a cap: below 0 nothing is left, 0 says that there is none.
         left = spec.max_cost_nanos - settled_nanos
         cap = (left or -1) if spec.max_cost_nanos and not spec.caps_array else 0
@@ -343,7 +344,7 @@ class Tables:
             pinned=pinned,
             rated=rated,
             reservations=reservations,
-            max_nodes=spec.max_nodes,
+            max_nodes=0 if given is not None else spec.max_nodes,
         )
 
     def counted_by(self, user: str, spec: JobSpec) -> tuple[tuple[str, ...], bool, bool]:

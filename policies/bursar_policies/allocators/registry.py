@@ -13,10 +13,11 @@ from typing import Any, Final
 
 from bursar.errors import InvalidRequest
 from bursar_policies.allocators.api import Allocator, Weight
+from bursar_policies.allocators.goodput import Goodput
 from bursar_policies.allocators.in_order import InOrder
 
 GROUP: Final = "bursar.allocators"
-SHIPPED: Final[tuple[Allocator, ...]] = (InOrder(),)
+SHIPPED: Final[tuple[Allocator, ...]] = (InOrder(), Goodput())
 
 
 def names() -> tuple[str, ...]:

@@ -272,7 +272,7 @@ def _placement() -> Schema:
                 "description": "Who decides, every round, how jobs run that may be moved or resized.",
                 "required": ["name"],
                 "properties": {
-                    "name": forms.word("One that ships; packages may bring others.", ("in-order",)),
+                    "name": forms.word("One that ships; packages may bring others.", ("in-order", "goodput")),
                     "round": forms.duration("How often it is asked.", default="6m"),
                     "restart": forms.duration(
                         "What a job that it stops loses, beside unsaved work.", default="5m"
