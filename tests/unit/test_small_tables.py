@@ -181,17 +181,17 @@ def test_ends_bring_room_soonest_first_those_of_this_plan_among_them() -> None:
     assert made.first_fit(request(2), 20).tolist() == [20, 30, NEVER]
     assert made.first_fit(request(2), 40).tolist() == [40, 40, NEVER]
     assert made.first_fit(request(3), 5).tolist() == [50, NEVER, NEVER]
-    assert made.state_at(1, 9).gpus == [0, 0, -1, -1]
-    assert made.state_at(1, 10).gpus == [0, 1000, -1, -1]
-    assert made.state_at(1, 30) == NodeState(1, 16_000, 64 << 30, [1000, 1000, -1, -1])
+    assert [one.gpus for one in made.states_at([1], 9)] == [[0, 0, -1, -1]]
+    assert [one.gpus for one in made.states_at([1, 0], 10)] == [[0, 1000, -1, -1], [1000, 1000, 0, 0]]
+    assert made.states_at([1], 30) == [NodeState(1, 16_000, 64 << 30, [1000, 1000, -1, -1])]
     free = Free(nodes)
     made = Releases(MemberColumns.of(running), free)
     given = placement(0, (0, 1))
     free.take(given)
     made.add(given, 20)
     assert made.first_fit(request(2), 5).tolist() == [20, 30, NEVER]
-    assert made.state_at(0, 20).gpus == [1000, 1000, 0, 0]
-    assert made.state_at(0, 19).cpu_milli == 14_000
+    assert [one.gpus for one in made.states_at([0], 20)] == [[1000, 1000, 0, 0]]
+    assert [one.cpu_milli for one in made.states_at([0], 19)] == [14_000]
 
 
 def occupied(nodes: NodeColumns, row: int, devices: tuple[int, ...], ends_at: int) -> list[RunningMember]:

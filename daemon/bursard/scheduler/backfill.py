@@ -45,8 +45,8 @@ class Reservation:
         self.rate_nanos_per_hour = rate
         self.hold_nanos = hold_nanos
         self._stops: dict[tuple[int, int], bool] = {}
-        self._fits_beside: dict[int, bool] = {}
-        """By table, whether a node of the claim has room for a member beside it: what has none, gets none."""
+        self._fits_beside: dict[int, tuple[int, ...]] = {}
+        """By table, nodes of the claim that have room for a member beside it: what has none, gets none."""
 
     @cached_property
     def rows(self) -> Rows:
@@ -87,11 +87,12 @@ class Reservation:
         """
         return table.domain is None and not self._beside(table) and self.left.keys().isdisjoint(rows)
 
-    def _beside(self, table: Table) -> bool:
-        """Has any node of the claim room for a member beside it?"""
+    def _beside(self, table: Table) -> tuple[int, ...]:
+        """The nodes of the claim that have room for a member beside it."""
         known = self._fits_beside.get(table.number)
         if known is None:
-            known = any(has_room(later, table.request) for later in self.left.values())
+            request = table.request
+            known = tuple([row for row, later in self.left.items() if has_room(later, request)])
             self._fits_beside[table.number] = known
         return known
 
@@ -108,11 +109,10 @@ class Reservation:
         free, fits = world.free, []
         if limits:
             return self._best_within(world, table, count, limits)
-        for row, later in self.left.items() if self._beside(table) else ():
-            if has_room(later, table.request):
-                state = self.usable(free, row)
-                if has_room(state, table.request):
-                    fits.append(state)
+        for row in self._beside(table):
+            state = self.usable(free, row)
+            if has_room(state, table.request):
+                fits.append(state)
         rows = table.best_but(world.packing, count, self.left, fits)
         if len(rows) < count:
             self._stops[table.number, count] = True
@@ -140,7 +140,7 @@ class Reservation:
         cpu, memory = left.cpu_milli - cpu_milli, left.memory_bytes - memory_bytes
         self.left[row] = NodeState(row, cpu, memory, gpus)
         # Whom a node had room for beside the claim is to be seen again; whom none had, has none.
-        self._fits_beside = {number: fits for number, fits in self._fits_beside.items() if not fits}
+        self._fits_beside = {number: rows for number, rows in self._fits_beside.items() if not rows}
 
 
 def least(one: NodeState, other: NodeState) -> NodeState:
@@ -208,8 +208,12 @@ def reserve(
     best = min(found, key=lambda c: (c.at, 0 if job_class.ordered else c.rate, c.option))
     request = best.table.request
     left = {}
-    for row in best.rows:
-        state = releases.state_at(row, best.at) if openings is None else openings.at(row, best.at)
+    if openings is None:
+        states = releases.states_at(best.rows, best.at)
+    else:
+        states = [openings.at(row, best.at) for row in best.rows]
+    for state in states:
+        row = state.row
         gpus = list(state.gpus)
         if request.gpus is not None:
             for index in devices.choose(gpus, request.gpus) or ():

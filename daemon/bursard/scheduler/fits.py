@@ -10,15 +10,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bursar_policies.scorers import NodeState
 from bursard.scheduler.candidates import Candidates
-from bursard.scheduler.free import Free, Mask, Rows
+from bursard.scheduler.free import Free, Mask, Rows, counted
 
-FEW_MAX = 64
-"""Up to so many nodes are remembered by ask."""
-_BYTES_MIN = 2
+FEW_MAX = 1_024
+"""Up to so many nodes are remembered by ask: what was freed since the last plan is mostly fewer."""
+_BYTES_MIN = 8
+"""The bits of a node are whole words."""
 _KNOWN_MAX = 4_096
-_AT_ONCE = 256
-"""Nodes that are tested in one go: what is made on the way stays in the cache."""
+_ANY = -1
+"""All bits."""
+_AT_ONCE = 255
+"""Nodes that are tested in one go: what is made on the way stays in the cache, and a byte counts them."""
 Bits = NDArray[np.uint8]
 
 
@@ -37,9 +41,14 @@ class Fits:
         self._served: dict[bytes, int] = {}
         """Which asks so much CPU, so much memory, and so many devices of each size would do for."""
         self._had: dict[int, Rows] = {}
+        self._listed: dict[int, list[int]] = {}
         """By ask that fits on few nodes, those that had room at some look since the last `sync`."""
-        self._few: tuple[Mask, Rows] | None = None
-        """Asks that fitted on few nodes at the last `sync`, and the nodes on which any of them did."""
+        self._few: tuple[list[bool], Rows, Bits] | None = None
+        """Which asks fitted on few nodes at a look since then, the nodes on which any of them did, and the
+        bits of these (bytes, nodes).
+        """
+        self._left = [_ANY] * free.count
+        """By node, the bits that a start since the last `sync` left; `_ANY` where there was none."""
         self._room(_BYTES_MIN)
 
     _bits: Bits
@@ -90,22 +99,38 @@ class Fits:
         """The nodes that have room for a member of an ask, in rising order."""
         among = self._had.get(number)
         if among is None:
-            few, nodes = self._few or self._find_few()
-            among = nodes if few[number] else self._free.every
-        found = among[self.on(number, among)]
-        if len(found) <= FEW_MAX:
-            self._had[number] = found
+            byte, bit = number >> 3, 1 << (number & 7)
+            few, nodes, bits = self._few or self._find_few()
+            if not few[number]:
+                found = np.flatnonzero(self._bits[:, byte] & bit)
+                if len(found) <= FEW_MAX:
+                    self._had[number] = found
+                return found
+            among = nodes[(bits[byte] & bit).nonzero()[0]]
+        found = self._had[number] = among[self.on(number, among)]
         return found
 
-    def _find_few(self) -> tuple[Mask, Rows]:
+    def listed(self, number: int) -> list[int]:
+        """The same of an ask that fits on a handful of nodes, as a list that nobody may write."""
+        among = self._listed.get(number)
+        if among is None:
+            among = self.rows(number).tolist()
+        left, bit = self._left, 1 << number
+        found = self._listed[number] = [row for row in among if left[row] & bit]
+        return found
+
+    def _find_few(self) -> tuple[list[bool], Rows, Bits]:
         few = self._counts <= FEW_MAX
-        nodes = np.flatnonzero((self._bits & np.packbits(few, bitorder="little")).any(axis=1))
-        self._few = few, nodes
+        wanted = np.packbits(few, bitorder="little").view(np.uint64)
+        nodes = np.flatnonzero(counted((self._bits.view(np.uint64) & wanted) != 0))
+        self._few = few.tolist(), nodes, np.ascontiguousarray(self._bits[nodes].T)
         return self._few
 
     def _forget(self) -> None:
         self._had.clear()
+        self._listed.clear()
         self._few = None
+        self._left = [_ANY] * self._free.count
 
     def on(self, number: int, rows: Rows) -> Mask:
         """Which of these nodes have room for a member of an ask."""
@@ -122,16 +147,22 @@ class Fits:
         """Nodes that have room for a member."""
         return self._counts.item(number)
 
-    def take(self, row: int) -> None:
+    def take(self, after: NodeState) -> None:
         """A member was put on this node: it has room for fewer."""
-        free, bits = self._free, self._bits[row]
+        free, row = self._free, after.row
         self._seen = free.now
-        before = int.from_bytes(bits.tobytes(), "little")
-        after = before & self._enough(self._cpu, 0, free.cpu.item(row)) & self._served_by(free.sizes_at(row))
-        after &= self._enough(self._memory, 1, free.memory.item(row))
-        if after != before:
-            bits[:] = self._apart(after)
-            self._counts -= np.unpackbits(self._apart(before ^ after), bitorder="little")
+        before = self._left[row]
+        if before < 0:
+            before = self._at(row)
+        left = before & self._enough(self._cpu, 0, after.cpu_milli) & self._served_by(free.sizes_at(row))
+        left &= self._enough(self._memory, 1, after.memory_bytes)
+        if left != before:
+            self._bits[row] = self._apart(left)
+            self._counts -= np.unpackbits(self._apart(before ^ left), bitorder="little")
+        self._left[row] = left
+
+    def _at(self, row: int) -> int:
+        return int.from_bytes(self._bits[row].tobytes(), "little")
 
     def _apart(self, bits: int) -> Bits:
         return np.frombuffer(bits.to_bytes(self._width, "little"), dtype=np.uint8)
@@ -156,23 +187,23 @@ class Fits:
 
     def take_gang(self) -> None:
         """Members were put on some nodes."""
-        self._look()
+        for row in self._look().tolist():
+            self._left[row] = self._at(row)
 
     def sync(self) -> None:
         """Look again at the nodes that were written since: some may have room for more than before."""
         self._forget()
         self._look()
 
-    def _look(self) -> None:
+    def _look(self) -> Rows:
+        """At the nodes that were written since the last look; which."""
         free = self._free
-        if self._seen == free.now:
-            return
         rows = free.since(self._seen)
         if rows is not free.every:
             rows = np.unique(rows)  # one that was written twice counts once
         self._seen = free.now
         if not self._askeds:
-            return
+            return rows
         sizes = free.sizes_at(rows).T
         for first in range(0, len(rows), _AT_ONCE):
             some = slice(first, first + _AT_ONCE)
@@ -184,6 +215,7 @@ class Fits:
             bits = np.packbits(fits, axis=1, bitorder="little") & self._usable[at]
             self._counts += _by_ask(bits) - _by_ask(self._bits[at])
             self._bits[at] = bits
+        return rows
 
 
 def _joined(flags: Mask) -> int:
@@ -192,6 +224,6 @@ def _joined(flags: Mask) -> int:
 
 
 def _by_ask(bits: Bits) -> NDArray[np.int64]:
-    """How many nodes have each bit."""
-    found: NDArray[np.int64] = np.unpackbits(bits, axis=1, bitorder="little").sum(axis=0, dtype=np.int64)
-    return found
+    """How many nodes have each bit; of 255 at most."""
+    found: NDArray[np.uint8] = np.unpackbits(bits, axis=1, bitorder="little").sum(axis=0, dtype=np.uint8)
+    return found.astype(np.int64)

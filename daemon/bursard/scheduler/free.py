@@ -24,6 +24,12 @@ _KNOWN_MAX = 1 << 14
 """Different sets of free devices whose counts by size are kept."""
 
 
+def counted(flags: Mask) -> NDArray[np.int16]:
+    """How many are true in each line (n) of (n, a few): long columns are added up faster than short lines."""
+    found: NDArray[np.int16] = np.ascontiguousarray(flags.T).sum(axis=0, dtype=np.int16)
+    return found
+
+
 class Free:
     """Free thousandths of CPU (n), bytes (n) and thousandths per device (n, slots), all int64."""
 
@@ -47,9 +53,7 @@ class Free:
     def after(cls, nodes: NodeColumns, starts: Iterable[Start]) -> Free:
         """What these starts leave."""
         free = cls(nodes)
-        for start in starts:
-            for member in start.members:
-                free.take(member)
+        free.take_all([member for start in starts for member in start.members])
         return free
 
     def sync(self, nodes: NodeColumns) -> Rows:
@@ -57,7 +61,7 @@ class Free:
         gpus = nodes.gpu_free[:, : self.slots]
         differs = (nodes.cpu_free != self.cpu) | (nodes.memory_free != self.memory)
         if self.slots:
-            differs |= (gpus != self.gpus).any(axis=1)
+            differs |= counted(gpus != self.gpus) > 0
         rows = np.flatnonzero(differs)
         if len(rows):
             self.cpu[rows] = nodes.cpu_free[rows]
@@ -68,21 +72,25 @@ class Free:
             self._note(rows)
         return rows
 
-    def take(self, placement: Placement) -> None:
-        """Spend what one member gets."""
-        row = placement.node
-        self.cpu[row] -= placement.cpu_milli
-        self.memory[row] -= placement.memory_bytes
-        for share in placement.devices:
-            self.gpus[row, share.index] -= share.milli
-        if placement.devices and len(self._milli):
-            self._large[:, row] = self._count_sizes(self.gpus[row])
+    def take(self, placement: Placement) -> NodeState:
+        """Spend what one member gets; what that leaves of its node."""
+        row, free = placement.node, self.gpus[placement.node]
+        self.cpu[row] = cpu = self.cpu.item(row) - placement.cpu_milli
+        self.memory[row] = memory = self.memory.item(row) - placement.memory_bytes
+        gpus: list[int] = free.tolist()
+        if placement.devices:
+            for share in placement.devices:
+                index = share.index
+                free[index] = gpus[index] = gpus[index] - share.milli
+            if len(self._milli):
+                self._large[:, row] = self._count_sizes(free)
         at = self.now - self._first
         if at == len(self._log):
             self._forget()
             at = 0
         self._log[at] = row
         self.now += 1
+        return NodeState(row, cpu, memory, gpus)
 
     def _count_sizes(self, gpus: NDArray[np.int64]) -> NDArray[np.int16]:
         """Devices of each size on a node with these: most nodes have one of few sets of them."""
@@ -94,16 +102,17 @@ class Free:
             found = self._counted[key] = (gpus >= self._milli[:, None]).sum(axis=1, dtype=np.int16)
         return found
 
-    def take_gang(self, members: Sequence[Placement]) -> None:
-        """Spend what the members of a gang get, which are on distinct nodes."""
+    def take_all(self, members: Sequence[Placement]) -> None:
+        """Spend what these get. Several may be on one node."""
+        if not members:
+            return
         rows = np.array([member.node for member in members], dtype=np.intp)
-        self.cpu[rows] -= [member.cpu_milli for member in members]
-        self.memory[rows] -= [member.memory_bytes for member in members]
-        held = [(member.node, share) for member in members for share in member.devices]
+        np.subtract.at(self.cpu, rows, [member.cpu_milli for member in members])
+        np.subtract.at(self.memory, rows, [member.memory_bytes for member in members])
+        held = [(member.node, share.index, share.milli) for member in members for share in member.devices]
         if held:
-            self.gpus[[row for row, _ in held], [one.index for _, one in held]] -= [
-                one.milli for _, one in held
-            ]
+            on, indices, milli = np.array(held, dtype=np.int64).T
+            np.subtract.at(self.gpus, (on, indices), milli)
         if held and len(self._milli):
             self._large[:, rows] = (self.gpus[rows] >= self._milli[:, None, None]).sum(axis=2)
         self._note(rows)
@@ -120,6 +129,8 @@ class Free:
     def _note(self, rows: Rows) -> None:
         if self.now - self._first + len(rows) > len(self._log):
             self._forget()
+        if len(rows) > len(self._log):
+            return
         at = self.now - self._first
         self._log[at : at + len(rows)] = rows
         self.now += len(rows)
@@ -159,7 +170,7 @@ class Free:
             size = self._sizes[milli] = len(self._milli)
             self._milli = np.append(self._milli, milli)
             self._counted.clear()
-            column = (self.gpus >= milli).sum(axis=1, dtype=np.int16)
+            column = counted(self.gpus >= milli)
             self._large = np.concatenate([self._large, column[None, :]])
         return size
 
@@ -167,3 +178,11 @@ class Free:
         """Devices of each size that are free on one node (sizes), or on m of them (sizes, m)."""
         found: NDArray[np.int16] = self._large[:, rows]
         return found
+
+
+def fitting_at_first(nodes: NodeColumns, request: ResourceRequest, rows: Rows) -> Mask:
+    """Which of these nodes (m) had room for one member when the snapshot was made."""
+    fits = (nodes.cpu_free[rows] >= request.cpu_milli) & (nodes.memory_free[rows] >= request.memory_bytes)
+    if (gpus := request.gpus) is not None:
+        fits &= (nodes.gpu_free[rows] >= gpus.milli).sum(axis=1) >= gpus.count
+    return fits

@@ -42,10 +42,14 @@ class Packing:
     """Costs of placements, int; lower is better.
 
     Attributes:
-        least_key: int64 (n), no placement on the node costs less, as part of a key.
+        least_key: int64 (n), no placement on the node costs less, as part of a key. leasts: the same as a
+            list.
         by_row: int64 (n), the part of a cost that lies in which node it is, whatever its state.
         state: int64 (n), equal for nodes of one kind with the same free.
+        known: the states that have a number; another dictionary once numbers mean something else.
     """
+
+    known: dict[_Key, int]
 
     def __init__(self, free: Free, scorers: tuple[Scorer, ...], kinds: Kinds) -> None:
         self.free = free
@@ -53,6 +57,7 @@ class Packing:
         self._kinds: list[int] = kinds.of.tolist()
         self._base = np.zeros(free.count, dtype=np.int64)
         self.least_key = np.zeros(free.count, dtype=np.int64)
+        self.leasts = [0] * free.count
         self.state = np.zeros(free.count, dtype=np.int64)
         every = NodeStates(free.every, free.cpu, free.memory, free.gpus)
         self.by_row = np.zeros(free.count, dtype=np.int64)
@@ -65,7 +70,7 @@ class Packing:
     def _forget(self) -> None:
         self._scored: dict[_Key, tuple[int, int]] = {}
         """Of a state, all that it measures, and what of that where the rise counts."""
-        self._states: dict[_Key, int] = {}
+        self.known = {}
         self._scores: list[tuple[int, int]] = []
         """Of each state that a node was in, what it measures where the rise counts, and the least that a
         placement costs.
@@ -74,11 +79,10 @@ class Packing:
         """How many nodes are in each state."""
         self.state[:] = -1
 
-    def cost(self, after: NodeState) -> int:
-        """How good one node looks after a placement."""
-        row, cpu, memory, gpus = after
-        total, _ = self._measured(after, (self._kinds[row], cpu, memory, tuple(sorted(gpus))))
-        return total + self.by_row.item(row) - self._base.item(row)
+    def cost(self, after: NodeState, in_order: tuple[int, ...]) -> int:
+        """How good one node looks after a placement, `by_row` aside. `in_order`: its devices then, rising."""
+        row, cpu, memory, _ = after
+        return self._measured(after, (self._kinds[row], cpu, memory, in_order))[0] - self._base.item(row)
 
     def _measured(self, state: NodeState, key: _Key) -> tuple[int, int]:
         """A state that a placement would leave is soon the state of the node, and of others like it."""
@@ -109,12 +113,12 @@ class Packing:
 
     def rescore(self, rows: Rows) -> None:
         """These nodes were written."""
-        if len(self._states) + len(rows) > STATES_MAX + self.free.count:
+        if len(self.known) + len(rows) > STATES_MAX + self.free.count:
             self._forget()
             rows = self.free.every
         if len(rows) <= ONE_BY_ONE_MAX:
             for row in rows.tolist():
-                self.rescore_one(row)
+                self.rescore_one(self.free.state(row))
             return
         free = self.free
         states = NodeStates(rows, free.cpu[rows], free.memory[rows], free.gpus[rows])
@@ -125,31 +129,35 @@ class Packing:
             leasts += scorer.least_of_nodes(states)
         leasts -= bases
         self._base[rows] = bases
-        self.least_key[rows] = keys_of_costs(leasts + self.by_row[rows])
-        columns = (rows, states.cpu_milli, states.memory_bytes, np.sort(states.gpus, axis=1), bases, leasts)
-        for row, cpu, memory, gpus, base, least in zip(*(one.tolist() for one in columns), strict=True):
+        self.least_key[rows] = keys = keys_of_costs(leasts + self.by_row[rows])
+        gpus_in_order = np.sort(states.gpus, axis=1)
+        columns = (rows, states.cpu_milli, states.memory_bytes, gpus_in_order, bases, leasts, keys)
+        for row, cpu, memory, gpus, base, least, least_key in zip(
+            *(one.tolist() for one in columns), strict=True
+        ):
+            self.leasts[row] = least_key
             key = (self._kinds[row], cpu, memory, tuple(gpus))
-            found = self._states.get(key)
+            found = self.known.get(key)
             if found is None:
-                found = self._states[key] = len(self._alike)
+                found = self.known[key] = len(self._alike)
                 self._alike.append(0)
                 self._scores.append((base, least))
             self._move(row, found)
 
-    def rescore_one(self, row: int) -> None:
+    def rescore_one(self, state: NodeState) -> None:
         """This node was written."""
-        _, cpu, memory, gpus = state = self.free.state(row)
+        row, cpu, memory, gpus = state
         key = (self._kinds[row], cpu, memory, tuple(sorted(gpus)))
-        found = self._states.get(key)
+        found = self.known.get(key)
         if found is None:
-            found = self._states[key] = len(self._alike)
+            found = self.known[key] = len(self._alike)
             self._alike.append(0)
             base = self._measured(state, key)[1]
             least = sum([scorer.least_of_node(state) for scorer in self._by_state]) - base
             self._scores.append((base, least))
         self._move(row, found)
         self._base[row], least = self._scores[found]
-        self.least_key[row] = key_of_cost(least + self.by_row.item(row))
+        self.least_key[row] = self.leasts[row] = key_of_cost(least + self.by_row.item(row))
 
     def _move(self, row: int, state: int) -> None:
         """This node is in another state."""

@@ -123,11 +123,11 @@ class Planner:
 
     def run(self) -> Plan:
         """Walk the whole queue."""
-        ranking = self._ranking
+        ranking, quiet = self._ranking, self._quiet
         if self.guard is not None:
             self._start_due(self.guard)
         while ranking:
-            if self._quiet is not None and self._pass_over(self._quiet):
+            if quiet is not None and ranking.is_first() and self._pass_over(quiet):
                 continue
             self.considered += 1
             lane = ranking.head()

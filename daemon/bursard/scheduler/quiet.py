@@ -10,6 +10,7 @@ Why     on a full site nearly no queue does. What a look would find is known bef
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,9 @@ class Quiet:
 
     def __init__(self, world: World, snapshot: Snapshot, order: Order | None) -> None:
         self._world = world
-        columns_of = np.array([one[1:] for one in world.known(snapshot.queues)], dtype=np.int64)
+        known_of = world.known(snapshot.queues)
+        numbers_of = chain.from_iterable([one.numbers for one in known_of])
+        columns_of = np.fromiter(numbers_of, dtype=np.int64, count=4 * len(known_of)).reshape(-1, 4)
         indices = np.flatnonzero(columns_of[:, 3] != EMPTY)
         numbers, ranks, orders, limits_us = columns_of[indices].T
         rows = np.zeros(len(indices), dtype=np.int64)

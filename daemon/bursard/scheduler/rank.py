@@ -227,6 +227,11 @@ class Ranking:
     def __bool__(self) -> bool:
         return self._at < len(self._firsts) or bool(self._heap)
 
+    def is_first(self) -> bool:
+        """Is it the turn of the first job of a queue?"""
+        at, heap = self._at, self._heap
+        return at < len(self._firsts) and (not heap or self._firsts[at] < heap[0])
+
     def pass_over(self, passes: Callable[[int], bool]) -> Sequence[First]:
         """Nothing of these queues is looked at: those whose first jobs come next, as far as they pass."""
         firsts, began, at, end = self._firsts, self._at, self._at, len(self._firsts)
@@ -239,9 +244,8 @@ class Ranking:
     def head(self) -> Lane:
         """The lane with the next job; stays until `go_on`."""
         heap = self._heap
-        first = self._firsts[self._at] if self._at < len(self._firsts) else None
-        if first is not None and (not heap or first < heap[0]):
-            self._is_first, self._head = True, self.lane(first[2])
+        if self.is_first():
+            self._is_first, self._head = True, self.lane(self._firsts[self._at][2])
             return self._head
         lane = self.lane(heap[0][2])
         while self._within is not None and lane.before and not self._within(lane):

@@ -8,6 +8,7 @@ Why     30,000 members are columns. Sorted by node and end, with what has been g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from bursar.resources import MILLI, ResourceRequest
 from bursar_policies.decision import GPU_SLOTS_MAX, MemberColumns, Placement, Snapshot
 from bursar_policies.scorers import NodeState
-from bursard.scheduler.free import Free, Mask
+from bursard.scheduler.free import Free, Mask, counted
 from bursard.scheduler.pricing import SECOND_US
 
 NEVER = np.iinfo(np.int64).max
@@ -74,7 +75,7 @@ class Releases:
         if request.gpus is not None:
             had = free.gpus[node]
             have = np.where(had < 0, had, had + members.gpus)
-            fits &= (have >= request.gpus.milli).sum(axis=1) >= request.gpus.count
+            fits &= counted(have >= request.gpus.milli) >= request.gpus.count
         found = np.flatnonzero(fits)
         nodes, first = np.unique(node[found], return_index=True)
         at[nodes] = np.minimum(at[nodes], np.maximum(members.ends_at[found[first]], now))
@@ -97,16 +98,25 @@ class Releases:
         last = np.where(at == now, now, np.where(last < 0, NEVER, np.maximum(last, now)))[among]
         return int(np.partition(last, count - 1)[count - 1]) if len(last) >= count else NEVER
 
-    def state_at(self, row: int, at: int) -> NodeState:
-        """A node after everything that ends by then has ended."""
-        state, among = self._free.state(row), np.zeros(self._free.count, dtype=np.bool_)
-        among[row] = True
+    def states_at(self, rows: Sequence[int], at: int) -> list[NodeState]:
+        """Nodes after everything that ends by then has ended."""
+        among = np.zeros(self._free.count, dtype=np.bool_)
+        among[rows] = True
         members = self._members(among, at)
+        return [self._after(row, members, members.node == row) for row in rows]
+
+    def state_at(self, row: int, at: int) -> NodeState:
+        """The same of one."""
+        return self.states_at([row], at)[0]
+
+    def _after(self, row: int, members: _Members, mine: Mask) -> NodeState:
+        """A node after these of some members have ended."""
+        state = self._free.state(row)
         gpus = [
             left if left < 0 else min(MILLI, left + given)
-            for left, given in zip(state.gpus, members.gpus.sum(axis=0).tolist(), strict=True)
+            for left, given in zip(state.gpus, members.gpus[mine].sum(axis=0).tolist(), strict=True)
         ]
-        cpu, memory = int(members.cpu.sum()), int(members.memory.sum())
+        cpu, memory = int(members.cpu[mine].sum()), int(members.memory[mine].sum())
         return NodeState(row, state.cpu_milli + cpu, state.memory_bytes + memory, gpus)
 
     def ends_on(self, row: int) -> list[int]:

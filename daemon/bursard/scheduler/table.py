@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from copy import copy
+from itertools import compress
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,11 +36,19 @@ NO = int(np.iinfo(np.int64).max)
 """The key of a node that cannot take a member now."""
 _PRICE_MAX = (1 << 15) - 2
 HELD_MAX = 256
-"""Sets of free devices of which it is kept which a member gets."""
+"""Sets of free devices of which it is kept which a member gets; states of nodes of which what it costs is."""
 FEW_MAX = 64
 """Up to so many nodes that fit are compared without keys of all the others."""
 ONE_BY_ONE_MAX = 6
 """Up to so many nodes the plain form of the scorers is faster than numpy's (measured: they meet at 6-8)."""
+
+
+class _Taken(NamedTuple):
+    """What a member gets of a node's devices, what is left of them, and that in rising order."""
+
+    shares: tuple[DeviceShare, ...]
+    left: list[int]
+    in_order: tuple[int, ...]
 
 
 class Table(Candidates):
@@ -61,7 +71,14 @@ class Table(Candidates):
         """What a start says of where it might have gone."""
         self._kinds = kinds
         self._shares: dict[int, ShareRates] = {}
-        self._held: dict[tuple[int, ...], tuple[DeviceShare, ...]] = {}
+        self._held: dict[tuple[int, ...], _Taken] = {}
+        self._costs: dict[int, int] = {}
+        """By state of a node, what a member costs there but for which node it is."""
+        self._costs_of: object = None
+        """What numbers of states mean there."""
+        self._best: list[tuple[int, int]] = []
+        self._best_at = -1
+        """The best of few, and when it was."""
 
     def beside(self, ask: Ask, windows: Windows) -> Table:
         """The same ask without nodes that are reserved. What rests on facts alone is shared."""
@@ -70,6 +87,7 @@ class Table(Candidates):
         made.usable_count = made.most(made.usable)
         made.number = self._fits.add(made)
         made._keys, made._exact, made._seen = np.full_like(self._keys, NO), np.zeros_like(self._exact), -1
+        made._best_at = -1
         made.served = f"{made.usable_count} of {plural(len(self._keys), 'node')} could serve it"
         return made
 
@@ -80,7 +98,9 @@ class Table(Candidates):
         if self.domain is not None:
             return self._best_together(packing, count)
         if count == 1 and self._fits.count(self.number) <= FEW_MAX:
-            return self._best_of_few(packing)
+            if self._best_at != packing.free.now:
+                self._best, self._best_at = self._few(packing), packing.free.now
+            return [row for _, row in self._best]
         self._refresh(packing)
         return self._least(packing, count)
 
@@ -88,7 +108,7 @@ class Table(Candidates):
         self, packing: Packing, count: int, others: Collection[int], states: Sequence[NodeState]
     ) -> list[int]:
         """The same when of the nodes `others` only those in `states` may be used, and only so much of them as
-        is said there: enough for a member.
+        is said there: enough for a member, and no more than is free.
         """
         if self.domain is not None:
             return self._best_together(packing, count, others, states)
@@ -96,7 +116,7 @@ class Table(Candidates):
         if first and first[0] not in others:
             if not states:
                 return first
-            found = [(self._key(packing, packing.free.state(first[0])), first[0])]
+            found = [(self._key(packing, first[0]), first[0])]
         elif count == 1 and self._fits.count(self.number) <= FEW_MAX:
             found = self._few(packing, others)
         else:
@@ -108,9 +128,11 @@ class Table(Candidates):
             self._keys[left_aside] = kept
         if states:
             fit = self._fits.on(self.number, np.array([state.row for state in states], dtype=np.intp))
-            pairs = zip(states, fit.tolist(), strict=True)
-            found += [(self._key(packing, state), state.row) for state, fits in pairs if fits]
-        return [row for _, row in sorted(found)[:count]]
+            for state in compress(states, fit.tolist()):
+                bound = self._base.item(state.row) | packing.leasts[state.row]
+                if count > 1 or not found or bound <= found[0][0]:
+                    found = sorted([*found, (self._key_in(packing, state), state.row)])[:count]
+        return [row for _, row in found]
 
     def _best_together(
         self, packing: Packing, count: int, but: Collection[int] = (), states: Sequence[NodeState] = ()
@@ -120,7 +142,7 @@ class Table(Candidates):
         if but:
             rows = rows[~np.isin(rows, np.array(list(but), dtype=np.intp))]
         later = [state for state in states if self._fits.on(self.number, np.array([state.row]))[0]]
-        beside = {state.row: self._key(packing, state) for state in later}
+        beside = {state.row: self._key_in(packing, state) for state in later}
         every = np.concatenate([rows, np.array(list(beside), dtype=np.intp)])
         groups = self.groups(every, count)
         if not groups:
@@ -138,27 +160,47 @@ class Table(Candidates):
             found.append((rate < 0, rate, len(group), keyed))
         return [row for _, row in min(found)[3]]
 
-    def _best_of_few(self, packing: Packing) -> list[int]:
-        """The same for one when few fit, as on a full site: keys of all the others need not be right."""
-        return [row for _, row in self._few(packing)]
-
     def _few(self, packing: Packing, but: Collection[int] = ()) -> list[tuple[int, int]]:
-        """Key and row of the best one of those that fit, these left out; nothing when there is none."""
-        rows = self._fits.rows(self.number)
+        """Key and row of the best one of the few that fit, these left out; nothing when there is none. Keys
+        of all the other nodes need not be right.
+        """
+        base, leasts = self._base.item, packing.leasts
         best, found = NO, -1
-        for bound, row in sorted(zip(self._bound(packing, rows).tolist(), rows.tolist(), strict=True)):
+        for bound, row in sorted([(base(row) | leasts[row], row) for row in self._fits.listed(self.number)]):
             if bound > best:
                 break
             if row in but:
                 continue
-            key = self._base.item(row) | key_of_cost(self._cost(packing, row))
+            key = self._key(packing, row)
             if key < best:
                 best, found = key, row
         return [(best, found)] if found >= 0 else []
 
+    def _key(self, packing: Packing, row: int) -> int:
+        """The key of a node that has room."""
+        cost = self._cost(packing, row) + packing.by_row.item(row)
+        return self._base.item(row) | key_of_cost(cost)
+
     def _cost(self, packing: Packing, row: int) -> int:
-        """What a member costs on a node that has room."""
-        return packing.cost(self._after(packing.free.state(row)))
+        """What a member costs on a node that has room, but for which node it is."""
+        if self._costs_of is not packing.known or len(self._costs) >= HELD_MAX:
+            self._costs, self._costs_of = {}, packing.known
+        state = packing.state.item(row)
+        found = self._costs.get(state)
+        if found is None:
+            found = self._costs[state] = self._cost_by_state(packing, packing.free.state(row))
+        return found
+
+    def _key_in(self, packing: Packing, state: NodeState) -> int:
+        """The same of a node in a state that need not be its own."""
+        cost = self._cost_by_state(packing, state) + packing.by_row.item(state.row)
+        return self._base.item(state.row) | key_of_cost(cost)
+
+    def _cost_by_state(self, packing: Packing, state: NodeState) -> int:
+        row, cpu, memory, gpus = state
+        request, (_, left, in_order) = self.request, self._take(gpus)
+        after = NodeState(row, cpu - request.cpu_milli, memory - request.memory_bytes, left)
+        return packing.cost(after, in_order)
 
     def fits(self, packing: Packing, row: int) -> bool:
         """Can this node take a member now?"""
@@ -204,28 +246,17 @@ class Table(Candidates):
         cost = self._cost(packing, row)
         alike = packing.alike(row)
         if alike is None:
-            self._keys[row] = self._base.item(row) | key_of_cost(cost)
+            self._keys[row] = self._base.item(row) | key_of_cost(cost + packing.by_row.item(row))
             self._exact[row] = True
             return
         alike = alike[(self._keys[alike] != NO) & ~self._exact[alike]]
-        costs = packing.by_row[alike] + (cost - packing.by_row.item(row))
-        self._keys[alike] = self._key_of(alike, costs)
+        self._keys[alike] = self._key_of(alike, packing.by_row[alike] + cost)
         self._exact[alike] = True
-
-    def _after(self, state: NodeState) -> NodeState:
-        """A node that has room, with a member more."""
-        request, gpus = self.request, state.gpus
-        if request.gpus is not None:
-            gpus = list(gpus)
-            for share in self.devices_of(state.gpus):
-                gpus[share.index] -= share.milli
-        cpu, memory = state.cpu_milli - request.cpu_milli, state.memory_bytes - request.memory_bytes
-        return NodeState(state.row, cpu, memory, gpus)
 
     def _make_exact(self, packing: Packing, rows: Rows) -> None:
         if len(rows) <= ONE_BY_ONE_MAX:
             for row in rows.tolist():
-                self._keys[row] = self._key(packing, packing.free.state(row))
+                self._keys[row] = self._key(packing, row)
         else:
             request, free = self.request, packing.free
             gpus = free.gpus[rows]
@@ -259,10 +290,6 @@ class Table(Candidates):
         found: NDArray[np.int64] = self._base[rows] | packing.least_key[rows]
         return found
 
-    def _key(self, packing: Packing, state: NodeState) -> int:
-        """The key of one node in a state in which it has room."""
-        return self._base.item(state.row) | key_of_cost(packing.cost(self._after(state)))
-
     def cheapest_rate(self, nodes: int) -> int:
         """The least a gang can cost per hour on nodes that could hold it; -1 when unknown."""
         found = self._cheapest.get(nodes)
@@ -273,22 +300,28 @@ class Table(Candidates):
         return found
 
     def devices_of(self, free: Sequence[int]) -> tuple[DeviceShare, ...]:
-        """Which devices a member gets of a node that has room for it, and how much of each. Many nodes have
-        the same free.
-        """
-        gpus, key = self.request.gpus, tuple(free)
+        """Which devices a member gets of a node that has room for it, and how much of each."""
+        return self._take(free).shares
+
+    def _take(self, free: Sequence[int]) -> _Taken:
+        """What a member takes of these devices. Many nodes have the same free."""
+        key = tuple(free)
         found = self._held.get(key)
         if found is None:
+            gpus, left = self.request.gpus, list(free)
             indices = devices.choose(free, gpus) if gpus is not None else ()
             assert indices is not None, "a node that was chosen has room for the devices"
+            shares = devices.shares(indices, gpus) if gpus is not None else ()
+            for share in shares:
+                left[share.index] -= share.milli
             if len(self._held) >= HELD_MAX:
                 self._held.clear()
-            found = self._held[key] = devices.shares(indices, gpus) if gpus is not None else ()
+            found = self._held[key] = _Taken(shares, left, tuple(sorted(left)))
         return found
 
     def share_rates(self, nodes: NodeColumns, row: int, held: Sequence[DeviceShare]) -> ShareRates:
         """What a member costs on a node: the same on all of its kind."""
-        kind = int(self._kinds.of[row])
+        kind = self._kinds.of.item(row)
         found = self._shares.get(kind)
         if found is None:
             request = self.request

@@ -44,15 +44,12 @@ EMPTY = -1
 
 
 class Known(NamedTuple):
-    """Of a queue: the number of its class among `shapes`, or `ALONE` when it must be looked at by itself; of
-    its oldest job what ranks it (the lower comes first), its order and its time limit.
+    """Of a queue. numbers: that of its class among `shapes`, or `ALONE` when it must be looked at by itself;
+    of its oldest job what ranks it (the lower comes first), its order and its time limit.
     """
 
     queue: PendingQueue
-    number: int
-    rank: int
-    order: int
-    limit_us: int
+    numbers: tuple[int, int, int, int]
 
 
 class World:
@@ -124,10 +121,9 @@ class World:
     def _look_up(self, queue: PendingQueue) -> Known:
         jobs = queue.jobs
         if not jobs.orders.size:
-            return Known(queue, ALONE, -queue.priority, 0, EMPTY)
-        return Known(
-            queue, self._number_of(queue), -queue.priority, jobs.orders.item(0), jobs.limits_us.item(0)
-        )
+            return Known(queue, (ALONE, -queue.priority, 0, EMPTY))
+        first = jobs.orders.item(0), jobs.limits_us.item(0)
+        return Known(queue, (self._number_of(queue), -queue.priority, *first))
 
     def _number_of(self, queue: PendingQueue) -> int:
         """Of its class among `shapes`; `ALONE` when it must be looked at by itself."""
@@ -173,13 +169,13 @@ class World:
     def take(self, members: Sequence[Placement]) -> None:
         """Spend what the members of one start get."""
         if len(members) == 1:
-            self.free.take(members[0])
-            self.packing.rescore_one(members[0].node)
-            self._fits.take(members[0].node)
+            after = self.free.take(members[0])
+            self.packing.rescore_one(after)
+            self._fits.take(after)
             return
-        self.free.take_gang(members)
+        self.free.take_all(members)
         for member in members:
-            self.packing.rescore_one(member.node)
+            self.packing.rescore_one(self.free.state(member.node))
         self._fits.take_gang()
 
 

@@ -68,7 +68,8 @@ class Scorer(Protocol):
         ...
 
     def least_of_node(self, state: NodeState) -> int:
-        """No node that takes a member in this state measures less after it, whatever the member is.
+        """No node that takes a member in this state measures less after it, whatever the member is; nor does
+        it when others, or what is kept for them, take of it as well.
 
         The closer it is, the fewer nodes are looked at; a bound that is too high chooses wrong nodes.
         """
