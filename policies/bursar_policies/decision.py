@@ -585,7 +585,7 @@ class Plan(msgspec.Struct, frozen=True):
     @property
     def starts(self) -> tuple[Start, ...]:
         """The starts among the actions, in order."""
-        return tuple(action for action in self.actions if isinstance(action, Start))
+        return tuple([one for group in self.groups for one in group if isinstance(one, Start)])
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -24,14 +24,13 @@ from bursar_policies.decision import (
     Snapshot,
     Start,
     Stop,
-    Verdict,
 )
 from bursar_policies.filters import FILTERS, matches
 from bursar_policies.specs import PPM, PriorityPolicySpec
 from bursard.scheduler import promise_reasons, quota_reasons, text, window_reasons
 from bursard.scheduler.admit import Refusal, Rooms
 from bursard.scheduler.candidates import Candidates, asks_of
-from bursard.scheduler.free import Free
+from bursard.scheduler.free import Free, fitting_at_first
 from bursard.scheduler.kept import MEMORY, NAMES, Kept
 from bursard.scheduler.money_reasons import refused
 from bursard.scheduler.stages import staged, told
@@ -92,7 +91,7 @@ def _reason_of(snapshot: Snapshot, plan: Plan, index: int, position: int) -> Rea
         if verdict.blocked_by == "room" and (why := next(filter(None, reserved), None)) is not None:
             return why
     if verdict.blocked_by == "claim":
-        return _behind_claim(snapshot, plan, queue, job_class, verdict, asked)
+        return _behind_claim(snapshot, plan, queue, job_class, before, free, asked)
     if verdict.blocked_by == "promise":
         return promise_reasons.kept_for(snapshot, job_class, plan.at)
     if verdict.blocked_by == "dearer":
@@ -109,12 +108,11 @@ def _behind_claim(
     plan: Plan,
     queue: PendingQueue,
     job_class: JobClass,
-    verdict: Verdict,
+    before: Sequence[Start],
+    free: Free,
     asked: list[Candidates],
 ) -> Reason:
     """The claim stops it; when there is no room for it beside that either, that is what it is told."""
-    before = plan.starts[: verdict.starts]
-    free = Free.after(snapshot.nodes, before)
     for one in asked:
         if one.most(one.usable & free.fitting(one.request)) >= job_class.nodes:
             return _claimed(job_class, plan.reserved_job, plan.reserved_at, plan.at)
@@ -195,17 +193,19 @@ def _ahead(
     before: Sequence[Start],
 ) -> Reason | None:
     """Would it have started, had this plan not first served jobs of higher priority?"""
-    takers: dict[int, tuple[int, str]] = {}
-    for start in before:
-        priority = snapshot.queues[start.queue].priority
-        for member in start.members:
-            if member.node not in takers or takers[member.node][0] < priority:
-                takers[member.node] = (priority, start.job_id)
     fits_now = candidates.usable & free.fitting(candidates.request)
-    fitted = candidates.usable & ~fits_now & Free(snapshot.nodes).fitting(candidates.request)
-    lost = [job_id for row, (priority, job_id) in takers.items() if priority > queue.priority and fitted[row]]
-    had = fits_now.copy()
-    had[[row for row, (priority, _) in takers.items() if priority > queue.priority and fitted[row]]] = True
+    written = np.unique(np.array([one.node for start in before for one in start.members], dtype=np.intp))
+    written = written[candidates.usable[written] & ~fits_now[written]]
+    fitted = written[fitting_at_first(snapshot.nodes, candidates.request, written)]
+    taken = set(fitted.tolist())
+    takers: dict[int, tuple[int, str]] = {}
+    for start in before if taken else ():
+        priority = snapshot.queues[start.queue].priority
+        for member in start.members if priority > queue.priority else ():
+            if member.node in taken and priority > takers.get(member.node, (priority - 1, ""))[0]:
+                takers[member.node] = (priority, start.job_id)
+    lost, had = [job_id for _, job_id in takers.values()], fits_now.copy()
+    had[list(takers)] = True
     if not lost or candidates.most(had) < queue.job_class.nodes:
         return None
     jobs = sorted(set(lost))
