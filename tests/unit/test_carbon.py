@@ -10,7 +10,11 @@ from money_daemon import Daemon, in_a_daemon
 
 from bursar.clock import HOUR_US
 from bursar.v1 import money_pb2 as pb
+from bursar_policies.compile import PriceTable
+from bursar_policies.regions import grams_of
 from bursard.events import RoleGranted
+from bursard.reports.carbon import Carbon
+from bursard.store import ChargeRow, ScratchStore
 
 MODEL = (
     "kind: CostModel\nname: m\nspec: {{pool: p, node_capex: 9000 USD, useful_life: 5y,"
@@ -94,3 +98,17 @@ def test_energy_and_carbon_go_with_a_retag_and_stay_with_a_corrected_amount() ->
         assert daemon.store.verify() == []
 
     in_a_daemon(story)
+
+
+def test_a_machine_of_a_cloud_has_the_grid_of_its_region() -> None:
+    assert grams_of("aws", "eu-central-1") == grams_of("aws", "eu-central-1a") is not None
+    assert grams_of("gcp", "us-central1-a") == grams_of("gcp", "us-central1") is not None
+    assert (grams_of("aws", "eu-north-1") or 0) * 5 < (grams_of("aws", "ap-south-1") or 0)
+    assert grams_of("local", "home") is grams_of("aws", "") is grams_of("", "eu-north-1") is None
+    blank = ChargeRow(1, "usage", "n", "n", "cloud", "a", "j", 1, 0, 0, 1, 1, *([0] * 4), "", *([""] * 6), 0)
+    carbon = Carbon(ScratchStore(), PriceTable())
+    for market in ("spot", "on-demand"):
+        priced = blank._replace(price_id=f"book/aws@3#aws/eu-central-1/p5.48xlarge/{market}/2026-07-13")
+        assert carbon.of(priced) == grams_of("aws", "eu-central-1")
+    for unknown in ("", "costmodel/rack-a@3", "book/x@1#local/home/cpu.small/spot/0"):
+        assert carbon.of(blank._replace(price_id=unknown)) is None

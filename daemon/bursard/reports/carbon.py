@@ -2,7 +2,8 @@
 
 Why     the energy of an attempt is known at its end, for all of it. The grid's grams are dated facts of a
         pool, and an attempt may run over a change of them: each hour counts with what was in force in it, by
-        how long the attempt held its devices then.
+        how long the attempt held its devices then. Of a machine of a cloud it is the yearly mean of the grid
+        where its region is, without the building, of which no provider tells.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Final
 
 from bursar.clock import Instant
 from bursar_policies.compile import PriceTable
+from bursar_policies.regions import grams_of
+from bursard.reports.focus import stable_id
 from bursard.store import ChargeFilter, ChargeRow, Views
 
 _REMEMBERED: Final = 16
@@ -35,6 +38,8 @@ class Carbon:
         all of its hours.
         """
         at, pool = charge.used_from, charge.pool
+        if (regional := _regional(charge.price_id)) is not None:
+            return regional
         now = self._prices.carbon_of(pool, Instant(at))
         changed = self._prices.carbon_changes(pool, Instant(at))
         if not changed:
@@ -64,3 +69,9 @@ class Carbon:
             if len(self._jobs) > _REMEMBERED:
                 self._jobs.popitem(last=False)
         return found
+
+
+def _regional(price_id: str) -> Fraction | None:
+    """Of a machine of a cloud, what its region's grid has; None of others."""
+    provider, *rest = stable_id(price_id).split("/")
+    return grams_of(provider, rest[0]) if len(rest) == 3 else None

@@ -110,7 +110,8 @@ OWN_COLUMNS: Final = (
     "x_Corrects",
 )
 """Ours, after all of FOCUS'. Energy is of an attempt's GPUs, with its last hour; carbon
-of that with its building (PUE), by the cost model of its pool, where that says what a kWh stands for.
+of that by the hours of the attempt, with its building (PUE), by the cost model of its pool, where that says
+what a kWh stands for; of a cloud's machine by the grid of its region alone.
 `x_Corrects`: the event that posted the charge which a row is about."""
 
 DEFAULT_VERSION: Final = "1.4"
