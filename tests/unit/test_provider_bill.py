@@ -235,6 +235,7 @@ def test_what_was_kept_is_told_again_with_estimate_and_final_apart_and_what_matc
         assert not (await daemon.money.KeepBill(wire(), None)).kept, "the same part is kept once"
         rows = await bills_of(daemon)
         told = [tuple(cells[:3]) for cells in rows[1:] if cells[:1] in (["n"], ["i-9"])]
+        assert rows[-1][0] == "total"
         assert told == [("i-9", "provider-only", "1"), ("n", "books-only", "1"), ("n", "matched", "3")]
         first = wire(lines=[wire().lines[0]], name="b" * 64, parts=2)
         await daemon.money.KeepBill(first, None)

@@ -50,7 +50,7 @@ def bills(views: Views, period: Period, currency: str, upto: int) -> Page:
         currency=currency,
         columns=_COLUMNS,
         rows=tuple(rows),
-        total=("total", "", "", *_sums(rows)) if rows else (),
+        total=("", "total", "", *_sums(rows)) if rows else (),
         notes=(*notes, "Estimates are the books' of the day of keeping; variance is final less estimate."),
     )
 

@@ -65,6 +65,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "key-issued": "{actor} made key {name} for service {job_id}",
     "key-revoked": "{actor} revoked a key of service {job_id}",
     "charges-corrected": "{actor} corrected charges of {attempt_id}: {reason}",
+    "bill-kept": "{actor} kept a part of the bill {source} of {period}",
     "period-closed": "{actor} closed {name} of the books",
     "period-signed": "{name} of the books was signed with {charges} charges",
     "machine-intended": "a {instance_type} of {provider} is to be rented as {machine_id}: {why}",
