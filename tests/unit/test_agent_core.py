@@ -357,6 +357,7 @@ def test_nothing_live_means_no_usage_unless_somebody_waits_for_it() -> None:
     core = connected()
     assert core.handle(s.MeterRead(5, {})) == []
     assert meter(core, 6).counters == ()
+    assert core.handle(s.MeterRead(7, {})) == [], "whoever waited has been answered"
 
 
 def test_lost_ack_makes_the_usage_come_again_under_its_number() -> None:
