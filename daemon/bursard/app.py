@@ -298,7 +298,7 @@ def add_services(
     agents = AgentsService(hub, telemetry, mqtt_url=settings.telemetry_mqtt_url)
     agents_pb2_grpc.add_AgentsServicer_to_server(agents, server)
     money_pb2_grpc.add_MoneyServicer_to_server(
-        MoneyService(engine, Refresh(engine, hub.settle), fleet.unheard), server
+        MoneyService(engine, Refresh(engine, hub.settle), fleet.unheard, lambda: cycle.rents), server
     )
     money_pb2_grpc.add_PoliciesServicer_to_server(PoliciesService(engine, cycle.rents), server)
     keeper = keeper or Keeper(engine)

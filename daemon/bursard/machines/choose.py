@@ -10,7 +10,7 @@ No call and no clock: offers, prices and the instant are given.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ from bursar.model import Device, DeviceShare, Hold, NodeFacts, Reason
 from bursar.money import cumulative, format_nanos
 from bursar_policies.compile import PriceTable
 from bursar_policies.decision import JobClass, NodeColumns
-from bursar_policies.filters import Ask
+from bursar_policies.filters import FILTERS, Ask
 from bursar_policies.specs import CloudPoolSpec
 from bursard.ledger import held_nanos
 from bursard.machines.errors import Blocks
@@ -81,14 +81,38 @@ class Have(NamedTuple):
     paid: int = 0
 
 
+class Look(NamedTuple):
+    """What an offer is to a job: `choice`, when it would be rented; else `why` not, and how far it came
+    (unfit | unpriced | blocked | dear | money).
+    """
+
+    offer: MachineOffer
+    step: str
+    why: str
+    choice: Choice | None = None
+
+
 class _Sight(msgspec.Struct):
     """Why offers were passed over, by how far they came."""
 
-    unfit: int = 0
+    seen: int = 0
     unpriced: int = 0
     blocked: str = ""
     dear: str = ""
     money: str = ""
+
+    def saw(self, look: Look) -> None:
+        """Another one was."""
+        self.seen += 1
+        if look.step == "unpriced":
+            self.unpriced += 1
+        elif look.step == "blocked":
+            place = look.offer.place
+            self.blocked = self.blocked or f"{place.instance_type} in {place.zone}: {look.why}"
+        elif look.step == "dear":
+            self.dear = self.dear or look.why
+        elif look.step == "money":
+            self.money = self.money or look.why
 
     def says(self, pool: str) -> str:
         """The reason that is nearest to a machine."""
@@ -100,7 +124,7 @@ class _Sight(msgspec.Struct):
             return f"pool {pool}: {self.blocked}"
         if self.unpriced:
             return f"pool {pool}: {self.unpriced} offers would do, and have no price"
-        return f"pool {pool}: none of its {self.unfit} offers could hold the job"
+        return f"pool {pool}: none of its {self.seen} offers could hold the job"
 
 
 def facts_of(offer: MachineOffer, pool: str, provider: str) -> NodeFacts:
@@ -159,6 +183,24 @@ def choose(
     """The cheapest machines of a pool that a job lacks, or why there are none; near those that it has."""
     if job.spec.caps_array:
         return f"pool {pool.name}: an array with a max_cost as a whole is not given rented machines"
+    sight = _Sight()
+    for look in looks(state, pool, job, job_class, prices, now, have):
+        if look.choice is not None:
+            return look.choice
+        sight.saw(look)
+    return sight.says(pool.name)
+
+
+def looks(
+    state: State,
+    pool: Pool,
+    job: JobRecord,
+    job_class: JobClass,
+    prices: PriceTable,
+    now: int,
+    have: Have | None = None,
+) -> Iterator[Look]:
+    """What each offer of a pool is to a job, those first that are to be taken first."""
     have = have or Have([0] * len(job_class.options))
 
     def order(offer: MachineOffer) -> tuple[bool, int, tuple[object, ...]]:
@@ -167,22 +209,29 @@ def choose(
 
     wanted = sorted(pool.offers, key=order)
     columns, kinds = _columns(wanted, pool, prices, now)
-    capable = [Candidates(ask, columns).capable for ask in asks_of(job_class)]
-    sight = _Sight(unfit=len(wanted))
+    asked = [Candidates(ask, columns) for ask in asks_of(job_class)]
     for row, offer in enumerate(wanted):
-        option = next((index for index, mask in enumerate(capable) if mask[row]), None)
-        if option is None or not _near(have, job_class.together, kinds[row]):
-            continue
-        if int(columns.rate[row]) < 0:
-            sight.unpriced += 1
-            continue
-        if (block := pool.blocks.of(offer.place, now)) is not None:
-            sight.blocked = sight.blocked or f"{offer.place.instance_type} in {offer.place.zone}: {block.why}"
-            continue
-        choice = _priced(state, pool, job, job_class, option, have, columns, row, sight)
-        if choice is not None:
-            return choice(offer, kinds[row])
-    return sight.says(pool.name)
+        option = next((index for index, one in enumerate(asked) if one.capable[row]), None)
+        if option is None:
+            yield Look(offer, "unfit", _unfit(asked[0], columns, row))
+        elif not _near(have, job_class.together, kinds[row]):
+            yield Look(offer, "unfit", f"it is not in the {job_class.together} of the others")
+        elif int(columns.rate[row]) < 0:
+            yield Look(offer, "unpriced", "no price of it is known")
+        elif (block := pool.blocks.of(offer.place, now)) is not None:
+            yield Look(offer, "blocked", block.why)
+        else:
+            found = _priced(state, pool, job, job_class, option, have, columns, row)
+            made = found(offer, kinds[row]) if isinstance(found, partial) else None
+            yield Look(offer, *(("", "") if isinstance(found, partial) else found), made)
+
+
+def _unfit(asked: Candidates, columns: NodeColumns, row: int) -> str:
+    for rule in FILTERS:
+        mask = rule.mask(columns, asked.ask)
+        if mask is not None and not mask[row]:
+            return rule.why_not(columns, row, asked.ask)
+    return "it could not hold the job"
 
 
 def _near(have: Have, together: str, facts: NodeFacts) -> bool:
@@ -201,7 +250,7 @@ def unheld(pool: Pool, job_class: JobClass) -> str:
     asks = (msgspec.structs.replace(ask, priced=False) for ask in asks_of(job_class))
     if any(Candidates(ask, columns).capable.any() for ask in asks):
         return ""
-    return _Sight(unfit=len(pool.offers)).says(pool.name)
+    return _Sight(seen=len(pool.offers)).says(pool.name)
 
 
 def _columns(
@@ -228,9 +277,10 @@ def _priced(
     have: Have,
     columns: NodeColumns,
     row: int,
-    sight: _Sight,
-) -> Callable[[MachineOffer, NodeFacts], Choice] | None:
-    """The choice of an offer whose price is within what the job and the pool allow."""
+) -> partial[Choice] | tuple[str, str]:
+    """The choice of an offer whose price is within what the job and the pool allow; else how far it came, and
+    why no further.
+    """
     request = job_class.options[option]
     missing = max(job_class.nodes - have.members[option], 1)
     gpus = request.gpus
@@ -239,23 +289,19 @@ def _priced(
     whole = int(columns.rate[row])
     if 0 < job_class.max_price_nanos_per_hour < rates.total * job_class.nodes:
         dear = _money(rates.total * job_class.nodes)
-        sight.dear = sight.dear or f"its share would cost {dear} an hour, above max_price"
-        return None
+        return "dear", f"its share would cost {dear} an hour, above max_price"
     run = held_nanos(rates, job_class.start_hold_us)
     boot = cumulative(whole, max(pool.billing.least_us, pool.spec.boot_timeout_us))
     cap, boots, runs = job_class.max_cost_nanos, boot * missing, run * (job_class.nodes - have.paid)
     if cap and boots + run * job_class.nodes > cap:
         why = f"max_cost leaves {_money(max(cap, 0))}"
-        sight.money = sight.money or _needs(missing, boots, run * job_class.nodes, why)
-        return None
+        return "money", _needs(missing, boots, run * job_class.nodes, why)
     if problem := room_in(pool, list(state.machines.values()), whole, missing, have.own):
-        sight.money = sight.money or problem
-        return None
+        return "money", problem
     # The members on nodes that are here are not held for yet; without room for them the gang would not start.
     all_of_it = holds_for(state, job, boots + runs, {})
     if isinstance(all_of_it, Reason):
-        sight.money = sight.money or _needs(missing, boots, runs, all_of_it.message)
-        return None
+        return "money", _needs(missing, boots, runs, all_of_it.message)
     holds = tuple(msgspec.structs.replace(hold, nanos=boot + run) for hold in all_of_it)
     return partial(
         Choice,

@@ -30,7 +30,7 @@ from bursar_policies.decision import JobClass
 from bursar_policies.specs import CloudPoolSpec, Document
 from bursard.engine import Engine
 from bursard.events import Event, MachineIntended, NodeScheduling, NodeTokenIssued, StopRequested
-from bursard.machines.choose import Choice, Coming, Have, Pool, choose, room_here, unheld
+from bursard.machines.choose import Choice, Coming, Have, Look, Pool, choose, looks, room_here, unheld
 from bursard.machines.houses import (
     PRICES_EVERY_US,
     BookRates,
@@ -419,12 +419,21 @@ class Renting:
         last; else why nothing would be. "": no pool could be asked.
         """
         wish = _Wish(job, job_class)
-        here = self._here(wish)
-        machines = self.engine.state.machines.values()
-        coming = Coming([one for one in machines if one.state is not MachineState.ENDING])
-        have = self._have(wish, here, coming)
+        have = self._have(wish, self._here(wish), self._on_their_way())
         found = self._cheapest(list(self._known(dict(self.pools()))), wish, have)
         return found if isinstance(found, str) else (found[0].provider, found[1])
+
+    def offers_for(self, job: JobRecord, job_class: JobClass) -> Iterator[tuple[Pool, Look]]:
+        """What each offer of each pool is to a job, as providers said last, by pool."""
+        engine, wish = self.engine, _Wish(job, job_class)
+        have = self._have(wish, self._here(wish), self._on_their_way())
+        for pool in self._known(dict(self.pools())):
+            for look in looks(engine.state, pool, job, job_class, engine.prices, engine.now(), have):
+                yield pool, look
+
+    def _on_their_way(self) -> Coming:
+        machines = self.engine.state.machines.values()
+        return Coming([one for one in machines if one.state is not MachineState.ENDING])
 
     def _cheapest(self, pools: Sequence[Pool], wish: _Wish, have: Have) -> tuple[Pool, Choice] | str:
         """Over all pools; else why there is none, of each of them."""

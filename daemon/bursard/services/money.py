@@ -25,6 +25,7 @@ from bursar_policies.specs import CostModelSpec
 from bursard.access.authorize import Action, authorize, projects
 from bursard.engine import Engine
 from bursard.ledger import PAID
+from bursard.machines.renting import Renting
 from bursard.reports.budget_page import Limits, budget_page
 from bursard.reports.carbon import Carbon
 from bursard.reports.commitments import Commitments, covered
@@ -44,6 +45,7 @@ from bursard.services.corrections import correct
 from bursard.services.explain_price import explanation, sold, subjects
 from bursard.services.known import refuse_unknown_project
 from bursard.services.lookup import find_job
+from bursard.services.offers import offers_for
 from bursard.services.page_reports import REPORTS, Past, page_maker
 from bursard.services.periods import book_periods, close_period
 from bursard.services.policies import past_commitments
@@ -70,15 +72,21 @@ Settle = Callable[[bool], Awaitable[None]]
 
 class MoneyService(money_pb2_grpc.MoneyServicer):
     """Answers what finance asks. `settle(whole)` sees to it that what was used is charged; `whole`: and what
-    was idle. `unheard`: what silent nodes cost meanwhile, which is in no book until they tell.
+    was idle. `unheard`: what silent nodes cost meanwhile, which is in no book until they tell. `rents`: who
+    rents machines.
     """
 
     def __init__(
-        self, engine: Engine, settle: Settle, unheard: Callable[[], Sequence[ChargeRow]] = tuple
+        self,
+        engine: Engine,
+        settle: Settle,
+        unheard: Callable[[], Sequence[ChargeRow]] = tuple,
+        rents: Callable[[], Renting | None] = lambda: None,
     ) -> None:
         self.engine = engine
         self.settle = settle
         self.unheard = unheard
+        self.rents = rents
         self.outlooks = Outlooks(engine.state)
 
     async def Cost(self, request: pb.CostRequest, context: object) -> pb.CostResponse:
@@ -134,8 +142,11 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         return await transfer(self.engine, request)
 
     async def Prices(self, request: pb.PricesRequest, context: object) -> pb.PricesResponse:
-        """Prices in force, their history, or machines for a number of GPUs."""
+        """Prices in force, their history, or machines for a number of GPUs or for a job."""
         engine = self.engine
+        if request.job:
+            job = await find_job(engine, request.job)
+            return offers_for(engine, self.rents(), job, request)
         table, now = engine.prices, engine.now()
         facts = tuple(node.facts for node in engine.state.nodes.values())
         return await asyncio.to_thread(answer_prices, table, facts, now, request)

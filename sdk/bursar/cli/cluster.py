@@ -300,12 +300,24 @@ PRICE_COLUMNS = (
 """What is priced and the terms stay on any terminal: without them a price reads as another's."""
 
 
+JOB_OFFER_COLUMNS = (
+    Column("pool", shrink=True, drop=2),
+    Column("zone", shrink=True),
+    Column("instance_type", show=_machine, wrap=True, least=10),
+    Column("market"),
+    RATE,
+    Column("says", wrap=True, least=18),
+)
+"""What matters of an offer for a job is why it is not the one."""
+
+
 @click.command()
 @click.option("--gpus", default="", metavar="GPUS", help="Machines that have these: H100:8.")
+@click.option("--job", default="", metavar="JOB", help="Machines that may be rented for it, and why not.")
 @click.option("--provider", default="", help="aws, gcp, azure, onprem.")
 @click.option("--region", default="", help="Of the provider.")
 @click.option("--market", default="", help="on-demand, spot, committed-1y …")
-@click.option("--sort", type=NearChoice(["price", "gpu-price"]), default="price", help="[default: price]")
+@click.option("--sort", type=NearChoice(["price", "gpu-price"]), default="", help="[default: price]")
 @click.option("--limit", type=click.IntRange(1, 1000), default=30, help="[default: 30]")
 @listing
 @connected
@@ -314,8 +326,10 @@ def offers(client: WireClient, output: Output, **filters: Any) -> None:
 
     Example: bursar offers --gpus H100:8 --sort gpu-price
     """
+    filters["sort"] = filters["sort"] or ("" if filters["job"] else "price")
     rows = [view.price(each) for each in client.prices(**filters)]
-    emit(rows, PRICE_COLUMNS, output, identity="price_id", empty="no price matches")
+    columns = JOB_OFFER_COLUMNS if filters["job"] else PRICE_COLUMNS
+    emit(rows, columns, output, identity="price_id", empty="no price matches")
 
 
 # ------------------------------------------------------------------ events

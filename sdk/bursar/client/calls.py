@@ -412,6 +412,7 @@ def prices(
     sort: str = "",
     limit: int = 0,
     history: bool = False,
+    job: str = "",
 ) -> Call[money_pb2.PricesResponse]:
     """Prices and offers."""
     request = money_pb2.PricesRequest(
@@ -423,6 +424,7 @@ def prices(
         sort=sort,
         limit=limit,
         history=history,
+        job=job,
     )
     return Call("/bursar.v1.Money/Prices", request, money_pb2.PricesResponse)
 

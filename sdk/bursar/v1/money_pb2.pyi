@@ -1278,6 +1278,7 @@ class PricesRequest(google.protobuf.message.Message):
     LIMIT_FIELD_NUMBER: builtins.int
     HISTORY_FIELD_NUMBER: builtins.int
     MARKET_FIELD_NUMBER: builtins.int
+    JOB_FIELD_NUMBER: builtins.int
     provider: builtins.str
     region: builtins.str
     instance_type: builtins.str
@@ -1288,6 +1289,8 @@ class PricesRequest(google.protobuf.message.Message):
     limit: builtins.int
     history: builtins.bool
     market: builtins.str
+    job: builtins.str
+    """offers: of machines that may be rented for this job"""
     def __init__(
         self,
         *,
@@ -1299,8 +1302,9 @@ class PricesRequest(google.protobuf.message.Message):
         limit: builtins.int = ...,
         history: builtins.bool = ...,
         market: builtins.str = ...,
+        job: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["gpus", b"gpus", "history", b"history", "instance_type", b"instance_type", "limit", b"limit", "market", b"market", "provider", b"provider", "region", b"region", "sort", b"sort"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["gpus", b"gpus", "history", b"history", "instance_type", b"instance_type", "job", b"job", "limit", b"limit", "market", b"market", "provider", b"provider", "region", b"region", "sort", b"sort"]) -> None: ...
 
 global___PricesRequest = PricesRequest
 
@@ -1325,6 +1329,8 @@ class Price(google.protobuf.message.Message):
     RATE_PER_GPU_NANOS_PER_HOUR_FIELD_NUMBER: builtins.int
     POOL_FIELD_NUMBER: builtins.int
     VALID_UNTIL_FIELD_NUMBER: builtins.int
+    ZONE_FIELD_NUMBER: builtins.int
+    SAYS_FIELD_NUMBER: builtins.int
     provider: builtins.str
     region: builtins.str
     instance_type: builtins.str
@@ -1342,6 +1348,10 @@ class Price(google.protobuf.message.Message):
     rate_per_gpu_nanos_per_hour: builtins.int
     pool: builtins.str
     valid_until: builtins.int
+    zone: builtins.str
+    """with `job`"""
+    says: builtins.str
+    """with `job`: whether it would be rented for that, or why not"""
     def __init__(
         self,
         *,
@@ -1362,8 +1372,10 @@ class Price(google.protobuf.message.Message):
         rate_per_gpu_nanos_per_hour: builtins.int = ...,
         pool: builtins.str = ...,
         valid_until: builtins.int = ...,
+        zone: builtins.str = ...,
+        says: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cpu_milli", b"cpu_milli", "currency", b"currency", "gpu_memory_bytes", b"gpu_memory_bytes", "gpu_type", b"gpu_type", "gpus", b"gpus", "instance_type", b"instance_type", "market", b"market", "memory_bytes", b"memory_bytes", "pool", b"pool", "price_id", b"price_id", "provider", b"provider", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_per_gpu_nanos_per_hour", b"rate_per_gpu_nanos_per_hour", "region", b"region", "source", b"source", "valid_from", b"valid_from", "valid_until", b"valid_until"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cpu_milli", b"cpu_milli", "currency", b"currency", "gpu_memory_bytes", b"gpu_memory_bytes", "gpu_type", b"gpu_type", "gpus", b"gpus", "instance_type", b"instance_type", "market", b"market", "memory_bytes", b"memory_bytes", "pool", b"pool", "price_id", b"price_id", "provider", b"provider", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_per_gpu_nanos_per_hour", b"rate_per_gpu_nanos_per_hour", "region", b"region", "says", b"says", "source", b"source", "valid_from", b"valid_from", "valid_until", b"valid_until", "zone", b"zone"]) -> None: ...
 
 global___Price = Price
 

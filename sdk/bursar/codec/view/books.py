@@ -168,6 +168,7 @@ def price(wire: money_pb2.Price) -> View:
         "pool": wire.pool,
         "instance_type": wire.instance_type,
         "market": wire.market,
+        "zone": wire.zone,
         "rate_per_hour": rate(wire.rate_nanos_per_hour, cash),
         "rate_per_gpu_hour": money(per_gpu, cash) if wire.gpus and per_gpu >= 0 else None,
         "gpus": wire.gpus,
@@ -179,6 +180,7 @@ def price(wire: money_pb2.Price) -> View:
         "valid_until": instant(wire.valid_until),
         "source": wire.source,
         "price_id": wire.price_id,
+        "says": wire.says,
     }
 
 

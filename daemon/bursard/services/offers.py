@@ -1,0 +1,91 @@
+"""Offers for a job: the machines that may be rented for it, as the daemon looks at them when it rents.
+
+Why     "why that machine, and what of the others?" is answered by the look that chooses, not by another one.
+"""
+
+from __future__ import annotations
+
+from bursar.errors import InvalidRequest, WrongState
+from bursar.model import JobState
+from bursar.v1 import money_pb2 as pb
+from bursard.engine import Engine
+from bursard.machines.choose import Look, Pool
+from bursard.machines.renting import Renting
+from bursard.state import JobRecord
+
+OFFERS_MAX = 1_000
+"""Of one answer."""
+
+
+def offers_for(
+    engine: Engine, rents: Renting | None, job: JobRecord, request: pb.PricesRequest
+) -> pb.PricesResponse:
+    """Every offer of every pool, the cheapest first of those that would do, then those that would not.
+
+    Raises:
+        InvalidRequest: beside filters that are of prices. WrongState: it does not wait, or is many tasks.
+    """
+    if request.gpus or request.history or request.sort:
+        raise InvalidRequest("job: goes with provider, region, instance_type, market and limit alone")
+    if job.state is not JobState.PENDING:
+        raise WrongState(f"job {job.display} is {job.state.value}: nothing is rented for what does not wait")
+    if job.array is not None:
+        raise WrongState(f"job {job.display} is an array: ask for one of its tasks, such as {job.display}[0]")
+    if rents is None:
+        raise InvalidRequest(
+            "this daemon rents no machines: apply a CloudPool, or start bursard with --local-cloud FILE"
+        )
+    found = [one for one in rents.offers_for(job, engine.state.class_of(job)) if _wanted(one, request)]
+    found.sort(key=_rank)
+    chosen = next((look for _, look in found if look.choice is not None), None)
+    most = min(request.limit or OFFERS_MAX, OFFERS_MAX)
+    currency = engine.state.currency
+    return pb.PricesResponse(prices=[_price(pool, look, chosen, currency) for pool, look in found[:most]])
+
+
+def _wanted(one: tuple[Pool, Look], request: pb.PricesRequest) -> bool:
+    pool, place = one[0], one[1].offer.place
+    wants = (request.provider, request.region, request.instance_type, request.market)
+    has = (pool.provider, place.region, place.instance_type, place.market)
+    return all(not want or want == value for want, value in zip(wants, has, strict=True))
+
+
+def _rank(one: tuple[Pool, Look]) -> tuple[bool, int, str, str]:
+    pool, look = one
+    machines = look.choice.machines if look.choice is not None else 1
+    return (
+        look.choice is None,
+        look.offer.rate_nanos_per_hour * machines,
+        pool.name,
+        look.offer.place.zone,
+    )
+
+
+def _price(pool: Pool, look: Look, chosen: Look | None, currency: str) -> pb.Price:
+    offer, place = look.offer, look.offer.place
+    per_gpu = offer.rate_nanos_per_hour // offer.gpu_count if offer.gpu_count else 0
+    return pb.Price(
+        provider=pool.provider,
+        region=place.region,
+        zone=place.zone,
+        pool=pool.name,
+        instance_type=place.instance_type,
+        market=place.market,
+        rate_nanos_per_hour=offer.rate_nanos_per_hour,
+        rate_per_gpu_nanos_per_hour=per_gpu,
+        currency=currency,
+        source=offer.source,
+        cpu_milli=offer.cpu_milli,
+        memory_bytes=offer.memory_bytes,
+        gpu_type=offer.gpu_type,
+        gpus=offer.gpu_count,
+        gpu_memory_bytes=offer.gpu_memory_bytes,
+        says=_says(look, look is chosen),
+    )
+
+
+def _says(look: Look, chosen: bool) -> str:
+    if look.choice is None:
+        return look.why
+    many = look.choice.machines
+    return f"{'the first to be rented' if chosen else 'would do'}{f': {many} of them' if many > 1 else ''}"
