@@ -115,6 +115,7 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
         {"check": "books tie", "ok": True, "message": "every hour of " + "each node " * 9, "remedy": ""},
     ),
     "cluster.PRICE_COLUMNS": (cluster.PRICE_COLUMNS, view.price(filled(money_pb2.Price))),
+    "cluster.JOB_OFFER_COLUMNS": (cluster.JOB_OFFER_COLUMNS, view.price(filled(money_pb2.Price))),
     "cluster.TOP_COLUMNS": (cluster.TOP_COLUMNS, {**NODE_ROW, "sample": view.sample(types_pb2.Sample())}),
     "budget.BUDGET_COLUMNS": (budget.BUDGET_COLUMNS, view.budget(filled(money_pb2.Budget))),
     "budget.HISTORY_COLUMNS": (budget.HISTORY_COLUMNS, view.budget(filled(money_pb2.Budget))),

@@ -317,7 +317,7 @@ JOB_OFFER_COLUMNS = (
 @click.option("--provider", default="", help="aws, gcp, azure, onprem.")
 @click.option("--region", default="", help="Of the provider.")
 @click.option("--market", default="", help="on-demand, spot, committed-1y …")
-@click.option("--sort", type=NearChoice(["price", "gpu-price"]), default="", help="[default: price]")
+@click.option("--sort", type=NearChoice(["price", "gpu-price"]), help="[default: price]")
 @click.option("--limit", type=click.IntRange(1, 1000), default=30, help="[default: 30]")
 @listing
 @connected
