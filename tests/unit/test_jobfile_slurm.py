@@ -214,6 +214,18 @@ def test_tasks_without_a_number_of_nodes_take_as_many_as_they_need(
     assert asks_of_site(f"#!/bin/bash\n#SBATCH {words}\n").nodes
 
 
+def test_tasks_are_spread_within_the_range_of_nodes_that_is_said() -> None:
+    site = tuple(at(f"n{index}", cpus=4) for index in range(4))
+    for words, nodes, cpus in (
+        ("-n 6 -N 1-2", 2, 3), ("-n 6 -N 1-4", 2, 3), ("-n 4 -N 1-2", 1, 4), ("-n 12 -N 1-2", 1, 12),
+        ("-n 6 -N 1", 1, 6), ("-n 6 -N 2-4", 2, 3),
+    ):  # fmt: skip
+        spec, said = settled(site, words)
+        assert (spec.nodes, spec.max_nodes, spec.options[0].cpu_milli) == (nodes, 0, cpus * 1000), words
+        assert ("since no node has room for 6" in said) is (words in ("-n 6 -N 1-2", "-n 6 -N 1-4")), words
+        assert dict(spec.env)["SLURM_NTASKS"] == words.split()[1]
+
+
 def test_what_the_flags_say_of_nodes_is_not_spread() -> None:
     text = "#!/bin/bash\n#SBATCH --ntasks=6\ntrue\n"
     caller = CALLER._replace(site=Site((at("n1", cpus=4), at("n2", cpus=4))))

@@ -222,7 +222,7 @@ class SlurmOptions(Sizes):
         by = Counted("gpu" if "cpus-per-gpu" in has else "task", of_memory, of_gpus)
         each = 0
         if spec.nodes == 1:
-            spec, each = spread(spec, nodes, self.tasks, by)
+            spec, each = spread(spec, nodes, self.tasks, by, self.most_nodes)
         self.tasks_per_node = each or self.tasks_per_node
         why = f", since no node has room for {self.tasks}" if each else ""
         self.note_tasks(self.options["ntasks"], spec.nodes, why)

@@ -54,7 +54,7 @@ class Sizes:
         all_memory: the option that asks for all memory of a node.
         alternatives: features, at least one of them a label, of which one is enough; all of these lists.
         site_is_known: nodes are at hand, to be asked once all is read. may_spread: of tasks it is not said on
-            how many nodes they are.
+            how many nodes they are, or that one may do; at most on most_nodes, if not 0.
         usual_kind: of GPUs whose type no line says.
         words: for Slurm's variables of the same content, `SLURM_MEM_PER_CPU`.
     """
@@ -75,6 +75,7 @@ class Sizes:
         self.usual_kind = ""
         self.site_is_known = False
         self.may_spread = False
+        self.most_nodes = 0
 
     def note(self, option: Option, sentence: str) -> None:
         """Say something at an option."""
@@ -140,7 +141,9 @@ class Sizes:
         if not fitting:
             self.fault(option, f"{option.value} are too few for {tasks} tasks, {each} on each")
             return str(needed)
-        if len(spans) > 1 or len(spans[0]) > 1:
+        if both is not None and min(fitting) == 1 and tasks and not each and "nodelist" not in self.options:
+            self.most_nodes = int(both[2])  # of how many nodes they are is said with the tasks
+        elif len(spans) > 1 or len(spans[0]) > 1:
             least = min(span.start for span in spans)
             why = f"the least that {tasks} tasks fit on" if needed > least else "the least of them"
             said = next(
@@ -265,7 +268,7 @@ class Sizes:
             self.may_spread = (
                 option.name == "ntasks"
                 and self._nodes == 1
-                and {"nodes", "nodelist"}.isdisjoint(self.options)
+                and (self.most_nodes > 1 or {"nodes", "nodelist"}.isdisjoint(self.options))
             )
             if not (self.may_spread and self.site_is_known):
                 alone = "; where no node has so many, -N 2 spreads them, as Slurm would"

@@ -26,16 +26,18 @@ class Counted(NamedTuple):
     gpus: By
 
 
-def spread(spec: JobSpec, nodes: Sequence[SiteNode], tasks: int, by: Counted) -> tuple[JobSpec, int]:
+def spread(
+    spec: JobSpec, nodes: Sequence[SiteNode], tasks: int, by: Counted, most: int = 0
+) -> tuple[JobSpec, int]:
     """The job on as few nodes as its tasks need, and the tasks of each; as it was, and 0, where one node
     serves or none would do.
 
-    `spec`: with all tasks on one node.
+    `spec`: with all tasks on one node. `most`: nodes that it may have; 0: any number.
     """
     there = [node for node in nodes if may(node, spec)]
     if any(serves(node, spec, request) for node in there for request in spec.options):
         return spec, 0
-    for count in range(2, min(len(there), tasks) + 1):
+    for count in range(2, min(len(there), tasks, most or tasks) + 1):
         each = -(-tasks // count)
         parts = [_part(request, tasks, each, count, by) for request in spec.options]
         options = tuple(part for part in parts if part is not None)
