@@ -327,6 +327,8 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
             "the next one starts when one of them ends; a larger N in `--array RANGE%N` runs more at once",
             (("max_parallel", str(parallel)),),
         )
+    if job.id in state.pending.aside:
+        return its_turn(state, now)
     key = state.pending.key_of(job.id)
     if array is not None and not job.has_slot:
         # It waits behind the tasks of its array that are in the queue, for the same as they do.
@@ -381,6 +383,19 @@ def in_turn(user: str, turn: Turn) -> Reason:
         "wait, a plan is made at least every second; or let jobs ask for the same resources, constraints and"
         " priority: those are one kind, whatever their time limits",
         (("kinds", str(turn.kinds)), ("plans", str(turn.plans))),
+    )
+
+
+def its_turn(state: State, now: int) -> Reason:
+    """An allocator has given it nothing until its next round."""
+    name = state.allocator.name if state.allocator is not None else ""
+    next_at = state.allotments.next_at
+    left_s = max(next_at - now, 0) // 1_000_000
+    return Reason(
+        ReasonCode.WAITING_FOR_RESOURCES,
+        f"waits for its turn: allocator {name} shares the GPUs out anew in {left_s} s",
+        "it starts by itself in a round that gives it some, or as soon as some are free for it",
+        (("allocator", name), ("next_round_at", str(next_at))),
     )
 
 

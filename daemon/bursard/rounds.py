@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bursar.errors import InvalidRequest
-from bursar.model import EndCause, JobState
+from bursar.model import EndCause, JobSpec, JobState
 from bursar_policies import allocators
 from bursar_policies.allocators import Allocator, Contender, Problem, Room, Size, Supply
 from bursar_policies.decision import NodeColumns
@@ -51,6 +51,7 @@ class Rounds:
         self._state = state
         self._places = targets.Places()
         self._done: dict[str, _Done] = {}
+        self._sizes: dict[str, tuple[int, JobSpec, tuple[Size, ...]]] = {}
         self._passed: set[str] = set()
         """Jobs that were given something and that this round passes over."""
         self._number = 0
@@ -99,7 +100,8 @@ class Rounds:
         """About everything that contends, and all that they hold and could hold."""
         state, nodes = self._state, self._state.cluster.columns()
         self._number += 1
-        running = list(self._running())
+        closed = self._closed(nodes, now)
+        running = list(self._running(nodes.ready if closed is None else nodes.ready & ~closed))
         devices = self._unpromised(targets.free_devices(nodes))
         for attempt in running:
             for member in attempt.live():
@@ -107,7 +109,7 @@ class Rounds:
         self._pass_over()
         contenders = [self._contender(state.jobs[one.job_id], nodes, rules, now, one) for one in running]
         contenders += [self._contender(job, nodes, rules, now) for job in self._waiting()]
-        supply = self._for_them(targets.supply_of(nodes, devices, self._closed(nodes, now)))
+        supply = self._for_them(targets.supply_of(nodes, devices, closed))
         answer = self._ask(allocator, rules, now, contenders, supply)
         live = {one.job_id: one.id for one in running}
         kept = {job_id: size for job_id, size in state.allotments.given.items() if job_id in self._passed}
@@ -162,12 +164,17 @@ class Rounds:
 
     # --- who contends
 
-    def _running(self) -> Iterator[AttemptRecord]:
-        """Live attempts of jobs that contend, but for those that end for good or have no room yet."""
-        for attempt in self._state.attempts.values():
-            job = self._state.jobs[attempt.job_id]
+    def _running(self, open_: NDArray[np.bool_]) -> Iterator[AttemptRecord]:
+        """Live attempts of jobs that contend, but for those that end for good or have no room yet. What is on
+        a node that takes no work goes on there: nobody could have its place.
+        """
+        state = self._state
+        for attempt in state.attempts.values():
+            job = state.jobs[attempt.job_id]
             ends = attempt.stop_cause not in (None, EndCause.PREEMPTED)
-            if not attempt.after and not ends and targets.contends(job.spec):
+            if attempt.after or ends or not targets.contends(job.spec):
+                continue
+            if all(open_[state.nodes[member.alloc.node_id].row] for member in attempt.live()):
                 yield attempt
 
     def _waiting(self) -> list[JobRecord]:
@@ -187,10 +194,7 @@ class Rounds:
         now: int,
         attempt: AttemptRecord | None = None,
     ) -> Contender:
-        state, spec = self._state, job.spec
-        version = state.cluster.facts_version + 1
-        asked = state.class_of_spec(spec, (), 0)
-        places = [self._places.of(nodes, ask, version) for ask in asks_of(asked)]
+        spec = job.spec
         done, holds, lost_us = self._past(job), None, 0
         work_us, held_us = done.work_us, done.held_us
         if attempt is not None:
@@ -203,7 +207,7 @@ class Rounds:
         return Contender(
             job_id=job.id,
             order=job.order,
-            sizes=targets.sizes_of(spec, places),
+            sizes=self._sizes_of(job, nodes),
             holds=holds,
             age_us=max(now - job.submitted_at, 0),
             priority=spec.priority,
@@ -212,6 +216,16 @@ class Rounds:
             restarts=max(len(job.attempts) - 1, 0),
             restart_us=lost_us,
         )
+
+    def _sizes_of(self, job: JobRecord, nodes: NodeColumns) -> tuple[Size, ...]:
+        """How it may run on the nodes that there are; worked out again when these, or the job, are others."""
+        version, spec = self._state.cluster.facts_version + 1, job.spec
+        known = self._sizes.get(job.id)
+        if known is None or known[0] != version or known[1] is not spec:
+            asks = asks_of(self._state.class_of_spec(spec, (), 0))
+            places = [self._places.of(nodes, ask, version) for ask in asks]
+            known = self._sizes[job.id] = version, spec, targets.sizes_of(spec, places)
+        return known[2]
 
     def _past(self, job: JobRecord) -> _Done:
         """What its ended attempts did; each is looked at once."""
@@ -236,9 +250,13 @@ class Rounds:
         first = attempt.members[0].alloc
         node, gpus = self._state.nodes.get(first.node_id), len(first.devices)
         gpu_type = node.facts.devices[0].type if node is not None and node.facts.devices else ""
-        in_all = gpus * len(attempt.members)
-        speed = targets.speed_on(job.spec, gpu_type, in_all)
-        return Size(gpu_type, len(attempt.members), gpus, speed, attempt.option)
+        members = len(attempt.members)
+        known = self._sizes.get(job.id)
+        for size in known[2] if known is not None else ():
+            if (size.gpu_type, size.nodes, size.gpus) == (gpu_type, members, gpus):
+                return size
+        speed = targets.speed_on(job.spec, gpu_type, gpus * members)
+        return Size(gpu_type, members, gpus, speed, attempt.option)
 
     # --- what there is
 
@@ -306,6 +324,7 @@ class Rounds:
         alive = self._state.jobs
         if len(self._done) > 2 * len(alive) + DONE_SPARE:
             self._done = {one: done for one, done in self._done.items() if one in alive}
+            self._sizes = {one: sizes for one, sizes in self._sizes.items() if one in alive}
 
 
 def _passes(waited: int) -> bool:

@@ -167,8 +167,13 @@ class Targets(NamedTuple):
 
 def ask(allocator: Allocator, problem: Problem) -> Targets:
     """Ask an allocator. What it answers wrongly, or with an exception, moves nobody."""
+    fixed = [one.holds for one in problem.contenders if one.holds is not None and not one.movable]
+    theirs = problem
+    if fixed:  # what may not be moved is no question
+        open_ = tuple(one for one in problem.contenders if one.holds is None or one.movable)
+        theirs = replace(problem, contenders=open_, supply=without(problem.supply, fixed))
     try:
-        answer = answered(problem, allocator.allot(problem))
+        answer = answered(problem, allocator.allot(theirs))
     except Exception as error:
         kept = {one.job_id: one.holds for one in problem.contenders if one.holds is not None}
         answer = Answer(kept, (f"{allocator.name} failed: {type(error).__name__}: {str(error)[:200]}",))

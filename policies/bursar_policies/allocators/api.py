@@ -44,7 +44,7 @@ class Contender(msgspec.Struct, frozen=True, kw_only=True):
         order: of submission, unique: what is otherwise equal goes by it.
         sizes: how it may run, at least one way, no two alike in type, nodes and GPUs.
         holds: how it runs now; None: it waits.
-        movable: it may be stopped, moved or resized; else it keeps what it holds.
+        movable: it may be stopped, moved or resized; else it keeps what it holds, and no allocator is asked.
         age_us: since it was submitted. priority: 0..100, higher first.
         work_us: what it has done, microseconds at speed 1.
         held_us: GPUs times microseconds that it has held.

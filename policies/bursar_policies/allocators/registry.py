@@ -15,9 +15,10 @@ from bursar.errors import InvalidRequest
 from bursar_policies.allocators.api import Allocator, Weight
 from bursar_policies.allocators.goodput import Goodput
 from bursar_policies.allocators.in_order import InOrder
+from bursar_policies.allocators.relative_speed import RelativeSpeed
 
 GROUP: Final = "bursar.allocators"
-SHIPPED: Final[tuple[Allocator, ...]] = (InOrder(), Goodput())
+SHIPPED: Final[tuple[Allocator, ...]] = (InOrder(), RelativeSpeed(), Goodput())
 
 
 def names() -> tuple[str, ...]:

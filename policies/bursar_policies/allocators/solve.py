@@ -1,6 +1,7 @@
 """Who gets what, so that the sum of what it is worth is the most: the part that allocators have in common.
 
-Owns    `best_choice`: of each contender at most one of its sizes, all together within the supply.
+Owns    `best_choice`: of each contender at most one of its sizes, all together within the supply; and
+        `better_than_staying`: the same where nothing is moved unless all together gain by it.
 Why     where every size is one GPU this is a matching of jobs and GPUs, solved exactly. Else it is a knapsack
         with a compartment for each type: each type gets a price per GPU at which about as many are wanted as
         there are, and jobs are served in the order of what they gain beyond it: within a few per cent of the
@@ -10,6 +11,7 @@ Why     where every size is one GPU this is a matching of jobs and GPUs, solved 
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,6 +23,8 @@ MATCHED_MAX = 4_096
 """Jobs up to which they are matched exactly: some tenths of a second at most."""
 _EQUAL = 1e-12
 """What gains no more than that gains nothing."""
+_FEW = 64
+"""Jobs of a type up to which plain Python is faster than numpy."""
 _ROUNDS = 80
 """Steps in which prices are found."""
 _STEP = 0.5
@@ -44,6 +48,36 @@ def best_choice(
     return _priced(there, sizes, values)
 
 
+def better_than_staying(
+    supply: Sequence[Supply],
+    sizes: Sequence[Sequence[Size]],
+    values: Sequence[Sequence[float]],
+    holds: Sequence[int],
+) -> list[int]:
+    """The best choice, if it is worth more in all than what is best when whoever runs goes on as it does.
+
+    Args:
+        holds: of each job which of its sizes it has, -1 for none.
+    """
+    found = best_choice(supply, sizes, values)
+    running = [job for job, index in enumerate(holds) if index >= 0]
+    if all(found[job] == holds[job] for job in running):
+        return found
+    room, kept = Room(supply), [-1] * len(sizes)
+    for job in sorted(running, key=lambda job: -sizes[job][holds[job]].gpus):
+        if room.take(sizes[job][holds[job]]):
+            kept[job] = holds[job]
+    others = [job for job, index in enumerate(kept) if index < 0]
+    rest = best_choice(room.left(), [sizes[job] for job in others], [values[job] for job in others])
+    for job, index in zip(others, rest, strict=True):
+        kept[job] = index
+    return found if _worth(found, values) > _worth(kept, values) + _EQUAL else kept
+
+
+def _worth(chosen: Sequence[int], values: Sequence[Sequence[float]]) -> float:
+    return math.fsum(values[job][index] for job, index in enumerate(chosen) if index >= 0)
+
+
 # ------------------------------------------------------------------ one GPU each
 
 
@@ -57,17 +91,18 @@ class _Matching:
     def __init__(self, worth: Floats, caps: Sequence[int]) -> None:
         self._worth, self._caps, self._types = worth, caps, len(caps)
         self._held: list[list[int]] = [[] for _ in caps]
-        self._gain = np.full((self._types, self._types + 1), -np.inf)
+        self._rows: list[list[float]] = worth.tolist()
+        self._gain = [[-math.inf] * (self._types + 1) for _ in caps]
         """What it brings that the best job of one type goes to another, or (last) is let go."""
-        self._who = np.zeros((self._types, self._types + 1), dtype=np.int64)
-        self.of = np.full(len(worth), -1)
+        self._who = [[0] * (self._types + 1) for _ in caps]
+        self.of = [-1] * len(worth)
         """By job its type, -1 for none."""
 
     def let_in(self, job: int) -> None:
         """The same matching, with a job more to choose from."""
         types, caps, held = self._types, self._caps, self._held
-        best, before = self._worth[job].tolist(), [-1] * types
-        gain = self._gain.tolist()
+        best, before = list(self._rows[job]), [-1] * types
+        gain = self._gain
         for _ in range(types):
             changed = False
             for a in range(types):
@@ -86,11 +121,11 @@ class _Matching:
         """Make the chain that ends at a type: from its end to the job that is let in."""
         types = self._types
         if len(self._held[last]) >= self._caps[last]:
-            self._go(int(self._who[last, types]), last, -1)
+            self._go(self._who[last][types], last, -1)
         changed, to = {last}, last
         while before[to] >= 0:
             a = before[to]
-            self._go(int(self._who[a, to]), a, to)
+            self._go(self._who[a][to], a, to)
             changed.add(a)
             to = a
         self._go(job, -1, to)
@@ -105,16 +140,32 @@ class _Matching:
         self.of[job] = b
 
     def _look(self, a: int) -> None:
-        """Who would leave a type for which other."""
-        held = np.array(self._held[a], dtype=np.int64)
-        if not len(held):
-            self._gain[a] = -np.inf
+        """Who would leave a type for which other: of one that is full, since nobody has to leave another."""
+        held, types = self._held[a], self._types
+        if len(held) < self._caps[a]:
             return
+        if len(held) > _FEW:
+            self._look_at_many(a)
+            return
+        best, who, rows = [-math.inf] * (types + 1), [0] * (types + 1), self._rows
+        for job in held:
+            row = rows[job]
+            mine = row[a]
+            for b in range(types):
+                if row[b] - mine > best[b] and b != a:
+                    best[b], who[b] = row[b] - mine, job
+            if -mine > best[types]:
+                best[types], who[types] = -mine, job
+        self._gain[a], self._who[a] = best, who
+
+    def _look_at_many(self, a: int) -> None:
+        held = np.array(self._held[a], dtype=np.int64)
         mine = self._worth[held]
         moves = np.column_stack((mine, np.zeros(len(held)))) - mine[:, a, None]
         moves[:, a] = -np.inf
         which = moves.argmax(axis=0)
-        self._gain[a], self._who[a] = moves[which, np.arange(self._types + 1)], held[which]
+        self._gain[a] = moves[which, np.arange(self._types + 1)].tolist()
+        self._who[a] = held[which].tolist()
 
 
 def _matched(
@@ -133,12 +184,12 @@ def _matched(
     matching = _Matching(worth, caps)
     for job in _those_that_matter(worth, sum(caps)).tolist():
         matching.let_in(job)
-    return [int(which[job, kind]) if kind >= 0 else -1 for job, kind in enumerate(matching.of.tolist())]
+    return [int(which[job, kind]) if kind >= 0 else -1 for job, kind in enumerate(matching.of)]
 
 
 def _those_that_matter(worth: Floats, gpus: int) -> NDArray[np.intp]:
-    """Rows of jobs that could be matched: of each type as many of those that are worth most there as there
-    are GPUs in all, since one beyond them could give its place to one of them that has none.
+    """Rows of jobs that could be matched: of each type as many of those that are worth the most there as
+    there are GPUs in all, since one beyond them could give its place to one of them that has none.
     """
     if len(worth) <= gpus:
         return np.arange(len(worth))

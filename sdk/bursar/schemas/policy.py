@@ -272,11 +272,19 @@ def _placement() -> Schema:
                 "description": "Who decides, every round, how jobs run that may be moved or resized.",
                 "required": ["name"],
                 "properties": {
-                    "name": forms.word("One that ships; packages may bring others.", ("in-order", "goodput")),
+                    "name": forms.word(
+                        "One that ships; packages may bring others.",
+                        ("in-order", "relative-speed", "goodput"),
+                    ),
                     "round": forms.duration("How often it is asked.", default="6m"),
                     "restart": forms.duration(
                         "What a job that it stops loses, beside unsaved work.", default="5m"
                     ),
+                    "attained": forms.number("How much less counts who has had more.", 0, 4),
+                    "horizon": forms.number(
+                        "Of `relative-speed`: rounds in which a move must pay.", 1, 1_000
+                    ),
+                    "stay": forms.number("The least share of what a job has that a move must gain.", 0, 1),
                 },
             },
         },
