@@ -236,7 +236,8 @@ class SecondBook:
         usage = (*usage, whose.get("user", ""), labels.get("team", ""))
         variance = ("variance", told["node_id"], "", "", 0, price, hour, "", "", "")
         more = 0
-        for of, start, _, held_us, *amounts in told["charges"]:
+        for of, start, _, held_us, *said in told["charges"]:
+            amounts = said[:6]  # after them stands the energy, which no money follows
             standing = self._standing[attempt_id, rank, start // HOUR_US]
             assert standing == [*amounts[:3], held_us], f"a correction of event {of} reverses another charge"
             standing[:3] = amounts[3:]
