@@ -234,6 +234,14 @@ def test_what_the_flags_say_of_nodes_is_not_spread() -> None:
     assert not asks_of_site("#!/bin/bash\n#SBATCH -n 1 --no-requeue\n").nodes
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("5", 5 << 20), ("5K", 5 << 10), ("5M", 5 << 20), ("5G", 5 << 30), ("5T", 5 << 40), ("5g", 5 << 30)],
+)
+def test_memory_is_in_binary_units_and_in_mebibytes_without_one(text: str, size: int) -> None:
+    assert read(f"--mem={text}")[0].options[0].memory_bytes == size
+
+
 def test_all_memory_of_a_node_becomes_what_it_has() -> None:
     spec, said = settled((at("n1"),), "--mem=0 -c 2")
     assert spec.options == (ResourceRequest(None, 2_000, 2**38),)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.errors import InvalidRequest
 from bursar.model import Device, NodeFacts
-from bursard.reports.files import PIECE_BYTES, csv_pieces, parquet_pieces
+from bursard.reports.files import PIECE_BYTES, csv_pieces, defused, parquet_pieces
 from bursard.reports.focus import Coverage, FocusContext, focus_lines, stable_id
 from bursard.reports.focus_columns import OWN_COLUMNS, focus_columns
 from bursard.store import ChargeRow
@@ -479,3 +479,9 @@ def test_the_judge_finds_a_missing_and_a_misplaced_column() -> None:
     names = header.split(",")
     assert judge(",".join([*names[1:], names[0]]) + "\n" + rest) == ["columns"]
     assert judge(",".join(names[:-1]) + "\n" + rest) == ["columns"]
+
+
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_cell_begins_as_a_formula_does(first: str) -> None:
+    assert defused(f"{first}1") == f"'{first}1"
+    assert defused(f"a{first}") == f"a{first}"
