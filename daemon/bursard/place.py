@@ -304,7 +304,8 @@ class _Check:
                 promise = state.promises.given[job_id].promise
                 if promise is None or job_id == start.job_id:
                     continue
-                if seen.get(job_id) != (promise.start, promise.until, promise.option):
+                option = 0 if promise.size is not None else promise.option
+                if seen.get(job_id) != (promise.start, promise.until, option):
                     return True
         return False
 
@@ -361,7 +362,7 @@ class _Check:
             currency=state.currency,
             why=start.why,
             port=self._port_of(job, nodes[0]) if _meets(job.spec, len(nodes)) else 0,
-            cut_by_budget=start.time_limit_us < state.time_limit_of(job.spec),
+            cut_by_budget=start.time_limit_us < (start.asked_us or state.time_limit_of(job.spec)),
             lease_us=lease,
             full_limit_us=start.full_limit_us,
         )

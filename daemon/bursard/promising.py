@@ -16,14 +16,17 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from bursar.clock import SECOND_US, format_instant
+from bursar.clock import SECOND_US, format_duration, format_instant
 from bursar.errors import DeadlineRefused, NotBuilt, RateLimited
 from bursar.model import EndCause, JobSpec, JobState
+from bursar.model.check import TIME_LIMIT_MAX_US
 from bursar.money import cumulative, format_nanos
+from bursar_policies.allocators import ONE, Size
 from bursar_policies.decision import JobClass, Snapshot
 from bursard.events import DeadlineBroken, DeadlinePromised, Event, PromisedMember
-from bursard.scheduler import PlanCache
+from bursard.scheduler import PlanCache, targets
 from bursard.scheduler.admit import Rooms
+from bursard.scheduler.candidates import asks_of
 from bursard.scheduler.promises import SLACK_US, Asked, Place, place_for
 from bursard.scheduler.releases import NEVER
 from bursard.scheduler.text import instant, money
@@ -47,12 +50,29 @@ class _Job(NamedTuple):
     job_class: JobClass
 
 
+class _Found(NamedTuple):
+    """A place, and the size that it is for; None: it has one."""
+
+    place: Place
+    hold_us: int
+    size: Size | None = None
+    time_limit_us: int = 0
+
+    @property
+    def order(self) -> tuple[bool, int, int]:
+        """The cheapest first; of unknown prices the one that takes least of the GPUs' time; then the last."""
+        gpus = self.size.gpus_in_all if self.size is not None else 1
+        rate = self.place.rate
+        return rate < 0, (rate if rate >= 0 else gpus) * self.hold_us, -self.place.at
+
+
 class Promising:
     """Belongs to one state."""
 
     def __init__(self, state: State) -> None:
         self._state = state
         self._cache = PlanCache()
+        self._places = targets.Places()
         self._looked_at: int | None = None
 
     # --- what is asked for
@@ -103,24 +123,26 @@ class Promising:
                 "deadline: a promise where a Quota counts the job, or guarantees something to anybody, is"
                 " part of the contract, not built in this version; add --deadline-policy best-effort"
             )
-        found = self._place(job, job.spec.deadline_at - job.job_class.hold_us - SLACK_US, now)
+        found = self._place(job, job.spec.deadline_at - SLACK_US, now)
         if found is None:
             raise self._refusal(job, now)
         return [self._event(job, found)]
 
     def _refusal(self, job: _Job, now: int) -> DeadlineRefused:
         """With the first deadline that could be promised, and what it may cost then."""
-        hold_us, cash = job.job_class.hold_us, self._state.currency
-        by, first = job.spec.deadline_at, self._place(job, NEVER, now)
+        cash = self._state.currency
+        by, found = job.spec.deadline_at, self._place(job, NEVER, now)
+        hold_us = job.job_class.hold_us if found is None else found.hold_us
         said = f"deadline {instant(by)} cannot be promised"
-        needs = f"it may hold its nodes for {hold_us // SECOND_US} s"
+        needs = f"it may hold its nodes for {format_duration(hold_us)}"
         other = "add --deadline-policy best-effort to wait without a promise"
-        if first is None:
+        if found is None:
             return DeadlineRefused(
                 f"{said}: {needs}, and no node that is there could hold it then, or no budget pays for it"
                 f" (`bursar plan` says which); {other}",
                 {"deadline": format_instant(by)},
             )
+        first = found.place
         earliest = -(-(first.at + hold_us + SLACK_US) // SECOND_US) * SECOND_US
         facts = {
             "deadline": format_instant(by),
@@ -140,20 +162,56 @@ class Promising:
             facts,
         )
 
-    def _place(self, job: _Job, latest: int, now: int) -> Place | None:
-        """Beside all that runs and all that was promised to others."""
+    def _place(self, job: _Job, by: int, now: int) -> _Found | None:
+        """The cheapest place from which it has ended by an instant, beside all that runs and all that was
+        promised to others; of `NEVER` the one with the first end.
+        """
         state = self._state
         since = max(now, job.spec.begin_after)
-        if latest < since:
+        ways = [one for one in self._ways(job) if since + one[0].job_class.hold_us <= by]
+        if not ways:
             return None
         snapshot = state.snapshot()
         rooms = Rooms(snapshot.budgets, snapshot.currency)
         for one in snapshot.promises:
             if one.job_id == job.job_id:
                 rooms.promise(one.budgets, -one.hold_nanos)
-        asked = Asked(job.job_id, job.job_class, since, latest, self._barred(snapshot, job.job_class))
+        barred = self._barred(snapshot, job.job_class)
+        found = list[_Found]()
         with self._cache.world(replace(snapshot, promises=())) as world:
-            return place_for(world, snapshot, rooms, asked, now)
+            for way, size in ways:
+                hold_us = way.job_class.hold_us
+                latest = by if by == NEVER else by - hold_us
+                asked = Asked(job.job_id, way.job_class, since, latest, barred)
+                place = place_for(world, snapshot, rooms, asked, now)
+                if place is not None:
+                    limit_us = way.job_class.time_limit_us if size is not None else 0
+                    found.append(_Found(place, hold_us, size, limit_us))
+        if by == NEVER:
+            return min(found, key=lambda one: (one.place.at + one.hold_us, one.order), default=None)
+        return min(found, key=lambda one: one.order, default=None)
+
+    def _ways(self, job: _Job) -> list[tuple[_Job, Size | None]]:
+        """How it may be promised to run. One that says how fast it is at which size needs its time limit,
+        which is of speed 1, by so much less or more.
+        """
+        spec, asked = job.spec, job.job_class
+        if not targets.scales(spec):
+            return [(job, None)]
+        nodes, version = self._state.cluster.columns(), self._state.cluster.facts_version + 1
+        there = [self._places.of(nodes, ask, version) for ask in asks_of(asked)]
+        most = max(option.gpus.count for option in spec.options if option.gpus is not None)
+        found = list[tuple[_Job, Size | None]]()
+        for size in targets.sizes_of(spec, there):
+            if size.nodes > spec.nodes and size.gpus < most:
+                continue  # more nodes once one is full
+            parts = targets.fitted(spec, size)
+            limit_us = -(-asked.time_limit_us * ONE // size.speed)
+            if parts is None or limit_us > TIME_LIMIT_MAX_US:
+                continue
+            sized = replace(asked.limited(limit_us), nodes=parts[0], options=parts[1], max_nodes=0)
+            found.append((job._replace(job_class=sized), size))
+        return found
 
     def _barred(self, snapshot: Snapshot, job_class: JobClass) -> NDArray[np.bool_]:
         """Machines that may be given back or taken away: nothing is promised there."""
@@ -165,7 +223,8 @@ class Promising:
         ]
         return np.array(found, dtype=np.bool_)
 
-    def _event(self, job: _Job, place: Place) -> DeadlinePromised:
+    def _event(self, job: _Job, found: _Found) -> DeadlinePromised:
+        place, size = found.place, found.size
         ids = self._state.cluster.ids
         members = tuple(
             PromisedMember(ids[one.node], one.cpu_milli, one.memory_bytes, one.devices)
@@ -175,12 +234,14 @@ class Promising:
             job_id=job.job_id,
             by=job.spec.deadline_at,
             start=place.at,
-            until=place.at + job.job_class.hold_us,
-            option=place.option,
+            until=place.at + found.hold_us,
+            option=place.option if size is None else size.option,
             rate=place.rate,
             nanos=place.hold_nanos,
             currency=self._state.currency,
             members=members,
+            gpu_type="" if size is None else size.gpu_type,
+            time_limit_us=found.time_limit_us,
         )
 
     # --- what was promised
@@ -228,9 +289,9 @@ class Promising:
         assert promise is not None
         if state.outdated(job):
             return None  # its budgets are looked at first
-        asker = _Job(job.id, job.display, job.spec, state.class_of(job))
-        latest = promise.by - asker.job_class.hold_us
-        found = self._place(asker, latest - SLACK_US, now) or self._place(asker, latest, now)
+        asker = _Job(job.id, job.display, job.spec, state.class_of(job, sized=False))
+        latest = promise.by - (promise.until - promise.start)
+        found = self._place(asker, promise.by - SLACK_US, now) or self._place(asker, promise.by, now)
         if found is not None:
             return self._event(asker, found)
         if waits and now <= latest:

@@ -6,6 +6,9 @@ for no longer than their limits, and no node goes away: so nothing may break a p
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -74,6 +77,15 @@ def job(
     )
 
 
+def elastic(name: str, submit_s: int, limit_s: int, deadline_s: int | None) -> JobRow:
+    """Of one to four GPUs of a node, or two nodes; it runs for the whole of its time limit at speed 1."""
+    row = job(name, submit_s, limit_s, limit_s, gpus=4, deadline_s=deadline_s)
+    row.least_gpus, row.max_nodes = 1, 2
+    speeds = {1: "1", 2: "1.7", 4: "2.9", 8: "4.3"}
+    row.throughput = {("H100", gpus): Fraction(speed) for gpus, speed in speeds.items()}
+    return row
+
+
 @st.composite
 def rows(draw: st.DrawFn) -> list[JobRow]:
     found = []
@@ -86,6 +98,9 @@ def rows(draw: st.DrawFn) -> list[JobRow]:
         deadline = None
         if draw(st.booleans()):
             deadline = at + limit + draw(st.integers(0, 2_000))
+        if draw(st.integers(0, 3)) == 0:
+            found.append(elastic(f"j{number}", at, limit, deadline))
+            continue
         found.append(
             job(
                 f"j{number}",
@@ -115,6 +130,22 @@ def test_no_promise_is_broken_where_the_world_breaks_none(
         if run.row.deadline_us is not None and run.state != "REFUSED":
             assert run.state == "SUCCEEDED"
             assert run.end_us <= run.row.deadline_us
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(20, 900), st.integers(1, 900))
+def test_on_an_empty_cluster_the_smallest_size_that_is_fast_enough_is_promised(limit: int, has: int) -> None:
+    simulation = Simulation([elastic("one", 5, limit, 5 + has)], [node("a", rate=None), node("b", rate=None)])
+    simulation.run()
+    [run] = simulation.runs
+    speeds = {1: 1.0, 2: 1.7, 4: 2.9, 8: 4.3}
+    fast = [gpus for gpus, speed in speeds.items() if limit / speed + OVERHEAD_S <= has]
+    assert (run.state == "SUCCEEDED") is bool(fast)
+    if fast:
+        assert len(run.nodes) == (2 if fast[0] == 8 else 1)
+        held_s = (run.end_us - run.start_us) / SECOND
+        assert held_s == pytest.approx(limit / speeds[fast[0]], abs=0.001)
+    assert simulation.checks.found == []
 
 
 @settings(max_examples=60, deadline=None)

@@ -16,7 +16,7 @@ class PromisedMember(msgspec.Struct, frozen=True, omit_defaults=True):
     devices: tuple[DeviceShare, ...] = ()
 
 
-class DeadlinePromised(msgspec.Struct, frozen=True, tag="deadline-promised"):
+class DeadlinePromised(msgspec.Struct, frozen=True, tag="deadline-promised", omit_defaults=True):
     """A job ends by its deadline, unless the world breaks it. Told again when its place is another one.
 
     Attributes:
@@ -35,6 +35,8 @@ class DeadlinePromised(msgspec.Struct, frozen=True, tag="deadline-promised"):
     nanos: int
     currency: str
     members: tuple[PromisedMember, ...]
+    gpu_type: str = ""
+    time_limit_us: int = 0
 
 
 class DeadlineBroken(msgspec.Struct, frozen=True, tag="deadline-broken", omit_defaults=True):

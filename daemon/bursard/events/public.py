@@ -104,7 +104,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     AttemptIdle: _shape("attempt_id idle_us ends_in_us"),
     AttemptAttached: _shape("attempt_id rank kind"),
     DeadlinePromised: _shape(
-        "job_id by start until option rate nanos currency",
+        "job_id by start until option rate nanos currency gpu_type time_limit_us",
         members=_shape("node_id cpu_milli memory_bytes", devices=_shape("index milli")),
     ),
     DeadlineBroken: _shape("job_id by cause message given_up"),

@@ -54,6 +54,11 @@ def contends(spec: JobSpec) -> bool:
     return bool(gains) and all(map(_whole, spec.options))
 
 
+def scales(spec: JobSpec) -> bool:
+    """Does it say how fast it is where, on whole GPUs?"""
+    return bool(spec.throughput) and all(map(_whole, spec.options))
+
+
 def _whole(option: ResourceRequest) -> bool:
     return option.gpus is not None and option.gpus.milli == MILLI
 
@@ -73,7 +78,12 @@ def numbers_of_nodes(spec: JobSpec) -> list[int]:
 
 def narrowed(spec: JobSpec, size: Size | None) -> tuple[int, tuple[ResourceRequest, ...]] | None:
     """What a job asks for that was given a size: nodes and the one option; None: no size that it may have."""
-    if size is None or not 0 <= size.option < len(spec.options) or not contends(spec):
+    return fitted(spec, size) if size is not None and contends(spec) else None
+
+
+def fitted(spec: JobSpec, size: Size) -> tuple[int, tuple[ResourceRequest, ...]] | None:
+    """The same, whoever gave the size."""
+    if not 0 <= size.option < len(spec.options):
         return None
     option = spec.options[size.option]
     gpus = option.gpus

@@ -23,6 +23,7 @@ from bursar.model import (
 )
 from bursar.model.allocation import FREE
 from bursar.model.ranges import Ranges
+from bursar_policies.allocators import Size
 from bursard.events import ExitReport, PromisedMember
 from bursard.ledger import HourCharge, PriceInForce, Span, spans
 
@@ -202,10 +203,19 @@ class PromiseRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     rate: int = 0
     nanos: int = 0
     members: tuple[PromisedMember, ...] = ()
+    gpu_type: str = ""
+    time_limit_us: int = 0
     broken_at: int = 0
     cause: str = ""
     message: str = ""
     given_up: bool = False
+
+    @property
+    def size(self) -> Size | None:
+        """What it is to have, while its place is kept; None: it has one size."""
+        if not self.members or not self.time_limit_us:
+            return None
+        return Size(self.gpu_type, len(self.members), len(self.members[0].devices), option=self.option)
 
 
 class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):

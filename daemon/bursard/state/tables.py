@@ -25,10 +25,10 @@ from bursar_policies.decision import BudgetRoom, JobClass, PendingQueue, cap_of
 from bursar_policies.specs import AllocatorSpec, PriorityPolicySpec
 from bursard.events import Charge, ChargesCorrected, PolicyDocument
 from bursard.ledger import HourCharge, Ledger, Transaction
-from bursard.scheduler.targets import contends, narrowed
+from bursard.scheduler.targets import contends, fitted, narrowed
 from bursard.state import arrays
 from bursard.state.allotted import Allotments
-from bursard.state.budgets import BudgetTable
+from bursard.state.budgets import BudgetTable, promises
 from bursard.state.cluster import DIGEST_BYTES, Cluster
 from bursard.state.columns import Members
 from bursard.state.pending import PendingIndex
@@ -280,9 +280,11 @@ class Tables:
         """How long it may take to end once asked."""
         return max(spec.checkpoint.grace_us, DEFAULT_GRACE_US)
 
-    def class_of(self, job: JobRecord) -> JobClass:
-        """What decides where a job may go and what it may cost."""
-        limit_us = self.time_limit_of(job.spec)
+    def class_of(self, job: JobRecord, sized: bool = True) -> JobClass:
+        """What decides where a job may go and what it may cost. `sized`: at the size that it was promised."""
+        limit_us, size = self.time_limit_of(job.spec), self.allotments.given.get(job.id)
+        if sized and job.promise is not None and job.promise.size is not None:
+            limit_us, size = job.promise.time_limit_us, job.promise.size
         return self.class_of_spec(
             job.spec,
             (*job.hard_budgets, cap_of(job.parent_id or job.id)) if job.spec.caps_array else job.hard_budgets,
@@ -292,12 +294,15 @@ class Tables:
             gates=self.budgets.gates(job.budgets),
             likely_us=job.likely_us,
             user=job.user,
-            size=self.allotments.given.get(job.id),
+            size=size,
         )
 
     def option_of(self, job_id: str, option: int) -> int:
         """Which of a job's alternatives the one of its class is that was chosen."""
         size = self.allotments.given.get(job_id)
+        job = self.jobs.get(job_id)
+        if job is not None and job.promise is not None:
+            size = job.promise.size or size
         return option if size is None else size.option
 
     def class_of_spec(
@@ -319,7 +324,8 @@ class Tables:
         whose quotas count it and which reservations are for it; without, none. `size`: what an allocator gave
         it, which is all that it asks for.
         """
-        given = narrowed(spec, size)
+        promised = size is not None and promises(spec)
+        given = fitted(spec, size) if promised and size is not None else narrowed(spec, size)
         nodes, options = given or (spec.nodes, spec.options)
         # A cap that is spent must still be a cap: below 0 nothing is left, 0 says that there is none.
         left = spec.max_cost_nanos - settled_nanos

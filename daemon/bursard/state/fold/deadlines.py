@@ -21,8 +21,11 @@ def promised(state: Tables, event: DeadlinePromised, at: int, applied: Applied) 
         rate=event.rate,
         nanos=event.nanos,
         members=event.members,
+        gpu_type=event.gpu_type,
+        time_limit_us=event.time_limit_us,
     )
     state.promises.put(job)
+    state.enqueue(job, at)  # it asks for that size from now on
 
 
 def broken(state: Tables, event: DeadlineBroken, at: int, applied: Applied) -> None:
@@ -34,3 +37,5 @@ def broken(state: Tables, event: DeadlineBroken, at: int, applied: Applied) -> N
     promise.broken_at, promise.cause, promise.message = at, event.cause, event.message
     promise.given_up, promise.members = event.given_up, ()
     state.promises.put(job)
+    if not job.state.terminal:
+        state.enqueue(job, at)
