@@ -253,6 +253,7 @@ def jobs_of(rows: Sequence[Mapping[str, str]], models: Mapping[str, Model]) -> l
                 user="sia",
                 experiment="",
                 deadline_us=None,
+                deadline_policy="best-effort",
                 time_limit_us=0,
                 preemptible=True,
                 max_cost_nanos=0,

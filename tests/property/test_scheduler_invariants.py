@@ -70,7 +70,9 @@ def test_gangs_are_whole_on_distinct_nodes_and_get_what_they_ask(world):
     for start in starts:
         wanted = by_job[start.job_id]
         option = wanted.options[start.option]
-        assert len({member.node for member in start.members}) == wanted.nodes
+        rows = {member.node for member in start.members}
+        assert len(rows) == len(start.members)
+        assert wanted.nodes <= len(rows) <= max(wanted.max_nodes, wanted.nodes)
         for member in start.members:
             assert world.nodes.ready[member.node]
             assert (member.cpu_milli, member.memory_bytes) == (option.cpu_milli, option.memory_bytes)

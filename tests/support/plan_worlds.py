@@ -54,10 +54,14 @@ def clusters(draw: st.DrawFn, largest: int = 9) -> list[Node]:
 @st.composite
 def classes(draw: st.DrawFn, money: bool = True) -> JobClass:
     budgets = draw(st.sampled_from([(), (), ("x",), ("x", "y")])) if money else ()
+    options = draw(st.lists(REQUESTS, min_size=1, max_size=2))
+    nodes = draw(st.sampled_from([1, 1, 1, 2, 3]))
+    more = draw(st.sampled_from([0, 0, 1, 4])) if len(options) == 1 else 0
     return job_class(
-        *draw(st.lists(REQUESTS, min_size=1, max_size=2)),
+        *options,
         hours=draw(st.sampled_from([0.1, 1, 3])),
-        nodes=draw(st.sampled_from([1, 1, 1, 2, 3])),
+        nodes=nodes,
+        max_nodes=nodes + more if more else 0,
         ordered=draw(st.booleans()),
         constraints=draw(st.sampled_from([(), (), (), (("topology", "same-rack"),)])),
         spot_policy=draw(st.sampled_from(["auto", "auto", "spot", "on-demand"])),

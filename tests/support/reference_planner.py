@@ -4,7 +4,8 @@ Why     the planner of the daemon looks at queues instead of jobs and keeps what
         worked out. `test_planners_agree.py` holds that this changes nothing. Filters, scorers and rules
         of money are shared with it; what is looked at, and in which order, is not.
 Rule    jobs by priority, or as a PriorityPolicy ranks them, then submission. Each starts on the best nodes
-        that are free and paid for; the first that cannot for lack of room gets a claim on the nodes where
+        that are free and paid for; of a range of nodes, on the most that can start and that its own cap gives
+        no less time than the least. The first that cannot for lack of room gets a claim on the nodes where
         it can start soonest, and on its money. Jobs behind it start only where they end before the claim
         begins, or leave it what it needs. No job is put where it may still be when a reservation that is not
         for it begins; one that has a reservation in force goes to its nodes first.
@@ -19,6 +20,7 @@ from math import ceil
 from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
 from bursar.model import ReasonCode
 from bursar.resources import MILLI, ResourceRequest
@@ -70,6 +72,10 @@ class Place(NamedTuple):
     name: str
     row: int
     held: Held
+
+
+Choice = tuple[int, list[Place], Admitted]
+"""The alternative, its nodes, and on what terms."""
 
 
 class Running(NamedTuple):
@@ -155,14 +161,25 @@ class Reference:
                 self.reserve(job_id, job_class)
             self.set_aside(job_id, job_class)
             return
-        long = claim is not None and self.now + choice[2].hold_us > claim.at
+        found = self.find(job_class)
+        if found is None:
+            self.waiting[job_id] = "claim"
+            self.set_aside(job_id, job_class)
+            return
+        for nodes in range(job_class.max_nodes, job_class.nodes, -1):
+            larger = self.find(replace(job_class, nodes=nodes))
+            if larger is not None and larger[0][2].time_limit_us >= found[0][2].time_limit_us:
+                found = larger
+                break
+        self.start(job_id, job_class, *found[0], found[1])
+
+    def find(self, job_class: JobClass) -> tuple[Choice, bool] | None:
+        """Where so many members could start, and whether they are to leave the claim its room."""
+        choice, claim = self.choose(job_class, self.free), self.claim
+        long = claim is not None and choice is not None and self.now + choice[2].hold_us > claim.at
         if claim is not None and long:
             choice = self.choose(job_class, [self.beside(state, claim) for state in self.free])
-            if choice is None:
-                self.waiting[job_id] = "claim"
-                self.set_aside(job_id, job_class)
-                return
-        self.start(job_id, job_class, *choice, long)
+        return None if choice is None else (choice, long)
 
     # --- reservations
 
@@ -253,7 +270,7 @@ class Reference:
         cpu, memory = min(now.cpu_milli, later.cpu_milli), min(now.memory_bytes, later.memory_bytes)
         return NodeState(now.row, cpu, memory, gpus)
 
-    def choose(self, job_class: JobClass, free: list[NodeState]) -> tuple[int, list[Place], Admitted] | None:
+    def choose(self, job_class: JobClass, free: list[NodeState]) -> Choice | None:
         """The first alternative, or the cheapest, that has enough nodes and is paid for."""
         found = []
         for option, request in enumerate(job_class.options):
