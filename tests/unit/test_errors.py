@@ -14,6 +14,7 @@ TOLD = {
     "WrongState": ("WrongState", "FAILED_PRECONDITION", 1, False),
     "NotApplied": ("NotApplied", "ABORTED", 1, False),
     "BudgetExceeded": ("BudgetExceeded", "RESOURCE_EXHAUSTED", 3, False),
+    "DeadlineRefused": ("DeadlineRefused", "RESOURCE_EXHAUSTED", 3, False),
     "QuotaExceeded": ("QuotaExceeded", "RESOURCE_EXHAUSTED", 3, False),
     "RateLimited": ("RateLimited", "RESOURCE_EXHAUSTED", 3, True),
     "AnswerTooLarge": ("AnswerTooLarge", "RESOURCE_EXHAUSTED", 2, False),

@@ -20,6 +20,7 @@ from bursard.events import JobUpdated
 from bursard.events.changes import with_changes
 
 GIB = 1 << 30
+DEADLINE = 1_900_000_000_000_000
 CHANGES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "name": ({"name": "b"}, {"name": "b"}),
     "project": ({"project": "NLP/deep"}, {"project": "nlp/deep"}),
@@ -28,6 +29,22 @@ CHANGES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "model version": ({"model_version": "v2"}, {"model_version": "v2"}),
     "labels are merged": ({"labels": {"b": "2"}}, {"labels": (("a", "1"), ("b", "2"))}),
     "nodes": ({"nodes": 3}, {"nodes": 3}),
+    "a range of nodes": ({"nodes": 2, "max_nodes": 4}, {"nodes": 2, "max_nodes": 4}),
+    "throughput": (
+        {"throughput": [types_pb2.Throughput(gpu_type="H100", gpus=4, micro=2_000_000)]},
+        {"throughput": (("H100", 4, 2_000_000),)},
+    ),
+    "deadline": (
+        {"deadline_at": DEADLINE, "deadline_policy": "best-effort"},
+        {"deadline_at": DEADLINE, "deadline_policy": "best-effort"},
+    ),
+    "a range of gpus": (
+        {"gpus": types_pb2.GpuRequest(count=2), "gpus_least": 1},
+        {
+            "options": tuple(ResourceRequest(GpuRequest(count), 1_000, GIB) for count in (2, 1)),
+            "ordered": True,
+        },
+    ),
     "gpus": (
         {"gpus": types_pb2.GpuRequest(count=2, types=["h100"])},
         {"options": (ResourceRequest(GpuRequest(2, ("H100",)), 1_000, GIB),)},

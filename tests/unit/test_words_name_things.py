@@ -25,7 +25,7 @@ from bursard.state.decide import policies
 
 
 def test_each_change_of_a_job_is_one_and_changes_fields_that_there_are() -> None:
-    merged = {"labels", "gpus", "cpus", "memory", "idle_snooze", "throughput"}
+    merged = {"labels", "gpus", "cpus", "memory", "idle_snooze", "throughput", "deadline_policy"}
     assert set(asked.UPDATED_BY) == set(JobChanges.__annotations__) - merged
     assert {name for fields in asked.UPDATED_BY.values() for name in fields} <= set(JobSpec.__struct_fields__)
     plain = {name: fields for name, fields in asked.UPDATED_BY.items() if name in JobSpec.__struct_fields__}

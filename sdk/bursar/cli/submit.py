@@ -85,6 +85,7 @@ def submitting(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def job_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give the verb `flags`: those that mirror the job file."""
+    before = {option.name for option in getattr(command, "__click_params__", ())}
 
     @click.option("--name", help="Of the job, to find it by and to estimate from its past runs.")
     @click.option("--project", help="Owns quota and budget: nlp/finetune.")
@@ -147,12 +148,10 @@ def job_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @functools.wraps(command)
     def with_flags(*args: Any, **kwargs: Any) -> Any:
-        from bursar import jobfile
-
-        ours = jobfile.RunFlags.__dataclass_fields__.keys() - {"command"}
         flags = {name: kwargs.pop(name) for name in list(kwargs) if name in ours}
         return command(*args, flags=flags, **kwargs)
 
+    ours = {option.name for option in with_flags.__click_params__} - before  # type: ignore[attr-defined]
     return with_flags
 
 
