@@ -49,10 +49,8 @@ WRONG_JOBS = {
     "control character": ("run: 'a\x01'\n", ["1:"]),
 }
 NOT_BUILT = {
-    "deadline": "deadline: 2027-01-01T00:00:00Z",
     "image": "image: ghcr.io/acme/train:1",
     "mig": "resources: {gpus: {count: 1, mig: 1g.10gb}}",
-    "topology": "resources: {constraints: {topology: same-rack}}",
 }
 
 
@@ -105,7 +103,7 @@ WRONG_FLAGS = {
     ("run", "--env", "NOEQ", "--", "true"): "=",
     ("run", "--max-cost", "-1 USD", "--", "true"): "more than 0",
     ("run", "--max-cost", "5 EUR", "--", "true"): "USD",
-    ("run", "--deadline", "2027-01-01T00:00:00Z", "--", "true"): "not built",
+    ("run", "--deadline", "tomorow", "--", "true"): "deadline",
     ("run",): "CMD",
     ("ls", "--state", "sleeping"): "stopping",
     ("ls", "-o", "xml"): "json",
