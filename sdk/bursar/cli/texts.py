@@ -295,6 +295,8 @@ def explain_text(view: Row, now: int) -> str:
         lines.append(wrapped(f"placed: {view['placed_because']}"))
     if job["state"] == "PENDING":
         lines.append(wrapped(f"expected start: {start_text(view, now)}"))
+    if deadline := _deadline_text(job):
+        lines.append(wrapped(f"deadline: {deadline}"))
     if view["suggestion"]:
         price = view["suggestion_rate_per_hour"]
         at = f" ({rate_text(price)})" if price else ""

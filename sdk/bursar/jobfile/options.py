@@ -171,7 +171,7 @@ _TABLE: Final = (
     _noted("resv-ports", "no ports are kept free; take MASTER_PORT", value="maybe"),
     _noted("segment", _TOPOLOGY),
     _noted("sockets-per-node", _BINDING),
-    _noted("spread-job", _TOPOLOGY, value="no"),
+    _noted("spread-job", "members are on nodes of their own, and no further apart", value="no"),
     _noted("switches", _TOPOLOGY),
     _noted("thread-spec", "no threads are set apart"),
     _noted("threads-per-core", _BINDING),

@@ -170,7 +170,8 @@ def _resources() -> Schema:
         "additionalProperties": {"type": [*forms.SCALAR], "pattern": _PATTERN},
         "description": 'Which nodes: `zone: eu-*`, `node: "!bad-01"`; keys node, pool, zone, region, rack, '
         "provider, instance_type or a label of the node. `topology: same-rack` (same-zone, same-region, "
-        "same-pool): all members of a gang in the same one, whichever.",
+        "same-pool): all members of a gang in the same one, whichever; a node's is what its agent's settings "
+        "say (`rack`).",
     }
     one_of_two = [{"required": ["any_of", "ordered"]}, {"required": ["memory", "mem"]}]
     return {
