@@ -363,7 +363,7 @@ TAIL_MAX = 2**32 - 1
 @click.option("--kind", "kinds", multiple=True, help="Of this kind; may be given again.")
 @click.option("--tail", type=click.IntRange(1, TAIL_MAX), default=None, help="The last so many.")
 @click.option("--after", type=click.IntRange(0, 2**63 - 1), default=0, metavar="SEQ", help="After this one.")
-@click.option("--since", metavar="TIME", help="Since then: 2h, 2026-11-01.")
+@click.option("--since", metavar="TIME", help="Since then: 2h, yesterday, 2026-11-01.")
 @listing
 @connected
 def events(

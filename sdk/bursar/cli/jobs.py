@@ -120,7 +120,7 @@ JOB_COLUMNS = (
 @click.option("--experiment", default="", help="Jobs of this experiment.")
 @click.option("--model", default="", help="Jobs of this model.")
 @click.option("--label", "labels", multiple=True, metavar="K=V", help="Jobs with this label.")
-@click.option("--since", metavar="TIME", help="Submitted or ended since: 2d, 2026-11-01.")
+@click.option("--since", metavar="TIME", help="Submitted or ended since: 2d, yesterday, 2026-11-01.")
 @click.option("--limit", type=click.IntRange(1, 2**32 - 1), default=None, help="At most so many.")
 @click.option("--tasks", metavar="JOB", multiple=True, help="List the tasks of this array, or of several.")
 @click.option("--name", default="", help="Jobs of this name.")

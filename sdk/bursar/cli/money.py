@@ -60,7 +60,9 @@ FOCUS_VERSIONS: Final = ("1.4", "1.2", "1.0")
 @click.argument("job", required=False, default="")
 @click.option("--by", default="", metavar="A,B", help=", ".join(DIMENSIONS) + ", label:KEY.")
 @click.option("--period", default="", metavar="P", help=PERIODS + ".")
-@click.option("--since", metavar="TIME", help="From then: 7d, 2026-11-01. Hours that begin then or later.")
+@click.option(
+    "--since", metavar="TIME", help="From then: 7d, yesterday, 2026-11-01. Hours that begin then or later."
+)
 @click.option("--until", metavar="TIME", help="Hours that begin before then, each as a whole.")
 @click.option("--timezone", default="", metavar="ZONE", help="Of periods, days and months.  [default: UTC]")
 @click.option("--project", default="", help="This project and those below it.")

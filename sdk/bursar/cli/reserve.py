@@ -49,7 +49,10 @@ def reserve() -> None:
 @click.option("--where", multiple=True, metavar="KEY=PATTERN", help="Of which: pool=a, rack=r7, zone=eu-*.")
 @click.option("--gpu-type", default="", metavar="TYPE", help="Of those with such GPUs.")
 @click.option(
-    "--start", default="now", metavar="TIME", help="A time, or how long from now: 2h.  [default: now]"
+    "--start",
+    default="now",
+    metavar="TIME",
+    help="A time, or how long from now: 2h, tomorrow+9h.  [default: now]",
 )
 @click.option("--end", default="", metavar="TIME", help="A time, or how long from now.")
 @click.option("--duration", default="", metavar="D", help="In place of --end: 4h, 2d.")
