@@ -1,5 +1,6 @@
 """Where a client finds its server and its secret."""
 
+import contextlib
 import json
 import socket
 from pathlib import Path
@@ -193,6 +194,24 @@ def test_a_socket_that_may_not_be_opened_is_denied_and_one_that_is_absent_is_not
         monkeypatch.setattr(address.os, "access", lambda *_: False)
         assert address.denied(tmp_path / "s")
     assert not address.denied(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("comes_again", [False, True])
+def test_a_socket_that_goes_between_two_looks_is_not_told_as_one_that_may_not_be_opened(
+    tmp_path, monkeypatch, comes_again
+):
+    path, held = tmp_path / "s", contextlib.ExitStack()
+    path.write_text("the daemon before")
+
+    def restarts(*_: object) -> bool:
+        path.rename(tmp_path / "gone")  # it keeps its inode, so that the next cannot have it
+        if comes_again:
+            held.enter_context(listen(path))
+        return False
+
+    monkeypatch.setattr(address.os, "access", restarts)
+    with held:
+        assert not address.denied(path)
 
 
 @pytest.mark.parametrize(

@@ -173,12 +173,16 @@ def is_expected(address: Address) -> bool:
 def denied(path: Path) -> bool:
     """May this user not open the socket, or not even see whether it is there?"""
     try:
-        path.stat()
+        first = path.stat()
+        if os.access(path, os.W_OK):
+            return False
+        # A daemon that restarts takes its socket away and makes another one, between any two looks at it.
+        again = path.stat()
     except PermissionError:
         return True
     except OSError:
         return False
-    return not os.access(path, os.W_OK)
+    return (first.st_dev, first.st_ino) == (again.st_dev, again.st_ino)
 
 
 def group_of(path: Path) -> str:
