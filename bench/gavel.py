@@ -26,8 +26,8 @@ from statistics import fmean
 
 TYPES = ("v100", "p100", "k80")
 A_TYPE = 36
-SAVED_S = "0.000001"
-"""Work is saved so often: what is stopped loses none."""
+SAVES = "1"
+"""A job saves its work when it is asked to end, and says so: what is moved loses none."""
 SCORED = range(4_000, 5_000)
 POLICIES = Path(__file__).parent / "policies/gavel"
 PUBLISHED = {
@@ -57,9 +57,7 @@ def write_jobs(trace: Path, out: Path, speeds: dict[str, dict[str, float]], per_
     """JOBS of a trace: durations on a V100, and how fast the others are beside it."""
     with gzip.open(trace, "rt") as lines, out.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(
-            ("job_id", "submit_s", "duration_s", "gpus", "gpu_type", "throughput", "checkpoint_s")
-        )
+        writer.writerow(("job_id", "submit_s", "duration_s", "gpus", "gpu_type", "throughput", "saves"))
         for row in csv.DictReader(lines):
             mine = speeds[row["job_type"]]
             able = [kind for kind in TYPES if mine.get(kind, 0) > 0]
@@ -67,7 +65,7 @@ def write_jobs(trace: Path, out: Path, speeds: dict[str, dict[str, float]], per_
             duration_s = float(row["total_steps"]) / mine["v100"]
             submit_s = float(row["unit_arrival"]) * 3600 / per_hour
             writer.writerow(
-                (row["job_id"], f"{submit_s:.6f}", f"{duration_s:.6f}", 1, "|".join(able), told, SAVED_S)
+                (row["job_id"], f"{submit_s:.6f}", f"{duration_s:.6f}", 1, "|".join(able), told, SAVES)
             )
 
 

@@ -9,17 +9,19 @@ Why     the daemon's cycle and the simulator both take it, before each plan. Not
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from bursar.errors import InvalidRequest
 from bursar.model import EndCause, JobSpec, JobState
 from bursar_policies import allocators
 from bursar_policies.allocators import Allocator, Contender, Problem, Room, Size, Supply
+from bursar_policies.allocators.fair import equal_shares
 from bursar_policies.decision import NodeColumns
 from bursar_policies.specs import AllocatorSpec
 from bursard.scheduler import targets
@@ -44,6 +46,44 @@ class _Done(NamedTuple):
     held_us: int = 0
 
 
+class _Shares:
+    """What of an equal share jobs have not had. Kept in memory alone: a daemon that starts owes nobody."""
+
+    def __init__(self) -> None:
+        self._at = 0
+        self._milli: dict[str, int] = {}
+        """By job, its equal share since the newest round, in thousandths of a GPU."""
+        self._held_us: dict[str, int] = {}
+        """By job, what it had held by then."""
+        self._owed_us: dict[str, int] = {}
+
+    def owed_us(self, job_id: str) -> int:
+        """See `Contender.owed_us`."""
+        return self._owed_us.get(job_id, 0)
+
+    def count(self, contenders: Sequence[Contender], fair: float, now: int, most_us: int) -> None:
+        """A round is over: what they should have had in it, against what they had.
+
+        What a job has had too much is forgotten: whoever used what was idle need not pay for it.
+        """
+        passed_us, owed_us = min(max(now - self._at, 0), most_us), {}
+        for one in contenders:
+            milli = self._milli.get(one.job_id)
+            if milli is None:
+                continue
+            had_us = one.held_us - self._held_us[one.job_id]
+            more_us = int(fair * milli * passed_us / 1000) - max(had_us, 0)
+            owed_us[one.job_id] = max(self._owed_us.get(one.job_id, 0) + more_us, 0)
+        self._owed_us = owed_us
+
+    def begin(self, contenders: Sequence[Contender], supply: Sequence[Supply], now: int) -> None:
+        """A round begins, with these."""
+        shares = equal_shares(contenders, supply)
+        self._at = now
+        self._milli = {one.job_id: share for one, share in zip(contenders, shares, strict=True)}
+        self._held_us = {one.job_id: one.held_us for one in contenders}
+
+
 class Rounds:
     """Belongs to one state."""
 
@@ -59,6 +99,7 @@ class Rounds:
         """By job that was given something and has not started, the round in which it was."""
         self._heads: dict[str, int] = {}
         """By first job of a queue that does not contend, the round that left room for it first."""
+        self._shares = _Shares()
         self._looked: tuple[int, int] = (-1, -1)
         self.refused: tuple[str, ...] = ()
         """What of the newest answer could not be given."""
@@ -110,6 +151,7 @@ class Rounds:
         contenders = [self._contender(state.jobs[one.job_id], nodes, rules, now, one) for one in running]
         contenders += [self._contender(job, nodes, rules, now) for job in self._waiting()]
         supply = self._for_them(targets.supply_of(nodes, devices, closed))
+        contenders = self._counted(allocator, rules, now, contenders, supply)
         answer = self._ask(allocator, rules, now, contenders, supply)
         live = {one.job_id: one.id for one in running}
         kept = {job_id: size for job_id, size in state.allotments.given.items() if job_id in self._passed}
@@ -138,6 +180,24 @@ class Rounds:
             state.allot({**state.allotments.given, **answer.given}, now)
             self._note_given()
 
+    def _counted(
+        self,
+        allocator: Allocator,
+        rules: AllocatorSpec,
+        now: int,
+        contenders: list[Contender],
+        supply: tuple[Supply, ...],
+    ) -> list[Contender]:
+        """The same, each with what it is owed by now."""
+        fair = _weights(allocator, rules).get("fair", 0.0)
+        self._shares.count(contenders, fair, now, 2 * rules.round_us)
+        self._shares.begin(contenders, supply, now)
+        owed_us = self._shares.owed_us
+        return [
+            replace(one, owed_us=owed) if (owed := owed_us(one.job_id)) != one.owed_us else one
+            for one in contenders
+        ]
+
     def _expected(self, job_id: str) -> bool:
         """Was it given something that is kept for it until it starts?"""
         job = self._state.jobs.get(job_id)
@@ -152,10 +212,14 @@ class Rounds:
         contenders: list[Contender],
         supply: tuple[Supply, ...],
     ) -> targets.Targets:
-        weights = {name: float(one.default) for name, one in allocator.weights.items()}
-        weights |= {name: float(weight) for name, weight in rules.weights if name in weights}
         able = tuple(sorted((one for one in contenders if one.sizes), key=lambda one: one.order))
-        problem = Problem(contenders=able, supply=supply, round_us=rules.round_us, weights=weights, now=now)
+        problem = Problem(
+            contenders=able,
+            supply=supply,
+            round_us=rules.round_us,
+            weights=_weights(allocator, rules),
+            now=now,
+        )
         answer = targets.ask(allocator, problem)
         if answer.refused and answer.refused != self.refused:
             log.warning("allocator", extra={"allocator": allocator.name, "refused": answer.refused[:10]})
@@ -213,6 +277,7 @@ class Rounds:
             priority=spec.priority,
             work_us=work_us,
             held_us=held_us,
+            owed_us=self._shares.owed_us(job.id),
             restarts=max(len(job.attempts) - 1, 0),
             restart_us=lost_us,
         )
@@ -325,6 +390,12 @@ class Rounds:
         if len(self._done) > 2 * len(alive) + DONE_SPARE:
             self._done = {one: done for one, done in self._done.items() if one in alive}
             self._sizes = {one: sizes for one, sizes in self._sizes.items() if one in alive}
+
+
+def _weights(allocator: Allocator, rules: AllocatorSpec) -> dict[str, float]:
+    """Every one that it declares, as the document has it."""
+    weights = {name: float(one.default) for name, one in allocator.weights.items()}
+    return weights | {name: float(weight) for name, weight in rules.weights if name in weights}
 
 
 def _passes(waited: int) -> bool:

@@ -126,6 +126,18 @@ def test_what_does_not_contend_comes_first_and_is_never_moved(tmp_path: Path, tu
     assert found["fixed"].nodes == ("v",)
 
 
+def test_a_job_that_others_would_always_come_before_has_part_of_an_equal_share(tmp_path: Path):
+    """Two GPUs and three jobs that gain as much, of whom nobody counts less for what it has had."""
+    jobs = "".join(f"{name},{at},30000,{BOTH},1,0,1,,,\n" for at, name in enumerate("abc"))
+    jobs = jobs.replace("K80=0.5", "K80=1")
+    never, _ = simulate(tmp_path, jobs, "relative-speed, attained: 0, fair: 0")
+    assert never["c"].start_us == 30_000_000_000, "when one of the others has ended"
+    found, _ = simulate(tmp_path, jobs, "relative-speed, attained: 0")
+    # A quarter of two thirds of a GPU: 24 rounds after its first it is owed four rounds of one.
+    assert 24 * 600_000_000 < found["c"].start_us <= 26 * 600_000_000
+    assert found["a"].attempts + found["b"].attempts > 2, "one of them gave way"
+
+
 def test_a_share_is_not_kept_for_ever_for_a_job_that_its_budget_does_not_let_start(
     tmp_path: Path, turns: Turns
 ):

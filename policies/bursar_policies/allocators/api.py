@@ -48,6 +48,8 @@ class Contender(msgspec.Struct, frozen=True, kw_only=True):
         age_us: since it was submitted. priority: 0..100, higher first.
         work_us: what it has done, microseconds at speed 1.
         held_us: GPUs times microseconds that it has held.
+        owed_us: GPUs times microseconds that it has had too little lately: less than the part `fair` of an
+            equal share (`allocators.fair`); 0 when it has had as much.
         restarts: attempts that it has had beside the first.
         restart_us: what it loses when it is stopped now: the restart, and work that is not saved.
         left_us: what is left to do, microseconds at speed 1; -1: nobody knows.
@@ -64,6 +66,7 @@ class Contender(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 50
     work_us: int = 0
     held_us: int = 0
+    owed_us: int = 0
     restarts: int = 0
     restart_us: int = 0
     left_us: int = -1

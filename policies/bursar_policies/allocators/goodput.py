@@ -12,11 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from bursar_policies.allocators.api import Allotment, Contender, Problem, Size, Weight, allotted
+from bursar_policies.allocators.api import Allotment, Contender, Problem, Size, Supply, Weight, allotted
+from bursar_policies.allocators.fair import FAIR, believed, fairly, weight_of
 from bursar_policies.allocators.solve import best_choice
 
-_PRIORITY_HALF = 10
-"""So much more priority counts twice as much."""
 _LEAST = 1e-9
 
 
@@ -30,6 +29,7 @@ class Goodput:
         attained: how much less counts who has had more: the worth of a job is what it has had, in GPUs times
             rounds, to the power of minus this.
         stay: a move must gain more than this share of what the job has now, whatever it costs.
+        fair: which part of an equal share of the GPUs each job is sure of, whatever others say.
     """
 
     name = "goodput"
@@ -38,13 +38,18 @@ class Goodput:
         "waiting": Weight(1, 0, 100),
         "attained": Weight(0, 0, 4),
         "stay": Weight(0.02, 0, 1),
+        "fair": FAIR,
     }
 
     def allot(self, problem: Problem) -> Sequence[Allotment]:
         """The sizes whose worth adds up to most."""
         able = [one for one in problem.contenders if one.sizes]
         worths = [_worths(one, problem) for one in able]
-        chosen = best_choice(problem.supply, [one.sizes for one in able], worths)
+
+        def solve(supply: Sequence[Supply], jobs: Sequence[int]) -> list[int]:
+            return best_choice(supply, [able[job].sizes for job in jobs], [worths[job] for job in jobs])
+
+        chosen = fairly(problem, able, solve)
         pairs = zip(able, chosen, strict=True)
         return [allotted(one.job_id, one.sizes[index]) for one, index in pairs if index >= 0]
 
@@ -52,15 +57,16 @@ class Goodput:
 def _worths(job: Contender, problem: Problem) -> list[float]:
     """What each of its sizes is worth, beyond what the job is worth when it waits."""
     weights = problem.weights
-    slowest = max(min(size.speed for size in job.sizes), 1)
+    speeds = believed(job.sizes)
+    slowest = max(min(speeds), 1)
     power = weights["power"]
-    weight = 2 ** ((job.priority - 50) / _PRIORITY_HALF)
+    weight = weight_of(job.priority)
     weight *= max(job.held_us / problem.round_us, 1) ** -weights["attained"]
     lost = _kept_by_a_restart(job)
     found = []
-    for size in job.sizes:
+    for size, speed in zip(job.sizes, speeds, strict=True):
         held = job.holds is not None and _alike(size, job.holds)
-        relative = size.speed / slowest * (1 if held or job.holds is None else lost)
+        relative = speed / slowest * (1 if held or job.holds is None else lost)
         worth = weight * (_gain(max(relative, _LEAST), power) + weights["waiting"])
         found.append(worth * (1 + weights["stay"]) if held else worth)
     return found

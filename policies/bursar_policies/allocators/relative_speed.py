@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bursar_policies.allocators.api import ONE, Allotment, Contender, Problem, Size, Weight, allotted
+from bursar_policies.allocators.api import ONE, Allotment, Contender, Problem, Size, Supply, Weight, allotted
+from bursar_policies.allocators.fair import FAIR, fairly, weight_of
 from bursar_policies.allocators.solve import better_than_staying
 
 _MOVE_MAX = 0.95
 """No move costs more than this share of what it is to gain."""
-_PRIORITY_HALF = 10
-"""So much more priority counts twice as much."""
 
 
 class RelativeSpeed:
@@ -27,6 +26,7 @@ class RelativeSpeed:
             of minus this. 0: it does not matter.
         horizon: rounds over which a move must pay for what it costs.
         stay: a move must gain more than this share of what the job has now, whatever it costs.
+        fair: which part of an equal share of the GPUs each job is sure of, whatever others say.
     """
 
     name = "relative-speed"
@@ -34,6 +34,7 @@ class RelativeSpeed:
         "attained": Weight(0.1, 0, 4),
         "horizon": Weight(4, 1, 1_000),
         "stay": Weight(0.02, 0, 1),
+        "fair": FAIR,
     }
 
     def allot(self, problem: Problem) -> Sequence[Allotment]:
@@ -41,7 +42,12 @@ class RelativeSpeed:
         able = sorted((one for one in problem.contenders if one.sizes), key=lambda one: one.order)
         sizes, values = [one.sizes for one in able], [_values(one, problem) for one in able]
         holds = [_index(one) for one in able]
-        chosen = better_than_staying(problem.supply, sizes, values, holds)
+
+        def solve(supply: Sequence[Supply], jobs: Sequence[int]) -> list[int]:
+            theirs = [sizes[job] for job in jobs], [values[job] for job in jobs]
+            return better_than_staying(supply, *theirs, [holds[job] for job in jobs])
+
+        chosen = fairly(problem, able, solve)
         pairs = zip(able, chosen, strict=True)
         return [allotted(one.job_id, one.sizes[index]) for one, index in pairs if index >= 0]
 
@@ -49,11 +55,10 @@ class RelativeSpeed:
 def _values(job: Contender, problem: Problem) -> list[float]:
     """What each of its sizes is worth for a round, beyond what it loses when it gets none."""
     weights = problem.weights
-    least = min(size.gpus_in_all for size in job.sizes)
-    best = max(size.speed for size in job.sizes if size.gpus_in_all == least)
-    attained_us = max(job.work_us * ONE // best * least, problem.round_us)
-    weight = (attained_us / problem.round_us) ** -weights["attained"] * least
-    weight *= 2 ** ((job.priority - 50) / _PRIORITY_HALF)
+    # By the GPU, so that no size counts more than its GPUs, however fast it is said to be.
+    best = max(max(size.speed / size.gpus_in_all for size in job.sizes), 1)
+    attained_us = max(int(job.work_us * ONE / best), problem.round_us)
+    weight = (attained_us / problem.round_us) ** -weights["attained"] * weight_of(job.priority)
     found = [weight * size.speed / best for size in job.sizes]
     if job.holds is None:
         return found
