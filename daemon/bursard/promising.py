@@ -74,6 +74,8 @@ class Promising:
         self._cache = PlanCache()
         self._places = targets.Places()
         self._looked_at: int | None = None
+        self._closed: dict[bool, tuple[object, NDArray[np.bool_]]] = {}
+        """Is spot asked for? Of what it was made, and nodes on which nothing is promised then."""
 
     # --- what is asked for
 
@@ -215,13 +217,17 @@ class Promising:
 
     def _barred(self, snapshot: Snapshot, job_class: JobClass) -> NDArray[np.bool_]:
         """Machines that may be given back or taken away: nothing is promised there."""
-        rented, spot = self._state.rented, job_class.spot_policy == "spot"
-        names, attributes = snapshot.nodes.names, snapshot.nodes.attributes
-        found = [
-            name in rented or (not spot and one.get("market") == "spot")
-            for name, one in zip(names, attributes, strict=True)
-        ]
-        return np.array(found, dtype=np.bool_)
+        state, spot = self._state, job_class.spot_policy == "spot"
+        key = state.cluster.facts_version, tuple(sorted(state.rented)), spot
+        known = self._closed.get(spot)
+        if known is None or known[0] != key:
+            names, attributes = snapshot.nodes.names, snapshot.nodes.attributes
+            found = [
+                name in state.rented or (not spot and one.get("market") == "spot")
+                for name, one in zip(names, attributes, strict=True)
+            ]
+            known = self._closed[spot] = key, np.array(found, dtype=np.bool_)
+        return known[1]
 
     def _event(self, job: _Job, found: _Found) -> DeadlinePromised:
         place, size = found.place, found.size

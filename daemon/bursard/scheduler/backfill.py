@@ -9,7 +9,7 @@ Source  EASY backfilling, one reservation; re-made at every plan, so early ends 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
@@ -102,9 +102,7 @@ class Reservation:
         later = self.left.get(row)
         return now if later is None else least(now, later)
 
-    def best(
-        self, world: World, table: Table, count: int, limits: Mapping[int, NodeState] | None = None
-    ) -> list[int]:
+    def best(self, world: World, table: Table, count: int, limits: Limited | None = None) -> list[int]:
         """The best nodes for a job that outlives the shadow time. `limits`: what it may use of some."""
         free, fits = world.free, []
         if limits:
@@ -118,16 +116,15 @@ class Reservation:
             self._stops[table.number, count] = True
         return rows
 
-    def _best_within(
-        self, world: World, table: Table, count: int, limits: Mapping[int, NodeState]
-    ) -> list[int]:
+    def _best_within(self, world: World, table: Table, count: int, limits: Limited) -> list[int]:
         fits = []
-        for row in {**self.left, **limits}:
+        for row in self.left:
             state, limit = self.usable(world.free, row), limits.get(row)
             state = state if limit is None else least(state, limit)
             if has_room(state, table.request):
                 fits.append(state)
-        return table.best_but(world.packing, count, {**self.left, **limits}, fits)
+        fits += [state for state in limits.fitting(table) if state.row not in self.left]
+        return table.best_but(world.packing, count, {**dict.fromkeys(limits), **self.left}, fits)
 
     def take(self, row: int, cpu_milli: int, memory_bytes: int, taken: Iterable[tuple[int, int]]) -> None:
         """A job that outlives the shadow time was started on a reserved node."""
@@ -151,6 +148,26 @@ def least(one: NodeState, other: NodeState) -> NodeState:
         min(one.memory_bytes, other.memory_bytes),
         [min(a, b) for a, b in zip(one.gpus, other.gpus, strict=True)],
     )
+
+
+class Limited(Protocol):
+    """What may be used of some nodes."""
+
+    def get(self, row: int, /) -> NodeState | None:
+        """Of one; None: all of it."""
+        ...
+
+    def __iter__(self) -> Iterator[int]:
+        """Those nodes."""
+        ...
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def fitting(self, table: Table) -> Sequence[NodeState]:
+        """Those of them that have room for a member."""
+        ...
 
 
 class NoClaim(NamedTuple):

@@ -3,21 +3,21 @@
 Owns    the future of nodes on which something is promised or reserved, and the search for a place in time:
         the first one, or the cheapest one that begins by an instant.
 Why     where nothing is promised, room that has come stays until somebody takes it, so one column says from
-        when on each node has it. A promise, or a reservation, is room that goes again: of the few nodes that
-        have one, every change to come is looked at.
+        when on each node has it. A promise, or a reservation, is room that goes again: of the nodes that have
+        one, every change to come is a line of one table (`Timeline`), so a search is a few columns of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from bursar.resources import ResourceRequest
-from bursar_policies.decision import JobClass, Placement, Promised
+from bursar.resources import MILLI
+from bursar_policies.decision import JobClass, Promised
 from bursar_policies.scorers import NodeState
-from bursard.scheduler.backfill import has_room, least
 from bursard.scheduler.free import Free, Mask, Rows
 from bursard.scheduler.releases import NEVER, Ints, Releases
 from bursard.scheduler.table import Table
@@ -25,9 +25,13 @@ from bursard.scheduler.windows import Windows
 from bursard.scheduler.world import World
 
 TIMES_MAX = 512
-"""Instants that one search looks at: beyond, evenly chosen ones and the last."""
+"""Instants at which one search compares prices: beyond, evenly chosen ones and the last."""
+_CHUNK: Final = 64
+"""Instants that are looked at together by who wants the first."""
 Pays = Callable[[int], bool]
 """Does money admit a gang at so many nanos per hour, -1 for unknown?"""
+_ROW, _START, _UNTIL, _CPU, _, _GPUS = range(6)
+"""Of `Lines`."""
 
 
 class Opening(NamedTuple):
@@ -38,11 +42,19 @@ class Opening(NamedTuple):
     rows: list[int]
 
 
-class _Span(NamedTuple):
-    """It may begin from `start` to `end`, both included."""
+class Timeline(NamedTuple):
+    """What is left of some nodes from `now` on: of each change (e) on one, by row and time.
 
-    start: int
-    end: int
+    Attributes:
+        row, at: (e). left: (e, 2 + slots): CPU, memory, and each device.
+        begins: (n) of the nodes, their first line. first: (n), when the first promise on each begins.
+    """
+
+    row: Ints
+    at: Ints
+    left: Ints
+    begins: Ints
+    first: Ints
 
 
 class Future:
@@ -56,50 +68,128 @@ class Future:
         self, world: World, releases: Releases, promised: Iterable[Promised], now: int, but: str = ""
     ) -> None:
         self.world, self.releases, self.now = world, releases, now
-        self._on: dict[int, list[tuple[Promised, Placement]]] = {}
-        for one in promised:
-            for member in one.members if one.job_id != but else ():
-                self._on.setdefault(member.node, []).append((one, member))
+        none = np.zeros((0, _GPUS + world.free.slots), dtype=np.int64)
+        self._lines = np.concatenate(
+            [none, *(world.promised.of(one) for one in promised if one.job_id != but)]
+        )
+        self._count = world.free.count
+
+    @classmethod
+    def _of_lines(cls, of: Future, lines: Ints) -> Future:
+        made = cls(of.world, of.releases, (), of.now)
+        made._lines = lines
+        return made
+
+    def without(self, one: Promised) -> Future:
+        """The same, as the job sees it that this was promised to, of the nodes of its place alone."""
+        lines = self.on({member.node for member in one.members})._lines
+        own = self.world.promised.of(one)
+        gone = (lines[:, None, :] == own[None, :, :]).all(axis=2)
+        # Two may have been promised the same of a node at the same time, where one stands in for the other.
+        drop = {int(np.flatnonzero(column)[0]) for column in gone.T if column.any()}
+        return self._of_lines(self, np.delete(lines, sorted(drop), axis=0))
+
+    def on(self, rows: Iterable[int]) -> Future:
+        """The same of some nodes alone."""
+        wanted = np.zeros(self._count, dtype=np.bool_)
+        wanted[list(rows)] = True
+        return self._of_lines(self, self._lines[wanted[self._lines[:, _ROW]]])
 
     @property
-    def rows(self) -> Iterable[int]:
+    def rows(self) -> list[int]:
         """Nodes on which something is promised."""
-        return self._on.keys()
-
-    def begins(self, row: int, until: int) -> list[int]:
-        """When promises on a node begin, `now` for those that are due, and before an instant."""
-        found = {max(one.start, self.now) for one, _ in self._on.get(row, ())}
-        return sorted(at for at in found if at < until)
+        found: list[int] = np.unique(self._lines[:, _ROW]).tolist()
+        return found
 
     def at(self, row: int, instant: int) -> NodeState:
         """What is left of a node at an instant, below zero where less is there than was promised."""
         state = self.releases.state_at(row, instant) if instant > self.now else self.world.free.state(row)
-        cpu, memory, gpus = state.cpu_milli, state.memory_bytes, list(state.gpus)
-        for one, member in self._on.get(row, ()):
-            # What is due and has not begun is still to come.
-            if max(one.start, self.now) <= instant < max(one.until, self.now + one.until - one.start):
-                cpu -= member.cpu_milli
-                memory -= member.memory_bytes
-                for share in member.devices:
-                    gpus[share.index] -= share.milli
-        return NodeState(row, cpu, memory, gpus)
+        lines, now = self._lines[self._lines[:, _ROW] == row], self.now
+        start, until = lines[:, _START], lines[:, _UNTIL]
+        # What is due and has not begun is still to come.
+        there = (np.maximum(start, now) <= instant) & (instant < np.maximum(until, now + until - start))
+        cpu, memory, *gpus = lines[there][:, _CPU:].sum(axis=0).tolist()
+        left = [have - taken for have, taken in zip(state.gpus, gpus, strict=True)]
+        return NodeState(row, state.cpu_milli - cpu, state.memory_bytes - memory, left)
 
     def least(self, row: int, since: int, until: int) -> NodeState:
-        """What is left of a node throughout `[since, until)`. Room only goes where a promise begins."""
-        found = self.at(row, since)
-        for instant in self.begins(row, until):
-            if instant > since:
-                found = least(found, self.at(row, instant))
-        return found
+        """What is left of a node throughout `[since, until)`."""
+        line = self.on((row,)).timeline(np.array([row], dtype=np.intp))
+        last = int(np.searchsorted(line.at, until))
+        first = max(int(np.searchsorted(line.at, since, side="right")) - 1, 0)
+        return _state(row, line.left[first : max(last, first + 1)].min(axis=0))
 
-    def changes(self, row: int) -> list[int]:
-        """When anything on a node may change from now on, the first first."""
-        ends = self.releases.ends_on(row)
-        mine = (at for one, _ in self._on.get(row, ()) for at in (one.start, self._until(one)))
-        return sorted({self.now, *(at for at in (*ends, *mine) if at > self.now)})
+    def timeline(self, rows: Rows, edges: Sequence[tuple[int, int]] = ()) -> Timeline:
+        """Of these nodes, rising.
 
-    def _until(self, one: Promised) -> int:
-        return max(one.until, self.now + one.until - one.start)
+        Args:
+            edges: (row, instant), where a line is wanted whatever changes.
+        """
+        free, now, lines = self.world.free, self.now, self._lines
+        among = np.zeros(self._count, dtype=np.bool_)
+        among[rows] = True
+        if len(lines):
+            lines = lines[among[lines[:, _ROW]]]
+        given = self.releases.members(among)
+        start, until = lines[:, _START], lines[:, _UNTIL]
+        more = np.array([(row, at) for row, at in edges if at > now], dtype=np.int64).reshape(-1, 2)
+        count, given_count, kept = len(rows), len(given.node), len(lines)
+        row = np.concatenate([rows, given.node, lines[:, _ROW], lines[:, _ROW], more[:, 0]])
+        begin = np.maximum(start, now)
+        # What has not ended though its time is over may do so from now on.
+        at = np.concatenate(
+            [
+                np.full(count, now),
+                np.maximum(given.ends_at, now + 1),
+                np.maximum(until, now + until - start),
+                begin,
+                more[:, 1],
+            ]
+        )
+        order = np.lexsort((at, row))
+        back = np.zeros((len(row), 2 + free.slots), dtype=np.int64)
+        back[count : count + given_count, 0] = given.cpu
+        back[count : count + given_count, 1] = given.memory
+        back[count : count + given_count, 2:] = given.gpus
+        kept_for = np.zeros_like(back)
+        at_ends, at_begins = count + given_count, count + given_count + kept
+        kept_for[at_ends:at_begins] = lines[:, _CPU:]
+        kept_for[at_begins : at_begins + kept] = -lines[:, _CPU:]
+        row, at = row[order], at[order]
+        last = np.ones(len(row), dtype=np.bool_)
+        last[:-1] = (row[1:] != row[:-1]) | (at[1:] != at[:-1])
+        begins = np.searchsorted(row, rows)
+        base = np.repeat(begins, np.diff(np.append(begins, len(row))))
+        left = _summed(back[order], base)
+        have = np.concatenate([free.cpu[row, None], free.memory[row, None], free.gpus[row]], axis=1)
+        left += have
+        gpus, had = left[:, 2:], have[:, 2:]
+        np.copyto(gpus, np.where(had < 0, had, np.minimum(gpus, MILLI)))
+        left += _summed(kept_for[order], base)
+        first = np.full(self._count, NEVER)
+        np.minimum.at(first, lines[:, _ROW], begin)
+        row, at, left = row[last], at[last], left[last]
+        return Timeline(row, at, left, np.searchsorted(row, rows), first[rows])
+
+
+def _summed(values: Ints, base: NDArray[np.intp]) -> Ints:
+    """Sums down to each line, from the first of its node on. They may wrap: differences do not."""
+    total = values.cumsum(axis=0)
+    found: Ints = total - (total - values)[base]
+    return found
+
+
+def _state(row: int, left: Ints) -> NodeState:
+    cpu, memory, *gpus = left.tolist()
+    return NodeState(row, cpu, memory, gpus)
+
+
+class _Spans(NamedTuple):
+    """A member may begin on a node from `start` to `end`, both included: columns (s)."""
+
+    row: Ints
+    start: Ints
+    end: Ints
 
 
 class Search:
@@ -115,102 +205,173 @@ class Search:
         self._future, self._table = future, table
         self._count, self._hold_us = job_class.nodes, job_class.hold_us
         world = future.world
-        self._windows = world.windows
-        self._job_class, self._since = job_class, max(since, future.now)
+        self._since = max(since, future.now)
         usable = table.usable if barred is None else table.usable & ~barred
-        shut = _windowed(self._windows, job_class)
-        rows = {row for row in (*future.rows, *shut) if usable.item(row)}
-        self._spans = {row: self._spans_on(row, shut.get(row, [])) for row in rows}
+        shut = _windowed(world.windows, job_class)
+        rows = np.array(sorted({row for row in (*future.rows, *shut) if usable.item(row)}), dtype=np.intp)
+        self._spans = self._spans_of(rows, shut)
         first = future.releases.first_fit(table.request, future.now, usable)
-        first[list(rows)] = NEVER
+        first[rows] = NEVER
         self._first: Ints = np.where(first == NEVER, NEVER, np.maximum(first, self._since))
         free: Free = world.free
         assert len(self._first) == free.count
         self._rates = table.rates
         self._order = np.lexsort((world.place, self._rates, self._rates < 0))
+        there = self._first != NEVER
+        there[self._spans.row] = True
+        self._may: Rows = self._order[there[self._order]]
+        """Nodes on which it may ever begin, the cheapest first."""
+        self._place_of = np.full(free.count, -1, dtype=np.int64)
+        self._place_of[self._may] = np.arange(len(self._may))
 
-    def _spans_on(self, row: int, shut: Sequence[tuple[int, int]]) -> list[_Span]:
-        """When a member may begin on a node of which something is promised or reserved."""
-        future, hold_us, request = self._future, self._hold_us, self._table.request
-        edges = {*future.changes(row), *(at for window in shut for at in window if at > future.now)}
-        times = sorted({self._since, *(at for at in edges if at > self._since)})
-        states = [None if _within(shut, at) else future.at(row, at) for at in times]
-        found = list[_Span]()
-        for index, start in enumerate(times):
-            bad = _first_bad(times, states, index, request)
-            end = times[index + 1] - 1 if index + 1 < len(times) else NEVER
-            end = min(end, bad - hold_us) if bad != NEVER else end
-            if states[index] is not None and start <= end:
-                found.append(_Span(start, end))
-        return found
+    def _spans_of(self, rows: Rows, shut: dict[int, list[tuple[int, int]]]) -> _Spans:
+        """When a member may begin on nodes of which something is promised or reserved."""
+        edges = [(row, at) for row in rows.tolist() for window in shut.get(row, ()) for at in window]
+        line = self._future.timeline(rows, edges)
+        if not len(line.at):
+            return _Spans(line.row, line.at, line.at)
+        ends = np.append(line.at[1:], NEVER)
+        ends[:-1][line.row[1:] != line.row[:-1]] = NEVER
+        closed = np.zeros(len(line.at), dtype=np.bool_)
+        for row in shut:
+            mine = line.row == row
+            for since, until in shut[row]:
+                closed |= mine & (line.at >= since) & (line.at < until)
+        bad = self._first_bad(line, closed)
+        start = np.maximum(line.at, self._since)
+        end = np.where(ends == NEVER, NEVER, ends - 1)
+        end = np.where(bad == NEVER, end, np.minimum(end, bad - self._hold_us))
+        found = (bad > line.at) & (ends > self._since) & (start <= end)
+        return _Spans(line.row[found], start[found], end[found])
 
-    def _rows_at(self, instant: int) -> Mask:
-        ok: Mask = self._first <= instant
-        for row, spans in self._spans.items():
-            ok[row] = any(one.start <= instant <= one.end for one in spans)
-        return ok
+    def _first_bad(self, line: Timeline, closed: Mask) -> Ints:
+        """When one that began at each line would first lack room; `NEVER` for not at all.
 
-    def _instants(self, until: int) -> list[int]:
+        Its devices are the same ones throughout: it lacks room when the last but so many of them has gone.
+        """
+        request, count = self._table.request, len(line.at)
+        numbers = np.arange(count)
+        ends = np.append(line.begins[1:], count)[np.searchsorted(line.begins, numbers, side="right") - 1]
+        lacks = closed | (line.left[:, 0] < request.cpu_milli) | (line.left[:, 1] < request.memory_bytes)
+        gone = _next(lacks, numbers)
+        if request.gpus is not None:
+            short = line.left[:, 2:] < request.gpus.milli
+            need, there = request.gpus.count, short.shape[1]
+            if need > there:
+                return line.at.copy()
+            each = _next(short, numbers[:, None])
+            gone = np.minimum(gone, np.partition(each, there - need, axis=1)[:, there - need])
+        never = gone >= ends
+        bad: Ints = np.where(never, NEVER, line.at[np.minimum(gone, count - 1)])
+        return bad
+
+    def _instants(self, until: int) -> Ints:
         """At which a place may come, or is there for the last time."""
-        known = np.unique(self._first[self._first <= until]).tolist()
-        ends = (one.end for spans in self._spans.values() for one in spans if one.end < until)
-        starts = (one.start for spans in self._spans.values() for one in spans)
-        last = (until,) if until != NEVER else ()
-        found = sorted({at for at in (*known, *starts, *ends, *last) if self._since <= at <= until})
-        if len(found) > TIMES_MAX:
-            step = -(-len(found) // TIMES_MAX)
-            found = [*found[:-1:step], found[-1]]
+        spans = self._spans
+        there = (self._first <= until) & (self._first != NEVER)
+        parts = [self._first[there], spans.start, spans.end[spans.end < until]]
+        if until != NEVER:
+            parts.append(np.array([until], dtype=np.int64))
+        found = np.unique(np.concatenate(parts))
+        within: Ints = found[(found >= self._since) & (found <= until)]
+        return within
+
+    def _open(self, instants: Ints) -> Mask:
+        """On which nodes it may begin at each of these: (t, m), of the nodes by price."""
+        found: Mask = self._first[self._may][None, :] <= instants[:, None]
+        spans = self._spans
+        low = np.searchsorted(instants, spans.start)
+        high = np.searchsorted(instants, spans.end, side="right")
+        for place, one, other in zip(self._place_of[spans.row], low, high, strict=True):
+            found[one:other, place] = True
         return found
 
-    def _cheapest(self, instant: int) -> Opening | None:
-        ok = self._rows_at(instant)
+    def _cheapest(self, instants: Ints) -> list[Opening | None]:
+        """The cheapest at each of these."""
+        ok = self._open(instants)
+        if self._table.domain is not None:
+            return self._cheapest_together(instants, ok)
+        count, rates = self._count, self._rates[self._may]
+        enough = ok.sum(axis=1) >= count
+        if count == 1:
+            places = ok.argmax(axis=1).tolist() if len(self._may) else [0] * len(instants)
+            found = zip(instants.tolist(), enough.tolist(), places, strict=True)
+            return [
+                Opening(at, rates.item(place), [self._may.item(place)]) if there else None
+                for at, there, place in found
+            ]
+        taken = ok & (ok.cumsum(axis=1) <= count)
+        return [
+            self._opening(at, self._may[places]) if there else None
+            for at, there, places in zip(instants.tolist(), enough.tolist(), taken, strict=True)
+        ]
+
+    def _cheapest_together(self, instants: Ints, ok: Mask) -> list[Opening | None]:
+        """The same where members must be together. At most instants the same nodes are open as before."""
+        known, found = dict[bytes, Opening | None](), list[Opening | None]()
+        for at, there in zip(instants.tolist(), ok, strict=True):
+            key = there.tobytes()
+            if key not in known:
+                known[key] = self._together(self._may[there])
+            one = known[key]
+            found.append(None if one is None else one._replace(at=at))
+        return found
+
+    def _together(self, rows: Rows) -> Opening | None:
+        """Of members that must be together, the cheapest place."""
+        ok = np.zeros(len(self._first), dtype=np.bool_)
+        ok[rows] = True
         found = list[Opening]()
         for group in self._table.groups(np.flatnonzero(ok), self._count):
             among = np.zeros(len(ok), dtype=np.bool_)
             among[group] = True
-            rows: Rows = self._order[among[self._order]][: self._count]
-            rates = self._rates[rows]
-            rate = -1 if bool((rates < 0).any()) else int(sum(rates.tolist()))
-            found.append(Opening(instant, rate, rows.tolist()))
+            found.append(self._opening(0, self._order[among[self._order]][: self._count]))
         return min(found, key=lambda one: (one.rate < 0, one.rate), default=None)
 
-    def first(self, pays: Pays) -> Opening | None:
+    def _opening(self, at: int, rows: Rows) -> Opening:
+        rates = self._rates[rows]
+        rate = -1 if bool((rates < 0).any()) else int(sum(rates.tolist()))
+        return Opening(at, rate, rows.tolist())
+
+    def first(self, pays: Pays, until: int = NEVER) -> Opening | None:
         """The first place that money admits."""
-        places = (self._cheapest(at) for at in self._instants(NEVER))
-        return next((one for one in places if one is not None and pays(one.rate)), None)
+        instants, paid = self._instants(until), dict[int, bool]()
+        for start in range(0, len(instants), _CHUNK):
+            for one in self._cheapest(instants[start : start + _CHUNK]):
+                if one is not None and _pays(paid, pays, one.rate):
+                    return one
+        return None
 
     def cheapest_by(self, latest: int, pays: Pays) -> Opening | None:
         """The cheapest place that begins by an instant; of equal ones the last, which leaves others most of
-        the time before.
+        the time before. Where there are very many instants, any that is there.
         """
-        found = [one for one in map(self._cheapest, self._instants(latest)) if one is not None]
-        found = [one for one in found if pays(one.rate)]
-        return min(found, key=lambda one: (one.rate < 0, one.rate, -one.at), default=None)
+        instants, paid = self._instants(latest), dict[int, bool]()
+        every = len(instants) <= TIMES_MAX
+        if not every:
+            step = -(-len(instants) // TIMES_MAX)
+            instants = np.append(instants[:-1:step], instants[-1])
+        found = [one for one in self._cheapest(instants) if one is not None]
+        found.sort(key=lambda one: (one.rate < 0, one.rate, -one.at))
+        best = next((one for one in found if _pays(paid, pays, one.rate)), None)
+        return best if best is not None or every else self.first(pays, latest)
 
     def held(self, place: Opening) -> Iterator[NodeState]:
         """What is left of each of its nodes for as long as it may hold them."""
         return (self._future.least(row, place.at, place.at + self._hold_us) for row in place.rows)
 
 
-def _first_bad(
-    times: Sequence[int], states: Sequence[NodeState | None], index: int, request: ResourceRequest
-) -> int:
-    """When one that began at a time would first lack room; `NEVER` for not at all."""
-    first = states[index]
-    if first is None or not has_room(first, request):
-        return times[index]
-    left = first
-    for at, state in zip(times[index + 1 :], states[index + 1 :], strict=True):
-        if state is None:
-            return at
-        left = least(left, state)
-        if not has_room(left, request):
-            return at
-    return NEVER
+def _pays(paid: dict[int, bool], pays: Pays, rate: int) -> bool:
+    if rate not in paid:
+        paid[rate] = pays(rate)
+    return paid[rate]
 
 
-def _within(windows: Sequence[tuple[int, int]], at: int) -> bool:
-    return any(start <= at < end for start, end in windows)
+def _next(flags: Mask, numbers: NDArray[np.intp]) -> Ints:
+    """From each line on, the first at which a flag is set, of any node."""
+    at = np.where(flags, numbers, NEVER)
+    found: Ints = np.minimum.accumulate(at[::-1], axis=0)[::-1]
+    return found
 
 
 def _windowed(windows: Windows | None, job_class: JobClass) -> dict[int, list[tuple[int, int]]]:

@@ -27,13 +27,13 @@ from bursar_policies.scorers import Weights
 from bursard.scheduler import gang, quiet
 from bursard.scheduler.admit import Admitted, Refusal, Rooms
 from bursard.scheduler.allowance import Allowance
-from bursard.scheduler.backfill import Reservation, has_room
+from bursard.scheduler.backfill import Reservation
 from bursard.scheduler.claims import Claims, Head
 from bursard.scheduler.doors import Doors
 from bursard.scheduler.kept import Kept
 from bursard.scheduler.making_room import Stops
 from bursard.scheduler.order import Order
-from bursard.scheduler.promises import Guard, Limits, has_devices, within
+from bursard.scheduler.promises import NO_LIMITS, Guard, has_devices, within
 from bursard.scheduler.quiet import Quiet
 from bursard.scheduler.quotas import Over, Tenancy, Uses
 from bursard.scheduler.rank import NO_BOUND, Lane, Ranking
@@ -108,7 +108,7 @@ class Planner:
         self._begun: set[str] = set()
         """Of those that were promised, what this plan has started before all others."""
         self.guard: Guard | None = None
-        self._limits: Limits = {}
+        self._limits = NO_LIMITS
         """What the job that is looked at may use of nodes on which places are kept for others."""
         if snapshot.promises:
             self.guard = Guard(world, snapshot.promises, lambda: self.claims.releases, now)
@@ -244,8 +244,11 @@ class Planner:
         job_id = lane.job_id
         if job_id in self._begun:
             return None
-        self._limits = guard.limits(lane.hold_us, job_id)
         own = guard.of(job_id)
+        if self.world.may_start(lane.tables, lane.job_class.nodes):
+            self._limits = guard.limits(lane.hold_us, job_id, lane.tables)
+        else:
+            self._limits = NO_LIMITS
         if own is None:
             verdict = self.attempt(lane)
             if verdict is None or verdict.blocked_by != "room" or not self._limits:
@@ -434,8 +437,7 @@ class Planner:
         limits = self._limits
         if not limits:
             return table.best(self.world.packing, count)
-        states = [one for one in limits.values() if has_room(one, table.request)]
-        return table.best_but(self.world.packing, count, limits.keys(), states)
+        return table.best_but(self.world.packing, count, limits, limits.fitting(table))
 
     def _wait(self, lane: Lane, answer: gang.NoChoice) -> Verdict:
         """What stops a job that found no place: room if any alternative is only short of that, else money."""

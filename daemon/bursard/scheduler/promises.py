@@ -10,26 +10,109 @@ Why     a promise is a place on nodes from an instant on, and money for it. What
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
 
 from bursar.model.allocation import FREE
 from bursar_policies.decision import JobClass, Placement, Promised, Snapshot
 from bursar_policies.scorers import NodeState
 from bursard.scheduler import devices
 from bursard.scheduler.admit import Admitted, Rooms
-from bursard.scheduler.backfill import least
+from bursard.scheduler.backfill import has_room, least
 from bursard.scheduler.candidates import asks_of
-from bursard.scheduler.free import Mask
-from bursard.scheduler.openings import Future, Opening, Search
-from bursard.scheduler.releases import NEVER, Releases
+from bursard.scheduler.free import Mask, Rows
+from bursard.scheduler.openings import Future, Opening, Search, Timeline
+from bursard.scheduler.releases import NEVER, Ints, Releases
 from bursard.scheduler.table import Table
 from bursard.scheduler.world import World
 
 SLACK_US = 5_000_000
 """A promised job begins so long before it must: a plan is made each second, and a node takes its time."""
-Limits = Mapping[int, NodeState]
-"""What may be used of nodes, by row; all of those that are not named."""
+
+
+class _Kept:
+    """What a job that holds its nodes until some instant may use of those with places for others.
+
+    Attributes:
+        rows: (k), those. left: (k, 2 + slots), what of each: CPU, memory, devices.
+    """
+
+    def __init__(self, rows: Rows, left: Ints) -> None:
+        self.rows, self.left = rows, left
+        self._index = {row: index for index, row in enumerate(rows.tolist())}
+        self._states: dict[int, NodeState] = {}
+        self._fitting: dict[int, tuple[NodeState, ...]] = {}
+
+    def __contains__(self, row: object) -> bool:
+        return row in self._index
+
+    def state(self, row: int) -> NodeState:
+        """What may be used of one."""
+        found = self._states.get(row)
+        if found is None:
+            cpu, memory, *gpus = self.left[self._index[row]].tolist()
+            found = self._states[row] = NodeState(row, cpu, memory, gpus)
+        return found
+
+    def fitting(self, table: Table) -> tuple[NodeState, ...]:
+        """Those with room for a member."""
+        found = self._fitting.get(table.number)
+        if found is None:
+            request, left = table.request, self.left
+            fits = (left[:, 0] >= request.cpu_milli) & (left[:, 1] >= request.memory_bytes)
+            if request.gpus is not None:
+                fits &= (left[:, 2:] >= request.gpus.milli).sum(axis=1) >= request.gpus.count
+            found = self._fitting[table.number] = tuple(map(self.state, self.rows[fits].tolist()))
+        return found
+
+
+class Limits(Mapping[int, NodeState]):
+    """What may be used of nodes, by row; all of those that are not named.
+
+    Args:
+        own: of the nodes of its own place, as if nothing were kept for it; None: all of it.
+    """
+
+    def __init__(self, kept: _Kept | None = None, own: Mapping[int, NodeState | None] | None = None) -> None:
+        self._kept = kept if kept is not None else _Kept(np.zeros(0, dtype=np.intp), _NONE)
+        self._own = own or {}
+        self._gone = {row for row, state in self._own.items() if state is None and row in self._kept}
+
+    def __getitem__(self, row: int) -> NodeState:
+        state = self._own.get(row)
+        if state is not None:
+            return state
+        if row in self._own or row not in self._kept:
+            raise KeyError(row)
+        return self._kept.state(row)
+
+    def __iter__(self) -> Iterator[int]:
+        if not self._own:
+            return iter(self._kept.rows.tolist())
+        mine = [row for row, state in self._own.items() if state is not None]
+        return iter([*(row for row in self._kept.rows.tolist() if row not in self._own), *mine])
+
+    def __contains__(self, row: object) -> bool:
+        return self._own[row] is not None if row in self._own else row in self._kept  # type: ignore[index]
+
+    def __len__(self) -> int:
+        return len(self._kept.rows) - len(self._gone)
+
+    def fitting(self, table: Table) -> Sequence[NodeState]:
+        """Those of them that have room for a member of this."""
+        found = self._kept.fitting(table)
+        if not self._own:
+            return found
+        mine = (state for state in self._own.values() if state is not None)
+        others = (state for state in found if state.row not in self._own)
+        return [*others, *(state for state in mine if has_room(state, table.request))]
+
+
+_NONE: Final = np.zeros((0, 2), dtype=np.int64)
+NO_LIMITS: Final = Limits()
 
 
 class Guard:
@@ -44,13 +127,15 @@ class Guard:
     ) -> None:
         self._world, self._releases, self._now = world, releases, now
         self._open = {one.job_id: one for one in promised}
-        self._known: dict[tuple[int, str], Limits] = {}
-        self._starts: list[int] = []
-        self._changed()
+        self._starts = sorted(one.start for one in self._open.values())
+        self._rows = Counter(member.node for one in self._open.values() for member in one.members)
+        self._future: Future | None = None
+        self._timeline: Timeline | None = None
+        self._known: dict[int, _Kept] = {}
 
     def _changed(self) -> None:
+        self._future = self._timeline = None
         self._known.clear()
-        self._starts = sorted(one.start for one in self._open.values())
 
     def __bool__(self) -> bool:
         return bool(self._open)
@@ -66,35 +151,78 @@ class Guard:
 
     def gap_us(self) -> int:
         """Who holds nodes for so long is gone when the next of those begins that are not due."""
-        later = self._starts[bisect_right(self._starts, self._now) :]
-        return later[0] - self._now if later else 0
+        later = bisect_right(self._starts, self._now)
+        return self._starts[later] - self._now if later < len(self._starts) else 0
 
     def begun(self, job_id: str) -> None:
         """It has begun, or is about to: nothing is kept for it any more."""
-        if self._open.pop(job_id, None) is not None:
+        one = self._open.pop(job_id, None)
+        if one is not None:
+            self._starts.remove(one.start)
+            self._rows -= Counter(member.node for member in one.members)
             self._changed()
 
     def took(self, members: Iterable[Placement]) -> None:
         """These have started."""
-        if self._known and self._open:
-            rows = {one.node for promised in self._open.values() for one in promised.members}
-            if any(member.node in rows for member in members):
-                self._known.clear()
+        if self._timeline is not None and any(member.node in self._rows for member in members):
+            self._timeline = None
+            self._known.clear()
+
+    def _all(self) -> Future:
+        if self._future is None:
+            self._future = Future(self._world, self._releases(), self._open.values(), self._now)
+        return self._future
 
     def future(self, job_id: str = "") -> Future:
         """What is kept, as a job sees it: its own place is free to it."""
+        if job_id not in self._open:
+            self._releases()
+            return self._all()
         return Future(self._world, self._releases(), self._open.values(), self._now, but=job_id)
 
-    def limits(self, hold_us: int, job_id: str) -> Limits:
-        """What a job that may hold its nodes for so long may use of those on which places are kept."""
+    def limits(self, hold_us: int, job_id: str, tables: Sequence[Table] | None = None) -> Limits:
+        """What a job that may hold its nodes for so long may use of those on which places are kept.
+
+        Args:
+            tables: what it asks for, where it is only looked for room for that: a node of its own place
+                without any now needs no closer look.
+        """
         until = self._now + hold_us
-        key = bisect_left(self._starts, until), job_id if job_id in self._open else ""
-        found = self._known.get(key)
-        if found is None:
-            future = self.future(job_id)
-            rows = [row for row in future.rows if future.begins(row, until)]
-            found = self._known[key] = {row: future.least(row, self._now, until) for row in rows}
-        return found
+        key = bisect_left(self._starts, until)
+        own = self._open.get(job_id)
+        if not key:
+            return NO_LIMITS
+        kept = self._known.get(key)
+        if kept is None:
+            self._releases()
+            if self._timeline is None:
+                future = self._all()
+                self._timeline = future.timeline(np.array(future.rows, dtype=np.intp))
+            kept = self._known[key] = _until(self._timeline, until)
+        if own is None:
+            return Limits(kept)
+        rows = np.array([member.node for member in own.members], dtype=np.intp)
+        if tables is not None:
+            free = self._world.free
+            rows = rows[np.logical_or.reduce([free.fitting(table.request, rows) for table in tables])]
+        return Limits(kept, self._own(own, np.unique(rows), until)) if len(rows) else Limits(kept)
+
+    def _own(self, own: Promised, rows: Rows, until: int) -> dict[int, NodeState | None]:
+        """Nodes of its own place, as if nothing were kept for it there."""
+        line = self._all().without(own).timeline(rows)
+        kept = _until(line, until)
+        return {row: kept.state(row) if row in kept else None for row in rows.tolist()}
+
+
+def _until(line: Timeline, until: int) -> _Kept:
+    """The least that is left, by node on which a promise begins before then."""
+    before = line.at < until
+    places = np.concatenate([[0], np.cumsum(before)])[line.begins]
+    if not len(places):
+        return _Kept(np.zeros(0, dtype=np.intp), _NONE)
+    least = np.minimum.reduceat(line.left[before], places, axis=0)
+    met = line.first < until
+    return _Kept(line.row[line.begins][met], least[met])
 
 
 class Beside:

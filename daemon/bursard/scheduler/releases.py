@@ -124,6 +124,10 @@ class Releases:
         running = self._running.ends_at[self._running.node == row].tolist()
         return [*running, *(one[1] for one in self._started if one[0] == row)]
 
+    def members(self, among: Mask) -> _Members:
+        """Those on some nodes (n), in no order."""
+        return self._members(among, NEVER)
+
     def _members(self, among: Mask, until: int) -> _Members:
         """Those on some nodes that end by then."""
         running, slots = self._running, self._free.slots

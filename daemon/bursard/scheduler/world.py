@@ -16,10 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from bursar.errors import InvalidRequest
 from bursar.resources import ResourceRequest
-from bursar_policies.decision import JobClass, NodeColumns, PendingQueue, Placement, Snapshot
+from bursar_policies.decision import JobClass, NodeColumns, PendingQueue, Placement, Promised, Snapshot
 from bursar_policies.filters import Ask
 from bursar_policies.scorers import Weights, scorers_for
 from bursar_policies.specs import ReservationSpec
@@ -35,6 +36,8 @@ from bursard.scheduler.windows import windows_of
 
 NODES_MAX = 65_536
 """The place of a node takes 16 bits of a sort key."""
+LINES_MAX = 4_096
+"""Promises whose numbers are kept."""
 TABLES_MAX = 2_048
 """Tables kept from one plan to the next; past it all are dropped, and made again when asked for."""
 
@@ -50,6 +53,34 @@ class Known(NamedTuple):
 
     queue: PendingQueue
     numbers: tuple[int, int, int, int]
+
+
+class Lines:
+    """What is promised, as numbers: lines (members, 5 + slots) of row, start, until, CPU, memory, devices.
+
+    A promise is the same object from snapshot to snapshot, as long as nothing of it changes.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._known: dict[int, tuple[Promised, NDArray[np.int64]]] = {}
+
+    def of(self, one: Promised) -> NDArray[np.int64]:
+        """The lines of one."""
+        known = self._known.get(id(one))
+        if known is None or known[0] is not one:
+            if len(self._known) >= LINES_MAX:
+                self._known.clear()
+            known = self._known[id(one)] = one, self._made(one)
+        return known[1]
+
+    def _made(self, one: Promised) -> NDArray[np.int64]:
+        found = np.zeros((len(one.members), 5 + self._slots), dtype=np.int64)
+        for line, member in zip(found, one.members, strict=True):
+            line[:5] = member.node, one.start, one.until, member.cpu_milli, member.memory_bytes
+            for share in member.devices:
+                line[5 + share.index] += share.milli
+        return found
 
 
 class World:
@@ -77,6 +108,7 @@ class World:
         self.shapes = Shapes(self._tables_of)
         self._known: dict[int, Known] = {}
         """By identity, the queues of the last plan."""
+        self.promised = Lines(self.free.slots)
 
     def sync(self, nodes: NodeColumns) -> None:
         """Take over the free columns of a new snapshot with the same facts."""

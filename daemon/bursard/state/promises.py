@@ -9,9 +9,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from bursar.model import JobState
-from bursard.state.records import JobRecord
+from bursar_policies.decision import Promised
+from bursard.state.records import JobRecord, PromiseRecord
+
+
+class Seen(NamedTuple):
+    """What a snapshot said of a promise, and of what that was made; `made`: None where a node is gone."""
+
+    promise: PromiseRecord | None
+    facts: int
+    queue: int
+    made: Promised | None
 
 
 class PromiseTable:
@@ -22,8 +33,12 @@ class PromiseTable:
         """Those that are not broken, of jobs that have not ended, in the order in which they were made."""
         self.on_node: dict[str, dict[str, None]] = {}
         """By node, the jobs that a place is kept for there."""
+        self.seen: dict[str, Seen] = {}
+        """By job, what the last snapshot said of it; a promise that is put again is looked at anew."""
         self._promised = promised
         self._aside: dict[str, tuple[tuple[str, ...], int]] = {}
+        self._nodes: dict[str, tuple[str, ...]] = {}
+        self._users: Counter[str] = Counter()
 
     def __bool__(self) -> bool:
         return bool(self.given)
@@ -33,14 +48,18 @@ class PromiseTable:
         self._drop_place(job.id)
         promise = job.promise
         if promise is None or promise.broken_at or job.state.terminal:
-            self.given.pop(job.id, None)
+            if self.given.pop(job.id, None) is not None:
+                self._users[job.user] -= 1
             return
-        self.given.setdefault(job.id, job)
+        if job.id not in self.given:
+            self.given[job.id] = job
+            self._users[job.user] += 1
         if job.state is not JobState.PENDING or not promise.members:
             return
         self._aside[job.id] = job.budgets, promise.nanos
         for budget in job.budgets:
             self._promised[budget] += promise.nanos
+        self._nodes[job.id] = tuple(member.node_id for member in promise.members)
         for member in promise.members:
             self.on_node.setdefault(member.node_id, {})[job.id] = None
 
@@ -54,15 +73,17 @@ class PromiseTable:
 
     def of_user(self, user: str) -> int:
         """How many a user has."""
-        return sum(job.user == user for job in self.given.values())
+        return self._users[user]
 
     def _drop_place(self, job_id: str) -> None:
+        self.seen.pop(job_id, None)
         budgets, nanos = self._aside.pop(job_id, ((), 0))
         for budget in budgets:
             self._promised[budget] -= nanos
             if not self._promised[budget]:
                 del self._promised[budget]
-        for node_id in [node_id for node_id, jobs in self.on_node.items() if job_id in jobs]:
-            del self.on_node[node_id][job_id]
-            if not self.on_node[node_id]:
+        for node_id in self._nodes.pop(job_id, ()):
+            there = self.on_node[node_id]
+            there.pop(job_id, None)
+            if not there:
                 del self.on_node[node_id]

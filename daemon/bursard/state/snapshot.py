@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from bursar.model import EndCause
 from bursar.model.allocation import FREE
 from bursar_policies.decision import Holder, PendingQueue, Placement, Promised, Snapshot, Stop
+from bursard.state.promises import Seen
+from bursard.state.records import JobRecord
 from bursard.state.tables import Tables, stays
 
 
@@ -55,35 +57,45 @@ def _moves(tables: Tables) -> tuple[Stop, ...]:
 
 
 def _promises(tables: Tables, queues: Sequence[PendingQueue]) -> tuple[Promised, ...]:
-    """Places that are kept, on nodes that are there."""
+    """Places that are kept, on nodes that are there. What did not change is the same object as before."""
     index_of = {queue.key: index for index, queue in enumerate(queues)}
+    table, pending, facts = tables.promises, tables.pending, tables.cluster.facts_version
     found = []
-    for job in tables.promises.waiting():
-        promise, key = job.promise, tables.pending.key_of(job.id)
-        assert promise is not None
-        nodes = [tables.nodes.get(member.node_id) for member in promise.members]
-        members = tuple(
-            Placement(node.row, member.devices, member.cpu_milli, member.memory_bytes, FREE)
-            for node, member in zip(nodes, promise.members, strict=True)
-            if node is not None
-        )
-        if len(members) < len(promise.members):
-            continue
-        found.append(
-            Promised(
-                job_id=job.id,
-                queue=index_of.get(key, -1) if key is not None else -1,
-                by=promise.by,
-                start=promise.start,
-                until=promise.until,
-                option=0 if promise.size is not None else promise.option,
-                members=members,
-                rate=promise.rate,
-                hold_nanos=promise.nanos,
-                budgets=tables.promises.budgets_of(job.id),
-            )
-        )
+    for job in table.waiting():
+        key = pending.key_of(job.id)
+        queue = index_of.get(key, -1) if key is not None else -1
+        seen = table.seen.get(job.id)
+        if seen is None or seen.queue != queue or seen.facts != facts or seen.promise is not job.promise:
+            seen = table.seen[job.id] = Seen(job.promise, facts, queue, _promised(tables, job, queue))
+        if seen.made is not None:
+            found.append(seen.made)
     return tuple(found)
+
+
+def _promised(tables: Tables, job: JobRecord, queue: int) -> Promised | None:
+    """What is kept for a job; None where a node of it is gone."""
+    promise = job.promise
+    assert promise is not None
+    nodes = [tables.nodes.get(member.node_id) for member in promise.members]
+    members = tuple(
+        Placement(node.row, member.devices, member.cpu_milli, member.memory_bytes, FREE)
+        for node, member in zip(nodes, promise.members, strict=True)
+        if node is not None
+    )
+    if len(members) < len(promise.members):
+        return None
+    return Promised(
+        job_id=job.id,
+        queue=queue,
+        by=promise.by,
+        start=promise.start,
+        until=promise.until,
+        option=0 if promise.size is not None else promise.option,
+        members=members,
+        rate=promise.rate,
+        hold_nanos=promise.nanos,
+        budgets=tables.promises.budgets_of(job.id),
+    )
 
 
 def _holders(tables: Tables) -> dict[str, Holder]:
