@@ -16,8 +16,8 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from bursar.clock import SECOND_US, format_duration, format_instant
-from bursar.errors import DeadlineRefused, NotBuilt, RateLimited
+from bursar.clock import DAY_US, SECOND_US, Instant, format_duration, format_instant
+from bursar.errors import DeadlineRefused, InvalidRequest, NotBuilt, RateLimited
 from bursar.model import EndCause, JobSpec, JobState
 from bursar.model.check import TIME_LIMIT_MAX_US
 from bursar.money import cumulative, format_nanos
@@ -37,6 +37,9 @@ PROMISES_MAX: Final = 1_000
 """That are kept open at a time, of a site, and of one user."""
 USER_MAX: Final = 200
 _NO_OTHER: Final = "and there is no other room in time"
+HORIZON_US: Final = 30 * DAY_US
+"""A place that is promised begins at most so far ahead: of a later deadline it is so much earlier."""
+MINUTE_US: Final = 60 * SECOND_US
 LOOK_US: Final = SECOND_US
 """Places that are kept are looked at this often."""
 
@@ -48,6 +51,7 @@ class _Job(NamedTuple):
     display: str
     spec: JobSpec
     job_class: JobClass
+    user: str
 
 
 class _Found(NamedTuple):
@@ -90,16 +94,10 @@ class Promising:
             return []
         state = self._state
         budgets, hard = state.budgets.matching(user, spec)
-        if len(state.promises.given) >= PROMISES_MAX or state.promises.of_user(user) >= USER_MAX:
-            raise RateLimited(
-                f"{len(state.promises.given)} deadlines are promised,"
-                f" {state.promises.of_user(user)} of them to {user}; at most {PROMISES_MAX} and {USER_MAX}"
-                " are open at a time: wait for some to end, or add --deadline-policy best-effort"
-            )
         limit_us = state.time_limit_of(spec)
         gates = state.budgets.gates(budgets)
         job_class = state.class_of_spec(spec, hard, limit_us, gates=gates, user=user)
-        return self._promised(_Job(job_id, display, spec, job_class), now)
+        return self._promised(_Job(job_id, display, spec, job_class, user), now)
 
     def for_changed(self, job: JobRecord, spec: JobSpec, now: int) -> list[Event]:
         """The promise of a job that waits, once its spec is this one. Raises as `for_new`."""
@@ -117,7 +115,7 @@ class Promising:
         job_class = state.class_of_spec(
             spec, hard, limit_us, settled_nanos=job.settled_nanos, gates=gates, user=job.user
         )
-        return self._promised(_Job(job.id, job.display, spec, job_class), now)
+        return self._promised(_Job(job.id, job.display, spec, job_class, job.user), now)
 
     def _promised(self, job: _Job, now: int) -> list[Event]:
         if job.job_class.quotas or job.job_class.pinned or self._state.quotas.guarantees:
@@ -125,53 +123,98 @@ class Promising:
                 "deadline: a promise where a Quota counts the job, or guarantees something to anybody, is"
                 " part of the contract, not built in this version; add --deadline-policy best-effort"
             )
-        found = self._place(job, job.spec.deadline_at - SLACK_US, now)
+        if job.spec.deadline_at <= now:
+            raise InvalidRequest(
+                f"deadline: {instant(job.spec.deadline_at)} is in the past; now it is {instant(now)}",
+                {"field": "deadline"},
+            )
+        self._check_bounds(job)
+        found = self._place(job, job.spec.deadline_at - SLACK_US, now, self._last_start(job, now))
         if found is None:
             raise self._refusal(job, now)
         return [self._event(job, found)]
 
-    def _refusal(self, job: _Job, now: int) -> DeadlineRefused:
-        """With the first deadline that could be promised, and what it may cost then."""
-        cash = self._state.currency
-        by, found = job.spec.deadline_at, self._place(job, NEVER, now)
-        hold_us = job.job_class.hold_us if found is None else found.hold_us
-        said = f"deadline {instant(by)} cannot be promised"
-        needs = f"it may hold its nodes for {format_duration(hold_us)}"
-        other = "add --deadline-policy best-effort to wait without a promise"
-        if found is None:
-            return DeadlineRefused(
-                f"{said}: {needs}, and no node that is there could hold it then, or no budget pays for it"
-                f" (`bursar plan` says which); {other}",
-                {"deadline": format_instant(by)},
+    def _check_bounds(self, job: _Job) -> None:
+        """However it comes to ask: anew, changed, or released."""
+        table = self._state.promises
+        if job.job_id in table.given:
+            return  # it has one already
+        if len(table.given) >= PROMISES_MAX or table.of_user(job.user) >= USER_MAX:
+            raise RateLimited(
+                f"{len(table.given)} deadlines are promised, {table.of_user(job.user)} of them to {job.user};"
+                f" at most {PROMISES_MAX} and {USER_MAX} are open at a time: wait for some to end, or add"
+                " --deadline-policy best-effort"
             )
-        first = found.place
-        earliest = -(-(first.at + hold_us + SLACK_US) // SECOND_US) * SECOND_US
-        facts = {
-            "deadline": format_instant(by),
+
+    def _last_start(self, job: _Job, now: int) -> int:
+        """A new place begins by then: what begins in a later period of its budgets cannot be paid for from
+        this one's money, and what that one will have is not known.
+        """
+        records = (self._state.budgets.records.get(name) for name in job.job_class.budgets)
+        ends = (one.period_end for one in records if one is not None and not one.rolling)
+        return min([now + HORIZON_US, *(end - 1 for end in ends if end > now)])
+
+    def _refusal(self, job: _Job, now: int) -> DeadlineRefused:
+        """With the first deadline that could be promised, and what it may cost then: it is, when it is asked
+        for at once.
+        """
+        cash, by, last = self._state.currency, job.spec.deadline_at, self._last_start(job, now)
+        first = self._place(job, NEVER, now, last)
+        said = f"deadline {instant(by)} cannot be promised"
+        other = "add --deadline-policy best-effort to wait without a promise"
+        facts = {"deadline": format_instant(by)}
+        hold_us = job.job_class.hold_us if first is None else first.hold_us
+        needs = f"it may hold its nodes for {format_duration(hold_us)}"
+        named = None if first is None else self._named(job, first, now, last)
+        if first is None or named is None:
+            return DeadlineRefused(
+                f"{said}: {needs}, and no node that is there could hold it from an instant before"
+                f" {instant(last)} on, or no budget pays for it (`bursar plan` says which). Places are kept"
+                f" at most {HORIZON_US // DAY_US} days ahead, and within the period of the budgets that pay;"
+                f" {other}",
+                facts,
+            )
+        earliest, found = named
+        facts |= {
             "earliest_deadline": format_instant(earliest),
-            "starts_at": format_instant(first.at),
+            "starts_at": format_instant(first.place.at),
             "currency": cash,
         }
         price = ", at a price that is not known"
-        if first.rate >= 0:
-            nanos = cumulative(first.rate, hold_us)
+        if found.place.rate >= 0:
+            nanos = cumulative(found.place.rate, found.hold_us)
             facts["cost_at_most"] = format_nanos(nanos)
             price = f", for {money(nanos, cash)} at most"
         return DeadlineRefused(
-            f"{said}: {needs}, and the first place for it is there from {instant(first.at)}; the earliest"
-            f" deadline that can be promised is {format_instant(earliest)}{price}: set"
+            f"{said}: {needs}, and the first place for it is there from {instant(first.place.at)}; the"
+            f" earliest deadline that can be promised is {format_instant(earliest)}{price}: set"
             f" --deadline {format_instant(earliest)}, ask for a shorter --time-limit, or {other}",
             facts,
         )
 
-    def _place(self, job: _Job, by: int, now: int) -> _Found | None:
+    def _named(self, job: _Job, first: _Found, now: int, last: int) -> tuple[Instant, _Found] | None:
+        """A deadline that would be promised, the earliest to the second, and its place. What has its place
+        now is given a minute to ask for it.
+        """
+        spare_us = MINUTE_US if first.place.at < now + MINUTE_US else 0
+        exact = first.place.at + first.hold_us + SLACK_US
+        for at in (exact + spare_us, exact):
+            by = -(-at // SECOND_US) * SECOND_US
+            if by <= job.spec.deadline_at:
+                continue
+            found = self._place(job, by - SLACK_US, now, last)
+            if found is not None:
+                return Instant(by), found
+        return None
+
+    def _place(self, job: _Job, by: int, now: int, last: int = NEVER) -> _Found | None:
         """The cheapest place from which it has ended by an instant, beside all that runs and all that was
-        promised to others; of `NEVER` the one with the first end.
+        promised to others; of `NEVER` the one with the first end. `last`: it begins by then.
         """
         state = self._state
         since = max(now, job.spec.begin_after)
         ways = [one for one in self._ways(job) if since + one[0].job_class.hold_us <= by]
-        if not ways:
+        if not ways or since > last:
             return None
         snapshot = state.snapshot()
         rooms = Rooms(snapshot.budgets, snapshot.currency)
@@ -183,10 +226,10 @@ class Promising:
         with self._cache.world(replace(snapshot, promises=())) as world:
             for way, size in ways:
                 hold_us = way.job_class.hold_us
-                latest = by if by == NEVER else by - hold_us
+                latest = by if by == NEVER else min(by - hold_us, last)
                 asked = Asked(job.job_id, way.job_class, since, latest, barred)
                 place = place_for(world, snapshot, rooms, asked, now)
-                if place is not None:
+                if place is not None and place.at <= last:
                     limit_us = way.job_class.time_limit_us if size is not None else 0
                     found.append(_Found(place, hold_us, size, limit_us))
         if by == NEVER:
@@ -295,7 +338,7 @@ class Promising:
         assert promise is not None
         if state.outdated(job):
             return None  # its budgets are looked at first
-        asker = _Job(job.id, job.display, job.spec, state.class_of(job, sized=False))
+        asker = _Job(job.id, job.display, job.spec, state.class_of(job, sized=False), job.user)
         latest = promise.by - (promise.until - promise.start)
         found = self._place(asker, promise.by - SLACK_US, now) or self._place(asker, promise.by, now)
         if found is not None:

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from bursar.clock import Instant, format_instant
-from bursar.errors import DeadlineRefused, NotBuilt, WrongState
+from bursar.clock import Instant, format_instant, parse_instant
+from bursar.errors import DeadlineRefused, InvalidRequest, NotBuilt, RateLimited, WrongState
 from bursar.model import ArraySpec, Dependency, JobSpec, JobState
 from bursar.model.check import check
 from bursar.resources import ResourceRequest
+from bursard import promising
 from bursard.events import DeadlineBroken, DeadlinePromised
 from bursard.fleet.testing import FACTS, World
 from bursard.housekeeping import Housekeeping
@@ -321,3 +322,58 @@ def test_the_cheapest_alternative_that_meets_it_is_promised_and_waited_for():
     assert promised(world)[-1].option == 1
     told(world)
     assert mine.attempts[0].option == 1
+
+
+def test_a_deadline_that_has_passed_is_bad_input_and_no_lack_of_room():
+    world = site()
+    with pytest.raises(InvalidRequest, match="is in the past"):
+        submit(world, by_h=-1)
+
+
+def test_the_deadline_that_a_refusal_names_is_promised_when_it_is_asked_for_at_once():
+    world = site()
+    with pytest.raises(DeadlineRefused) as caught:
+        submit(world, by_h=0.5)  # there is room now, but not time enough
+    facts = caught.value.facts
+    named = parse_instant(facts["earliest_deadline"])
+    assert "starts_at" in facts
+    world.clock.advance(30 * SECOND_US)  # who reads it has a moment to ask for it
+    submit(world, by_h=(named - world.engine.now()) / HOUR_US)
+    assert promised(world)[-1].by == named
+
+
+def test_no_way_in_leads_past_the_bounds(monkeypatch):
+    monkeypatch.setattr(promising, "USER_MAX", 2)
+    world = site("n-1", "n-2", "n-3")
+    first = submit(world, by_h=9)
+    world.engine.commit(jobs.hold(world.state, first), "ann")
+    world.writer.flush()
+    second, _ = submit(world, by_h=9), submit(world, by_h=9)
+    with pytest.raises(RateLimited):
+        submit(world, by_h=9)
+    now = world.engine.now()
+    with pytest.raises(RateLimited):  # released
+        Promising(world.state).for_changed(first, first.spec, now)
+    plain = world.submit(options=WHOLE, time_limit_us=HOUR_US, user="ann")
+    with pytest.raises(RateLimited):  # updated
+        Promising(world.state).for_changed(plain, replace(plain.spec, deadline_at=now + 9 * HOUR_US), now)
+    assert Promising(world.state).for_changed(second, second.spec, now)  # it has one
+    submit(world, by_h=9, user="bob")
+
+
+def test_a_place_is_at_most_thirty_days_ahead_however_late_the_deadline_is():
+    world = site()
+    now = world.engine.now()
+    submit(world, by_h=24 * 365 * 70)
+    assert promised(world)[-1].start == now + promising.HORIZON_US
+    with pytest.raises(DeadlineRefused, match="at most 30 days ahead"):
+        submit(world, by_h=24 * 90, begin_after=now + 31 * 24 * HOUR_US)
+
+
+def test_a_place_begins_in_the_period_of_the_budget_that_pays_for_it():
+    world = site()
+    world.apply(budget(10**15).replace("one-time", "month"))
+    submit(world, by_h=24 * 365)
+    record = world.state.budgets.records["cap"]
+    assert promised(world)[-1].start == min(record.period_end - 1, world.engine.now() + promising.HORIZON_US)
+    assert promised(world)[-1].start < record.period_end

@@ -190,3 +190,16 @@ def test_the_verb_has_a_flag_for_each_change_and_the_words_of_the_rules() -> Non
     assert flags >= {*UPDATED_BY, "label", "gpus", "cpus", "memory"}
     [spot] = [param for param in update.params if param.name == "spot_policy"]
     assert tuple(spot.type.choices) == SPOT_POLICIES  # type: ignore[attr-defined]
+
+
+def test_a_promise_that_was_asked_for_on_hold_is_made_when_it_is_released(at_a_desk: Any) -> None:
+    async def story(desk: Any) -> None:
+        ref = await desk.submit(time_limit_us=HOUR_US)
+        await desk.service.Hold(pb.JobsRequest(jobs=[ref]), None)
+        by = desk.clock.now() + 9 * HOUR_US
+        await changed(desk, ref, deadline_at=by)
+        assert desk.job(ref).promise is None
+        await desk.service.Release(pb.JobsRequest(jobs=[ref]), None)
+        assert desk.job(ref).promise.by == by
+
+    at_a_desk(story)

@@ -53,6 +53,7 @@ from bursard.services.views import (
 )
 from bursard.services.watching import Watcher, WatchHub
 from bursard.state import JobRecord
+from bursard.state.budgets import promises as asks
 from bursard.state.decide import jobs as decide
 from bursard.state.decide.following import Fates, without_own
 from bursard.state.decide.why import of_each, read_reason
@@ -437,7 +438,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         state = self.engine.state
         events: list[Event] = decide.release(state, job)
         live = state.jobs.get(job.id)
-        if live is not None and live.promise is not None:
+        if live is not None and asks(live.spec):
             events += self.cycle.promising.for_changed(live, live.spec, self.engine.now())
         return events
 
