@@ -22,6 +22,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from bursar.aside import own_directory
 from bursar.errors import InvalidRequest
 from bursar.model import Device, Exit
 from bursar_agent import mps
@@ -80,8 +81,7 @@ class Sharing:
 
         Raises `OSError` where the folder cannot be made.
         """
-        self._folder.mkdir(exist_ok=True)
-        self._folder.chmod(0o711)
+        own_directory(self._folder, 0o711)
         if self.problem:
             return
         longest = self._folder / "9999-9999999999-999999" / "pipe"
@@ -152,7 +152,7 @@ class Sharing:
                 if server is None:
                     server = await self._start(device, owner)
                 members = server.folder / "members"
-                members.mkdir(mode=0o700, exist_ok=True)
+                own_directory(members)
                 (members / f"{key[0]}.{key[1]}").touch()
             except (MpsFailed, OSError) as problem:
                 why = problem.message if isinstance(problem, MpsFailed) else problem.strerror

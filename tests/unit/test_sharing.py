@@ -254,3 +254,12 @@ def test_one_that_starts_no_more_keeps_a_member_from_starting(node: Node) -> Non
         assert node.servers() == []
 
     play(story)
+
+
+def test_a_file_where_its_folder_should_be_is_set_aside_and_keeps_no_node_away(tmp_path: Path) -> None:
+    (tmp_path / "mps").write_text("not a folder")
+    sharing = Sharing(tmp_path / "mps", DEVICES, None)
+    sharing.trial()
+    sharing.resume()
+    assert (tmp_path / "mps").is_dir()
+    assert [path.read_text() for path in tmp_path.glob("mps.damaged-*")] == ["not a folder"]
