@@ -12,6 +12,7 @@ from bursar.errors import DeadlineRefused, InvalidRequest, NotBuilt, RateLimited
 from bursar.model import ArraySpec, Dependency, JobSpec, JobState
 from bursar.model.check import check
 from bursar.resources import ResourceRequest
+from bursar_policies.specs import ReservationSpec
 from bursard import promising
 from bursard.events import DeadlineBroken, DeadlinePromised
 from bursard.fleet.testing import FACTS, World
@@ -21,6 +22,7 @@ from bursard.promising import Promising
 from bursard.state import JobRecord, image
 from bursard.state.decide import jobs
 from bursard.state.decide.nodes import scheduling
+from bursard.state.decide.reservations import resolved
 
 HOUR_US = 3_600_000_000
 SECOND_US = 1_000_000
@@ -377,3 +379,15 @@ def test_a_place_begins_in_the_period_of_the_budget_that_pays_for_it():
     record = world.state.budgets.records["cap"]
     assert promised(world)[-1].start == min(record.period_end - 1, world.engine.now() + promising.HORIZON_US)
     assert promised(world)[-1].start < record.period_end
+
+
+def test_nodes_are_not_reserved_over_a_place_unless_that_is_said():
+    world = site()
+    mine = submit(world, by_h=3, begin_after=world.engine.now() + HOUR_US)
+    now = world.engine.now()
+    spec = ReservationSpec(("n-1",), now + HOUR_US, now + 9 * HOUR_US, users=("bob",))
+    with pytest.raises(WrongState, match=f"promised their deadlines: {mine.display}"):
+        resolved(world.state, "r", spec, "r", now)
+    assert resolved(world.state, "r", replace(spec, running="leave"), "r", now)
+    assert resolved(world.state, "r", replace(spec, users=("ann",)), "r", now)  # it may use them
+    assert resolved(world.state, "r", replace(spec, starts_at=now + 4 * HOUR_US), "r", now)

@@ -75,7 +75,30 @@ def resolved(
             {"node": node, "reservation": other},
         )
     _refuse_running(state, chosen, where)
+    _refuse_promised(state, chosen, where)
     return chosen
+
+
+def _refuse_promised(state: State, spec: ReservationSpec, where: str) -> None:
+    """A place that is kept for a job to meet its deadline is not taken away unawares."""
+    if spec.running == "leave":
+        return
+    found = dict[str, JobRecord]()
+    for node in _nodes(state, spec.nodes):
+        for job_id in state.promises.on_node.get(node.id, ()):
+            job = state.promises.given[job_id]
+            promise = job.promise
+            meets = promise is not None and promise.start < spec.ends_at and promise.until > spec.starts_at
+            if meets and not spec.lets(job.user, job.spec.project):
+                found[job_id] = job
+    if found:
+        raise WrongState(
+            f"{where}: on its nodes places are kept then for {plural(len(found), 'job')} that were promised"
+            f" their deadlines: {_some([one.display for one in found.values()])}; take another window or"
+            " other nodes, or use `running: leave` (--ignore-running): they are placed elsewhere, or told"
+            " that the promise is broken",
+            {"jobs": ",".join([*found][:SHOWN])},
+        )
 
 
 def _refuse_running(state: State, spec: ReservationSpec, where: str) -> None:
