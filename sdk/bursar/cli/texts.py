@@ -30,6 +30,7 @@ from bursar.cli.terminal import (
 )
 from bursar.model import ReasonCode
 from bursar.model.ends import REQUEUED
+from bursar.resources import gpu_sizes
 from bursar.words import plural
 
 Pair = tuple[str, str]
@@ -70,16 +71,28 @@ def wrapped(text: str, indent: str = "") -> str:
 
 
 def resources_text(view: Row) -> str:
-    """`H100:8, 16 cpus, 128GB`."""
+    """`H100:8, 16 cpus, 128GB`; of the sizes of a range `H100:2..8`."""
     parts = []
     if view["gpus"]:
         names = "|".join(view.get("gpu_types") or ["any"])
-        parts.append(f"gpu {names}:{view['gpus']:g}")
+        least = _least_gpus(view.get("any_of") or ())
+        parts.append(f"gpu {names}:{f'{least:g}..' if least else ''}{view['gpus']:g}")
     if view["cpus"]:
         parts.append(plural(float(view["cpus"]), "cpu"))
     if view["memory_bytes"]:
         parts.append(size_text(view["memory_bytes"]))
     return ", ".join(parts) or "nothing"
+
+
+def _least_gpus(options: Sequence[Row]) -> float:
+    """Where alternatives are the sizes of one range of GPUs, the most first, its least; else 0."""
+    if len(options) < 2:
+        return 0
+    counts = [option["gpus"] for option in options]
+    alike = all({**option, "gpus": 0} == {**options[0], "gpus": 0} for option in options)
+    whole = all(count == int(count) > 0 for count in counts)
+    sizes = gpu_sizes(int(counts[-1]), int(counts[0])) if alike and whole else ()
+    return float(counts[-1]) if tuple(counts) == sizes else 0
 
 
 def where_text(nodes: Sequence[Row]) -> str:
@@ -476,6 +489,8 @@ def _needs_text(job: Row) -> str:
     many = f"{job['nodes']}..{most}" if most else str(job["nodes"])
     nodes = "" if many == "1" else f"{many} nodes, each "
     options = job["resources"].get("any_of") or [job["resources"]]
+    if _least_gpus(options):
+        options = [job["resources"]]
     return nodes + " or ".join(resources_text(option) for option in options)
 
 

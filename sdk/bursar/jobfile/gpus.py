@@ -39,6 +39,8 @@ _HINTS = {
     "num_nodes": "nodes stands at the top level; resources are per node",
 }
 _RANGE = re.compile(r"(\d{0,9})\.\.(\d{0,9})|\d{1,9}\+", re.ASCII)
+_DASHED = re.compile(r"(\d{1,9})\s*[-\u2013]\s*(\d{1,9})", re.ASCII)
+"""What people write who mean a range."""
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
 _SIZE = re.compile(r"\d+(?:\.\d+)?\s*(?:[KMGTP]i?B?|B)", re.ASCII | re.IGNORECASE)
 _MIG = re.compile(r"\d+g\.\d+gb(?:\+me)?|mig.*", re.ASCII | re.IGNORECASE)
@@ -280,6 +282,16 @@ def _token(node: Node, faults: Faults, token: str, whole: str) -> _Draft | None:
         return None if size is None else _Draft(memory_bytes=size)
     if token.lower() == "gpu":
         faults.add(node, f"{quote(whole)}: leave 'gpu:' out; write a type and a count, such as H100:8, or 8")
+        return None
+    if (dashed := _DASHED.fullmatch(token)) is not None:
+        meant = whole.replace(token, "{}..{}".format(*dashed.groups()), 1)
+        faults.add(node, f"{quote(token)} is no range of GPUs; write {quote(meant)}")
+        return None
+    if ".." in token:
+        kind = whole.partition(":")[0] if ":" in whole else "A100"
+        faults.add(
+            node, f"{quote(token)} is no range of GPUs: its ends are numbers; write {quote(f'{kind}:2..4')}"
+        )
         return None
     types = _types(node, faults, re.split(r"[|,]", token))
     return None if types is None else _Draft(types=types)
