@@ -15,6 +15,7 @@ from typing import Final, Protocol, TypeVar
 from bursar.clock import SECOND_US, format_duration
 from bursar.errors import WrongState
 from bursard.events import Event
+from bursard.machines import heard
 from bursard.machines.errors import Blocks
 from bursard.machines.instants import believed
 from bursard.machines.provider import CloudError, Kind, Order, Place, Provider
@@ -132,7 +133,7 @@ class Keeper:
         """Ask for one; else why it was refused."""
         try:
             wanted = await order()
-            provider_id = await self._hands.call(lambda: self.provider.create(wanted))
+            provider_id = await self._hands.call(lambda: heard.provider_id(self.provider.create(wanted)))
         except CloudError as error:
             await self._refused(machine_id, error)
             return error
@@ -180,7 +181,8 @@ class Keeper:
         known: Mapping[str, MachineRecord] = self.records()
         try:
             regions = {machine.region for machine in known.values()}
-            listed = await hands.call(lambda: self.provider.list_owned(self._state.cluster_id, regions))
+            cluster = self._state.cluster_id
+            listed = await hands.call(lambda: heard.instances(self.provider.list_owned(cluster, regions)))
         except CloudError as error:
             self.fault = str(error)
             self._fail(hands.now())

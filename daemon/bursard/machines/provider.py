@@ -25,6 +25,10 @@ from bursar_policies.specs import LaunchSetting
 Thing = TypeVar("Thing")
 
 
+TEXT_MAX: Final = 1_000
+"""Characters that are kept of a sentence."""
+
+
 class Kind(Enum):
     """What an error of a call means for whoever wanted a machine."""
 
@@ -68,6 +72,11 @@ class Place(msgspec.Struct, frozen=True):
         )
 
 
+def plain(said: object) -> str:
+    """A provider's sentence on one line, without what a file or a terminal would not take, at its length."""
+    return "".join(char if char.isprintable() else " " for char in str(said)[:TEXT_MAX]).strip()
+
+
 class CloudError(Exception):
     """A call failed.
 
@@ -88,10 +97,10 @@ class CloudError(Exception):
         ttl_us: int = 0,
         maybe_created: bool = False,
     ) -> None:
-        super().__init__(f"{code}: {message}")
         self.kind = kind
-        self.code = code
-        self.message = message
+        self.code = plain(code)
+        self.message = plain(message)
+        super().__init__(f"{self.code}: {self.message}")
         self.scope = scope
         self.ttl_us = ttl_us
         self.maybe_created = maybe_created
