@@ -6,7 +6,7 @@
 #   make test   lint, types, layers, generated code, and every test
 #   make judge  what a hostile judge would do: fuzz, kill -9, damaged directories, mutants    (hours)
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-serve demo-cloud check golden test browser nightly judge judge-fuzz judge-kill judge-damage judge-mutants lint ruff format types layers pytest pure real programs proto proto-check clients docs bench venv clean
+.PHONY: help demo demo-serve demo-cloud check golden test oldest browser nightly judge judge-fuzz judge-kill judge-damage judge-mutants lint ruff format types layers pytest pure real programs proto proto-check clients docs bench venv clean
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -32,6 +32,7 @@ help:
 	@echo "make check   lint and the tests in one process; while working: make check TESTS='tests/docs tests/unit/test_ends.py'"
 	@echo "make golden  write down again what is printed, sent and stored (tests/golden), to be read as a diff"
 	@echo "make test    lint, types, layers, generated code and every test"
+	@echo "make oldest  what submit, run and show print, under the system's own Python 3.11"
 	@echo "make browser the pages in a real browser: keyboard, no scripts, axe-core, content policy"
 	@echo "make nightly the property tests with many more examples"
 	@echo "make judge   an hour of fuzzing, 1,000 kill -9, 100 damaged directories, 100 mutants"
@@ -124,6 +125,17 @@ check: lint proto-check
 golden: .venv/.installed
 	@BURSAR_GOLDEN=write $(BIN)/pytest -q -n 0 $$(grep -rl BURSAR_GOLDEN --include='test_*.py' tests)
 	@git diff --stat tests/golden
+
+# The oldest 3.11 that is supported may be the system's, while .venv has a later one: the same packages serve both.
+OLDEST ?= /usr/bin/python3.11
+oldest: .venv/.installed
+	@"$(OLDEST)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
+	  || { echo "a Python 3.11 is needed at $(OLDEST): make oldest OLDEST=/path/to/python3.11" >&2; exit 1; }
+	@test -d .venv/lib/python3.11 \
+	  || { echo "a .venv of Python 3.11 is needed: its packages are used" >&2; exit 1; }
+	@"$(OLDEST)" --version
+	@PYTHONPATH=$(CURDIR)/.venv/lib/python3.11/site-packages:$$(printf '$(CURDIR)/%s:' $(PACKAGES)) \
+	  "$(OLDEST)" -m pytest -q -n 0 -p no:cacheprovider tests/unit/test_cli_submits.py tests/unit/test_cli_verbs.py
 
 pytest: pure real
 
