@@ -79,7 +79,7 @@ BELOW = {
     "period": "close ls show",
     "prices": "ls apply history explain import",
     "report": "anomalies bills statement focus waste idle models quotas utilization budgets commitments"
-    " reconcile",
+    " energy reconcile",
     "policy": "apply check ls show rm diff",
     "web": "url",
     "config": "new-token",

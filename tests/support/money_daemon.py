@@ -94,7 +94,9 @@ class Daemon:
             events = nodes.usage(state, node, boot_id="b", at_boot_us=now_us, counters=counters)
             self.engine.commit(events, "node")
 
-    def finish(self, job_id: str, told: Progress | None = None, energy_millijoules: int = 0) -> None:
+    def finish(
+        self, job_id: str, told: Progress | None = None, energy_millijoules: int = 0, source: str = ""
+    ) -> None:
         state = self.engine.state
         attempt = state.jobs[job_id].attempt
         assert attempt is not None
@@ -103,7 +105,7 @@ class Daemon:
             held = node.axis(self.clock.boot_us()) - member.started_at
             report = ExitReport(
                 cause=EndCause.COMPLETED, exit_code=0, held_us=held, progress=told,
-                gpu_energy_millijoules=energy_millijoules,
+                gpu_energy_millijoules=energy_millijoules, gpu_energy_source=source,
             )  # fmt: skip
             found = attempts.exited(state, node, attempt.id, member.alloc.rank, report, 0)
             self.engine.commit(found, "node")

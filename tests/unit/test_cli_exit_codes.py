@@ -55,6 +55,7 @@ WORDS = {
     "prices import": ["prices.csv", "--provider", "aws", "--region", "r", "--market", "spot"],
     "report focus": ["--period", "2026-11"],
     "report anomalies": ["--period", "2026-11"],
+    "report energy": ["--period", "2026-11"],
     "report bills": ["--period", "2026-11"],
     "report waste": ["--period", "2026-11"],
     "whatif": ["--prices", "policy.yaml"],

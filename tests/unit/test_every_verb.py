@@ -53,7 +53,7 @@ COMMANDS = (
     "key revoke k", "cloud ls", "cloud show m", "cloud check", "cloud release m --reason r",
     "cloud terminate m --reason r", "cloud terminate m", "budget approve b --until 2027-01-01 --reason r",
     "budget approve b --amount 5USD --reason r --idempotency-key k", "budget approve b --reason r",
-    "budget history b", "forecast", "forecast b", "report anomalies", "report quotas",
+    "budget history b", "forecast", "forecast b", "report anomalies", "report energy", "report quotas",
     "report anomalies --period 2026-10 --timezone Europe/Berlin --project a -o json",
     "report quotas --period 2026-10 --timezone Europe/Berlin --project a -o json",
     "report quotas --out there.csv", "report reconcile bill.csv --cost cost",

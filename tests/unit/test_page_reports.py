@@ -204,7 +204,7 @@ def test_budgets_are_held_against_what_was_settled_in_their_own_period() -> None
         ),
         (
             {"kind": "wast"},
-            "known: focus, statement, anomalies, bills, budgets, commitments, idle, models, quotas, "
+            "known: focus, statement, anomalies, bills, budgets, commitments, energy, idle, models, quotas, "
             "utilization",
         ),
     ],

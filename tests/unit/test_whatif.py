@@ -184,7 +184,7 @@ def test_the_launch_of_a_rented_machine_is_tried_as_what_ran_on_it_is() -> None:
         ),
         ((COST_MODEL,), {"format": "parquet"}, "format: 'parquet' is not written for whatif"),
         ((COST_MODEL,), {"kind": "waste"}, "sources: are of whatif alone"),
-        ((), {"kind": "idle", "by": "user"}, "by: is of whatif and statement alone"),
+        ((), {"kind": "idle", "by": "user"}, "by: is of energy, statement and whatif alone"),
     ],
 )
 def test_what_cannot_be_tried_is_refused(

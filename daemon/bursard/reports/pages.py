@@ -20,6 +20,8 @@ from bursard.reports.period import Period
 from bursard.state.periods import ClosedPeriod
 
 Cell = str | int | None
+_PLACES: Final = {"percent": 4, "joules": 3, "kwh": 9, "grams": 9}
+"""Of quantities that are kept as whole numbers of a small part."""
 WIDTH: Final = 80
 """Of the text form: a report is read in terminals and mails, and nobody knows how wide they are."""
 WRAPPED_LEAST: Final = 24
@@ -30,7 +32,8 @@ class Column(msgspec.Struct, frozen=True):
     """A column of a report.
 
     Attributes:
-        kind: `text`, `money` (nanos), `hours` (microseconds), `percent` (millionths) or `count`.
+        kind: `text`, `money` (nanos), `hours` (microseconds), `percent` (millionths), `count`, `joules`
+            (thousandths), `kwh` or `grams` (billionths).
         absent: what people are told where a cell is None.
         drop: where the text form has too little room, columns with the highest go first; 0 stays.
         wrap: a text that goes on in further lines below, never cut.
@@ -136,7 +139,9 @@ def _value(column: Column, cell: str | int) -> str:
         return str(cell)
     if column.kind == "money":
         return format_nanos(cell)
-    return decimal_text(cell, 4) if column.kind == "percent" else hours(cell)
+    if (places := _PLACES.get(column.kind)) is not None:
+        return decimal_text(cell, places)
+    return hours(cell)
 
 
 def csv_pieces(page: Page) -> Iterator[bytes]:
@@ -198,7 +203,8 @@ def _json(page: Page, column: Column, cell: Cell) -> object:
         return cell
     if column.kind == "money":
         return {"amount": format_nanos(cell), "currency": page.currency}
-    return cell / 10_000 if column.kind == "percent" else cell / HOUR_US
+    places = _PLACES.get(column.kind)
+    return cell / HOUR_US if places is None else cell / 10**places
 
 
 FORMATS = {"text": text_pieces, "csv": csv_pieces, "json": json_pieces}

@@ -46,7 +46,7 @@ from bursard.services.explain_price import explanation, sold, subjects
 from bursard.services.known import refuse_unknown_project
 from bursard.services.lookup import find_job
 from bursard.services.offers import offers_for
-from bursard.services.page_reports import REPORTS, Past, page_maker
+from bursard.services.page_reports import REPORTS, Past, energy_page, page_maker
 from bursard.services.periods import book_periods, close_period
 from bursard.services.policies import past_commitments
 from bursard.services.prices import answer_prices
@@ -62,6 +62,7 @@ CHUNK_BYTES = 256 * 1024
 ROWS_MAX = 5_000
 """Of one cost answer: more than a message of 1 MB holds, and than anybody reads."""
 WHATIF = "whatif"
+ENERGY = "energy"
 _ENDINGS = {"text": "txt"}
 
 Maker = Callable[[Unposted], Iterator[bytes]]
@@ -246,8 +247,8 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         kind, stem = request.kind, f"{request.kind}-{period.text}"
         if kind != WHATIF and request.sources:
             raise InvalidRequest("sources: are of whatif alone")
-        if kind not in (WHATIF, "statement") and request.by:
-            raise InvalidRequest("by: is of whatif and statement alone")
+        if kind not in (WHATIF, ENERGY, "statement") and request.by:
+            raise InvalidRequest("by: is of energy, statement and whatif alone")
         if kind == "focus":
             form = request.format or "csv"
             version = request.focus_version or DEFAULT_VERSION
@@ -260,16 +261,17 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             by = read_by(request.by)
             made = self._statement(period, form, request.project, by, past.limits)
             return made, f"{stem}.{_ENDINGS.get(form, form)}"
-        if kind in REPORTS or kind == WHATIF:
+        if kind in REPORTS or kind in (ENERGY, WHATIF):
             form = request.format or "text"
             _known(form, PAGE_FORMATS, kind)
-            page = (
-                whatif_page(self.engine, request, period)
-                if kind == WHATIF
-                else REPORTS[kind](self.engine, period, request.project, past)
-            )
+            if kind == WHATIF:
+                page = whatif_page(self.engine, request, period)
+            elif kind == ENERGY:
+                page = energy_page(self.engine, period, request.project, request.by)
+            else:
+                page = REPORTS[kind](self.engine, period, request.project, past)
             return page_maker(page, PAGE_FORMATS[form]), f"{stem}.{_ENDINGS.get(form, form)}"
-        known = ", ".join(("focus", "statement", *REPORTS, WHATIF))
+        known = ", ".join(("focus", "statement", *sorted((*REPORTS, ENERGY)), WHATIF))
         raise InvalidRequest(f"kind: there is no report {kind[:40]!r}; known: {known}")
 
     def _focus(self, period: Period, form: str, version: str, project: str, past: Past) -> Maker:

@@ -18,7 +18,9 @@ from bursard.engine import Engine
 from bursard.reports.anomalies import anomalies, in_utc
 from bursard.reports.bills import bills
 from bursard.reports.budget_page import Limits, budget_page
+from bursard.reports.carbon import Carbon
 from bursard.reports.commitments import Commitments, commitments
+from bursard.reports.energy import energy, read_energy_by, sources_of
 from bursard.reports.machines import idle, utilization
 from bursard.reports.models import models, work_of
 from bursard.reports.pages import Page
@@ -113,6 +115,21 @@ def _anomalies(engine: Engine, period: Period, project: str, _: Past) -> MakePag
     in_utc(period)
     views, currency = engine.views, engine.state.currency
     return _stamped(engine, period, lambda unposted: anomalies(views, period, currency, unposted, project))
+
+
+def energy_page(engine: Engine, period: Period, project: str, by: str) -> MakePage:
+    """Energy and CO2e by what is asked for. Raises `InvalidRequest`."""
+    names = read_energy_by(by)
+    if period.timezone != "UTC":
+        raise InvalidRequest("timezone: the months of energy are of UTC, as those of focus")
+    views, currency, prices = engine.views, engine.state.currency, engine.prices
+    live = {member: told for job in engine.state.jobs.values() for member, told in sources_of(job).items()}
+
+    def make(unposted: Unposted) -> Page:
+        carbon = Carbon(views, prices).of
+        return energy(views, period, currency, unposted, project, names, live, carbon)
+
+    return _stamped(engine, period, make)
 
 
 REPORTS: Final[Mapping[str, Callable[[Engine, Period, str, Past], MakePage]]] = {

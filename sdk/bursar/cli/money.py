@@ -666,6 +666,24 @@ def report_budgets(
     _write_report(client, "budgets", period, _text_form(out, form), out, "", project, timezone)
 
 
+@report.command("energy")
+@_page_options
+@click.option("--project", default="", help="This project and those below it.")
+@click.option("--by", default="", metavar="A,B", help="Several, as below.  [default: project]")
+@connected
+def report_energy(
+    client: WireClient, period: str, out: str | None, form: str, timezone: str, project: str, by: str
+) -> None:
+    """Write the energy of GPUs and its CO2e, with what of it was not measured or is not known.
+
+    Of whole attempts, in the period in which they ended, as the FOCUS export has it. Rows are by project,
+    user, experiment, model, model_version, pool and month.
+
+    Example: bursar report energy --period 2026-Q4 --by project,month
+    """
+    _write_report(client, "energy", period, _text_form(out, form), out, "", project, timezone, by)
+
+
 @report.command("quotas")
 @_page_options
 @click.option("--project", default="", help="Quotas of this project and those below it.")

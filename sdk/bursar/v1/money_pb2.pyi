@@ -1654,7 +1654,7 @@ class ReportRequest(google.protobuf.message.Message):
     SOURCES_FIELD_NUMBER: builtins.int
     BY_FIELD_NUMBER: builtins.int
     kind: builtins.str
-    """focus | statement | anomalies | bills | budgets | commitments | idle | models | quotas | utilization | waste | whatif"""
+    """focus | statement | anomalies | bills | budgets | commitments | energy | idle | models | quotas | utilization | waste | whatif"""
     period: builtins.str
     """2026-11, a day, a quarter, a year, last-month and so on; focus: a month or a day"""
     format: builtins.str
@@ -1666,7 +1666,8 @@ class ReportRequest(google.protobuf.message.Message):
     """of the period, but for focus; empty: UTC"""
     by: builtins.str
     """of whatif: project | user | experiment | model | pool | node; empty: project. Of statement: several of
-    project | cost-center | user | model | experiment | model_version | label:KEY; empty: the first four
+    project | cost-center | user | model | experiment | model_version | label:KEY; empty: the first four. Of energy:
+    several of project | user | experiment | model | model_version | pool | month; empty: project
     """
     @property
     def sources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PolicySource]:
