@@ -97,7 +97,7 @@ def test_a_wrong_channel_is_refused_with_its_place(body: str, said: str) -> None
 class Post:
     """A way that keeps what it was given, and fails as often as it is told."""
 
-    def __init__(self, fails: int = 0, error: Exception | None = None) -> None:
+    def __init__(self, fails: int = 0, error: BaseException | None = None) -> None:
         self.told: list[str] = []
         self.threads: set[int] = set()
         self.fails, self.error = fails, error or Undelivered("it was closed")
@@ -165,6 +165,7 @@ def test_no_text_of_a_library_is_told_since_it_may_quote_a_secret(caplog: pytest
         (ValueError("https://e.org/secret-path"), "ValueError"),
         (ConnectionRefusedError(111, "refused"), "ConnectionRefusedError: refused"),
         (OSError("https://e.org/secret-path"), "OSError: no connection"),
+        (SystemExit("https://e.org/secret-path"), "SystemExit"),
     ):
         hear(one := courier(Post(fails=100, error=error), [], HOOK), CROSSED)
         assert one.undelivered == {"c0": said}

@@ -84,6 +84,7 @@ def test_daemon_is_bounded_and_speaks_to_nobody_until_told() -> None:
     assert set_to["MemoryMax"] == ["50%"]
     assert set_to["TasksMax"] == ["256"]
     assert set_to["OOMScoreAdjust"] == ["-500"]
+    assert set_to["OOMPolicy"] == ["continue"], "a plug-in that is killed for its memory is not the daemon"
     assert set_to["LimitCORE"] == ["0"]
     assert set_to["IPAddressDeny"] == ["any"]
     # What opens it again is a drop-in that systemd reads, and the guide names it.

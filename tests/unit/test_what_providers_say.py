@@ -24,6 +24,10 @@ def _one(**fields: Any) -> Lie:
     return lambda listed: [replace(one, **fields) for one in listed]
 
 
+def _exits(_: Any) -> Any:
+    raise SystemExit(3)
+
+
 LISTS: dict[str, Lie] = {
     "nothing": lambda _: None,
     "a text": lambda _: "abc",
@@ -31,6 +35,7 @@ LISTS: dict[str, Lie] = {
     "no machines": lambda _: [None],
     "a stream that breaks": lambda listed: (1 // 0 for _ in listed),
     "no answer at all": _raises,
+    "the end of the process": _exits,
     "a name that is none": _one(provider_id=None),
     "a name with half a character": _one(provider_id="i-\ud800"),
     "a name as long as a book": _one(provider_id="i" * 1_000_000),

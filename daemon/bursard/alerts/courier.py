@@ -95,7 +95,7 @@ class Courier:
                 await self._sleep(wait_s)
                 wait_s *= 4
             try:
-                await loop.run_in_executor(self._pool, self._way, spec, alert, self._secret)
+                await loop.run_in_executor(self._pool, self._send, spec, alert)
             except Undelivered as error:
                 problem = str(error)
             except (OSError, BursarError) as error:
@@ -110,6 +110,15 @@ class Courier:
             self.undelivered[name] = problem
             log.info("not told yet", extra={"channel": name, "alert": alert.id, "why": problem})
         self._give_up(name, alert, problem)
+
+    def _send(self, spec: AlertChannelSpec, alert: Alert) -> None:
+        """In a thread. What a library raises that is no `Exception` would end the daemon from here."""
+        try:
+            self._way(spec, alert, self._secret)
+        except Exception:
+            raise
+        except BaseException as error:
+            raise Undelivered(type(error).__name__) from error
 
     def _give_up(self, name: str, alert: Alert, problem: str) -> None:
         self.undelivered[name] = problem

@@ -178,7 +178,7 @@ def asked(work: Callable[[], Answer]) -> Answer:
         return work()
     except CloudError:
         raise
-    except Exception as error:
+    except BaseException as error:  # a library may panic, or call `sys.exit`: that is no end of the daemon
         log.exception("a call of a provider failed in a way that it has no word for")
         kind, said = type(error).__name__, "its answer could not be read; bursard's log has more"
         raise CloudError(Kind.THROTTLED, kind, said, maybe_created=True) from error
