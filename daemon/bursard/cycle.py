@@ -149,6 +149,11 @@ class Cycle:
         """Who promises deadlines."""
         return self._housekeeping.promising
 
+    @property
+    def allocator_wrong(self) -> str:
+        """What is wrong with the allocator in force; "" when nothing is."""
+        return self._housekeeping.allocator_wrong
+
     async def run(self) -> None:
         """Plan for ever."""
         ticking = asyncio.create_task(self._tick())

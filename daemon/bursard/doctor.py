@@ -99,11 +99,12 @@ def check_secrets(state: State, vault: Vault) -> Finding:
     )
 
 
-def check_planning(failing: str, left_out: Sequence[str]) -> Finding:
+def check_planning(failing: str, left_out: Sequence[str], allocator_wrong: str = "") -> Finding:
     """Does the scheduler answer, and for everybody?
 
     Args:
         failing: what the newest plan failed with; "" when it did not. left_out: jobs it could not compute.
+        allocator_wrong: why the allocator in force decides nothing; "" when it does.
     """
     if failing:
         return Finding(
@@ -114,6 +115,9 @@ def check_planning(failing: str, left_out: Sequence[str]) -> Finding:
             "nothing is planned",
         )
     problems = [f"the place of {job_id} cannot be computed" for job_id in left_out]
+    if allocator_wrong:
+        remedy = "mend its package, or `bursar policy apply` a PlacementPolicy with another allocator"
+        return _finding("scheduling", [allocator_wrong, *problems], "", remedy)
     remedy = "`bursar explain JOB` says why; `bursar nodes` shows a node that reports what cannot be"
     return _finding("scheduling", problems, "the newest plan covers every job that waits", remedy)
 

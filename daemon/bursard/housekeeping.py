@@ -59,6 +59,11 @@ class Housekeeping:
         self._priced: tuple[PriceTable, int, int] | None = None
         self._unpriced: deque[str] = deque()
 
+    @property
+    def allocator_wrong(self) -> str:
+        """See `Rounds.wrong`."""
+        return self._rounds.wrong
+
     def turn(self, now: int) -> bool:
         """Bring things up to `now`, as much as one turn of the loop can bear. True: something is left."""
         state = self._state

@@ -34,6 +34,8 @@ WAITING_MAX = 4_096
 """Jobs that wait of which one round is asked: those that come first."""
 OTHERS_MAX = 256
 """Queues of jobs that do not contend, and jobs of each, for which a round leaves what they ask."""
+FAILURES_MAX = 3
+"""So often in a row an allocator may fail; then it is set aside until the policy changes."""
 DONE_SPARE = 1_000
 """Jobs beyond twice those that live of which it is remembered what they did."""
 
@@ -103,12 +105,22 @@ class Rounds:
         self._looked: tuple[int, int] = (-1, -1)
         self.refused: tuple[str, ...] = ()
         """What of the newest answer could not be given."""
+        self._failures = 0
+        """Of the allocator of these rules, in a row."""
+        self._rules: AllocatorSpec | None = None
+        self._aside = ""
+        """Why that one is asked no more; "": it is asked."""
 
     def turn(self, now: int) -> None:
         """Ask, if it is time: about all that contend, or about what waits and what is free."""
         state = self._state
         rules = state.allocator
+        if rules != self._rules:
+            self._rules, self._failures, self._aside = rules, 0, ""
         if rules is None:
+            return
+        if self._aside:
+            self._without(self._aside, now)
             return
         allotments = state.allotments
         due = now >= allotments.next_at or allotments.next_at - now > rules.round_us
@@ -116,16 +128,34 @@ class Rounds:
             return
         allotments.absent = False
         try:
-            allocator = allocators.find(rules.name)
+            allocator = allocators.at_hand(rules.name)
         except InvalidRequest as error:
-            self._without(str(error), now)
+            self._without(error.message, now)
             return
+        if allocator is None:
+            return  # its process begins
         if due:
             self._round(allocator, rules, now)
             allotments.next_at = now + rules.round_us
         else:
             self._fill(allocator, rules, now)
         self._looked = (state.version, self._number)
+
+    @property
+    def wrong(self) -> str:
+        """What an operator has to know of the allocator in force; "" when all is well."""
+        absent = self._state.allocator is not None and self._state.allotments.absent
+        return self.refused[0] if self.refused and (absent or self._failures) else ""
+
+    def _count(self, rules: AllocatorSpec, why: str) -> None:
+        """It has failed. What fails again and again takes the loop's time, and keeps jobs waiting for it."""
+        self._failures += 1
+        if self._failures >= FAILURES_MAX:
+            self._aside = (
+                f"allocator {rules.name} is set aside, since it failed {FAILURES_MAX} times in a row"
+                f" ({why}); jobs are placed as without it until the PlacementPolicy changes"
+            )
+            allocators.drop(rules.name)
 
     def _without(self, why: str, now: int) -> None:
         """The allocator of the document is no longer there: what contends waits for nobody."""
@@ -224,6 +254,10 @@ class Rounds:
         if answer.refused and answer.refused != self.refused:
             log.warning("allocator", extra={"allocator": allocator.name, "refused": answer.refused[:10]})
         self.refused = answer.refused
+        if answer.failed:
+            self._count(rules, answer.refused[0])
+        else:
+            self._failures = 0
         return answer
 
     # --- who contends

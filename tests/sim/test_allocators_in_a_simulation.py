@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -42,12 +42,10 @@ class Turns:
 
 
 @pytest.fixture
-def turns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Turns]:
+def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
     made = Turns()
     monkeypatch.setattr(allocators.registry, "SHIPPED", (*allocators.SHIPPED, made))
-    allocators.find.cache_clear()
-    yield made
-    allocators.find.cache_clear()
+    return made
 
 
 def simulate(

@@ -186,8 +186,8 @@ def point(found: object) -> SimpleNamespace:
 
 
 def test_a_package_brings_its_own_allocator_as_a_class_or_an_object():
-    assert isinstance(registry._loaded("swaps", [point(Swaps)]), Swaps)
-    assert isinstance(registry._loaded("swaps", [point(Swaps())]), Swaps)
+    assert isinstance(registry.loaded("swaps", [point(Swaps)]), Swaps)
+    assert isinstance(registry.loaded("swaps", [point(Swaps())]), Swaps)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_a_package_brings_its_own_allocator_as_a_class_or_an_object():
 )
 def test_what_a_package_brings_is_looked_at_first(found: object, said: str):
     with pytest.raises(InvalidRequest, match="allocator swaps of theirs:Theirs") as failed:
-        registry._loaded("swaps", [point(found)])
+        registry.loaded("swaps", [point(found)])
     assert said in str(failed.value)
 
 
@@ -212,7 +212,7 @@ def test_the_example_of_the_guide_is_twenty_lines_and_works_as_it_is():
     assert len([line for line in text.splitlines() if line.strip()]) <= 20
     module: dict[str, Any] = {}
     exec(compile(text, "howto-add-a-policy.md", "exec"), module)
-    theirs = registry._loaded("fastest-first", [point(module["FastestFirst"])])
+    theirs = registry.loaded("fastest-first", [point(module["FastestFirst"])])
     asked = problem(
         contender(0, V, Size("K80", speed=500_000)),
         contender(1, V, K),

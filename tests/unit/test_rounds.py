@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -79,12 +79,10 @@ class Site(World):
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
     made = Told()
     monkeypatch.setattr(allocators.registry, "SHIPPED", (*allocators.SHIPPED, made))
-    allocators.find.cache_clear()
-    yield made
-    allocators.find.cache_clear()
+    return made
 
 
 def test_a_job_runs_on_what_it_was_given_and_waits_for_its_turn_otherwise(told):
@@ -173,7 +171,6 @@ def test_when_the_package_of_an_allocator_is_gone_nobody_waits_for_it(told, monk
     job = site.contender()
     site.turn()
     monkeypatch.setattr(allocators.registry, "SHIPPED", allocators.SHIPPED)
-    allocators.find.cache_clear()
     site.turn(6)
     site.turn()
     assert site.on(job) != ""

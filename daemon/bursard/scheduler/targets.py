@@ -28,6 +28,7 @@ from bursar_policies.allocators import (
     Size,
     Supply,
     answered,
+    words_of,
 )
 from bursar_policies.decision import NodeColumns
 from bursar_policies.filters import Ask
@@ -168,11 +169,13 @@ class Targets(NamedTuple):
         given: by job, how it is to run; who is not there waits for the next round.
         moves: by job that runs otherwise, or waits, from now on: what it is told when it is stopped.
         refused: what of the answer could not be given, a sentence each.
+        failed: there was no answer.
     """
 
     given: Mapping[str, Size]
     moves: Mapping[str, str]
     refused: tuple[str, ...]
+    failed: bool = False
 
 
 def ask(allocator: Allocator, problem: Problem) -> Targets:
@@ -182,17 +185,21 @@ def ask(allocator: Allocator, problem: Problem) -> Targets:
     if fixed:  # what may not be moved is no question
         open_ = tuple(one for one in problem.contenders if one.holds is None or one.movable)
         theirs = replace(problem, contenders=open_, supply=without(problem.supply, fixed))
+    failed = False
     try:
         answer = answered(problem, allocator.allot(theirs))
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        failed = True
         kept = {one.job_id: one.holds for one in problem.contenders if one.holds is not None}
-        answer = Answer(kept, (f"{allocator.name} failed: {type(error).__name__}: {str(error)[:200]}",))
+        answer = Answer(kept, (f"{allocator.name} failed: {words_of(error)}",))
     moves = {}
     for one in problem.contenders:
         size = answer.given.get(one.job_id)
         if one.holds is not None and one.movable and not _alike(size, one.holds):
             moves[one.job_id] = _told(one, size)
-    return Targets(answer.given, moves, answer.refused)
+    return Targets(answer.given, moves, answer.refused, failed)
 
 
 def _alike(one: Size | None, other: Size) -> bool:

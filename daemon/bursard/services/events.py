@@ -216,7 +216,9 @@ class EventsService(events_pb2_grpc.EventsServicer):
         )
         findings.append(doctor.check_clock(self.engine.clock))
         findings.append(doctor.check_secrets(self.engine.state, self._vault))
-        findings.append(doctor.check_planning(self.cycle.failing, self.cycle.left_out()))
+        findings.append(
+            doctor.check_planning(self.cycle.failing, self.cycle.left_out(), self.cycle.allocator_wrong)
+        )
         log, views = self.engine.log, self.engine.views
         findings += await asyncio.to_thread(doctor.check_store, log, request.full)
         findings.append(await asyncio.to_thread(doctor.check_ends, views, log.last_seq, request.full))

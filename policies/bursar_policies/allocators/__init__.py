@@ -17,8 +17,9 @@ from bursar_policies.allocators.api import (
     Weight,
     allotted,
     answered,
+    words_of,
 )
-from bursar_policies.allocators.registry import GROUP, SHIPPED, find, names
+from bursar_policies.allocators.registry import GROUP, SHIPPED, at_hand, drop, find, names
 
 __all__ = [
     "GROUP",
@@ -35,6 +36,9 @@ __all__ = [
     "Weight",
     "allotted",
     "answered",
+    "at_hand",
+    "drop",
     "find",
     "names",
+    "words_of",
 ]

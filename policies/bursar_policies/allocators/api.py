@@ -8,12 +8,15 @@ Why     where jobs run at different speeds on different GPUs, or at different si
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 ONE = 1_000_000
 """Speed 1, in millionths."""
+SPARE_MAX = 100
+"""So many allotments more than there are contenders are looked at, and so many faults are told."""
 
 
 class Size(msgspec.Struct, frozen=True, order=True):
@@ -195,17 +198,44 @@ class Answer(NamedTuple):
     refused: tuple[str, ...]
 
 
+class _Few:
+    """Sentences, the first of them in full."""
+
+    def __init__(self) -> None:
+        self._first: list[str] = []
+        self._more = 0
+
+    def append(self, text: str) -> None:
+        if len(self._first) < SPARE_MAX:
+            self._first.append(text)
+        else:
+            self._more += 1
+
+    def told(self) -> tuple[str, ...]:
+        return (*self._first, *([f"and {self._more} more"] if self._more else ()))
+
+
+def words_of(error: BaseException) -> str:
+    """What is said of an exception that is not ours: it may be one that cannot even say itself."""
+    try:
+        return f"{type(error).__name__}: {str(error)[:200]}"
+    except BaseException:
+        return f"{type(error).__name__}, which cannot be put into words"
+
+
 def answered(problem: Problem, allotments: Iterable[Allotment]) -> Answer:
     """Check an answer: known jobs, each once, at sizes they may have, all together no more than there is.
 
     What may not be moved comes first and keeps what it holds; then the largest on a node, since the small
     ones fit between them, and of equal ones the first submitted.
+    No more is looked at than a few more than there are contenders.
     """
-    refused: list[str] = []
+    refused = _Few()
     by_id = {one.job_id: one for one in problem.contenders}
     wanted: dict[str, Size] = {}
     seen: set[str] = set()
-    for allotment in allotments:
+    rest_of = iter(allotments)
+    for allotment in islice(rest_of, len(by_id) + SPARE_MAX):
         contender = by_id.get(allotment.job_id)
         if contender is None:
             refused.append(f"{allotment.job_id[:60]} is no contender")
@@ -222,6 +252,8 @@ def answered(problem: Problem, allotments: Iterable[Allotment]) -> Answer:
             refused.append(f"{allotment.job_id} may not run on {what}")
             continue
         wanted[allotment.job_id] = size
+    if next(rest_of, None) is not None:
+        refused.append("more is given than there are contenders; the rest is left out")
     room = Room(problem.supply)
     given: dict[str, Size] = {}
     for one in problem.contenders:
@@ -238,7 +270,7 @@ def answered(problem: Problem, allotments: Iterable[Allotment]) -> Answer:
                 f"{one.job_id} is given {size.gpus_in_all} {size.gpu_type}, of which too few are left"
             )
     return Answer(
-        {one.job_id: given[one.job_id] for one in problem.contenders if one.job_id in given}, tuple(refused)
+        {one.job_id: given[one.job_id] for one in problem.contenders if one.job_id in given}, refused.told()
     )
 
 
