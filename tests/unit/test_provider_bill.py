@@ -286,3 +286,41 @@ def test_what_could_be_of_no_bill_is_refused_by_its_field(changes: dict[str, Any
         await story(daemon)
 
     in_a_daemon(told)
+
+
+def test_a_variance_is_of_what_is_shown_and_a_credit_of_no_machine_has_a_name(tmp_path: Path) -> None:
+    text = HEAD + line("i-1", 0, "1.0000000005", name="a") + line("", 0, "-3.5")
+    text += line("i-1", 1, "-0.0000000001", name="a")
+    books = reconcile.read_books([OURS, ours("node_a", 0, "0.000000001", name="a")], "EffectiveCost")
+    rows = {
+        (row["resource"], row["hour_start"][11:13]): row
+        for row in reconcile.matched(bill(text, tmp_path), books)
+    }
+    met = rows["a", "00"]
+    assert met["variance"]["amount"] == str(
+        Decimal(met["final"]["amount"]) - Decimal(met["estimate"]["amount"])
+    )
+    assert rows["a", "01"]["final"]["amount"] == "0.000000000"
+    assert rows[reconcile.NO_RESOURCE, "00"]["final"]["amount"] == "-3.500000000"
+    kept = [one.resource for part in reconcile.parts_of(rows.values()) for one in part]
+    assert reconcile.NO_RESOURCE in kept
+
+
+def test_of_two_machines_of_one_name_each_hour_is_that_of_the_one_that_was_there(tmp_path: Path) -> None:
+    text = (
+        HEAD + line("i-1", 0, "1", name="w") + line("i-2", 1, "2", name="w") + line("i-3", 2, "4", name="w")
+    )
+    told = [OURS, ours("node_1", 0, "1", name="w"), ours("node_2", 1, "2", name="w")]
+    rows = reconcile.matched(bill(text, tmp_path), reconcile.read_books(told, "EffectiveCost"))
+    assert [(row["resource"], row["hour_start"][11:13], row["state"]) for row in rows] == [
+        ("i-3", "02", "provider-only"),
+        ("w", "00", "matched"),
+        ("w", "01", "matched"),
+    ]
+
+
+def test_where_two_machines_of_one_name_were_there_at_once_it_is_not_guessed(tmp_path: Path) -> None:
+    text = HEAD + line("i-1", 0, "1", name="w")
+    told = [OURS, ours("node_1", 0, "1", name="w"), ours("node_2", 0, "2", name="w")]
+    rows = reconcile.matched(bill(text, tmp_path), reconcile.read_books(told, "EffectiveCost"))
+    assert [row["state"] for row in rows] == ["provider-only", "books-only", "books-only"]

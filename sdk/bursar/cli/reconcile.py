@@ -45,6 +45,9 @@ PARTS_MAX: Final = 1_000
 PLACES: Final = 9
 _EXACT: Final = Context(prec=80)
 _NANO: Final = Decimal(10) ** -PLACES
+_ZERO: Final = Decimal(0)
+NO_RESOURCE: Final = "(no resource)"
+"""What a line of a bill is of that names none, such as a credit, a tax or support."""
 NEEDED: Final = ("ResourceId", "ChargePeriodStart", "ChargePeriodEnd", "BillingCurrency")
 NODE_TAG: Final = "bursar-node"
 """A tag of the provider's that names the node, where no other name does."""
@@ -211,22 +214,40 @@ def read_books(lines: Iterable[str], cost: str) -> Books:
     return Books(amounts, called, currency)
 
 
+class _Nodes:
+    """Which node a resource of a bill is, by its id or by what it is called."""
+
+    def __init__(self, books: Books) -> None:
+        self._amounts = books.amounts
+        self._called: dict[str, set[str]] = {}
+        for node, name in books.called.items():
+            self._called.setdefault(name, set()).add(node)
+            self._called.setdefault(node, set()).add(node)
+
+    def of(self, names: Iterable[str], hour: int) -> str | None:
+        """The node of that name; of several that had it one after another, the one that the books have in
+        this hour. None: there is none, or it cannot be told which.
+        """
+        for name in sorted(names):
+            nodes = self._called.get(name, set())
+            if len(nodes) > 1:
+                nodes = {node for node in nodes if (node, hour) in self._amounts}
+            if len(nodes) == 1:
+                return next(iter(nodes))
+        return None
+
+
 def matched(bill: Bill, books: Books) -> list[Row]:
     """A row for each machine and hour of either side, in that order: what it is in both, or in one alone."""
-    nodes = {name: node for node, name in books.called.items()} | {node: node for node in books.called}
-    of_resource = {
-        resource: nodes[name]
-        for resource, names in bill.names.items()
-        for name in sorted({resource, *names}, reverse=True)
-        if name in nodes
-    }
+    nodes = _Nodes(books)
     final: dict[Key, Decimal] = {}
     found: list[Row] = []
     with localcontext(_EXACT):
         for (resource, hour), amount in bill.longer.items():
             found.append(_row(resource, hour, "provider-only", None, amount, bill.currency))
         for (resource, hour), amount in bill.amounts.items():
-            if (node := of_resource.get(resource)) is None:
+            node = nodes.of({resource, *bill.names.get(resource, ())}, hour)
+            if node is None:
                 found.append(_row(resource, hour, "provider-only", None, amount, bill.currency))
             else:
                 final[node, hour] = final.get((node, hour), Decimal()) + amount
@@ -243,17 +264,20 @@ def matched(bill: Bill, books: Books) -> list[Row]:
 def _row(
     name: str, hour: int, state: str, estimate: Decimal | None, final: Decimal | None, currency: str
 ) -> Row:
+    # To the nano first: a variance is of what is shown and kept, and nothing is below nothing.
+    estimate, final = (None if one is None else one.quantize(_NANO) + _ZERO for one in (estimate, final))
+
     def money(amount: Decimal | None) -> Row | None:
-        return None if amount is None else {"amount": f"{amount.quantize(_NANO):f}", "currency": currency}
+        return None if amount is None else {"amount": f"{amount:f}", "currency": currency}
 
     return {
-        "resource": name,
+        "resource": name or NO_RESOURCE,
         "hour_start": format_instant(hour),
         "state": state,
         "hours": 1,
         "estimate": money(estimate),
         "final": money(final),
-        "variance": money((final or Decimal()) - (estimate or Decimal())),
+        "variance": money((final or _ZERO) - (estimate or _ZERO)),
     }
 
 
