@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from bursar.clock import DAY_US, SECOND_US, Instant, format_duration, format_instant
 from bursar.errors import DeadlineRefused, InvalidRequest, NotBuilt, RateLimited
 from bursar.model import EndCause, JobSpec, JobState
+from bursar.model.allocation import FREE
 from bursar.model.check import TIME_LIMIT_MAX_US
 from bursar.money import cumulative, format_nanos
 from bursar_policies.allocators import ONE, Size
-from bursar_policies.decision import JobClass, Snapshot
+from bursar_policies.decision import JobClass, Placement, Promised, Snapshot
 from bursard.events import DeadlineBroken, DeadlinePromised, Event, PromisedMember
 from bursard.scheduler import PlanCache, targets
 from bursard.scheduler.admit import Rooms
@@ -52,6 +53,8 @@ class _Job(NamedTuple):
     spec: JobSpec
     job_class: JobClass
     user: str
+    beside: tuple[tuple[str, Promised], ...] = ()
+    """What the same call promises before it, by user."""
 
 
 class _Found(NamedTuple):
@@ -99,8 +102,14 @@ class Promising:
         job_class = state.class_of_spec(spec, hard, limit_us, gates=gates, user=user)
         return self._promised(_Job(job_id, display, spec, job_class, user), now)
 
-    def for_changed(self, job: JobRecord, spec: JobSpec, now: int) -> list[Event]:
-        """The promise of a job that waits, once its spec is this one. Raises as `for_new`."""
+    def for_changed(
+        self, job: JobRecord, spec: JobSpec, now: int, beside: Iterable[DeadlinePromised] = ()
+    ) -> list[Event]:
+        """The promise of a job that waits, once its spec is this one. Raises as `for_new`.
+
+        Args:
+            beside: what the same call promises to others, and is not true yet.
+        """
         promise = job.promise
         if not asks(spec):
             if promise is None or promise.broken_at:
@@ -115,7 +124,28 @@ class Promising:
         job_class = state.class_of_spec(
             spec, hard, limit_us, settled_nanos=job.settled_nanos, gates=gates, user=job.user
         )
-        return self._promised(_Job(job.id, job.display, spec, job_class, job.user), now)
+        others = tuple((state.jobs[one.job_id].user, self._kept_for(one)) for one in beside)
+        return self._promised(_Job(job.id, job.display, spec, job_class, job.user, others), now)
+
+    def _kept_for(self, event: DeadlinePromised) -> Promised:
+        """As the next snapshot would say it."""
+        state = self._state
+        members = tuple(
+            Placement(state.nodes[one.node_id].row, one.devices, one.cpu_milli, one.memory_bytes, FREE)
+            for one in event.members
+        )
+        return Promised(
+            job_id=event.job_id,
+            queue=-1,
+            by=event.by,
+            start=event.start,
+            until=event.until,
+            option=event.option,
+            members=members,
+            rate=event.rate,
+            hold_nanos=event.nanos,
+            budgets=state.jobs[event.job_id].budgets,
+        )
 
     def _promised(self, job: _Job, now: int) -> list[Event]:
         if job.job_class.quotas or job.job_class.pinned or self._state.quotas.guarantees:
@@ -139,9 +169,11 @@ class Promising:
         table = self._state.promises
         if job.job_id in table.given:
             return  # it has one already
-        if len(table.given) >= PROMISES_MAX or table.of_user(job.user) >= USER_MAX:
+        given = len(table.given) + len(job.beside)
+        mine = table.of_user(job.user) + sum(user == job.user for user, _ in job.beside)
+        if given >= PROMISES_MAX or mine >= USER_MAX:
             raise RateLimited(
-                f"{len(table.given)} deadlines are promised, {table.of_user(job.user)} of them to {job.user};"
+                f"{given} deadlines are promised, {mine} of them to {job.user};"
                 f" at most {PROMISES_MAX} and {USER_MAX} are open at a time: wait for some to end, or add"
                 " --deadline-policy best-effort"
             )
@@ -218,6 +250,11 @@ class Promising:
             return None
         snapshot = state.snapshot()
         rooms = Rooms(snapshot.budgets, snapshot.currency)
+        if job.beside:
+            more = tuple(one for _, one in job.beside)
+            snapshot = replace(snapshot, promises=(*snapshot.promises, *more))
+            for one in more:
+                rooms.promise(one.budgets, one.hold_nanos)
         for one in snapshot.promises:
             if one.job_id == job.job_id:
                 rooms.promise(one.budgets, -one.hold_nanos)

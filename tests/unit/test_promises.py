@@ -235,6 +235,24 @@ def test_on_hold_it_is_promised_nothing_and_released_it_is_promised_anew():
     assert not mine.promise.broken_at
 
 
+def test_what_one_call_releases_is_promised_each_beside_the_others_before_any_is_released(monkeypatch):
+    world = site()
+    one, other = submit(world, by_h=2.5), submit(world, by_h=2.5)
+    for job in (one, other):
+        world.engine.commit(jobs.hold(world.state, job), "ann")
+    late = submit(world, by_h=2.5)  # with it there is room for one of them
+    assert late.promise is not None
+    promising_, now = Promising(world.state), world.engine.now()
+    [first] = promising_.for_changed(one, one.spec, now)
+    assert isinstance(first, DeadlinePromised)
+    assert promising_.for_changed(other, other.spec, now)  # alone it is promised as well
+    with pytest.raises(DeadlineRefused):
+        promising_.for_changed(other, other.spec, now, [first])
+    monkeypatch.setattr(promising, "USER_MAX", 2)
+    with pytest.raises(RateLimited):
+        promising_.for_changed(other, other.spec, now, [first])
+
+
 def test_a_change_of_what_it_asks_for_is_promised_or_refused():
     world = site()
     mine = submit(world, by_h=3)

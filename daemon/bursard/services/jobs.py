@@ -7,7 +7,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,7 +15,14 @@ import msgspec
 from bursar.clock import DAY_US
 from bursar.codec.amounts import exact
 from bursar.codec.spec import options_with, refuse, spec_from_wire, throughput_from_wire
-from bursar.errors import BursarError, InvalidRequest, StoreUnavailable, WrongState
+from bursar.errors import (
+    BursarError,
+    DeadlineRefused,
+    InvalidRequest,
+    RateLimited,
+    StoreUnavailable,
+    WrongState,
+)
 from bursar.model import Dependency, IdleSpec, JobSpec, JobState, Reason
 from bursar.model.check import GPUS_MAX, check
 from bursar.model.ends import BY
@@ -431,16 +438,27 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     @after_room
     async def Release(self, request: pb.JobsRequest, context: Any) -> pb.JobsResponse:
         """Let held jobs start."""
-        return await self._each(request.jobs, self._release)
+        state, made = self.engine.state, dict[str, list[Event]]()
 
-    def _release(self, job: JobRecord) -> list[Event]:
-        """With the promise that it asked for: a job on hold has none."""
-        state = self.engine.state
-        events: list[Event] = decide.release(state, job)
-        live = state.jobs.get(job.id)
-        if live is not None and asks(live.spec):
-            events += self.cycle.promising.for_changed(live, live.spec, self.engine.now())
-        return events
+        def release(job: JobRecord) -> list[Event]:
+            """With the promise that it asked for: a job on hold has none. That is asked once, beside those
+            of the same call, before any is released: a refusal changes nothing.
+            """
+            events: list[Event] = decide.release(state, job)
+            live = state.jobs.get(job.id)
+            if live is not None and job.id not in made and asks(live.spec):
+                made[job.id] = self._promise_again(live, chain.from_iterable(made.values()))
+            return [*events, *made.get(job.id, ())]
+
+        return await self._each(request.jobs, release)
+
+    def _promise_again(self, job: JobRecord, beside: Iterable[Event]) -> list[Event]:
+        """The promise of a job that is released; of several the refusal says of which."""
+        told = [one for one in beside if isinstance(one, DeadlinePromised)]
+        try:
+            return self.cycle.promising.for_changed(job, job.spec, self.engine.now(), told)
+        except (DeadlineRefused, RateLimited) as error:
+            raise type(error)(f"job {job.display}: {error.message}", error.facts) from None
 
     @after_room
     async def Requeue(self, request: pb.JobsRequest, context: Any) -> pb.JobsResponse:
