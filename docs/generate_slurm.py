@@ -89,7 +89,8 @@ limit is the signal that ended it (`0:15`), where Slurm says `0:0` of the job an
 option that they do not have is refused by name. A partition is what `--partition` of the job said, else that
 of its node: the label `partition`, or the pool. One that names none and waits is in `any`, and `-p` lets it
 through. Of an array `squeue` has a line for each task that runs and one for those that wait, `12_[4-9%2]`
-(`-r`: one for each), and `sacct` likewise. `sinfo` has a line for each value that it prints. `scontrol` knows
+(`-r`: one for each), and `sacct` likewise; those that `%N` holds back wait for `JobArrayTaskLimit`.
+`sinfo` has a line for each value that it prints. `scontrol` knows
 `show hostnames`, `show job`, `show node`, `show partition`, `update` (time limit, name, comment, account,
 number of nodes), `getaddrs`, `requeue`, `hold`, `release`. A number of which there is no job is Slurm's own
 error of `squeue` and `scontrol`, exit code 1.

@@ -8,7 +8,7 @@ import pytest
 
 from bursar.cli.period import period_text
 from bursar.codec import view
-from bursar.steps.tables import cpus_of
+from bursar.steps.tables import cpus_of, reason_of
 
 
 def test_every_kind_of_a_month_stands_apart_from_its_amount() -> None:
@@ -27,3 +27,18 @@ def test_every_kind_of_a_month_stands_apart_from_its_amount() -> None:
 @pytest.mark.parametrize(("cpus", "nodes", "shown"), [(0, 1, "1"), (0.5, 3, "3"), (1, 1, "1"), (2.5, 2, "6")])
 def test_slurm_counts_whole_cpus_and_at_least_one_a_node(cpus: float, nodes: int, shown: str) -> None:
     assert cpus_of({"resources": {"cpus": cpus}, "nodes": nodes}) == shown
+
+
+@pytest.mark.parametrize(
+    ("code", "facts", "shown"),
+    [
+        ("WaitingForQuota", {"max_parallel": "2"}, "JobArrayTaskLimit"),
+        ("WaitingForQuota", {"quota": "team"}, "WaitingForQuota"),
+        ("WaitingForResources", {}, "WaitingForResources"),
+    ],
+)
+def test_a_task_that_its_array_holds_back_waits_for_slurm_s_own_reason(
+    code: str, facts: dict[str, str], shown: str
+) -> None:
+    assert reason_of({"reason": {"code": code, "facts": facts}}) == shown
+    assert reason_of({"reason": None}) == "None"

@@ -81,9 +81,16 @@ def moment(text: str | None) -> str:
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%dT%H:%M:%S") if text else "N/A"
 
 
+_QUOTA: Final = "WaitingForQuota"
+
+
 def reason_of(job: Row) -> str:
-    """Why it waits, in one word."""
-    return str((job["reason"] or {}).get("code") or "None")
+    """Why it waits, in one word; where Slurm has a word of its own that scripts look for, in that."""
+    reason = job["reason"] or {}
+    code = str(reason.get("code") or "None")
+    if code == _QUOTA and "max_parallel" in (reason.get("facts") or {}):
+        return "JobArrayTaskLimit"
+    return code
 
 
 def _where(job: Row) -> str:
