@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 from rented_site import CLOUD, LARGE, POOL, Site
@@ -11,17 +14,19 @@ from bursar.errors import InvalidRequest, WrongState
 from bursar.model import ArraySpec
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar.v1 import money_pb2 as pb
+from bursard.machines import choose, renting
 from bursard.machines.errors import error_of
 from bursard.machines.provider import Place
 from bursard.services.offers import offers_for
 from bursard.state import JobRecord
 
+Answer = TypeVar("Answer")
 TWO_ZONES = CLOUD.replace("[home-a]", "[home-a, home-b]")
 
 
 def told(site: Site, job: JobRecord, **asked: object) -> list[tuple[str, str, str, str]]:
     request = pb.PricesRequest(job=job.id, **asked)  # type: ignore[arg-type]
-    found = offers_for(site.world.engine, site.renting, job, request).prices
+    found = asyncio.run(offers_for(site.world.engine, site.renting, job, request)).prices
     return [(one.instance_type, one.market, one.zone, one.says) for one in found]
 
 
@@ -83,7 +88,57 @@ def test_what_cannot_be_asked_is_refused_with_why(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"^job: goes with provider"):
         told(site, job, gpus="L4:1")
     with pytest.raises(InvalidRequest, match="this daemon rents no machines"):
-        offers_for(site.world.engine, None, job, pb.PricesRequest(job=job.id))
+        asyncio.run(offers_for(site.world.engine, None, job, pb.PricesRequest(job=job.id)))
     site.pass_time(40)
     with pytest.raises(WrongState, match="nothing is rented for what does not wait"):
         told(site, job)
+
+
+async def beside(work: Coroutine[Any, Any, Answer], each: Callable[[], object]) -> Answer:
+    """Its answer, while something else has the loop as often as it is let."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        each()
+        await asyncio.sleep(0)
+    return task.result()
+
+
+def test_the_loop_goes_on_between_a_few_offers_and_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(tmp_path, cloud=TWO_ZONES)
+    job = site.large()
+    site.pass_time(1)
+    whole = told(site, job)
+    most, looked = 0, 0
+    real = choose.looks
+
+    def counted(*given: Any) -> Iterator[choose.Look]:
+        nonlocal looked
+        looked += len(given[1].offers)
+        return real(*given)
+
+    def turn() -> None:
+        nonlocal most, looked
+        most, looked = max(most, looked), 0
+
+    monkeypatch.setattr(renting, "looks", counted)
+    monkeypatch.setattr(renting, "LOOKS_AT_ONCE", 2)
+    asked = pb.PricesRequest(job=job.id)
+    found = asyncio.run(beside(offers_for(site.world.engine, site.renting, job, asked), turn))
+    assert [(one.instance_type, one.market, one.zone, one.says) for one in found.prices] == whole
+    assert most == 2
+    looked = 0
+    assert len(told(site, job, instance_type="gpu.small")) == 2
+    assert looked == 2, "no other offer is looked at"
+
+
+def test_a_job_that_starts_meanwhile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(tmp_path)
+    job = site.large()
+    site.pass_time(1)
+    monkeypatch.setattr(renting, "LOOKS_AT_ONCE", 1)
+    turns = iter((lambda: None, lambda: site.pass_time(40)))
+    asked = offers_for(site.world.engine, site.renting, job, pb.PricesRequest(job=job.id))
+    with pytest.raises(WrongState, match="nothing is rented for what does not wait"):
+        asyncio.run(beside(asked, lambda: next(turns, lambda: None)()))

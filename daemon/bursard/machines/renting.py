@@ -83,6 +83,8 @@ RENTED_FOR: Final = ("room", "fault")
 """What stops a job that another machine would serve: too little is free, or no node could ever."""
 RENTED_CODES: Final = (ReasonCode.EXCEEDS_NODE_CAPACITY, ReasonCode.WAITING_FOR_RESOURCES)
 """What its reason is then."""
+LOOKS_AT_ONCE: Final = 200
+"""Offers of a pool that are looked at for whoever asks, before the loop goes on."""
 OFFERS_MAX: Final = 2_000
 """Machines, each in its zone and market, that one pool may name."""
 SHAPES_MAX: Final = 10_000
@@ -423,13 +425,18 @@ class Renting:
         found = self._cheapest(list(self._known(dict(self.pools()))), wish, have)
         return found if isinstance(found, str) else (found[0].provider, found[1])
 
-    def offers_for(self, job: JobRecord, job_class: JobClass) -> Iterator[tuple[Pool, Look]]:
-        """What each offer of each pool is to a job, as providers said last, by pool."""
+    def offers_for(
+        self, job: JobRecord, job_class: JobClass, wanted: Callable[[Pool, Place], bool]
+    ) -> Iterator[list[tuple[Pool, Look]]]:
+        """What each offer of each pool that is wanted is to a job, as providers said last: a few at once."""
         engine, wish = self.engine, _Wish(job, job_class)
         have = self._have(wish, self._here(wish), self._on_their_way())
         for pool in self._known(dict(self.pools())):
-            for look in looks(engine.state, pool, job, job_class, engine.prices, engine.now(), have):
-                yield pool, look
+            own = [one for one in pool.offers if wanted(pool, one.place)]
+            for at in range(0, len(own), LOOKS_AT_ONCE):
+                some = pool._replace(offers=own[at : at + LOOKS_AT_ONCE])
+                seen = looks(engine.state, some, job, job_class, engine.prices, engine.now(), have)
+                yield [(pool, look) for look in seen]
 
     def _on_their_way(self) -> Coming:
         machines = self.engine.state.machines.values()

@@ -147,7 +147,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         engine = self.engine
         if request.job:
             job = await find_job(engine, request.job)
-            return offers_for(engine, self.rents(), job, request)
+            return await offers_for(engine, self.rents(), job, request)
         table, now = engine.prices, engine.now()
         facts = tuple(node.facts for node in engine.state.nodes.values())
         return await asyncio.to_thread(answer_prices, table, facts, now, request)
