@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import gzip
 import json
@@ -11,14 +12,20 @@ from typing import Any
 
 import pytest
 from cloud_month import RESERVED, month
-from money_daemon import Daemon, in_a_daemon
+from money_daemon import ANN, Daemon, in_a_daemon
+from msgspec.structs import replace
 
 from bursar.cli import reconcile
 from bursar.cli.main import run
 from bursar.clock import HOUR_US, parse_instant
-from bursar.errors import InvalidRequest
+from bursar.codec.bounds import check_counts
+from bursar.errors import InvalidRequest, WrongState
 from bursar.v1 import money_pb2, types_pb2
+from bursard.access.identity import Identity, Role, set_caller
 from bursard.events import BillKept, decode
+from bursard.reports import bills
+from bursard.reports.period import find_period
+from bursard.services.money import MoneyService
 
 HOUR = int(parse_instant("2026-11-01T00:00:00Z"))
 HEAD = "ResourceId,ResourceName,ChargePeriodStart,ChargePeriodEnd,BillingCurrency,EffectiveCost,Tags\n"
@@ -250,6 +257,150 @@ def test_what_was_kept_is_told_again_with_estimate_and_final_apart_and_what_matc
         assert daemon.store.verify() == []
 
     in_a_daemon(story)
+
+
+def kept_events(daemon: Daemon) -> int:
+    return sum(isinstance(decode(row.payload), BillKept) for row in daemon.store.events())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"part": 1, "parts": 2}, "parts: 1 then, 2 now"),
+        ({"source": "other.csv"}, "source: 'aws.csv' then, 'other.csv' now"),
+        ({"period": "2026-11-01"}, "period: '2026-11' then, '2026-11-01' now"),
+        ({"cost": "BilledCost"}, "cost: 'EffectiveCost' then, 'BilledCost' now"),
+        ({"lines": [wire().lines[0]]}, "lines: are not those that were kept as part 0"),
+    ],
+)
+def test_nothing_is_added_to_a_bill_that_another_kept(changes: dict[str, Any], said: str) -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.money.KeepBill(wire(), None)
+        rows = await bills_of(daemon)
+        set_caller(Identity("eve", Role.ADMIN))
+        with pytest.raises(WrongState) as caught:
+            await daemon.money.KeepBill(wire(**changes), None)
+        assert said in caught.value.message
+        assert not (await daemon.money.KeepBill(wire(), None)).kept, "the very same changes nothing"
+        assert await bills_of(daemon) == rows
+        assert kept_events(daemon) == 1
+
+    in_a_daemon(story)
+
+
+def test_a_bill_that_somebody_began_is_finished_by_nobody_else() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.money.KeepBill(wire(0, 2), None)
+        set_caller(Identity("eve", Role.ADMIN))
+        with pytest.raises(WrongState, match="by: 'ann', who has not kept all of it yet, 'eve' now"):
+            await daemon.money.KeepBill(wire(1, 2), None)
+        set_caller(ANN)
+        assert (await daemon.money.KeepBill(wire(1, 2), None)).kept
+        assert len(await bills_of(daemon)) == 5
+
+    in_a_daemon(story)
+
+
+def test_what_an_older_version_added_to_a_bill_of_another_does_not_count() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.money.KeepBill(wire(), None)
+        rows = await bills_of(daemon)
+        (row,) = [row for row in daemon.store.events() if isinstance(decode(row.payload), BillKept)]
+        own = decode(row.payload)
+        assert isinstance(own, BillKept)
+        foreign = replace(own, part=1, parts=2, source="other.csv", by="eve")
+        await daemon.engine.durable(daemon.engine.commit([foreign], "eve"))
+        assert await bills_of(daemon) == rows
+
+    in_a_daemon(story)
+
+
+def test_a_part_that_comes_many_times_at_once_is_kept_once() -> None:
+    async def story(daemon: Daemon) -> None:
+        told = await asyncio.gather(*(daemon.money.KeepBill(wire(), None) for _ in range(20)))
+        assert sum(one.kept for one in told) == 1
+        assert kept_events(daemon) == 1
+
+    in_a_daemon(story)
+
+
+def test_a_call_that_is_given_up_before_the_disk_has_it_leaves_one_event() -> None:
+    async def story(daemon: Daemon) -> None:
+        real, waits = daemon.engine.commit, asyncio.Event()
+
+        def commit(events: Any, actor: str) -> int:
+            waits.set()
+            return real(events, actor)
+
+        daemon.engine.commit = commit  # type: ignore[method-assign]
+        first = asyncio.ensure_future(daemon.money.KeepBill(wire(), None))
+        await waits.wait()
+        first.cancel()
+        assert not (await daemon.money.KeepBill(wire(), None)).kept
+        assert kept_events(daemon) == 1
+
+    in_a_daemon(story)
+
+
+def test_an_older_bill_that_is_kept_again_counts_again() -> None:
+    async def story(daemon: Daemon) -> None:
+        old = [wire(part, 2, lines=[wire().lines[part]]) for part in (0, 1)]
+        new = wire(name="b" * 64, lines=[wire().lines[2]])
+
+        async def keep(*requests: money_pb2.KeepBillRequest) -> list[bool]:
+            return [(await daemon.money.KeepBill(request, None)).kept for request in requests]
+
+        assert await keep(*old) == [True, True]
+        first = await bills_of(daemon)
+        assert await keep(new, new) == [True, False]
+        second = await bills_of(daemon)
+        assert second != first
+        assert await keep(old[0], old[0]) == [True, False]
+        assert await bills_of(daemon) == second, "a part of it is missing still"
+        assert await keep(old[1], *old) == [True, False, False]
+        assert await bills_of(daemon) == first
+        assert await keep(new) == [True]
+        assert await bills_of(daemon) == second
+        again = MoneyService(daemon.engine, daemon.settle)
+        assert not (await again.KeepBill(new, None)).kept, "as after a restart"
+
+    in_a_daemon(story)
+
+
+def test_a_report_makes_lines_of_the_bills_that_count_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def counted(payload: bytes) -> Any:
+        made.append(payload)
+        return decode(payload)
+
+    async def story(daemon: Daemon) -> None:
+        for name in "abcdef":
+            await daemon.money.KeepBill(wire(0, 2, name=name * 64), None)
+            await daemon.money.KeepBill(wire(1, 2, name=name * 64), None)
+        monkeypatch.setattr(bills, "decode", counted)
+        rows = await bills_of(daemon)
+        assert len(rows) == 5
+        assert len(made) == 2, "two parts of one bill"
+
+    in_a_daemon(story)
+
+
+def test_a_report_goes_no_further_than_the_event_it_is_of() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.money.KeepBill(wire(), None)
+        upto = daemon.engine.state.version
+        await daemon.money.KeepBill(wire(name="b" * 64, lines=[]), None)
+        page = bills.bills(daemon.store, find_period("2026-11", daemon.engine.now()), "USD", upto)
+        assert len(page.rows) == 3
+
+    in_a_daemon(story)
+
+
+def test_a_part_of_more_lines_than_the_loop_can_bear_is_refused_at_the_door() -> None:
+    check_counts(wire(lines=[wire().lines[0]] * 1_000))
+    with pytest.raises(InvalidRequest, match="lines: 1001 are given; at most 1000"):
+        check_counts(wire(lines=[wire().lines[0]] * 1_001))
 
 
 @pytest.mark.parametrize(

@@ -6,18 +6,19 @@ Why     a month after the bill somebody asks what it differed in, and what was n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
+
+import msgspec
 
 from bursar.clock import Instant, format_instant
 from bursar.words import plural
 from bursard.events import BillKept, BillLine, decode
+from bursard.reports.kept import Kept, Whole
 from bursard.reports.pages import Cell, Column, Page
 from bursard.reports.period import Period, read_period
-from bursard.store import EventFilter, Views
+from bursard.store import Views
 
-_AT_ONCE: Final = 200
-_KEPT: Final = EventFilter(kinds=("bill-kept",))
 _COLUMNS: Final = (
     Column("bill", drop=2),
     Column("resource"),
@@ -31,16 +32,27 @@ _COLUMNS: Final = (
 STATES: Final = ("matched", "books-only", "provider-only")
 
 
+class _Sum(msgspec.Struct):
+    """Of a machine, in one state."""
+
+    hours: int
+    first: int
+    estimate: int = 0
+    final: int = 0
+
+
 def bills(views: Views, period: Period, currency: str, upto: int) -> Page:
     """All that was kept for a period, up to an event."""
     rows: list[tuple[Cell, ...]] = []
     notes: list[str] = []
-    for parts in _newest(views, period, upto):
-        lines = [line for part in parts for line in part.lines]
-        rows += _rows(parts[0].source, lines)
-        alone = {state: sum(one.hours for one in lines if _state(one) == state) for state in STATES}
+    for whole in _within(views, period, upto):
+        head, sums = whole.head, _summed(_lines(views, whole))
+        rows += _rows(head.source, sums)
+        alone = {
+            state: sum(one.hours for (_, known), one in sums.items() if known == state) for state in STATES
+        }
         notes.append(
-            f"{parts[0].source}: {parts[0].cost}, kept by {parts[0].by};"
+            f"{head.source}: {head.cost}, kept by {head.by};"
             f" {plural(alone['matched'], 'hour')} on both sides, {alone['books-only']} in the books alone,"
             f" {alone['provider-only']} of the provider alone."
         )
@@ -55,29 +67,23 @@ def bills(views: Views, period: Period, currency: str, upto: int) -> Page:
     )
 
 
-def _newest(views: Views, period: Period, upto: int) -> list[list[BillKept]]:
-    """By source and period the parts of the bill that was kept last of those that are whole."""
-    found: dict[tuple[str, str], list[BillKept]] = {}
-    parts: dict[str, dict[int, BillKept]] = {}
-    for event in _kept(views, upto):
-        own = read_period(event.period)
-        if not (period.since <= own.since and own.until <= period.until):
-            continue
-        have = parts.setdefault(event.name, {})
-        have.setdefault(event.part, event)
-        if len(have) == event.parts:
-            found[event.source, event.period] = [have[part] for part in sorted(have)]
-    return [parts for _, parts in sorted(found.items())]
+def _within(views: Views, period: Period, upto: int) -> Iterator[Whole]:
+    """By source and period the bill that counts."""
+    kept = Kept()
+    kept.read(views, upto)
+    for (_, text), whole in sorted(kept.counting.items()):
+        own = read_period(text)
+        if period.since <= own.since and own.until <= period.until:
+            yield whole
 
 
-def _kept(views: Views, upto: int) -> Iterator[BillKept]:
-    after = 0
-    while rows := views.events(after, _AT_ONCE, _KEPT):
-        for row in rows:
+def _lines(views: Views, whole: Whole) -> Iterator[BillLine]:
+    """Part after part: only one of them is in memory."""
+    for seq in whole.seqs:
+        for row in views.events(seq - 1, 1):
             event = decode(row.payload)
-            if row.seq <= upto and isinstance(event, BillKept):
-                yield event
-        after = rows[-1].seq
+            if row.seq == seq and isinstance(event, BillKept):
+                yield from event.lines
 
 
 def _state(line: BillLine) -> str:
@@ -86,17 +92,24 @@ def _state(line: BillLine) -> str:
     return "provider-only" if line.estimate is None else "matched"
 
 
-def _rows(source: str, lines: list[BillLine]) -> Iterator[tuple[Cell, ...]]:
+def _summed(lines: Iterable[BillLine]) -> dict[tuple[str, str], _Sum]:
     """By machine and state."""
-    groups: dict[tuple[str, str], list[BillLine]] = {}
+    found: dict[tuple[str, str], _Sum] = {}
     for line in lines:
-        groups.setdefault((line.resource, _state(line)), []).append(line)
-    for (resource, state), ones in sorted(groups.items()):
-        estimate = sum(one.estimate or 0 for one in ones) if state != "provider-only" else None
-        final = sum(one.final or 0 for one in ones) if state != "books-only" else None
-        first = format_instant(Instant(min(one.hour for one in ones)))
-        hours = sum(one.hours for one in ones)
-        yield source, resource, state, hours, first, estimate, final, (final or 0) - (estimate or 0)
+        one = found.setdefault((line.resource, _state(line)), _Sum(0, line.hour))
+        one.hours += line.hours
+        one.first = min(one.first, line.hour)
+        one.estimate += line.estimate or 0
+        one.final += line.final or 0
+    return found
+
+
+def _rows(source: str, sums: dict[tuple[str, str], _Sum]) -> Iterator[tuple[Cell, ...]]:
+    for (resource, state), one in sorted(sums.items()):
+        first = format_instant(Instant(one.first))
+        estimate = one.estimate if state != "provider-only" else None
+        final = one.final if state != "books-only" else None
+        yield source, resource, state, one.hours, first, estimate, final, (final or 0) - (estimate or 0)
 
 
 def _sums(rows: list[tuple[Cell, ...]]) -> tuple[Cell, ...]:

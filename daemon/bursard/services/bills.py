@@ -1,21 +1,28 @@
-"""Keeping bills of providers: each part once, and nothing that could not be of such a bill."""
+"""Keeping bills of providers: each part once, and nothing that could not be of such a bill.
+
+Why     a bill is named by a digest that its sender made: what is kept under a name is of one bill and, until
+        it is whole, of one keeper. Whoever keeps an older bill again takes back what was put in its place.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
 from typing import Final
 
 from bursar.clock import HOUR_US
 from bursar.codec import amounts
-from bursar.errors import InvalidRequest
+from bursar.errors import InvalidRequest, WrongState
 from bursar.v1 import money_pb2 as pb
 from bursar.v1 import types_pb2
 from bursard.access.authorize import Action, authorize
 from bursard.access.identity import caller
 from bursard.engine import Engine
 from bursard.events import BillKept, BillLine, decode
+from bursard.reports.kept import Kept, differs
 from bursard.reports.period import Period, find_period, read_period
-from bursard.store import EventFilter, Views
+from bursard.store import Views
 
 PARTS_MAX: Final = 1_000
 AMOUNT_MAX: Final = 1 << 62
@@ -25,24 +32,61 @@ _NAME: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TEXT_MAX: Final = 200
 
 
-async def keep_bill(engine: Engine, request: pb.KeepBillRequest) -> pb.KeepBillResponse:
-    """Keep a part of a bill; one that was kept before is kept as it was.
+class Bills:
+    """The bills that were kept, and keeping another one: one call after the other."""
 
-    Raises `Forbidden`, `InvalidRequest`.
-    """
-    authorize(Action.CLOSE_BOOKS)
-    period = read_period(find_period(request.period, engine.now()).text)
-    event = _read(engine, request, period)
-    known = await engine.read(lambda views: _parts(views, event.name))
-    if event.part in known:
-        return pb.KeepBillResponse(kept=False)
-    await engine.durable(engine.commit([event], caller().name))
-    return pb.KeepBillResponse(kept=True)
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._kept = Kept()
+        self._turn = asyncio.Lock()
+        self._reads = threading.Lock()
+        """A call that was cancelled leaves its thread behind, which reads on."""
+
+    async def keep(self, request: pb.KeepBillRequest) -> pb.KeepBillResponse:
+        """Keep a part of a bill, unless it was kept before and its bill counts.
+
+        Raises `Forbidden`, `InvalidRequest`, and `WrongState` for a part that is not of the bill that was
+        kept under its name.
+        """
+        authorize(Action.CLOSE_BOOKS)
+        engine = self._engine
+        period = read_period(find_period(request.period, engine.now()).text)
+        event = _read(engine, request, period)
+        async with self._turn:
+            # A call before this one may have ended between its commit and the disk that is read here.
+            await engine.durable()
+            if not await engine.read(lambda views: self._is_new(views, event)):
+                return pb.KeepBillResponse(kept=False)
+            await engine.durable(engine.commit([event], caller().name))
+        return pb.KeepBillResponse(kept=True)
+
+    def _is_new(self, views: Views, event: BillKept) -> bool:
+        with self._reads:
+            self._kept.read(views)
+        kept = self._kept
+        first, begun = kept.first(event.name), kept.begun(event.name)
+        if first is None:
+            return True
+        different = differs(first, event)
+        if begun is not None and begun.by != event.by:
+            different.append(f"by: {begun.by!r}, who has not kept all of it yet, {event.by!r} now")
+        before = None if different else kept.seq_of(event.name, event.part)
+        if before is not None and _lines(views, before) != event.lines:
+            different.append(f"lines: are not those that were kept as part {event.part}")
+        if different:
+            raise WrongState(
+                f"name: a bill was kept under {event.name[:12]} that differs ({'; '.join(different)});"
+                " keep this one under a name, and so a file's name, of its own"
+            )
+        if begun is not None:
+            return not kept.is_begun(event.name, event.part)
+        return not kept.counts(first)
 
 
-def _parts(views: Views, name: str) -> set[int]:
-    rows = views.events(0, 2 * PARTS_MAX, EventFilter(kinds=("bill-kept",), about=name))
-    return {event.part for event in (decode(row.payload) for row in rows) if isinstance(event, BillKept)}
+def _lines(views: Views, seq: int) -> tuple[BillLine, ...]:
+    (row,) = views.events(seq - 1, 1)
+    event = decode(row.payload)
+    return event.lines if isinstance(event, BillKept) else ()
 
 
 def _read(engine: Engine, request: pb.KeepBillRequest, period: Period) -> BillKept:

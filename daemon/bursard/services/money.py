@@ -39,7 +39,7 @@ from bursard.reports.serving import SERVICE, service_table
 from bursard.reports.statement import read_by, statement
 from bursard.reports.statement_forms import FORMATS as STATEMENT_FORMATS
 from bursard.services.asked_cost import cost_answer, read_cost
-from bursard.services.bills import keep_bill
+from bursard.services.bills import Bills
 from bursard.services.budgets import approve, budgets, grant, history, past_limits, transfer
 from bursard.services.corrections import correct
 from bursard.services.explain_price import explanation, sold, subjects
@@ -89,6 +89,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         self.unheard = unheard
         self.rents = rents
         self.outlooks = Outlooks(engine.state)
+        self.bills = Bills(engine)
 
     async def Cost(self, request: pb.CostRequest, context: object) -> pb.CostResponse:
         """Cost grouped by dimensions; the rows sum to the total."""
@@ -186,7 +187,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
     @after_room
     async def KeepBill(self, request: pb.KeepBillRequest, context: object) -> pb.KeepBillResponse:
         """Keep a part of a provider's bill beside what the books said."""
-        return await keep_bill(self.engine, request)
+        return await self.bills.keep(request)
 
     async def Periods(self, request: pb.PeriodsRequest, context: object) -> pb.PeriodsResponse:
         """Months of the books."""

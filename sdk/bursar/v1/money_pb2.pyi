@@ -1631,7 +1631,7 @@ class KeepBillResponse(google.protobuf.message.Message):
 
     KEPT_FIELD_NUMBER: builtins.int
     kept: builtins.bool
-    """false: this part was kept before"""
+    """false: this part was kept before, and no other bill in its place"""
     def __init__(
         self,
         *,
