@@ -14,10 +14,11 @@ from collections import deque
 from collections.abc import Callable
 
 from bursar.clock import SECOND_US
+from bursar_policies import allocators
 from bursar_policies.compile import PriceTable
 from bursard.place import Commit
 from bursard.promising import Promising
-from bursard.rounds import Rounds
+from bursard.rounds import Find, Rounds
 from bursard.state import State
 from bursard.state.budgets import limit_of
 from bursard.state.decide import approving, jobs, leases, policies, reservations, staging
@@ -39,20 +40,23 @@ REPRICED_MAX = 1_000
 
 
 class Housekeeping:
-    """Belongs to one state. `prices` answers the prices in force; `commit` makes events true at once."""
+    """Belongs to one state. `prices` answers the prices in force; `commit` makes events true at once.
+    `find`: see `Rounds`.
+    """
 
     def __init__(
         self,
         state: State,
         prices: Callable[[], PriceTable],
         commit: Commit,
+        find: Find = allocators.at_hand,
     ) -> None:
         self._state = state
         self._prices = prices
         self._commit = commit
         self._looked_at: int | None = None
         self._outlooks = Outlooks(state)
-        self._rounds = Rounds(state)
+        self._rounds = Rounds(state, find)
         self.promising = Promising(state)
         self._forecast: dict[str, tuple[int, int]] = {}
         """By budget, when its forecast was looked at last, and under which limit."""

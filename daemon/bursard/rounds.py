@@ -9,7 +9,7 @@ Why     the daemon's cycle and the simulator both take it, before each plan. Not
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ from bursard.scheduler.candidates import asks_of
 from bursard.state import AttemptRecord, JobRecord, State
 
 log = logging.getLogger(__name__)
+Find = Callable[[str], Allocator | None]
 
 WAITING_MAX = 4_096
 """Jobs that wait of which one round is asked: those that come first."""
@@ -87,10 +88,11 @@ class _Shares:
 
 
 class Rounds:
-    """Belongs to one state."""
+    """Belongs to one state. `find`: the allocator of a name; None: not yet."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, find: Find = allocators.at_hand) -> None:
         self._state = state
+        self._find = find
         self._places = targets.Places()
         self._done: dict[str, _Done] = {}
         self._sizes: dict[str, tuple[int, JobSpec, tuple[Size, ...]]] = {}
@@ -128,7 +130,7 @@ class Rounds:
             return
         allotments.absent = False
         try:
-            allocator = allocators.at_hand(rules.name)
+            allocator = self._find(rules.name)
         except InvalidRequest as error:
             self._without(error.message, now)
             return

@@ -31,6 +31,8 @@ from bursard.cycle import Cycle
 from bursard.doctor import check_planning
 from bursard.fleet.testing import World
 from bursard.scheduler import targets
+from bursard.sim import rows
+from bursard.sim.simulation import Simulation
 from bursard.state import JobRecord
 
 MINUTE_US = 60_000_000
@@ -263,3 +265,15 @@ def test_of_an_answer_no_more_is_looked_at_than_there_can_be_in_it():
     assert next(read) <= 50 + 101
     assert len(found.refused) <= 101
     assert found.refused[-1] == "and 51 more"
+
+
+def test_a_simulation_waits_until_it_is_loaded_and_goes_on_without_it(install, monkeypatch, tmp_path):
+    install(HEAD + "        os._exit(1)\n")
+    (tmp_path / "jobs.csv").write_text(
+        "job_id,submit_s,duration_s,gpus,gpu_type,throughput,preemptible\na,0,1000,1,V100,V100=1,1\n"
+    )
+    (tmp_path / "nodes.csv").write_text("node_id,cpu_milli,memory_mib,gpus,gpu_type\nv,9000,1000,1,V100\n")
+    files = rows.read_jobs(str(tmp_path / "jobs.csv")), rows.read_nodes(str(tmp_path / "nodes.csv"))
+    found = Simulation(*files, parse_documents(POLICY % "10m", "p"))
+    found.run()
+    assert [run.state for run in found.runs] == ["SUCCEEDED"]

@@ -24,6 +24,7 @@ from bursar.errors import BursarError
 from bursar.ids import SequentialIds
 from bursar.model import CheckpointSpec, Device, EndCause, JobSpec, JobState, NodeFacts, ReasonCode
 from bursar.resources import MICRO, sizes_of
+from bursar_policies import allocators
 from bursar_policies.compile import DEFAULT_WEIGHTS, FOREVER, PriceQuote, PriceTable, split_components
 from bursar_policies.decision import JobClass, NodeColumns, QueueKey, Stop
 from bursar_policies.specs import Document, ReservationSpec
@@ -191,7 +192,7 @@ class Simulation:
         others = [one for one in documents if not isinstance(one.spec, ReservationSpec)]
         self._commit(policies.apply_documents(self.state, others, START_AT))
         self._prices = RowPrices(node_rows, self.state)
-        self._housekeeping = Housekeeping(self.state, lambda: self._prices, self._carry_out)
+        self._housekeeping = Housekeeping(self.state, lambda: self._prices, self._carry_out, allocators.find)
         self._schedule(node_rows)
         if reserved:  # of nodes that are there when the first job comes
             self._push(0, _RESERVE, reserved)
@@ -250,6 +251,8 @@ class Simulation:
             or (self._by_id and self._until_us is not None)
         ):
             return True
+        if waiting[_ROUND] and self._housekeeping.allocator_wrong:
+            return True  # until it answers, or is set aside
         others = (_LEAVE, _JOIN, _PRICE, _OVERDUE, _RESERVE, _OPEN)
         if self._by_id and any(waiting[kind] for kind in others):
             return True
@@ -618,6 +621,8 @@ class Simulation:
     def _expect_round(self) -> None:
         """An allocator is asked again while anything contends."""
         allotments, waiting = self.state.allotments, self._waiting[_ROUND]
+        if allotments.absent:
+            return
         if not waiting and (allotments.given or self.state.pending.aside) and allotments.next_at:
             self._push(allotments.next_at - START_AT, _ROUND, None)
 
