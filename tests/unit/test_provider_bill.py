@@ -6,6 +6,7 @@ import asyncio
 import csv
 import gzip
 import json
+import threading
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -308,8 +309,8 @@ def test_what_an_older_version_added_to_a_bill_of_another_does_not_count() -> No
         (row,) = [row for row in daemon.store.events() if isinstance(decode(row.payload), BillKept)]
         own = decode(row.payload)
         assert isinstance(own, BillKept)
-        foreign = replace(own, part=1, parts=2, source="other.csv", by="eve")
-        await daemon.engine.durable(daemon.engine.commit([foreign], "eve"))
+        foreign = [replace(own, part=part, parts=2, source="other.csv", by="eve") for part in (0, 1)]
+        await daemon.engine.durable(daemon.engine.commit(foreign, "eve"))
         assert await bills_of(daemon) == rows
 
     in_a_daemon(story)
@@ -326,17 +327,36 @@ def test_a_part_that_comes_many_times_at_once_is_kept_once() -> None:
 
 def test_a_call_that_is_given_up_before_the_disk_has_it_leaves_one_event() -> None:
     async def story(daemon: Daemon) -> None:
-        real, waits = daemon.engine.commit, asyncio.Event()
+        append, commit, read = daemon.store.append, daemon.engine.commit, daemon.engine.read
+        gate, committed, reads = threading.Event(), asyncio.Event(), 0
 
-        def commit(events: Any, actor: str) -> int:
-            waits.set()
-            return real(events, actor)
+        def slow(batch: Any) -> None:
+            gate.wait(60)
+            append(batch)
 
-        daemon.engine.commit = commit  # type: ignore[method-assign]
+        def told(events: Any, actor: str) -> int:
+            committed.set()
+            return commit(events, actor)
+
+        async def counted(question: Any) -> Any:
+            nonlocal reads
+            reads += 1
+            return await read(question)
+
+        await daemon.engine.durable()
+        for owner, name, put in (
+            (daemon.store, "append", slow), (daemon.engine, "commit", told), (daemon.engine, "read", counted)
+        ):  # fmt: skip
+            setattr(owner, name, put)
         first = asyncio.ensure_future(daemon.money.KeepBill(wire(), None))
-        await waits.wait()
+        await committed.wait()
         first.cancel()
-        assert not (await daemon.money.KeepBill(wire(), None)).kept
+        second = asyncio.ensure_future(daemon.money.KeepBill(wire(), None))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert reads == 1, "what is on no disk yet cannot be read"
+        gate.set()
+        assert not (await second).kept
         assert kept_events(daemon) == 1
 
     in_a_daemon(story)
