@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -14,7 +14,8 @@ import pytest
 
 import bursar
 from bursar import errors, results
-from bursar.client import asked
+from bursar.cli.money import DIMENSIONS
+from bursar.client import arguments, asked
 from bursar.client.arguments import checked
 from bursar.client.fake import FakeServer
 from bursar.model import EndCause, JobSpec, JobState
@@ -667,3 +668,9 @@ def test_what_ran_at_an_unknown_price_alone_has_no_cost(fake, client, unknown, s
         id="job_1", state="SUCCEEDED", cost_unknown=unknown, settled_nanos=settled, currency=USD
     )
     assert client.get(1).cost == cost
+
+
+def test_cost_takes_the_dimensions_of_the_command_line_and_says_them_once() -> None:
+    """What `bursar cost --by` groups by, the client does too."""
+    said = " or ".join(["one of " + ", ".join(DIMENSIONS), "label:NAME", "a list of them"])
+    assert arguments._words(arguments.Dimension | Sequence[arguments.Dimension]) == said

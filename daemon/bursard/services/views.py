@@ -234,7 +234,7 @@ def job_view(
     if job.array is not None:
         _array(state, wire, job, now)
     if job.promise is not None:
-        wire.promise.CopyFrom(promise_view(job.promise, job.state.terminal))
+        wire.promise.CopyFrom(promise_view(job.promise, job.state))
     if form is not Form.BRIEF:
         most = MEMBERS_SHOWN if form is Form.WHOLE else MEMBERS_IN_ROW
         sees_all = allowed(seen_by, Action.SEE_JOBS)
@@ -257,19 +257,22 @@ def promised_view(event: DeadlinePromised) -> pb.DeadlinePromise:
     return wire
 
 
-def promise_view(promise: PromiseRecord, ended: bool) -> pb.DeadlinePromise:
+def promise_view(promise: PromiseRecord, job_state: JobState) -> pb.DeadlinePromise:
     """What was promised of a deadline, and what became of it."""
-    state = "kept" if ended else "promised"
+    state = "kept" if job_state.terminal else "promised"
+    cause, message = promise.cause, promise.message
     if promise.broken_at:
         state = "given-up" if promise.given_up else "broken"
+    elif job_state is JobState.CANCELLED:
+        state, cause, message = "given-up", "cancelled", "it was cancelled before its end"
     wire = pb.DeadlinePromise(
         by=promise.by,
         given_at=promise.given_at,
         starts_by=promise.start,
         state=state,
         broken_at=promise.broken_at,
-        cause=promise.cause,
-        message=promise.message,
+        cause=cause,
+        message=message,
     )
     if promise.rate >= 0:
         wire.cost_at_most.nanos = str(promise.nanos)

@@ -75,6 +75,8 @@ Dimension: TypeAlias = (
         "hour",
         "day",
         "month",
+        "service",
+        "key",
     ]
     | LabelDimension
 )
@@ -365,7 +367,11 @@ def _words(hint: Any) -> str:
         begun = next((one.begins for one in parts[1:] if isinstance(one, _Prefix)), "")
         return f"{begun}NAME" if begun else _words(parts[0])
     if origin in (Union, types.UnionType):
-        return " or ".join(dict.fromkeys(_words(part) for part in parts))
+        alone = " or ".join(_words(part) for part in parts if get_origin(part) is not Sequence)
+        told = (_words(part) for part in parts)
+        return " or ".join(
+            dict.fromkeys("a list of them" if one == f"a list, each {alone}" else one for one in told)
+        )
     if origin is Literal:
         return "one of " + ", ".join(parts)
     if origin is tuple:
