@@ -21,7 +21,7 @@ from whole_site import Site
 from bursar.cli.jobs import JOB_COLUMNS
 from bursar.cli.output import csv_text
 from bursar.client.aio import AsyncWireClient
-from bursar.clock import SECOND_US, VirtualClock
+from bursar.clock import HOUR_US, SECOND_US, VirtualClock
 from bursar.codec import view
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursar.local import pages
@@ -128,6 +128,23 @@ def test_a_page_shows_what_the_callers_rights_show() -> None:
         refused = await browser.post(f"/jobs/{hers}/cancel", form_token=await browser.form_token())
         assert refused.status == 403
         assert site.engine.state.jobs[hers].state is JobState.PENDING
+
+    play(story)
+
+
+def test_the_page_of_a_job_says_its_needs_and_its_deadline_as_show_does() -> None:
+    async def story(site: Site, browser: Browser) -> None:
+        made = site.job(
+            "ann",
+            "nlp",
+            max_nodes=3,
+            deadline_at=site.engine.now() + 9 * HOUR_US,
+            deadline_policy="best-effort",
+        )
+        await browser.log_in(site.token("ann", "admin"))
+        text = html.unescape((await browser.get(f"/jobs/{made}")).text)
+        assert "<dt>Needs</dt><dd>1..3 nodes, each 1 cpu, 1" in text, re.findall("<dt>.*", text)
+        assert re.search(r"<dt>Deadline</dt><dd>[^<]*Z, without a promise</dd>", text), text
 
     play(story)
 

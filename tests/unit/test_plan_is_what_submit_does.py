@@ -9,9 +9,10 @@ from msgspec.structs import replace
 from whole_site import START, Site, play
 
 from bursar.cli.texts import plan_text, start_text
-from bursar.clock import HOUR_US, SECOND_US, Instant, format_instant
+from bursar.clock import HOUR_US, SECOND_US, Instant, format_instant, parse_instant
 from bursar.codec import view
 from bursar.codec.spec import spec_to_wire
+from bursar.jobfile import parse_job
 from bursar.model import ArraySpec, Dependency, Device, JobSpec, NodeFacts
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar.v1 import jobs_pb2 as pb
@@ -250,5 +251,57 @@ def test_a_place_that_there_is_not_has_no_price(asked: dict[str, Any], place: bo
         row = await plan(site, spec(held=True, **asked))
         priced = [row[key] is not None for key in ("rate_per_hour", "worst_case_cost")]
         assert (priced, row["starts_now"]) == ([place, place], False)
+
+    play(story)
+
+
+RANGE = """\
+nodes: 1..3
+resources: {gpus: "H100:2..8", cpus: 1}
+throughput: {H100x2: 2, H100x4: 3.5, H100x8: 6}
+time_limit: 1h
+deadline: %s
+run: "true"
+"""
+
+
+def test_a_plan_of_a_promised_job_is_of_the_size_and_the_place_that_are_promised() -> None:
+    async def story(site: Site) -> None:
+        with_prices(site)
+        devices = tuple(Device(index, f"GPU-{index}", "H100", 80 << 30) for index in range(8))
+        for name in ("a", "b", "c"):
+            facts = NodeFacts(
+                name=name, cpu_milli=8_000, memory_bytes=64 << 30, devices=devices,
+                provider="aws", region="r", instance_type="p5",
+            )  # fmt: skip
+            state = site.engine.state
+            events = nodes.hello(
+                state, site.engine.ids, site.engine.prices, facts=facts, boot_id="b",
+                boot_us=site.clock.boot_us(), now=site.engine.now(),
+            )  # fmt: skip
+            site.engine.commit(events, "node")
+        asked = parse_job(RANGE % format_instant(Instant(START + 9 * HOUR_US)), "j", "")
+        row = await plan(site, replace(asked, project="p"))
+        [member] = row["nodes"]
+        promise = row["promise"]
+        assert (member["gpus"], row["starts_now"], row["reason"]) == (2, True, None)
+        assert member["rate_per_hour"] == row["rate_per_hour"]
+        assert row["worst_case_cost"] == promise["cost_at_most"]
+        assert (row["worst_case_nodes"], row["worst_case_gpus"]) == (None, None)
+        assert row["time_limit_s"] == 1800, "an hour at speed 1 is half of one at speed 2"
+        assert float(row["rate_per_hour"]["amount"]) < 55 / 2
+
+    play(story)
+
+
+def test_a_plan_of_a_promised_job_that_waits_has_the_place_that_is_kept_for_it() -> None:
+    async def story(site: Site) -> None:
+        whole = (ResourceRequest(None, 8_000, 1 << 30),)
+        site.place(site.job("ann", "p", options=whole))
+        row = await plan(site, spec(options=whole, deadline_at=Instant(START + 9 * HOUR_US)))
+        assert [member["node"] for member in row["nodes"]] == ["n1"]
+        assert (row["starts_now"], row["promise"]["state"]) == (False, "promised")
+        assert row["reason"] is not None
+        assert START < parse_instant(row["expected_start_at"]) <= parse_instant(row["promise"]["starts_by"])
 
     play(story)

@@ -375,10 +375,11 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             f"{named_ranges(alone)} of it: job {called} has none of that index, so all of it must come first"
             for called, alone in without_own(spec, others.fates)
         )
-        wire = await planning.plan_view(self.engine, user, spec, waits.first(spec), self.cycle.rents, note)
-        for event in promised:
-            if isinstance(event, DeadlinePromised):
-                wire.promise.CopyFrom(promised_view(event))
+        promise = next((one for one in promised if isinstance(one, DeadlinePromised)), None)
+        first, rents = waits.first(spec), self.cycle.rents
+        wire = await planning.plan_view(self.engine, user, spec, first, rents, note, promise)
+        if promise is not None:
+            wire.promise.CopyFrom(promised_view(promise))
         return wire
 
     async def Explain(self, request: pb.ExplainRequest, context: Any) -> pb.ExplainResponse:

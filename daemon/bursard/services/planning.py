@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from bursar.codec.amounts import exact, put_amounts, saturated
 from bursar.codec.spec import shares_to_wire
 from bursar.model import LIMITS, JobSpec, JobState, Reason, ReasonCode
-from bursar.money import format_nanos
+from bursar.money import cumulative, format_nanos
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
 from bursar.words import plural
@@ -17,11 +17,13 @@ from bursar_policies.decision import BudgetRoom, Explanation, JobClass, Snapshot
 from bursard.access.identity import caller
 from bursard.cycle import Cycle, aside, begins, depends, in_turn, reason_of
 from bursard.engine import Engine
+from bursard.events.deadlines import DeadlinePromised, PromisedMember
 from bursard.machines.choose import Choice
 from bursard.machines.renting import RENTED_CODES, Renting
 from bursard.scheduler import explain, what_if
 from bursard.scheduler.explain import WHAT_IF_ID, worst_of
 from bursard.scheduler.money_reasons import UNNUMBERED, array_name
+from bursard.scheduler.pricing import share_rates
 from bursard.services import reserved
 from bursard.services.failures import add_failed_tasks
 from bursard.services.history import UNKNOWN, add_expected, expected_cost
@@ -32,6 +34,9 @@ from bursard.state.admission import cheapest_hold, cheapest_rate, cheapest_start
 from bursard.state.arrays import size_of_spec
 from bursard.state.fold.jobs import first_pending, tasks_of
 
+_Placed = tuple[PromisedMember, int]
+"""What a member takes of which node, and its nanos per hour."""
+
 
 async def plan_view(
     engine: Engine,
@@ -40,12 +45,14 @@ async def plan_view(
     waiting_on: Sequence[tuple[str, str]] = (),
     rents: Renting | None = None,
     note: str = "",
+    promised: DeadlinePromised | None = None,
 ) -> pb.PlanResponse:
     """Where an admitted job would go, what it may cost, what is left of each budget.
 
     `waiting_on`: the jobs that it waits for. Until they have ended, and before its begin time, it starts
     nowhere: the places and prices told are those of now. `rents`: who would rent a machine for it. `note`:
-    what else is to be known of it, told with the reason for its place, or for waiting.
+    what else is to be known of it, told with the reason for its place, or for waiting. `promised`: the
+    place and the size that its deadline is promised with: all that is told is of those.
     """
     state = engine.state
     budgets, hard = state.budgets.matching(user, spec)
@@ -60,8 +67,12 @@ async def plan_view(
     likely_us = state.runs.likely_us(spec)
     limit_us = state.time_limit_of(spec)
     job_class = state.class_of_spec(spec, payers, limit_us, gates=gates, likely_us=likely_us, user=user)
+    if promised is not None:
+        job_class = _of_its_promise(job_class, promised)
     turn = state.pending.turn_if(user, job_class, spec.priority, state.next_order)
     answer = await aside(snapshot, lambda: what_if(snapshot, job_class, now, spec.priority, spec.project))
+    if promised is not None and _begins_before(answer, promised):
+        promised = None
     tasks = size_of_spec(spec)
     later = _later(engine, spec, waiting_on)
     if later is None and turn is not None and turn.plans:
@@ -72,7 +83,7 @@ async def plan_view(
         tasks=tasks if spec.array is not None else 0,
         time_limit_us=_limit_of(answer.start) if answer.start else job_class.time_limit_us,
         expected_start_at=_expected_start(answer, spec, later),
-        why=answer.start.why if answer.start is not None else "",
+        why=answer.start.why if answer.start is not None and promised is None else "",
         ahead_total=answer.ahead_total,
         ahead_counted=answer.foreseen,
     )
@@ -92,16 +103,23 @@ async def plan_view(
         if later is None:
             wire.reason.CopyFrom(reason_view(answer.reason, state, caller()))
         rented = False
-        if later is None and answer.reason.code in RENTED_CODES and rents is not None and spec.array is None:
+        rentable = later is None and promised is None and spec.array is None
+        if rentable and answer.reason.code in RENTED_CODES and rents is not None:
             rented = _is_rented(engine, wire, rents, _as_job(engine, user, spec, budgets, hard), job_class)
         if not rented:
             _price_held(engine, wire, snapshot, answer.unpaid, job_class, tasks)
+    if promised is not None and later is None:
+        _begins_as_promised(wire, promised, now)
     if note and wire.HasField("reason"):
         wire.reason.message += f"; {note}"
     elif note:
         wire.why = "; ".join(filter(None, (wire.why, note)))
-    _members(engine, wire, snapshot, answer.start or answer.unpaid)
-    _of_a_range(engine, wire, job_class, tasks)
+    if promised is not None:
+        _as_promised(engine, wire, promised, snapshot, job_class)
+    else:
+        start = answer.start or answer.unpaid
+        _members(engine, wire, [] if start is None else _placed(snapshot, start))
+        _of_a_range(engine, wire, job_class, tasks)
     if spec.caps_array:
         put_amounts(wire, worst_case_nanos=min(exact(wire, "worst_case_nanos"), spec.max_cost_nanos))
     if spec.service is not None:
@@ -277,33 +295,97 @@ def _price_held(
         )
 
 
-def _members(engine: Engine, wire: pb.PlanResponse, snapshot: Snapshot, start: Start | None) -> None:
-    if start is None:
-        return
-    found = [engine.state.nodes.get(snapshot.nodes.ids[each.node]) for each in start.members]
+def _placed(snapshot: Snapshot, start: Start) -> list[_Placed]:
+    """What each member takes, and its nanos per hour."""
+    return [
+        (
+            PromisedMember(snapshot.nodes.ids[one.node], one.cpu_milli, one.memory_bytes, one.devices),
+            one.rates.total,
+        )
+        for one in start.members
+    ]
+
+
+def _members(engine: Engine, wire: pb.PlanResponse, placed: Sequence[_Placed]) -> None:
+    found = [engine.state.nodes.get(member.node_id) for member, _ in placed]
     nodes = [node for node in found if node is not None]
     if len(nodes) < len(found):
         return  # a node has left while the answer was worked out: where it would go is not known any more
-    fraction = any(share.milli < 1000 for placement in start.members for share in placement.devices)
+    fraction = any(share.milli < 1000 for member, _ in placed for share in member.devices)
     asked = [name for name in LIMITS if name != "gpu" or fraction]
     wire.limits_not_held.extend(
         name
         for name in asked
         if any(name in node.facts.needed_limits and name not in node.facts.limits for node in nodes)
     )
-    for rank, (placement, node) in enumerate(zip(start.members, nodes, strict=True)):
+    for rank, ((member, rate), node) in enumerate(zip(placed, nodes, strict=True)):
         wire.members.append(
             types_pb2.Member(
                 rank=rank,
                 node=node.facts.name,
                 address=node.facts.address,
-                devices=shares_to_wire(placement.devices),
-                cpu_milli=placement.cpu_milli,
-                memory_bytes=placement.memory_bytes,
-                rate_nanos_per_hour=saturated(placement.rates.total),
+                devices=shares_to_wire(member.devices),
+                cpu_milli=member.cpu_milli,
+                memory_bytes=member.memory_bytes,
+                rate_nanos_per_hour=saturated(rate),
                 price_id=node.price_id,
             )
         )
+
+
+def _begins_before(answer: WhatIf, promised: DeadlinePromised) -> bool:
+    """At its size it has room now, for no more than where it is promised."""
+    no_more = answer.priced and answer.rate_nanos_per_hour <= promised.rate
+    return answer.start is not None and (promised.rate < 0 or no_more)
+
+
+def _of_its_promise(job_class: JobClass, promised: DeadlinePromised) -> JobClass:
+    """At the size that is promised alone, wherever it begins."""
+    option = job_class.options[promised.option]
+    if promised.gpu_type and option.gpus is not None:
+        option = replace(option, gpus=replace(option.gpus, types=(promised.gpu_type,)))
+    sized = replace(job_class, nodes=len(promised.members), options=(option,), max_nodes=0)
+    return sized.limited(promised.time_limit_us) if promised.time_limit_us else sized
+
+
+def _as_promised(
+    engine: Engine, wire: pb.PlanResponse, promised: DeadlinePromised, snapshot: Snapshot, job_class: JobClass
+) -> None:
+    """Of a promised job: the place that is kept for it, at its size, and what is set aside for it there."""
+    there, nodes, known = snapshot.nodes, engine.state.nodes, promised.rate >= 0
+    placed = [
+        (
+            one,
+            share_rates(there, nodes[one.node_id].row, one.devices, one.cpu_milli, one.memory_bytes).total,
+        )
+        for one in promised.members
+        if one.node_id in nodes and nodes[one.node_id].row < len(there.ids)
+    ]
+    if len(placed) == len(promised.members):
+        _members(engine, wire, placed)
+    if promised.time_limit_us:
+        wire.time_limit_us, wire.worst_case_us = promised.time_limit_us, promised.until - promised.start
+    worst = promised.nanos
+    if job_class.lease_us:
+        wire.lease_us = job_class.leased_us(wire.time_limit_us)
+        worst = cumulative(max(promised.rate, 0), wire.worst_case_us)
+    put_amounts(
+        wire,
+        rate_nanos_per_hour=promised.rate if known else -1,
+        worst_case_nanos=worst if known else 0,
+        task_worst_case_nanos=worst if known else 0,
+        hold_nanos=promised.nanos if known else 0,
+    )
+
+
+def _begins_as_promised(wire: pb.PlanResponse, promised: DeadlinePromised, now: int) -> None:
+    """Nothing but its promise says when it begins: at the latest then."""
+    wire.starts_now = promised.start <= now
+    if wire.starts_now:
+        wire.ClearField("reason")
+        wire.expected_start_at = wire.ahead_total = 0
+    elif not 0 < wire.expected_start_at <= promised.start:
+        wire.expected_start_at = promised.start
 
 
 async def _expect(engine: Engine, wire: pb.PlanResponse, spec: JobSpec, tasks: int) -> None:

@@ -75,7 +75,7 @@ def resources_text(view: Row) -> str:
     parts = []
     if view["gpus"]:
         names = "|".join(view.get("gpu_types") or ["any"])
-        least = _least_gpus(view.get("any_of") or ())
+        least = _least_gpus(view)
         parts.append(f"gpu {names}:{f'{least:g}..' if least else ''}{view['gpus']:g}")
     if view["cpus"]:
         parts.append(plural(float(view["cpus"]), "cpu"))
@@ -84,9 +84,10 @@ def resources_text(view: Row) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def _least_gpus(options: Sequence[Row]) -> float:
-    """Where alternatives are the sizes of one range of GPUs, the most first, its least; else 0."""
-    if len(options) < 2:
+def _least_gpus(view: Row) -> float:
+    """Where alternatives are the sizes of one range of GPUs, tried the most first, its least; else 0."""
+    options: Sequence[Row] = view.get("any_of") or ()
+    if len(options) < 2 or not view.get("ordered"):
         return 0
     counts = [option["gpus"] for option in options]
     alike = all({**option, "gpus": 0} == {**options[0], "gpus": 0} for option in options)
@@ -308,7 +309,7 @@ def explain_text(view: Row, now: int) -> str:
         lines.append(wrapped(f"placed: {view['placed_because']}"))
     if job["state"] == "PENDING":
         lines.append(wrapped(f"expected start: {start_text(view, now)}"))
-    if deadline := _deadline_text(job):
+    if deadline := deadline_text(job):
         lines.append(wrapped(f"deadline: {deadline}"))
     if view["suggestion"]:
         price = view["suggestion_rate_per_hour"]
@@ -386,11 +387,11 @@ def job_text(job: Row) -> str:
         ("experiment", clean(job["experiment"])),
         ("model", clean(" ".join(filter(None, (job["model"], job["model_version"]))))),
         ("labels", clean(", ".join(f"{k}={v}" for k, v in job["labels"].items()))),
-        ("needs", _needs_text(job)),
+        ("needs", needs_text(job)),
         ("priority", str(job["priority"])),
         ("time limit", _limit_text(job)),
         ("lease", _leased_text(job)),
-        ("deadline", _deadline_text(job)),
+        ("deadline", deadline_text(job)),
         ("submitted", time_text(job["submitted_at"])),
         ("started", time_text(job["started_at"]) if job["started_at"] else ""),
         ("finished", time_text(job["finished_at"]) if job["finished_at"] else ""),
@@ -436,7 +437,7 @@ def _leased_text(job: Row) -> str:
     return f"paid for {seconds_text(leased)}{of_it}; renewed while the budget pays"
 
 
-def _deadline_text(job: Row) -> str:
+def deadline_text(job: Row) -> str:
     """Its deadline, and what was promised of it."""
     if not job.get("deadline"):
         return ""
@@ -484,12 +485,13 @@ def _elapsed_text(job: Row) -> str:
     return seconds_text(job["elapsed_s"]) + (", all attempts together" if len(job["attempts"]) > 1 else "")
 
 
-def _needs_text(job: Row) -> str:
+def needs_text(job: Row) -> str:
+    """What it asks for: its nodes, and of each the size, the range or the alternatives."""
     most = job["max_nodes"]
     many = f"{job['nodes']}..{most}" if most else str(job["nodes"])
     nodes = "" if many == "1" else f"{many} nodes, each "
     options = job["resources"].get("any_of") or [job["resources"]]
-    if _least_gpus(options):
+    if _least_gpus(job["resources"]):
         options = [job["resources"]]
     return nodes + " or ".join(resources_text(option) for option in options)
 

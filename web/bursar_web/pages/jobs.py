@@ -13,7 +13,7 @@ from bursar.cli.jobs import JOB_COLUMNS, read_states
 from bursar.cli.money import cost_columns
 from bursar.cli.output import Column, Row
 from bursar.cli.terminal import seconds_text
-from bursar.cli.texts import BUDGET_NOW, is_estimate, resources_text
+from bursar.cli.texts import BUDGET_NOW, deadline_text, is_estimate, needs_text, where_text
 from bursar.client.aio import AsyncWireClient
 from bursar.codec import view
 from bursar.errors import InvalidRequest, NotFound, WrongState
@@ -29,7 +29,7 @@ FILTERS: Final = ("project", "user", "experiment", "model", "name")
 ATTEMPT_COLUMNS = (
     Column("number", right=True),
     Column("state"),
-    Column("nodes", show=lambda row: ", ".join(member["node"] for member in row["nodes"])),
+    Column("nodes", show=lambda row: where_text(row["nodes"])),
     Column("started", "started_at"),
     Column("ended", "finished_at"),
     Column("cause", "end_cause"),
@@ -126,7 +126,8 @@ async def job(request: Request) -> Response:
         command=command_line("explain", row["id"]),
         job=row,
         told=told,
-        needs=resources_text(row["resources"]),
+        needs=needs_text(row),
+        deadline=deadline_text(row),
         estimated=is_estimate(row),
         elapsed=seconds_text(row["elapsed_s"]),
         verbs=[(verb, VERBS[verb][0]) for verb in _OFFERED.get(row["state"], ())],

@@ -34,7 +34,7 @@ def job(wire: types_pb2.Job) -> View:
         "nodes": spec.nodes,
         "max_nodes": spec.max_nodes or None,
         "launch": spec.launch or "per-node",
-        "resources": resources(spec.options),
+        "resources": resources(spec.options, spec.ordered),
         "throughput": {throughput_key(one.gpu_type, one.gpus): one.micro / MICRO for one in spec.throughput},
         "partition": wire.partition or None,
         "time_limit_s": seconds(spec.time_limit_us) if spec.time_limit_us else None,
@@ -147,10 +147,12 @@ def reason(wire: types_pb2.Reason) -> View | None:
     }
 
 
-def resources(options: Sequence[types_pb2.ResourceRequest]) -> View:
-    """What each node must give: the first alternative, and all of them when there are several."""
+def resources(options: Sequence[types_pb2.ResourceRequest], ordered: bool = False) -> View:
+    """What each node must give: the first alternative, and all of them when there are several, with whether
+    they are tried in their order.
+    """
     shown = [_option(each) for each in options] or [_option(types_pb2.ResourceRequest())]
-    return {**shown[0], "any_of": shown} if len(shown) > 1 else shown[0]
+    return {**shown[0], "any_of": shown, "ordered": ordered} if len(shown) > 1 else shown[0]
 
 
 def _option(wire: types_pb2.ResourceRequest) -> View:
