@@ -26,8 +26,8 @@ class BillLine(msgspec.Struct, frozen=True, array_like=True):
     final: int | None
 
 
-class BillKept(msgspec.Struct, frozen=True, tag="bill-kept", kw_only=True, omit_defaults=True):
-    """A part of a provider's bill, held against the books.
+class BillHead(msgspec.Struct, frozen=True, kw_only=True):
+    """What a part of a provider's bill says of itself, without its lines.
 
     Attributes:
         name: digest of the bill and of what it was held against. source: what the file was called; the newest
@@ -43,4 +43,9 @@ class BillKept(msgspec.Struct, frozen=True, tag="bill-kept", kw_only=True, omit_
     by: str
     part: int
     parts: int
+
+
+class BillKept(BillHead, frozen=True, tag="bill-kept", kw_only=True, omit_defaults=True):
+    """A part of a provider's bill, held against the books."""
+
     lines: tuple[BillLine, ...]

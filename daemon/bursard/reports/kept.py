@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from bursard.events.bills import BillHead
 from bursard.store import EventFilter, Views
 
 _AT_ONCE: Final = 8
@@ -18,28 +19,15 @@ _AT_ONCE: Final = 8
 _KEPT: Final = EventFilter(kinds=("bill-kept",))
 
 
-class Head(msgspec.Struct, frozen=True):
-    """A part of a bill as its event says it, without the lines."""
-
-    name: str
-    source: str
-    period: str
-    currency: str
-    cost: str
-    by: str
-    part: int
-    parts: int
-
-
 SAME: Final = ("parts", "source", "period", "currency", "cost")
 """What is the same in all that is kept under a name."""
-_HEAD: Final = msgspec.json.Decoder(Head)
+_HEAD: Final = msgspec.json.Decoder(BillHead)
 
 
 class Whole(NamedTuple):
     """A bill of which no part is missing: its first part, and the seqs of all of them in order."""
 
-    head: Head
+    head: BillHead
     seqs: tuple[int, ...]
 
 
@@ -49,9 +37,9 @@ class Kept:
     def __init__(self) -> None:
         self.seen = 0
         self.counting: dict[tuple[str, str], Whole] = {}
-        self._first: dict[str, Head] = {}
+        self._first: dict[str, BillHead] = {}
         self._whole: dict[str, tuple[int, ...]] = {}
-        self._begun: dict[str, dict[int, tuple[int, Head]]] = {}
+        self._begun: dict[str, dict[int, tuple[int, BillHead]]] = {}
 
     def read(self, views: Views, upto: int | None = None) -> None:
         """Go on to an event, or to the last."""
@@ -59,15 +47,15 @@ class Kept:
             self.seen = seq
             self._add(seq, head)
 
-    def first(self, name: str) -> Head | None:
+    def first(self, name: str) -> BillHead | None:
         """What was kept first under a name: whatever else is of it says the same."""
         return self._first.get(name)
 
-    def begun(self, name: str) -> Head | None:
+    def begun(self, name: str) -> BillHead | None:
         """A part of its newest keeping, while another one is missing."""
         return next((head for _, head in self._begun.get(name, {}).values()), None)
 
-    def counts(self, head: Head) -> bool:
+    def counts(self, head: BillHead) -> bool:
         """Is the bill of this part the one that counts?"""
         found = self.counting.get((head.source, head.period))
         return found is not None and found.head.name == head.name
@@ -83,7 +71,7 @@ class Kept:
         """Has its newest keeping, of which another part is missing, this one?"""
         return part in self._begun.get(name, {})
 
-    def _add(self, seq: int, head: Head) -> None:
+    def _add(self, seq: int, head: BillHead) -> None:
         first = self._first.setdefault(head.name, head)
         if differs(first, head):
             return  # an older version took it; it is no part of what was kept first
@@ -99,13 +87,13 @@ class Kept:
             del self._begun[head.name]
 
 
-def differs(kept: Head, other: object) -> list[str]:
+def differs(kept: BillHead, other: BillHead) -> list[str]:
     """What is not the same, as `source: 'a.csv', 'b.csv' now`."""
     both = ((name, getattr(kept, name), getattr(other, name)) for name in SAME)
     return [f"{name}: {was!r} then, {now!r} now" for name, was, now in both if was != now]
 
 
-def _heads(views: Views, after: int, upto: int | None) -> Iterator[tuple[int, Head]]:
+def _heads(views: Views, after: int, upto: int | None) -> Iterator[tuple[int, BillHead]]:
     while rows := views.events(after, _AT_ONCE, _KEPT):
         for row in rows:
             if upto is not None and row.seq > upto:
