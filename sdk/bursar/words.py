@@ -19,6 +19,11 @@ def decimal_of(text: str) -> Decimal | None:
     return Decimal(text) if _NUMBER.fullmatch(text) else None
 
 
+def on_one_line(text: str, chars_max: int) -> str:
+    """Somebody else's words as they are kept: cut, with a blank for what no file or terminal would take."""
+    return "".join(char if char.isprintable() else " " for char in text[:chars_max]).strip()
+
+
 def plural(number: float, noun: str) -> str:
     """`1 job`, `2 jobs`, `0.5 CPUs`. A noun of several words ends in what is counted: `live job`."""
     shown = f"{number:g}" if isinstance(number, float) else str(number)

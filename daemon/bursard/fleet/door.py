@@ -19,6 +19,7 @@ from bursar.clock import DAY_US, SECOND_US
 from bursar.errors import InvalidRequest
 from bursar.model import COUNT_MAX, SECONDS_MAX, EndCause, EnergySource, Exit, NodeFacts
 from bursar.model.constraints import PLACE_FIELDS
+from bursar.words import on_one_line
 from bursard.events import ExitReport
 from bursard.fleet.words import (
     Condition,
@@ -410,8 +411,7 @@ def _text(text: str, field: str) -> None:
 
 
 def _kept(message: str) -> str:
-    """On one line, cut, without control characters."""
-    return "".join(char if char.isprintable() else " " for char in message[:MESSAGE_CHARS_KEPT]).strip()
+    return on_one_line(message, MESSAGE_CHARS_KEPT)
 
 
 def _member(attempt_id: str, rank: int, field: str) -> None:

@@ -20,11 +20,10 @@ import msgspec
 
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.money import US_PER_HOUR
+from bursar.words import on_one_line
 from bursar_policies.specs import LaunchSetting
 
 Thing = TypeVar("Thing")
-
-
 TEXT_MAX: Final = 1_000
 """Characters that are kept of a sentence."""
 
@@ -73,8 +72,8 @@ class Place(msgspec.Struct, frozen=True):
 
 
 def plain(said: object) -> str:
-    """A provider's sentence on one line, without what a file or a terminal would not take, at its length."""
-    return "".join(char if char.isprintable() else " " for char in str(said)[:TEXT_MAX]).strip()
+    """A provider's sentence as it is kept."""
+    return on_one_line(str(said), TEXT_MAX)
 
 
 class CloudError(Exception):
