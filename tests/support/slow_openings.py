@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,23 +12,11 @@ from bursar_policies.decision import JobClass, Placement, Promised
 from bursar_policies.scorers import NodeState
 from bursard.scheduler.backfill import has_room, least
 from bursard.scheduler.free import Free, Mask, Rows
+from bursard.scheduler.openings import TIMES_MAX, Opening, Pays
 from bursard.scheduler.releases import NEVER, Ints, Releases
 from bursard.scheduler.table import Table
 from bursard.scheduler.windows import Windows
 from bursard.scheduler.world import World
-
-TIMES_MAX = 512
-"""Instants that one search looks at: beyond, evenly chosen ones and the last."""
-Pays = Callable[[int], bool]
-"""Does money admit a gang at so many nanos per hour, -1 for unknown?"""
-
-
-class Opening(NamedTuple):
-    """Where a gang may begin, and when. `rate`: nanos per hour of all, -1 for unknown."""
-
-    at: int
-    rate: int
-    rows: list[int]
 
 
 class _Span(NamedTuple):
@@ -87,7 +75,9 @@ class Future:
 
     def changes(self, row: int) -> list[int]:
         """When anything on a node may change from now on, the first first."""
-        ends = self.releases.ends_on(row)
+        among = np.zeros(self.world.free.count, dtype=np.bool_)
+        among[row] = True
+        ends = self.releases.members(among).ends_at.tolist()
         mine = (at for one, _ in self._on.get(row, ()) for at in (one.start, self._until(one)))
         return sorted({self.now, *(at for at in (*ends, *mine) if at > self.now)})
 

@@ -19,7 +19,7 @@ from bursar.resources import MILLI
 from bursar_policies.decision import JobClass, Promised
 from bursar_policies.scorers import NodeState
 from bursard.scheduler.free import Free, Mask, Rows
-from bursard.scheduler.releases import NEVER, Ints, Releases
+from bursard.scheduler.releases import NEVER, Ints, Releases, sums_since
 from bursard.scheduler.table import Table
 from bursard.scheduler.windows import Windows
 from bursard.scheduler.world import World
@@ -160,23 +160,16 @@ class Future:
         last[:-1] = (row[1:] != row[:-1]) | (at[1:] != at[:-1])
         begins = np.searchsorted(row, rows)
         base = np.repeat(begins, np.diff(np.append(begins, len(row))))
-        left = _summed(back[order], base)
+        left = sums_since(back[order], base)
         have = np.concatenate([free.cpu[row, None], free.memory[row, None], free.gpus[row]], axis=1)
         left += have
         gpus, had = left[:, 2:], have[:, 2:]
         np.copyto(gpus, np.where(had < 0, had, np.minimum(gpus, MILLI)))
-        left += _summed(kept_for[order], base)
+        left += sums_since(kept_for[order], base)
         first = np.full(self._count, NEVER)
         np.minimum.at(first, lines[:, _ROW], begin)
         row, at, left = row[last], at[last], left[last]
         return Timeline(row, at, left, np.searchsorted(row, rows), first[rows])
-
-
-def _summed(values: Ints, base: NDArray[np.intp]) -> Ints:
-    """Sums down to each line, from the first of its node on. They may wrap: differences do not."""
-    total = values.cumsum(axis=0)
-    found: Ints = total - (total - values)[base]
-    return found
 
 
 def _state(row: int, left: Ints) -> NodeState:

@@ -119,11 +119,6 @@ class Releases:
         cpu, memory = int(members.cpu[mine].sum()), int(members.memory[mine].sum())
         return NodeState(row, state.cpu_milli + cpu, state.memory_bytes + memory, gpus)
 
-    def ends_on(self, row: int) -> list[int]:
-        """When what runs on a node ends."""
-        running = self._running.ends_at[self._running.node == row].tolist()
-        return [*running, *(one[1] for one in self._started if one[0] == row)]
-
     def members(self, among: Mask) -> _Members:
         """Those on some nodes (n), in no order."""
         return self._members(among, NEVER)
@@ -154,13 +149,13 @@ def _summed(members: _Members) -> _Members:
     order = np.argsort(members.ends_at, kind="stable")
     order = order[np.argsort(members.node[order].astype(np.uint16), kind="stable")]
     node = members.node[order]
-    # Sums over all members, less what they were where the node begins. They may wrap: differences do not.
     begins = np.searchsorted(node, node)
-    sums = [_since(values[order], begins) for values in (members.cpu, members.memory, members.gpus)]
+    sums = [sums_since(values[order], begins) for values in (members.cpu, members.memory, members.gpus)]
     return _Members(node, members.ends_at[order], *sums)
 
 
-def _since(values: Ints, begins: NDArray[np.intp]) -> Ints:
+def sums_since(values: Ints, begins: NDArray[np.intp]) -> Ints:
+    """Sums down to each line, from the line where its own group begins. They may wrap: differences do not."""
     total = values.cumsum(axis=0)
     found: Ints = total - (total - values)[begins]
     return found
