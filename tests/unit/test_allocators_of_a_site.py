@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from turning import MINUTE_US, Turning
 
 from bursar.errors import InvalidRequest, PolicyInvalid
 from bursar.model import Device, NodeFacts
@@ -27,15 +28,12 @@ from bursar_policies.allocators import (
     registry,
 )
 from bursar_policies.document import parse_documents
-from bursard.cycle import Cycle
 from bursard.doctor import check_planning
-from bursard.fleet.testing import World
 from bursard.scheduler import targets
 from bursard.sim import rows
 from bursard.sim.simulation import Simulation
 from bursard.state import JobRecord
 
-MINUTE_US = 60_000_000
 POLICY = "kind: PlacementPolicy\nname: p\nspec: {strategy: pack, allocator: {name: theirs, round: %s}}\n"
 HEAD = """
 import os, sys, time
@@ -63,27 +61,19 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     allocators.drop("theirs")
 
 
-class Site(World):
+class Site(Turning):
     """One node with a V100, and a job that contends for it."""
 
     def __init__(self) -> None:
         super().__init__()
         device = Device(0, "v-0", "V100", 1 << 34)
         self.backend.connect(NodeFacts(name="v", cpu_milli=8_000, memory_bytes=1 << 34, devices=(device,)))
-        self.passes = Cycle(self.engine)
         self.apply(POLICY % "6m")
         self.job: JobRecord = self.submit(
             options=(ResourceRequest(GpuRequest(1, ("V100",)), 1_000, 1 << 20),),
             throughput=(("V100", 0, 1_000_000),),
             time_limit_us=6_000 * MINUTE_US,
         )
-
-    def turn(self, minutes: int = 0) -> None:
-        self.clock.advance(minutes * MINUTE_US)
-        self.passes.once()
-        self.writer.flush()
-        self.backend.report()
-        self.writer.flush()
 
     @property
     def runs(self) -> bool:

@@ -168,17 +168,21 @@ def with_prices(site: Site) -> None:
     site.engine._prices = None
 
 
-def with_node(site: Site, kind: str, pool: str = "") -> None:
-    device = Device(0, f"GPU-{kind}", kind, 80 << 30)
-    facts = NodeFacts(
-        name=f"n-{kind.lower()}", cpu_milli=8_000, memory_bytes=64 << 30, devices=(device,), pool=pool
-    )
+def joins(site: Site, facts: NodeFacts) -> None:
     state = site.engine.state
     events = nodes.hello(
         state, site.engine.ids, site.engine.prices, facts=facts, boot_id="b",
         boot_us=site.clock.boot_us(), now=site.engine.now(),
     )  # fmt: skip
     site.engine.commit(events, "node")
+
+
+def with_node(site: Site, kind: str, pool: str = "") -> None:
+    device = Device(0, f"GPU-{kind}", kind, 80 << 30)
+    facts = NodeFacts(
+        name=f"n-{kind.lower()}", cpu_milli=8_000, memory_bytes=64 << 30, devices=(device,), pool=pool
+    )
+    joins(site, facts)
 
 
 @pytest.mark.parametrize(
@@ -274,12 +278,7 @@ def test_a_plan_of_a_promised_job_is_of_the_size_and_the_place_that_are_promised
                 name=name, cpu_milli=8_000, memory_bytes=64 << 30, devices=devices,
                 provider="aws", region="r", instance_type="p5",
             )  # fmt: skip
-            state = site.engine.state
-            events = nodes.hello(
-                state, site.engine.ids, site.engine.prices, facts=facts, boot_id="b",
-                boot_us=site.clock.boot_us(), now=site.engine.now(),
-            )  # fmt: skip
-            site.engine.commit(events, "node")
+            joins(site, facts)
         asked = parse_job(RANGE % format_instant(Instant(START + 9 * HOUR_US)), "j", "")
         row = await plan(site, replace(asked, project="p"))
         [member] = row["nodes"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from turning import MINUTE_US, Turning
 
 from bursar.model import CheckpointSpec, Device, EndCause, JobState, NodeFacts, ReasonCode
 from bursar.resources import GpuRequest, ResourceRequest
@@ -12,11 +13,9 @@ from bursar_policies import allocators
 from bursar_policies.allocators import Allotment, Problem, Size, Weight
 from bursard.cycle import Cycle, reason_of
 from bursard.events import AttemptEnded, StopRequested
-from bursard.fleet.testing import World
 from bursard.state import AttemptRecord, JobRecord
 from bursard.state.decide import jobs, nodes
 
-MINUTE_US = 60_000_000
 POLICY = "kind: PlacementPolicy\nname: p\nspec: {strategy: pack, allocator: {name: told, round: 6m}}\n"
 NONE = "kind: PlacementPolicy\nname: p\nspec: {strategy: pack}\n"
 GPU = (ResourceRequest(GpuRequest(1, ("V100", "K80")), 1_000, 1 << 20),)
@@ -38,7 +37,7 @@ class Told:
         return [one for one in self.answer if one.job_id in known]
 
 
-class Site(World):
+class Site(Turning):
     """Nodes of one GPU each: `v` has a V100, `k` a K80."""
 
     def __init__(self, allocator: Told, policy: str = POLICY) -> None:
@@ -49,7 +48,6 @@ class Site(World):
             device = Device(0, f"{name}-0", kind, 1 << 34)
             self.facts[name] = NodeFacts(name=name, cpu_milli=8_000, memory_bytes=1 << 34, devices=(device,))
             self.backend.connect(self.facts[name])
-        self.passes = Cycle(self.engine)
         self.apply(policy)
 
     def contender(self, **spec: object) -> JobRecord:
@@ -61,14 +59,6 @@ class Site(World):
 
     def give(self, *given: tuple[JobRecord, str]) -> None:
         self.told.answer = [Allotment(job.id, kind, 1, 1) for job, kind in given]
-
-    def turn(self, minutes: int = 0) -> None:
-        """Time passes, a pass is made, and nodes say what became of it."""
-        self.clock.advance(minutes * MINUTE_US)
-        self.passes.once()
-        self.writer.flush()
-        self.backend.report()
-        self.writer.flush()
 
     def on(self, job: JobRecord) -> str:
         attempt: AttemptRecord | None = job.attempt
