@@ -29,6 +29,7 @@ from bursar.cli import (
     output,
     period,
     policy,
+    prices,
     profile,
     reconcile,
     reserve,
@@ -145,10 +146,10 @@ ROWS: dict[str, tuple[tuple[Column, ...], dict[str, Any]]] = {
     ),
     "cloud.MACHINE_COLUMNS": (cloud.MACHINE_COLUMNS, view.machine(filled(nodes_pb2.Machine))),
     "cloud.CHECK_COLUMNS": (cloud.CHECK_COLUMNS, view.cloud_check(filled(nodes_pb2.CloudCheck))),
-    "money.PRICE_HISTORY_COLUMNS": (money.PRICE_HISTORY_COLUMNS, view.price(filled(money_pb2.Price))),
+    "prices.PRICE_HISTORY_COLUMNS": (prices.PRICE_HISTORY_COLUMNS, view.price(filled(money_pb2.Price))),
     "reconcile.RECONCILED_COLUMNS": (reconcile.RECONCILED_COLUMNS, RECONCILED),
-    "money.EXPLAIN_COLUMNS": (
-        money.EXPLAIN_COLUMNS,
+    "prices.EXPLAIN_COLUMNS": (
+        prices.EXPLAIN_COLUMNS,
         {"name": "n1", "means": "what jobs pay", **view.price_explanation(EXPLAINED)["rates"][0]},
     ),
     "money.cost_columns": (

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from verbs_server import AT, make_job
 
 from bursar import errors
-from bursar.cli import money
+from bursar.cli import report
 from bursar.cli.main import run
-from bursar.cli.money import IMPORT_BYTES, _portions
 from bursar.cli.pricefile import Book
+from bursar.cli.prices import IMPORT_BYTES, _portions
 from bursar.v1 import events_pb2, money_pb2, nodes_pb2, types_pb2
 
 # ------------------------------------------------------------------ cluster, money, policy
@@ -255,7 +255,7 @@ def test_every_listing_speaks_every_format_also_when_empty(fake, capsys, words, 
 
 @pytest.mark.parametrize("kind", ["statement", "focus", "waste"])
 def test_a_report_without_a_period_is_of_this_month_and_says_so(fake, capsys, monkeypatch, kind):
-    monkeypatch.setattr(money, "now", lambda: 1_795_233_600_000_000)
+    monkeypatch.setattr(report, "now", lambda: 1_795_233_600_000_000)
     fake.answers["Money/Report"] = [money_pb2.ReportChunk(data=b"x")]
     assert run(["report", kind]) == 0
     assert fake.calls("Money/Report")[0].period == "2026-11"

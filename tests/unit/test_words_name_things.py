@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bursar.cli import money, rights
+from bursar.cli import report, rights
 from bursar.cli.main import run
 from bursar.cli.texts import explain_text
 from bursar.client import asked
@@ -106,7 +106,7 @@ def test_a_statement_is_asked_for_by_its_name_and_in_the_form_of_its_file(
 ) -> None:
     said: list[tuple[object, ...]] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(money, "_write_report", lambda client, *words, by: said.append(words))
+    monkeypatch.setattr(report, "_write_report", lambda client, *words, by: said.append(words))
     with FakeServer(tmp_path / "run") as server:
         monkeypatch.setenv("BURSAR_SERVER", server.url)
         assert run(["report", "statement", *words]) == 0

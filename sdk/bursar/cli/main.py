@@ -69,9 +69,9 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "forecast": Verb("forecast:forecast", "Say where budgets end, and when they are spent."),
         "ledger": Verb("ledger:ledger", "Correct what jobs were charged."),
         "period": Verb("period:period", "Close months of the books, and list them."),
-        "prices": Verb("money:prices", "List or apply prices."),
-        "whatif": Verb("money:whatif", "Try other prices on a past period."),
-        "report": Verb("money:report", "Write a report: FOCUS export, statement."),
+        "prices": Verb("prices:prices", "List or apply prices."),
+        "whatif": Verb("report:whatif", "Try other prices on a past period."),
+        "report": Verb("report:report", "Write a report: FOCUS export, statement."),
     },
     "Policy": {
         "policy": Verb("policy:policy", "Apply, check, list, show, compare or remove policies."),
