@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from bursar.clock import HOUR_US, SECOND_US, format_duration
 from bursar.errors import BursarError, InvalidRequest, ServerUnavailable
-from bursar.model import EndCause, Reason, ReasonCode
+from bursar.model import EndCause, JobSpec, Reason, ReasonCode
 from bursar.money import format_nanos
 from bursar.resources import ResourceRequest
 from bursar_policies.decision import JobClass
@@ -81,14 +81,23 @@ RELEASED: Final = "released"
 """How the reason of a drain begins that lasts until nothing runs there, and then gives the machine back."""
 RENTED_FOR: Final = ("room", "fault")
 """What stops a job that another machine would serve: too little is free, or no node could ever."""
-RENTED_CODES: Final = (ReasonCode.EXCEEDS_NODE_CAPACITY, ReasonCode.WAITING_FOR_RESOURCES)
+_RENTED_CODES: Final = (ReasonCode.EXCEEDS_NODE_CAPACITY, ReasonCode.WAITING_FOR_RESOURCES)
 """What its reason is then."""
+_RENTED_CHECKS: Final = ("constraints", "spot_policy", "price", "avoid_same_node")
+"""What else no node here passes and a machine may, where the reason is that it is misconfigured."""
 LOOKS_AT_ONCE: Final = 200
 """Offers of a pool that are looked at for whoever asks, before the loop goes on."""
 OFFERS_MAX: Final = 2_000
 """Machines, each in its zone and market, that one pool may name."""
 SHAPES_MAX: Final = 10_000
 """Of so many different requests it is remembered whether a machine could hold them."""
+
+
+def serves(reason: Reason) -> bool:
+    """Is a job that waits for this one that another machine would serve?"""
+    if reason.code is ReasonCode.MISCONFIGURED:
+        return dict(reason.facts).get("check") in _RENTED_CHECKS
+    return reason.code in _RENTED_CODES
 
 
 class _Shape(NamedTuple):
@@ -408,13 +417,33 @@ class Renting:
     def _note(self, job_id: str) -> str:
         """Why no machine is rented for a job that fits nowhere, one that no look has come to included."""
         note = self.notes.get(job_id, "")
-        wish = self._wish(job_id) if self._pools and not note else None
+        wish = self._wish(job_id) if not note else None
         if wish is None:
             return note
-        if why := self._why_unheld(wish.job_class):
+        unheard = self._unheard()
+        if self._pools and not unheard and (why := self._why_unheld(wish.job_class)):
             return why
-        names = [pool.name for pool in self._pools if not unheld(pool, wish.job_class)]
-        return f"pool {names[0]} has machines that could hold it, and rents them for jobs in their turn"
+        for name in (pool.name for pool in self._pools if not unheld(pool, wish.job_class)):
+            return f"pool {name} has machines that could hold it, and rents them for jobs in their turn"
+        return f"pool {unheard} has not yet said which machines it has" if unheard else ""
+
+    def _unheard(self) -> str:
+        """A pool whose offers are not known yet, of a provider that can be asked; "" where there is none."""
+        known = {pool.name for pool in self._pools}
+        names = (name for name, spec in self.pools() if spec.provider not in self.unopened)
+        return next((name for name in names if name not in known), "")
+
+    def told(self, reason: Reason, spec: JobSpec, job_class: JobClass) -> Reason:
+        """Why a job waits that no node could ever hold: for a machine, where one of some pool could, or where
+        a pool has not said yet what it has. It is not for ever then.
+        """
+        held = bool(self._pools) and not self._why_unheld(job_class)
+        if reason.code is ReasonCode.WAITING_FOR_RESOURCES or spec.caps_array:
+            return reason
+        if not (held or self._unheard()):
+            return reason
+        remedy = "wait: `bursar offers` shows what pools have, `bursar cloud ls` what they rent"
+        return replace(reason, code=ReasonCode.WAITING_FOR_RESOURCES, remedy=remedy)
 
     def would_rent(self, job: JobRecord, job_class: JobClass) -> tuple[str, Choice] | str:
         """What would be rented for a job that fits nowhere: its provider and the offer, as the provider said
@@ -696,11 +725,12 @@ class Renting:
         """
         coming = self._coming(job_id)
         if not coming:
-            rentable = otherwise is not None and otherwise.code in RENTED_CODES
-            note = self._note(job_id) if rentable else ""
+            note = self._note(job_id) if otherwise is not None and serves(otherwise) else ""
             if otherwise is None or not note:
                 return otherwise
-            return replace(otherwise, message=f"{otherwise.message}; nothing is rented for it: {note}")
+            wish = self._wish(job_id)
+            told = self.told(otherwise, wish.job.spec, wish.job_class) if wish is not None else otherwise
+            return replace(told, message=f"{told.message}; nothing is rented for it: {note}")
         machine, others = coming[0], len(coming) - 1
         waited = format_duration((self.engine.now() - machine.intended_at) // SECOND_US * SECOND_US)
         until = format_duration(max(machine.lease_until - self.engine.now(), 0) // SECOND_US * SECOND_US)

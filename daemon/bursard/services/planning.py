@@ -19,7 +19,7 @@ from bursard.cycle import Cycle, aside, begins, depends, in_turn, reason_of
 from bursard.engine import Engine
 from bursard.events.deadlines import DeadlinePromised, PromisedMember
 from bursard.machines.choose import Choice
-from bursard.machines.renting import RENTED_CODES, Renting
+from bursard.machines.renting import Renting, serves
 from bursard.scheduler import explain, what_if
 from bursard.scheduler.explain import WHAT_IF_ID, worst_of
 from bursard.scheduler.money_reasons import UNNUMBERED, array_name
@@ -101,10 +101,13 @@ async def plan_view(
         wire.reason.CopyFrom(reason_view(later, state, caller()))
     if answer.start is None:
         if later is None:
-            wire.reason.CopyFrom(reason_view(answer.reason, state, caller()))
+            told = answer.reason
+            if rents is not None and serves(told):
+                told = rents.told(told, spec, job_class)
+            wire.reason.CopyFrom(reason_view(told, state, caller()))
         rented = False
         rentable = later is None and promised is None and spec.array is None
-        if rentable and answer.reason.code in RENTED_CODES and rents is not None:
+        if rentable and serves(answer.reason) and rents is not None:
             rented = _is_rented(engine, wire, rents, _as_job(engine, user, spec, budgets, hard), job_class)
         if not rented:
             _price_held(engine, wire, snapshot, answer.unpaid, job_class, tasks)
