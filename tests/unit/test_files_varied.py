@@ -472,7 +472,7 @@ commands: [a]
 DSTACK_ONE = """\
 type: task
 resources:
-  gpu: {name: A100, count: 0}
+  gpu: {name: A100, count: 1}
 max_duration: off
 commands: [a]
 """

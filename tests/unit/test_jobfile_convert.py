@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 
 import pytest
@@ -391,3 +392,145 @@ def test_every_part_of_a_nomad_file_knows_its_line_and_whether_it_was_quoted() -
 def test_a_broken_nomad_file_hangs_nobody(text: str) -> None:
     assert recognise(text) == "a Nomad job"
     parse_job(convert(text, "x").text, "job.yaml", "/")
+
+
+POD = "apiVersion: v1\nkind: Job\nspec:\n  %s\n  template: {spec: {containers: [{command: [x], %s}]}}\n"
+TASK = 'job x {\n group g {\n  %s\n  task t {\n   config { command = "x" }\n   resources { %s }\n  }\n }\n}\n'
+UNREADABLE = [
+    *(
+        (f"num_nodes: 2\nresources:\n  {key}: {value}\nrun: x\n", 3, f"resources.{key}", value)
+        for key, value in (
+            *(("accelerators", one) for one in ("H100:eight", "H100:-2", "H100:1.5", "a:b:c")),
+            *(("cpus", one) for one in ("many", "-1", "8..many", "500m")),
+            *(("memory", one) for one in ("huge", "-1", "32+x")),
+            *(("use_spot", "perhaps"), ("max_hourly_cost", "cheap"), ("max_hourly_cost", "0")),
+            *(("infra", "a/b/c/d"),),
+        )
+    ),
+    ("resources: {accelerators: {H100: many}}\nrun: x\n", 1, "resources.accelerators.H100", "many"),
+    ("resources: {accelerators: [H100:eight]}\nrun: x\n", 1, "resources.accelerators[0]", "H100:eight"),
+    ("resources:\n  job_recovery: {max_restarts_on_errors: often}\n  use_spot: true\nrun: x\n", 2,
+     "resources.job_recovery.max_restarts_on_errors", "often"),
+    *((f"num_nodes: {one}\nrun: x\n", 1, "num_nodes", one) for one in ("two", "-1", "1.5", "0")),
+    *((f"num_nodes: 2\n{key}: A\nrun: x\n", 2, key, "A") for key in ("envs", "secrets")),
+    *(
+        (f"type: task\n{key}: {value}\n", 2, key, value)
+        for key, value in (
+            *(("nodes", "two"), ("max_duration", "soon"), ("max_price", "cheap"), ("priority", "high")),
+            *(("spot_policy", "perhaps"), ("retry", "perhaps"), ("commands", "x"), ("env", "x")),
+            ("regions", "x"),
+        )
+    ),
+    *(
+        (f"type: task\nresources:\n  {key}: {value}\n", 3, f"resources.{key}", value)
+        for key, value in (("gpu", "banana:x:y"), ("cpu", "many"), ("memory", "huge"))
+    ),
+    ("type: task\nresources: {gpu: {name: A100, count: two}}\n", 2, "resources.gpu.count", "two"),
+    ("type: task\nresources: {gpu: {memory: huge}}\n", 2, "resources.gpu.memory", "huge"),
+    *(
+        (f"type: service\ncommands: [x]\n{key}: {value}\n", 3, key, value)
+        for key, value in (("port", "http"), ("replicas", "two"))
+    ),
+    ("type: service\ncommands: [x]\nscaling: {scale_up_delay: soon}\n", 3, "scaling.scale_up_delay", "soon"),
+    *(
+        (POD % (f"{key}: {value}", "image: i"), 4, f"spec.{key}", value)
+        for key, value in (
+            *(("parallelism", "many"), ("completions", "-1"), ("activeDeadlineSeconds", "soon")),
+            *(("backoffLimit", "often"), ("suspend", "perhaps")),
+        )
+    ),
+    *(
+        (POD % ("suspend: false", f"resources: {{limits: {{{key}: {value}}}}}"), 5, key, value)
+        for key, value in (
+            *(("nvidia.com/gpu", "two"), ("nvidia.com/gpu", "1.5"), ("cpu", "lots"), ("memory", "big")),
+        )
+    ),
+    (POD % ("suspend: false", "args: --x"), 5, "args", "--x"),
+    (PYTORCHJOB.replace("replicas: 3", "replicas: many"), 10, "Worker.replicas", "many"),
+    *(
+        (f"entrypoint: x\n{key}: {value}\n", 2, key, value)
+        for key, value in (
+            *(("entrypoint_num_gpus", "two"), ("entrypoint_num_cpus", "-1"), ("max_workers", "1.5")),
+            ("setup_commands", "x"),
+        )
+    ),
+    (CLUSTER.replace("GPU: 1", "GPU: one"), 7, "head.resources.GPU", "one"),
+    *(
+        (TASK % (group, wanted), line, key, value)
+        for group, wanted, line, key, value in (
+            ("count = var.n", "cores = 1", 3, "count", "var.n"),
+            ("restart { attempts = often }", "cores = 1", 3, "restart.attempts", "often"),
+            ("count = 2", "cores = many", 6, "cores", "many"),
+            ("count = 2", "memory = 1.5", 6, "memory", "1.5"),
+            ("count = 2", 'device "nvidia/gpu" { count = two }', 6, "count", "two"),
+        )
+    ),
+]  # fmt: skip
+"""A file, the line of what cannot be read there, its key and its value."""
+
+
+@pytest.mark.parametrize(("text", "line", "key", "value"), UNREADABLE)
+def test_a_value_that_cannot_be_read_is_refused_and_not_guessed_at(
+    text: str, line: int, key: str, value: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        convert(text, "other")
+    [fault] = refused.value.faults
+    assert (fault.line, refused.value.exit_code) == (line, 2)
+    assert fault.field.endswith(key)
+    assert value.split(":")[-1] in fault.message
+    assert re.search("write | give | is ", fault.message)
+
+
+def test_all_values_that_cannot_be_read_are_named_at_once() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        convert("num_nodes: two\nresources: {cpus: many, use_spot: perhaps}\nrun: x\n", "task.yaml")
+    assert str(refused.value) == (
+        "task.yaml:1:12: num_nodes: 'two' cannot be read; write a whole number of 1 or more\n"
+        "task.yaml:2:19: resources.cpus: 'many' cannot be read; write a number, such as 4\n"
+        "task.yaml:2:35: resources.use_spot: 'perhaps' cannot be read; write true or false"
+    )
+
+
+def test_values_that_are_right_in_a_rare_form_are_read() -> None:
+    spec, _ = job("resources: {accelerators: {H100:8, A100: 4}, cpus: 2.5+, use_spot: off}\nrun: x\n")
+    assert [one.gpus for one in spec.options] == [GpuRequest(8, ("H100",)), GpuRequest(4, ("A100",))]
+    assert (spec.options[0].cpu_milli, spec.spot_policy) == (2_500, JobSpec().spot_policy)
+    spec, _ = job("type: task\nmax_duration: off\nresources: {gpu: null, memory: 8GB..}\ncommands: [x]\n")
+    assert (spec.time_limit_us, spec.options[0].memory_bytes) == (JobSpec().time_limit_us, 8 * 10**9)
+
+
+def test_an_alias_and_another_document_are_not_lost() -> None:
+    with pytest.raises(InvalidRequest, match="aliases"):
+        convert("name: &n a\nnum_nodes: *n\nrun: x\n", "task.yaml")
+    _, notes = job("num_nodes: 2\nrun: x\n---\nnum_nodes: 3\nrun: y\n")
+    assert notes == {4: "this document is not converted: a job file has one"}
+
+
+def test_restarts_on_errors_of_skypilot_are_a_retry() -> None:
+    for text in ("resources: {use_spot: true, %s}\nrun: x\n", "num_nodes: 2\n%s\nrun: x\n"):
+        spec, notes = job(text % "job_recovery: {max_restarts_on_errors: 3}")
+        assert (spec.retry, notes) == (RetrySpec(("failed",), 3), {})
+
+
+def test_a_service_of_dstack_is_a_service_with_what_has_an_equal() -> None:
+    spec, notes = job(
+        "type: service\nname: chat\nport: 8000\nreplicas: 0..4\nmodel: llama\nmax_duration: 2h\nretry: true\n"
+        "commands: [serve]\nscaling:\n  metric: rps\n  target: 10\n  scale_down_delay: 10m\n"
+    )
+    assert spec.service is not None
+    assert (spec.name, spec.script, spec.time_limit_us) == ("chat", "serve\n", JobSpec().time_limit_us)
+    assert (spec.service.port, spec.service.replicas_min, spec.service.replicas_max) == (8000, 0, 4)
+    assert spec.service.down_delay_us == 600 * SECOND_US
+    assert "$BURSAR_PORT" in notes[3]
+    assert set(notes) == {3, 5, 6, 7, 10, 11}
+    spec, notes = job("type: service\nport: '80:443'\ncommands: [serve]\n")
+    assert (spec.name, notes[2][:8]) == ("service", "port 443")
+    assert "found by its name" in notes[1]
+
+
+def test_a_deployment_is_said_to_become_a_job_that_ends() -> None:
+    _, notes = job(
+        "apiVersion: apps/v1\nkind: Deployment\nspec: {template: {spec: {containers: [{command: [x]}]}}}\n"
+    )
+    assert notes[2].startswith("kind: Deployment runs until it is deleted, and this becomes a job that ends")

@@ -67,7 +67,7 @@ def convert(text: str, source: str) -> Converted:
     """The job file that comes nearest to another system's.
 
     Raises:
-        InvalidRequest: it is nobody's that is known, or cannot be read.
+        InvalidRequest: it is nobody's that is known, or a value cannot be read; all that cannot are named.
     """
     found = _read(text)
     if found is None:
@@ -82,8 +82,16 @@ def convert(text: str, source: str) -> Converted:
             "a job file has at least `run: COMMAND`"
         )
     system, root = found
-    draft = Draft()
+    draft = Draft(source)
+    if system is not _NOMAD:
+        roots = load_yaml(text, draft.faults)  # an alias, or a key said twice, would be lost as well
+        raise_if_any(draft.faults, error=InvalidRequest)
+        root = next(one for one in roots if _system(one) is system)
+        for other in roots:
+            if other is not root:
+                draft.note(other, "this document is not converted: a job file has one")
     system.convert(root, draft)
+    raise_if_any(draft.faults, error=InvalidRequest)
     draft.leave(root, system.hints)
     body = draft.render(system.kind, source)
     return Converted(system.kind, body, tuple(sorted(set(draft.notes))))

@@ -2,19 +2,30 @@
 
 Owns    which values were used, the notes by line, and the text of the job file.
 Why     a converter that forgets a line says nothing about it. Here everything that no mapping took is
-        noted by itself, so what is not written down cannot be lost in silence.
+        noted by itself, so what is not written down cannot be lost in silence. A value that a mapping
+        takes and cannot read is a fault: guessed at or left out, it would be another job.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Final
 
 import yaml
 
-from bursar.yamlfile import Node
+from bursar.clock import parse_duration
+from bursar.errors import InvalidRequest
+from bursar.jobfile.gpus import read_gpus
+from bursar.model.check import quote
+from bursar.resources import MILLI
+from bursar.yamlfile import Faults, Node
 
+_YES: Final = ("true", "yes", "on")
+_NO: Final = ("false", "no", "off")
+_NUMBER: Final = r"\d{1,12}(?:\.\d{1,9})?"
+_SIZE: Final = r"(\d{1,18}(?:\.\d{1,9})?)\s*(?:([KMGTP])(i?)b?)?"
 PLACEHOLDER: Final = 'echo "write the command of this job here"; exit 1\n'
 
 
@@ -22,10 +33,11 @@ class Draft:
     """The job file so far.
 
     Attributes:
-        fields: keys of the job file. notes: (line, sentence).
+        fields: keys of the job file. notes: (line, sentence). faults: values that cannot be read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, source: str) -> None:
+        self.faults = Faults(source)
         self.fields: dict[str, Any] = {}
         self.notes: list[tuple[int, str]] = []
         self._used: set[int] = set()
@@ -48,6 +60,113 @@ class Draft:
         self._used.add(id(found))
         return "" if found.is_null else found.text
 
+    def refuse(self, node: Node, right: str) -> None:
+        """A value that cannot be read is a fault, with what would be `right`."""
+        self._used.add(id(node))
+        what = quote(node.text) if node.kind == "scalar" else f"a {node.kind}"
+        self.faults.add(node, f"{what} cannot be read; write {right}")
+
+    def whole(self, node: Node | None, *path: str, least: int = 0) -> int | None:
+        """A whole number of at least `least`; None where there is none."""
+        if not (text := self.text(node, *path)):
+            return None
+        if re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) and int(text) >= least:
+            return int(text)
+        self._wrong(node, path, f"a whole number of {least} or more")
+        return None
+
+    def number(self, node: Node | None, *path: str, milli: bool = False) -> int | float | None:
+        """A number, the least of a range; thousandths (`500m`) with `milli`."""
+        if not (text := self.text(node, *path)):
+            return None
+        if (found := number(text, milli)) is None:
+            self._wrong(node, path, "a number, such as 4" + (" or 500m" if milli else ""))
+        return found
+
+    def size(self, node: Node | None, *path: str, unit: str) -> str:
+        """A size, the least of a range."""
+        if not (text := self.text(node, *path)):
+            return ""
+        if not (found := size(text, unit)):
+            self._wrong(node, path, "a size, such as " + ("32 or 32GB" if unit == "GB" else "4Gi"))
+        return found
+
+    def price(self, node: Node | None, *path: str) -> str:
+        """US dollars per hour."""
+        if not (text := self.text(node, *path)):
+            return ""
+        if re.fullmatch(r"[0-9]{1,12}(?:\.[0-9]{1,9})?", text, re.ASCII) and Decimal(text) > 0:
+            return f"{text} USD/h"
+        self._wrong(node, path, "US dollars per hour, such as 4.5")
+        return ""
+
+    def duration(self, node: Node | None, *path: str) -> str:
+        """`2h`, or seconds."""
+        if not (text := self.text(node, *path)):
+            return ""
+        found = f"{text}s" if re.fullmatch(r"[0-9]+", text, re.ASCII) else text
+        try:
+            parse_duration(found)
+        except InvalidRequest:
+            self._wrong(node, path, "a duration, such as 90s or 2h")
+            return ""
+        return found
+
+    def yes(self, node: Node | None, *path: str) -> bool:
+        """A switch, in the words that YAML has for one; false where there is none."""
+        text = self.text(node, *path).lower()
+        if text not in ("", *_YES, *_NO):
+            self._wrong(node, path, "true or false")
+        return text in _YES
+
+    def choice(self, node: Node | None, *path: str, of: tuple[str, ...]) -> str:
+        """One word of some."""
+        if (text := self.text(node, *path)) in ("", *of):
+            return text
+        self._wrong(node, path, f"{', '.join(of[:-1])} or {of[-1]}")
+        return ""
+
+    def texts(self, node: Node | None, *path: str) -> list[str]:
+        """A list of texts, which is used up; one text alone is none."""
+        found = self.take(node, *path)
+        if found is None or found.is_null:
+            return []
+        if found.kind != "sequence":
+            self.refuse(found, "a list")
+        for item in found.items:
+            if item.kind != "scalar":
+                self.refuse(item, "a text")
+        return [item.text for item in found.items]
+
+    def words(self, node: Node | None, *path: str) -> dict[str, str]:
+        """A mapping to texts, which is used up."""
+        found = self.take(node, *path)
+        if found is None or found.is_null:
+            return {}
+        if found.kind != "mapping":
+            self.refuse(found, "a mapping, such as {NAME: value}")
+        for value in found.entries.values():
+            if value.kind != "scalar":
+                self.refuse(value, "a text")
+        return {name: value.text for name, value in found.entries.items()}
+
+    def gpu(self, node: Node, text: str) -> str:
+        """GPUs as the job file writes them, if it can read them."""
+        self._used.add(id(node))
+        read = Node("scalar", node.line, node.column, node.parent)
+        read.key, read.text = node.key, text
+        found = read_gpus(read, self.faults)
+        if found is not None and found.request is not None and not 0 < found.request.milli <= MILLI:
+            self.refuse(node, "whole GPUs, such as H100:2, or a share of one, such as H100:0.5")
+            return ""
+        return text if found is not None else ""
+
+    def _wrong(self, node: Node | None, path: tuple[str, ...], right: str) -> None:
+        for key in path:
+            node = None if node is None else node.entries.get(key)
+        if node is not None:
+            self.refuse(node, right)
+
     def note(self, node: Node, sentence: str) -> None:
         """Say something at a value, which is used up."""
         self._used.add(id(node))
@@ -68,6 +187,8 @@ class Draft:
         if node is None:
             return
         self._used.add(id(node))
+        if node.kind == "scalar" and not node.is_null:
+            self.refuse(node, "a mapping, such as {NAME: value}")
         for name, value in node.entries.items():
             if value.kind != "scalar" or value.is_null:
                 self.note(value, f"{name} has no value here; give it with --env {name} or as a secret")
@@ -145,24 +266,22 @@ def gpus(kind: str, count: str) -> str:
     """`H100:8` of a type and a count; a size within the type (`A100-80GB`) becomes a part of its own."""
     match = re.fullmatch(r"(.+?)-(\d+)(?:GB|gb)(?:-.*)?", kind)
     name = f"{match.group(1)}:{match.group(2)}GB" if match is not None else kind
-    number = count if re.fullmatch(r"\d+(?:\.\d+)?", count) else "1"
-    return f"{name.upper().replace(' ', '-')}:{number}" if name else number
+    return f"{name.upper().replace(' ', '-')}:{count}" if name else count
 
 
 def size(text: str, unit: str) -> str:
-    """`32`, `32+`, `64GB..128GB` as a least size, with `unit` where there is none."""
-    least = re.split(r"\.\.|\+|-", text.strip())[0].strip()
-    if re.fullmatch(r"\d+(?:\.\d+)?", least):
-        return least + unit
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGTP])(i?)(?:b|B)?", least, re.IGNORECASE)
-    return f"{match.group(1)}{match.group(2).upper()}{match.group(3)}B" if match is not None else ""
+    """`32`, `32+`, `64GB..128GB` as a least size, with `unit` where there is none; empty for no size."""
+    found = re.fullmatch(rf"({_SIZE})(?:\+|(?:\.\.|-)(?:{_SIZE})?)?", text.strip(), re.ASCII | re.IGNORECASE)
+    if found is None:
+        return ""
+    _, amount, prefix, binary = found.groups()[:4]
+    return f"{amount}{prefix.upper()}{binary}B" if prefix else amount + unit
 
 
-def number(text: str) -> int | float | None:
-    """`4`, `4+`, `8..16`, `500m` as the least number."""
-    least = re.split(r"\.\.|\+", text.strip())[0].strip()
-    milli = least.endswith("m")
-    if not re.fullmatch(r"\d+(?:\.\d+)?", least.removesuffix("m")):
+def number(text: str, milli: bool = False) -> int | float | None:
+    """`4`, `4+`, `8..16`, and with `milli` `500m`, as the least number; None for no number."""
+    found = re.fullmatch(rf"({_NUMBER})(m?)(?:\+|\.\.(?:{_NUMBER})?)?", text.strip(), re.ASCII)
+    if found is None or (found[2] and not milli):
         return None
-    value = float(least.removesuffix("m")) / (1000 if milli else 1)
+    value = float(found[1]) / (1000 if found[2] else 1)
     return int(value) if value == int(value) else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from bursar.jobfile.convert.draft import Draft, job_name, number
+from bursar.jobfile.convert.draft import Draft, gpus, job_name
 from bursar.yamlfile import Node
 
 HINTS: Final = {
@@ -123,7 +123,7 @@ def nomad(root: Node, draft: Draft) -> None:
     for name, job in list(jobs.entries.items())[:1] if jobs is not None else ():
         draft.put("name", job_name(name))
         if (kind := draft.text(job, "type")) not in ("", "batch"):
-            draft.note(job.entries["type"], f"type: {kind} is not built yet; this ends with its command")
+            draft.note(job.entries["type"], f"type: {kind} is not converted; this ends with its command")
         draft.pairs(draft.take(job, "meta"), "labels")
         groups = job.entries.get("group")
         for place, group in enumerate(groups.entries.values() if groups is not None else ()):
@@ -136,12 +136,11 @@ def nomad(root: Node, draft: Draft) -> None:
 
 
 def _group(group: Node, draft: Draft) -> None:
-    count = number(draft.text(group, "count"))
+    count = draft.whole(group, "count", least=1)
     if count and count > 1:
-        draft.put("array", f"0-{int(count) - 1}")
-    attempts = number(draft.text(group, "restart", "attempts"))
-    if attempts:
-        draft.put("retry", {"on": ["failure"], "max": int(attempts)})
+        draft.put("array", f"0-{count - 1}")
+    if attempts := draft.whole(group, "restart", "attempts"):
+        draft.put("retry", {"on": ["failure"], "max": attempts})
     tasks = group.entries.get("task")
     for place, task in enumerate(tasks.entries.values() if tasks is not None else ()):
         if place:
@@ -154,18 +153,19 @@ def _group(group: Node, draft: Draft) -> None:
 
 def _task(task: Node, draft: Draft) -> None:
     program = draft.text(task, "config", "command")
-    arguments = draft.take(task, "config", "args")
-    words = [program, *(item.text for item in (arguments.items if arguments is not None else ()))]
+    words = [program, *draft.texts(task, "config", "args")]
     draft.put("command", [word for word in words if word])
     draft.pairs(draft.take(task, "env"), "env")
     wanted = task.entries.get("resources")
-    draft.under("resources", "cpus", number(draft.text(wanted, "cores")))
-    memory = number(draft.text(wanted, "memory"))
+    draft.under("resources", "cpus", draft.whole(wanted, "cores"))
+    memory = draft.whole(wanted, "memory", least=1)
     draft.under("resources", "memory", f"{memory}MiB" if memory else None)
     devices = wanted.entries.get("device") if wanted is not None else None
     for name, device in devices.entries.items() if devices is not None else ():
-        count = number(draft.text(device, "count")) or 1
         if "gpu" in name:
-            draft.take(device)
+            count = draft.whole(device, "count", least=1) or 1
+            if not device.entries:
+                draft.take(device)
             kind = name.split("/")[2] if name.count("/") == 2 else ""
-            draft.under("resources", "gpus", f"{kind.upper()}:{count}" if kind else count)
+            asked = draft.gpu(device.entries.get("count", device), gpus(kind, str(count)))
+            draft.under("resources", "gpus", int(asked) if asked.isdigit() else asked)

@@ -9,7 +9,7 @@ import re
 import shlex
 from typing import Final
 
-from bursar.jobfile.convert.draft import Draft, gpus, job_name, number, size
+from bursar.jobfile.convert.draft import Draft, gpus, job_name
 from bursar.yamlfile import Node
 
 SKY_HINTS: Final = {
@@ -36,13 +36,21 @@ export DSTACK_NODES_IPS="$(echo $BURSAR_NODE_ADDRESSES | tr , '\\n')"
 """
 _INDEX_SHIM = "export JOB_COMPLETION_INDEX=${BURSAR_ARRAY_INDEX:-0}\n"
 _REFERENCE = re.compile(r"(\$?)\$\(([A-Za-z_][A-Za-z0-9_]*)\)", re.ASCII)
+_ENDLESS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController")
+_OFF = ("off", "false", "no")
 DSTACK_HINTS: Final = {
     "duration": "retry.max says how often, and wait_limit is not built yet",
     "image": "the job runs on the node itself; prepare it in setup",
     "python": "prepare the environment in setup",
     "ide": "write type: interactive, and `bursar attach`",
     "ports": "a job listens on its node; nothing is opened for it",
-    "port": "a service is not converted; write it as docs/services.md says",
+    "port": "write port: N; a replica is to listen on $BURSAR_PORT",
+    "metric": "replicas follow the requests in hand; write scaling: {target: ...}",
+    "target": "it is not the requests in hand of a replica; write scaling: {target: ...}",
+    "replicas": "write replicas: 3 or 0..8",
+    "model": "write api: openai if it answers so",
+    "probes": "write readiness_probe: {path: ...}",
+    "gateway": "bursar service url NAME says where it answers",
     "volumes": "keep it on a disk that all nodes share",
     "repos": "clone it in setup",
     "files": "keep them on a disk that all nodes share",
@@ -90,7 +98,7 @@ RAY_HINTS: Final = {
 def sky(root: Node, draft: Draft) -> None:
     """A SkyPilot task."""
     draft.put("name", job_name(draft.text(root, "name")))
-    nodes = number(draft.text(root, "num_nodes"))
+    nodes = draft.whole(root, "num_nodes", least=1)
     draft.put("nodes", nodes if nodes != 1 else None)
     wanted = root.entries.get("resources")
     if wanted is not None:
@@ -99,12 +107,14 @@ def sky(root: Node, draft: Draft) -> None:
                 draft.under("resources", "constraints", _with(draft, word, text))
         _sky_infra(draft, wanted)
         _sky_gpus(draft, wanted)
-        draft.under("resources", "cpus", number(draft.text(wanted, "cpus")))
-        draft.under("resources", "memory", size(draft.text(wanted, "memory"), "GB"))
-        if (spot := draft.text(wanted, "use_spot")) and spot.lower() in ("true", "yes", "on"):
+        draft.under("resources", "cpus", draft.number(wanted, "cpus"))
+        draft.under("resources", "memory", draft.size(wanted, "memory", unit="GB"))
+        if draft.yes(wanted, "use_spot"):
             draft.put("spot_policy", "spot")
-        if price := draft.text(wanted, "max_hourly_cost"):
-            draft.under("budget", "max_price", f"{price} USD/h")
+        draft.under("budget", "max_price", draft.price(wanted, "max_hourly_cost"))
+    for holder in (root, wanted):
+        if errors := draft.whole(holder, "job_recovery", "max_restarts_on_errors"):
+            draft.put("retry", {"on": ["failure"], "max": errors})
     draft.pairs(draft.take(root, "envs"), "env")
     _secrets(draft, draft.take(root, "secrets"))
     _workdir(draft, root, "workdir")
@@ -134,6 +144,8 @@ def _with(draft: Draft, key: str, value: str) -> dict[str, str]:
 
 def _sky_infra(draft: Draft, wanted: Node) -> None:
     parts = draft.text(wanted, "infra").split("/")
+    if len(parts) > 3:
+        draft.refuse(wanted.entries["infra"], "CLOUD/REGION/ZONE")
     for key, value in zip(("provider", "region", "zone"), parts, strict=False):
         if value and value != "*":
             draft.under("resources", "constraints", _with(draft, key, value))
@@ -143,9 +155,16 @@ def _sky_gpus(draft: Draft, wanted: Node) -> None:
     node = draft.take(wanted, "accelerators")
     if node is None:
         return
-    found = [node.text] if node.kind == "scalar" else [item.text for item in node.items]
-    found += [f"{kind}:{count.text}" for kind, count in node.entries.items()]
-    options = [gpus(kind, count) for kind, _, count in (one.partition(":") for one in found if one)]
+    found = [(one, one.text) for one in ([node] if node.kind == "scalar" else node.items) if not one.is_null]
+    # `{H100:8}` without a blank is a key that has no value.
+    found += [(one, kind if one.is_null else f"{kind}:{one.text}") for kind, one in node.entries.items()]
+    options = []
+    for one, text in found:
+        kind, mark, count = text.partition(":")
+        if one.kind != "scalar" or (mark and not re.fullmatch(r"\d+(?:\.\d+)?", count, re.ASCII)):
+            draft.refuse(one, "a type and a count, such as H100:8")
+        elif asked := draft.gpu(one, gpus(kind, count or "1")):
+            options.append(asked)
     if len(options) == 1:
         draft.under("resources", "gpus", options[0])
     elif options:
@@ -154,6 +173,8 @@ def _sky_gpus(draft: Draft, wanted: Node) -> None:
 
 def _secrets(draft: Draft, node: Node | None) -> None:
     names = [*node.entries, *(item.text for item in node.items)] if node is not None else []
+    if node is not None and not node.is_null and (node.kind == "scalar" or "" in names):
+        draft.refuse(node, "the names of secrets, such as [NAME]")
     if node is not None and names:
         draft.put("secrets", names)
         draft.note(node, "values are not copied; keep each with bursar secret set NAME")
@@ -162,54 +183,96 @@ def _secrets(draft: Draft, node: Node | None) -> None:
 def dstack(root: Node, draft: Draft) -> None:
     """A dstack configuration."""
     kind = root.entries.get("type")
-    if kind is not None and draft.text(root, "type") not in ("", "task"):
-        draft.note(kind, f"type: {kind.text} is not built yet; this becomes a job that ends with its command")
+    if draft.text(root, "type") == "service":
+        _dstack_service(root, draft)
+    elif kind is not None and kind.text != "task":
+        draft.note(kind, f"type: {kind.text} is not converted; this becomes a job that ends with its command")
     draft.put("name", job_name(draft.text(root, "name")))
-    nodes = number(draft.text(root, "nodes"))
+    if kind is not None and draft.fields.get("type") == "service" and "name" not in draft.fields:
+        draft.put("name", "service")
+        draft.note(kind, "a service is found by its name; write one in place of name: service")
+    nodes = draft.whole(root, "nodes", least=1)
     draft.put("nodes", nodes if nodes != 1 else None)
     wanted = root.entries.get("resources")
     if wanted is not None:
-        gpu = draft.take(wanted, "gpu")
-        if gpu is not None and gpu.kind == "mapping":
-            names = gpu.entries.get("name")
-            kinds = [names.text] if names is not None and not names.items else []
-            kinds += [item.text for item in names.items] if names is not None else []
-            count = gpu.entries.get("count")
-            least = number(count.text) if count is not None else 1
-            memory = gpu.entries.get("memory")
-            parts = ["|".join(kinds), size(memory.text, "GB") if memory is not None else "", str(least or 1)]
-            draft.under("resources", "gpus", ":".join(part for part in parts if part))
-        elif gpu is not None:
-            draft.under("resources", "gpus", _least_gpus(draft, gpu))
-        draft.under("resources", "cpus", number(draft.text(wanted, "cpu")))
-        draft.under("resources", "memory", size(draft.text(wanted, "memory"), "GB"))
-    regions = draft.take(root, "regions")
-    if regions is not None:
-        draft.under("resources", "constraints", {"region": ",".join(one.text for one in regions.items)})
-    if (spot := draft.text(root, "spot_policy")) in ("spot", "on-demand"):
-        draft.put("spot_policy", spot)
-    if (limit := draft.text(root, "max_duration")) not in ("", "off"):
-        draft.put("time_limit", f"{limit}s" if limit.isdigit() else limit)
-    if price := draft.text(root, "max_price"):
-        draft.under("budget", "max_price", f"{price} USD/h")
-    draft.put("priority", number(draft.text(root, "priority")))
+        _dstack_gpus(wanted, draft)
+        draft.under("resources", "cpus", draft.number(wanted, "cpu"))
+        draft.under("resources", "memory", draft.size(wanted, "memory", unit="GB"))
+    if regions := draft.texts(root, "regions"):
+        draft.under("resources", "constraints", {"region": ",".join(regions)})
+    spot = draft.choice(root, "spot_policy", of=("spot", "on-demand", "auto"))
+    draft.put("spot_policy", spot if spot != "auto" else "")
+    limit = (
+        draft.duration(root, "max_duration") if draft.text(root, "max_duration").lower() not in _OFF else ""
+    )
+    if limit and draft.fields.get("type") == "service":
+        draft.note(root.entries["max_duration"], "max_duration: a service goes on until it is cancelled")
+    else:
+        draft.put("time_limit", limit)
+    draft.under("budget", "max_price", draft.price(root, "max_price"))
+    draft.put("priority", draft.whole(root, "priority"))
     draft.pairs(draft.take(root, "env"), "env")
     _dstack_retry(root, draft)
     _workdir(draft, root, "working_dir")
-    commands = draft.take(root, "commands")
-    if commands is not None:
-        text = "".join(f"{item.text.rstrip()}\n" for item in commands.items)
+    if commands := draft.texts(root, "commands"):
+        text = "".join(f"{one.rstrip()}\n" for one in commands)
         draft.put("run", (_DSTACK_SHIM if "DSTACK_" in text else "") + text)
+
+
+def _dstack_service(root: Node, draft: Draft) -> None:
+    draft.put("type", "service")
+    port = root.entries.get("port")
+    text = draft.text(root, "port")
+    if port is not None and text:
+        found = re.fullmatch(r"(?:\d{1,5}:)?(\d{1,5})", text, re.ASCII)
+        if found is None:
+            draft.refuse(port, "a port, such as 8000")
+        else:
+            kept = 1024 <= int(found[1]) <= 60000
+            draft.put("port", int(found[1]) if kept else None)
+            no = "" if kept else f"port {found[1]} is not from 1024 to 60000, so it is left out; "
+            draft.note(port, f"{no}a replica is to listen on 127.0.0.1, on $BURSAR_PORT: write it into run")
+    replicas = draft.text(root, "replicas")
+    if replicas and re.fullmatch(r"\d{1,6}(?:\.\.\d{1,6})?", replicas, re.ASCII) is None:
+        draft.refuse(root.entries["replicas"], "a number of replicas, such as 3 or 0..8")
+    else:
+        draft.put("replicas", replicas)
+    scaling = root.entries.get("scaling")
+    for theirs, ours in (("scale_up_delay", "up_delay"), ("scale_down_delay", "down_delay")):
+        draft.under("scaling", ours, draft.duration(scaling, theirs))
+
+
+def _dstack_gpus(wanted: Node, draft: Draft) -> None:
+    node = wanted.entries.get("gpu")
+    if node is None or node.is_null:
+        draft.take(node)
+    elif node.kind == "scalar":
+        draft.under("resources", "gpus", draft.gpu(node, _least_gpus(draft, node)))
+    elif node.kind == "sequence":
+        draft.refuse(node, "a type and a count, such as H100:8")
+    else:
+        name = draft.text(node, "name")
+        kinds = [name] if name else draft.texts(node, "name")
+        count = draft.number(node, "count")
+        memory = draft.size(node, "memory", unit="GB")
+        parts = ["|".join(kinds), memory, "1" if count is None else str(count)]
+        at = next((node.entries[key] for key in ("name", "count", "memory") if key in node.entries), node)
+        draft.under("resources", "gpus", draft.gpu(at, ":".join(part for part in parts if part)))
 
 
 def _dstack_retry(root: Node, draft: Draft) -> None:
     node = root.entries.get("retry")
-    if node is None or draft.text(root, "retry").lower() in ("false", "no", "off"):
+    if node is None or node.is_null or (node.kind == "scalar" and not draft.yes(root, "retry")):
         return
-    events = draft.take(node, "on_events")
-    failure = events is not None and any(one.text == "error" for one in events.items)
+    if draft.fields.get("type") == "service":
+        draft.note(node, "retry: a replica that ends is always started again")
+        return
+    events = node.entries.get("on_events")
+    said = draft.texts(node, "on_events")
+    if events is not None and not set(said) <= {"no-capacity", "interruption", "error"}:
+        draft.refuse(events, "no-capacity, interruption or error")
     on = ["preemption", "node-failure"]
-    if events is not None and failure:
+    if events is not None and "error" in said:
         draft.note(events, "on_events: error is tried again 3 times, since how often must be said")
         draft.put("retry", {"on": [*on, "failure"], "max": 3})
     else:
@@ -237,12 +300,17 @@ def kubernetes(root: Node, draft: Draft) -> None:
     draft.take(root, "apiVersion")
     meta, spec = root.entries.get("metadata"), root.entries.get("spec")
     draft.put("name", job_name(draft.text(meta, "name")))
-    labels = draft.take(meta, "labels")
-    if labels is not None:
-        draft.put("labels", {name.split("/")[-1]: value.text for name, value in labels.entries.items()})
+    labels = draft.words(meta, "labels")
+    draft.put("labels", {name.split("/")[-1]: text for name, text in labels.items()})
     of_ray = kind in ("RayJob", "RayCluster")
     if of_ray:
         draft.put("launch", "ray")
+    elif kind in _ENDLESS:
+        draft.notes.append((
+            root.entries["kind"].key_line,
+            f"kind: {kind} runs until it is deleted, and this becomes a job that ends with its command; "
+            "for what answers requests write type: service (docs/services.md)",
+        ))  # fmt: skip
     elif kind not in ("Job", "Pod") and spec is not None:
         draft.notes.append((root.entries["kind"].key_line, f"kind: {kind} is read for its pods alone"))
     draft.put("run", draft.text(spec, "entrypoint"))
@@ -254,16 +322,15 @@ def kubernetes(root: Node, draft: Draft) -> None:
     if of_ray:
         pods = [*pods[1:], pods[0]]  # the head stands first, and workers have the GPUs
     nodes = sum(count for _, count in pods)
+    pods = [pod for pod in pods if pod[1]] or pods
     if nodes > 1:
         draft.put("nodes", nodes)
     pod = pods[0][0]
     for other, _ in pods[1:]:
         said = "has what the workers have" if of_ray else "runs the first one's command"
         draft.note(other, f"pods of another kind: every node of the job {said}")
-    chosen = draft.take(pod, "nodeSelector")
-    if chosen is not None:
-        found = {name.split("/")[-1]: value.text for name, value in chosen.entries.items()}
-        draft.under("resources", "constraints", found)
+    chosen = draft.words(pod, "nodeSelector")
+    draft.under("resources", "constraints", {name.split("/")[-1]: text for name, text in chosen.items()})
     for name in ("restartPolicy", "terminationGracePeriodSeconds"):
         draft.take(pod, name)
     containers = pod.entries["containers"].items
@@ -274,15 +341,17 @@ def kubernetes(root: Node, draft: Draft) -> None:
 
 
 def _job_of_kubernetes(spec: Node | None, draft: Draft) -> None:
-    tasks, at_once = number(draft.text(spec, "completions")), number(draft.text(spec, "parallelism"))
+    tasks, at_once = draft.whole(spec, "completions"), draft.whole(spec, "parallelism")
     tasks = tasks or at_once
     if tasks and tasks > 1:
-        draft.put("array", f"0-{int(tasks) - 1}" + (f"%{at_once}" if at_once and at_once < tasks else ""))
-    if limit := draft.text(spec, "activeDeadlineSeconds"):
+        draft.put("array", f"0-{tasks - 1}" + (f"%{at_once}" if at_once and at_once < tasks else ""))
+    if limit := draft.whole(spec, "activeDeadlineSeconds", least=1):
         draft.put("time_limit", f"{limit}s")
-    if retries := number(draft.text(spec, "backoffLimit")):
-        draft.put("retry", {"on": ["failure"], "max": min(int(retries), 100)})
-    if draft.text(spec, "suspend") == "true":
+    if spec is not None and (retries := draft.whole(spec, "backoffLimit")):
+        if retries > 100:
+            draft.note(spec.entries["backoffLimit"], f"backoffLimit: {retries} is taken as 100, the most")
+        draft.put("retry", {"on": ["failure"], "max": min(retries, 100)})
+    if draft.yes(spec, "suspend"):
         draft.put("held", True)
 
 
@@ -295,10 +364,10 @@ def _pods(spec: Node | None, draft: Draft) -> list[tuple[Node, int]]:
     found: list[tuple[Node, int]] = []
     for child in (*spec.entries.values(), *spec.items):
         below = _pods(child, draft)
-        count = number(draft.text(child, "replicas")) if below else 1
+        count = draft.whole(child, "replicas") if below else None
         if below:
             draft.take(child, "groupName")
-        found += [(pod, many * int(count or 1)) for pod, many in below]
+        found += [(pod, many * (1 if count is None else count)) for pod, many in below]
     return found
 
 
@@ -319,22 +388,24 @@ def _shell_word(text: str) -> str:
 
 def _container(node: Node, draft: Draft, indexed: bool) -> None:
     draft.take(node, "name")
-    words = [item for key in ("command", "args") for item in node.entries.get(key, node).items]
-    for key in ("command", "args"):
-        draft.take(node, key)
-    if words and (indexed or any(_REFERENCE.search(item.text) for item in words)):
-        line = " ".join(_shell_word(item.text) for item in words)
+    words = [word for key in ("command", "args") for word in draft.texts(node, key)]
+    if words and (indexed or any(map(_REFERENCE.search, words))):
+        line = " ".join(map(_shell_word, words))
         draft.put("run", f"{_INDEX_SHIM if indexed else ''}exec {line}\n")
     elif "launch" not in draft.fields:
-        draft.put("command", [item.text for item in words])
+        draft.put("command", words)
     draft.put("workdir", draft.text(node, "workingDir"))
     env = node.entries.get("env")
+    if env is not None and not env.is_null and env.kind != "sequence":
+        draft.refuse(env, "a list, such as [{name: A, value: b}]")
     for item in env.items if env is not None else ():
         name, value = item.entries.get("name"), item.entries.get("value")
-        if name is not None and value is not None:
+        if name is None or (value is not None and value.kind != "scalar"):
+            draft.refuse(item, "a name and a text, such as {name: A, value: b}")
+        elif value is not None:
             draft.take(env)
             draft.under("env", name.text, value.text)
-        elif name is not None:
+        else:
             draft.note(
                 item, f"{name.text} comes from elsewhere; use bursar secret and secrets: [{name.text}]"
             )
@@ -345,11 +416,13 @@ def _container(node: Node, draft: Draft, indexed: bool) -> None:
         listed = resources.entries.get(part) if resources is not None else None
         for key, value in listed.entries.items() if listed is not None else ():
             if key == "cpu":
-                draft.under("resources", "cpus", number(draft.text(listed, key)))
+                draft.under("resources", "cpus", draft.number(listed, key, milli=True))
             elif key == "memory":
-                draft.under("resources", "memory", size(draft.text(listed, key), "B"))
+                draft.under("resources", "memory", draft.size(listed, key, unit="B"))
             elif key.endswith(".com/gpu"):
-                draft.under("resources", "gpus", number(draft.text(listed, key)))
+                count = draft.whole(listed, key)
+                if count is not None and draft.gpu(value, str(count)):
+                    draft.under("resources", "gpus", count)
             else:
                 draft.note(value, f"{key} has no equal: only CPUs, memory and GPUs are counted")
 
@@ -363,25 +436,31 @@ def ray(root: Node, draft: Draft) -> None:
     runtime = root.entries.get("runtime_env")
     draft.put("workdir", draft.text(runtime, "working_dir"))
     draft.pairs(draft.take(runtime, "env_vars"), "env")
-    packages = draft.take(runtime, "pip")
     setup = []
-    if packages is not None:
-        listed = [item.text for item in packages.items] or [packages.text]
-        setup.append("pip install " + " ".join(f"'{one}'" for one in listed if one))
+    holder, key = runtime, "pip"
+    if runtime is not None and "pip" in runtime.entries and runtime.entries["pip"].entries:
+        holder, key = runtime.entries["pip"], "packages"
+    file = draft.text(holder, key)  # the requirements of a file, which pip reads by -r
+    if listed := [] if file else draft.texts(holder, key):
+        setup.append("pip install " + " ".join(map(_quoted, listed)))
+    elif file:
+        setup.append(f"pip install -r {_quoted(file)}")
     for key in ("initialization_commands", "setup_commands"):
-        commands = draft.take(root, key)
-        setup += [item.text for item in commands.items] if commands is not None else []
+        setup += draft.texts(root, key)
     draft.put("setup", "".join(f"{one}\n" for one in setup))
-    draft.under("resources", "gpus", number(draft.text(root, "entrypoint_num_gpus")))
-    draft.under("resources", "cpus", number(draft.text(root, "entrypoint_num_cpus")))
-    workers = number(draft.text(root, "max_workers"))
-    if workers:
-        draft.put("nodes", int(workers) + 1)
+    draft.under("resources", "gpus", draft.number(root, "entrypoint_num_gpus"))
+    draft.under("resources", "cpus", draft.number(root, "entrypoint_num_cpus"))
+    if workers := draft.whole(root, "max_workers"):
+        draft.put("nodes", workers + 1)
     kinds = root.entries.get("available_node_types")
     for kind in kinds.entries.values() if kinds is not None else ():
         wanted = kind.entries.get("resources")
-        draft.under("resources", "cpus", number(draft.text(wanted, "CPU")))
-        draft.under("resources", "gpus", number(draft.text(wanted, "GPU")))
+        draft.under("resources", "cpus", draft.number(wanted, "CPU"))
+        draft.under("resources", "gpus", draft.number(wanted, "GPU"))
     draft.take(root, "head_node_type")
     draft.put("launch", "ray")
     draft.put("run", draft.text(root, "entrypoint"))
+
+
+def _quoted(text: str) -> str:
+    return f"'{text}'" if "'" not in text else shlex.quote(text)
