@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 from bursar.aside import set_aside
-from bursar.errors import BursarError
+from bursar.errors import BursarError, NotFound
 from bursar.steps import bridge, modules, names
 from bursar.steps.install import install
 from bursar_agent.link.wire import Frame
@@ -51,6 +51,8 @@ daemon, its heartbeats among them, and however small they are.
 _PAUSE_S = 0.02
 OPENING_S = 30.0
 OPENING_PACKETS_MAX = 8
+_BEGINNING_S = 0.05
+"""Between two looks whether a member has begun whose order came a moment before the step for it."""
 GRACE_S = 15.0
 """After our start, so long may an end take to connect again before it counts as gone."""
 _LOST_LOOK_S = 0.02
@@ -90,6 +92,7 @@ class _Opening:
         self.message = message
         self.until = time.monotonic() + OPENING_S
         self.packets: list[bytes] = []
+        self.waits = False
 
 
 class Steps:
@@ -157,6 +160,7 @@ class Steps:
             loop.remove_reader(fd)
             connection.channel.close()
         self._connections.clear()
+        self._opening.clear()
         if self._socket is not None:
             loop.remove_reader(self._socket.fileno())
             self._socket.close()
@@ -384,9 +388,24 @@ class Steps:
         if server is not None:
             self._tell(server, bridge.OPEN + opening.message)
             return
+        if not opening.waits:
+            self._ask(end, opening, frame)
+
+    def _ask(self, end: End, opening: _Opening, frame: Frame) -> None:
+        """Ask for a host. The daemon carries a step to live members alone, and the first of them runs as soon
+        as its own node has started it: a member that is not known here is being started, or will be said to
+        have ended.
+        """
+        opening.waits = False
+        if self._opening.get(end) is not opening or end[:2] in self._servers:
+            return
         try:
-            self._runner.ask_for_steps(*member)
+            self._runner.ask_for_steps(*end[:2])
         except (BursarError, OSError) as problem:
+            if isinstance(problem, NotFound) and time.monotonic() < opening.until:
+                opening.waits = True
+                asyncio.get_running_loop().call_later(_BEGINNING_S, self._ask, end, opening, frame)
+                return
             del self._opening[end]
             self._answer_close(frame, str(problem))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from bursar.errors import BursarError
+from bursar.errors import BursarError, NotFound
 from bursar.steps import bridge, frames
 from bursar.steps.bridge import OPEN_US, Bridge, NoAgent
 from bursar.steps.flow import WINDOW_BYTES, Flow
@@ -175,6 +175,65 @@ def test_without_a_server_the_supervisor_is_asked_for_one_and_it_is_told_what_wa
         bench.steps.take(frame("open", channel=8, to_rank=3))
         assert bench.frames() == [("att_1", 3, 1, 8, "close", b"it has ended", True)]
         assert len(bench.steps._opening) == 2
+
+    play(story)
+
+
+def test_a_step_for_a_member_whose_start_is_on_its_way_waits_for_it() -> None:
+    """Its first member runs as soon as its own node has started it, whatever the other nodes have done."""
+    gate = asyncio.Event()
+
+    async def story(bench: Bench) -> None:
+        def ask(attempt: str, rank: int) -> None:
+            bench.asked.append((attempt, rank))
+            if len(bench.asked) == 3:
+                gate.set()
+            else:
+                raise NotFound("attempt att_1 rank 0 was not started on this machine")
+
+        bench.steps._runner.ask_for_steps = ask  # type: ignore[method-assign]
+        bench.steps.take(frame("open"))
+        bench.steps.take(frame("open"))  # said again, it is asked for once
+        assert (bench.asked, bench.frames()) == ([("att_1", 0)], [])
+        await gate.wait()
+        assert (len(bench.asked), bench.frames()) == (3, [])
+        server, serving = bench.process()
+        bench.steps._hear(server, bridge.SERVE, b"")
+        assert len(read(serving)) == 1
+
+    play(story)
+
+
+def test_a_step_for_a_member_that_never_starts_is_answered_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def story(bench: Bench) -> None:
+        now = [50.0]
+        monkeypatch.setattr(room.time, "monotonic", lambda: now[0])
+        bench.problem = NotFound("was not started")
+        bench.steps.take(frame("open"))
+        (opening,) = bench.steps._opening.values()
+        now[0] += room.OPENING_S
+        bench.steps._ask(("att_1", 0, 7, False), opening, frame("open"))
+        assert bench.frames() == [("att_1", 0, 1, 7, "close", b"was not started", True)]
+        assert bench.steps._opening == {}
+
+    play(story)
+
+
+def test_what_waits_for_a_member_to_start_ends_with_its_client_and_with_the_agent() -> None:
+    async def story(bench: Bench) -> None:
+        bench.problem = NotFound("was not started")
+        bench.steps.take(frame("open"))
+        (opening,) = bench.steps._opening.values()
+        bench.steps.take(frame("close"))
+        bench.steps._ask(("att_1", 0, 7, False), opening, frame("open"))
+        assert (len(bench.asked), bench.frames()) == (1, [])
+        bench.steps.take(frame("open", channel=8))
+        (opening,) = bench.steps._opening.values()
+        bench.steps.close()
+        bench.steps._ask(("att_1", 0, 8, False), opening, frame("open", channel=8))
+        assert (len(bench.asked), bench.frames()) == (2, [])
 
     play(story)
 

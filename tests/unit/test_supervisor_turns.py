@@ -503,7 +503,9 @@ def test_a_start_is_written_down_before_a_stop_is_looked_for_and_told_a_moment_l
     made._cgroup = Cgroup()  # type: ignore[assignment]
     monkeypatch.setattr(os, "times", lambda: os.times_result((9.0, 9.0, 7.0, 7.0, 9.0)))
     (world.folder / STOP).write_text('{"cause": "idle", "grace_us": 9}')
+    (world.folder / STEP).touch()  # asked for before that, as is a stop
     made._record_start()
+    assert not (world.folder / STEP).exists()
     start = json.loads((world.folder / START).read_text())
     assert start == {
         "attempt_id": "att_1", "rank": 2, "phase": "run", "pid": MAIN, "pgid": MAIN,

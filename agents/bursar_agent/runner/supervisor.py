@@ -315,10 +315,11 @@ class Supervisor:
         data = json.dumps(start).encode()
         write_record(START, data)
         self._start_notice = (boot_us() + START_NOTICE_DELAY_US, b'{"kind":"started",' + data[1:])
-        # A stop asked for before start.json existed could not signal us. We write first and look
-        # second, the agent writes stop.json first and looks second: one of us sees the other.
+        # A stop or a step asked for before start.json existed could not signal us. We write first and look
+        # second, the agent writes its file first and looks second: one of us sees the other.
         self._read_limit()
         self._read_stop()
+        self._serve_steps()
 
     # --- the loop -------------------------------------------------------------------------------
 
