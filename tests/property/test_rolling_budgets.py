@@ -27,8 +27,8 @@ from bursard.state.decide import carrying, giving, policies
 from bursard.state.decide.opening import Before, openings
 
 PERIODS = ("rolling-2d", "rolling-3d", "rolling-1d", "day")
-ZONES = ("UTC", "Asia/Tokyo", "America/New_York")
-"""Of whole hours: a row is of an hour of UTC, and does not say what of it was before a midnight within."""
+ZONES = ("UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/New_York")
+"""Also where a midnight is within an hour of UTC, and rows of that hour end there."""
 ROLLING = (
     "kind: Budget\nname: {name}\nspec: {{scope: {{project: {project}}}, limit: {usd} USD, period: {period},"
     " timezone: {zone}}}\n"

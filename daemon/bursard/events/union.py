@@ -475,7 +475,8 @@ class NodeMetered(msgspec.Struct, frozen=True, tag="node-metered", omit_defaults
         through: on the node's axis; from the previous `through`.
         price_id: of the node's own time. used: of live members, cut at full hours (ended ones were settled
             at their end). rest: so that all of the interval sums to the node's own cost.
-        posted: its pieces are rows of their own; so it was before rows stood for whole hours.
+        posted: its pieces, with what is open of their hours, are rows: where the period of a budget ends
+            inside an hour. Each piece was one of its own before rows stood for whole hours.
     """
 
     node_id: str

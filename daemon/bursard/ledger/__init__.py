@@ -21,7 +21,7 @@ from bursard.ledger.entries import Entry, Row, Transaction, post, rows
 from bursard.ledger.holds import AttemptMoney, HeldMoney, Ledger, LedgerImage
 from bursard.ledger.hours import HourCharge
 from bursard.ledger.metering import held_nanos, hour_segments, member_charges
-from bursard.ledger.ownership import NEVER, Held, OwnedSpan, PriceInForce, Share, Span, owned, spans
+from bursard.ledger.ownership import NEVER, Held, OwnedSpan, PriceInForce, Share, Span, cut_at, owned, spans
 
 __all__ = [
     "NEVER",
@@ -48,6 +48,7 @@ __all__ = [
     "budget_accounts",
     "budget_of",
     "charge_of",
+    "cut_at",
     "held_nanos",
     "hour_segments",
     "job_account",

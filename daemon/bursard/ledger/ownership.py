@@ -15,7 +15,7 @@ it costs the same.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -131,7 +131,7 @@ def owned(
         InvariantViolation: as `node_charges`.
     """
     coming = deque(turns)
-    for position, span in enumerate(_split(cut, [at for at, _ in turns])):
+    for position, span in enumerate(cut_at(cut, [at for at, _ in turns])):
         while coming and coming[0][0] <= span.start:
             kind = coming.popleft()[1]
         values = _Values({}, {}, {})
@@ -156,7 +156,8 @@ def owned(
         yield OwnedSpan(span, rest + tuple(one for step in steps for one in step))
 
 
-def _split(cut: Sequence[Span], instants: Sequence[int]) -> Iterator[Span]:
+def cut_at(cut: Iterable[Span], instants: Sequence[int]) -> Iterator[Span]:
+    """The same spans, cut at these instants too, which ascend."""
     for span in cut:
         for at in instants:
             if span.start < at < span.end:

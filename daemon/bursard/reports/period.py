@@ -2,8 +2,8 @@
 
 Why     the same period text and zone name the same charges for every report, so their totals can be compared.
         The books themselves, what is late in them and what is closed, go by months of UTC (`month_of`).
-Limits  what an owner is charged in an hour of UTC is one row, and counts where that hour begins: in a zone
-        of half hours, midnight is the full hour after it.
+Limits  what an owner is charged in an hour of UTC is one row, and counts where that begins: in a zone of half
+        hours, midnight is the full hour after it, unless a budget's period ends there: then rows do too.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Why     a node's time is owned by somebody at every moment (L8). Every report cl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from bursar.clock import Instant
@@ -256,6 +256,7 @@ def usage(
     used: list[tuple[int, Used]] = []
     shares: list[Held] = []
     cuts = {span.start for span in node.spans(through)[1:]}
+    borders = _borders(state, node, through)
     for (attempt_id, rank), held_us in _largest(counters).items():
         attempt = state.attempts.get(attempt_id)
         if attempt is None or not 0 <= rank < len(attempt.members):
@@ -277,14 +278,24 @@ def usage(
             started_at=member.started_at,
             from_us=member.charged_us,
             to_us=held_us,
-            cuts=cuts | state.borders(attempt),
+            cuts=cuts | borders | state.borders(attempt),
         )
         shares.append(ownership.held(node, member, held_us))
         used += (
             (one.end, Used(attempt_id, rank, one.end - member.started_at, one.gpu, one.cpu, one.memory))
             for one in pieces
         )
-    return metered(node, _owned(state, node, through, shares), used)
+    return metered(node, _owned(state, node, through, shares, cuts=sorted(borders)), used, borders)
+
+
+def _borders(state: State, node: NodeRecord, through: int) -> set[int]:
+    """Where a budget's period ends inside an hour, of what runs on a node: rows of that hour end there, so
+    that each is of one period.
+    """
+    found: set[int] = set()
+    for attempt_id in node.live:
+        found |= state.borders(state.attempts[attempt_id])
+    return {at for at in found if at <= through}
 
 
 def _owned(
@@ -293,6 +304,7 @@ def _owned(
     through: int,
     shares: Sequence[Held],
     priced: Sequence[NodePriced] = (),
+    cuts: Sequence[int] = (),
 ) -> list[OwnedSpan]:
     """What jobs leave of a rented machine is idle, and the whole of it, while nobody runs there, is kept.
     What they leave of a reserved one is reserved, in its windows.
@@ -300,7 +312,7 @@ def _owned(
     kind = nobodys(state, node)
     left_at = NEVER if shares else max((usage.end for usage in node.ended), default=node.through)
     return ownership.of(
-        node, through, shares, "idle", priced, (left_at, kind), reserved(state, node, through)
+        node, through, shares, "idle", priced, (left_at, kind), reserved(state, node, through), cuts
     )
 
 
@@ -323,19 +335,26 @@ def _largest(counters: Iterable[tuple[str, int, int]]) -> dict[tuple[str, int], 
 
 
 def metered(
-    node: NodeRecord, parts: Sequence[OwnedSpan], used: Sequence[tuple[int, Used]] = ()
+    node: NodeRecord,
+    parts: Sequence[OwnedSpan],
+    used: Sequence[tuple[int, Used]] = (),
+    borders: Collection[int] = (),
 ) -> list[Event]:
-    """One event for each price that was in force. `used`: with where each piece ends."""
+    """One event for each price that was in force. `used`: with where each piece ends. `borders`: where rows
+    end inside their hour.
+    """
     events: list[Event] = []
     before = -(2**62)
     for part in parts:
         through = part.span.end
+        ends = [end for end, _ in used if before < end <= through]
         pieces = tuple(piece for end, piece in used if before < end <= through)
+        posted = through in borders or any(end in borders for end in ends)
         rest = tuple(
             Rest(one.kind, through - one.start, through - one.end, one.gpu, one.cpu, one.memory)
             for one in part.charges
         )
-        events.append(NodeMetered(node.id, through, part.span.price_id if rest else "", pieces, rest))
+        events.append(NodeMetered(node.id, through, part.span.price_id if rest else "", pieces, rest, posted))
         before = through
     return events
 

@@ -14,12 +14,12 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from bursar.clock import DAY_US, Instant
+from bursar.clock import DAY_US, HOUR_US, Instant
 from bursar.errors import BudgetExceeded
 from bursar.money import cumulative, format_nanos
 from bursar_policies.periods import period_bounds, window
 from bursar_policies.specs import FORECAST, BudgetSpec, Document, Scope
-from bursard.events import BudgetOpened, Event, OpeningHold
+from bursard.events import BudgetOpened, Event, NodeMetered, OpeningHold, Used
 from bursard.scheduler.text import at_least, money
 from bursard.state.budgets import same_money, same_periods, settled_of
 from bursard.state.core import State
@@ -158,6 +158,27 @@ def open_account(
     days = tuple(sorted((day, nanos) for day, nanos in before.days.items() if nanos))
     account = (opening.budget, opening.period_start, spent, since, tuple(holds))
     return [BudgetOpened(*account, days, earlier)]
+
+
+def posted(state: State, opened: Sequence[Event]) -> list[Event]:
+    """What is open of an hour in which the period of an account began that opens is a row of the period
+    before, as it was when the books were asked: what is charged from now on is another one.
+    """
+    found: dict[str, dict[tuple[str, int], Used]] = {}
+    for event in opened:
+        if not isinstance(event, BudgetOpened) or not event.period_start % HOUR_US:
+            continue
+        for hold in event.holds:
+            attempt = state.attempts.get(hold.attempt_id)
+            for member in attempt.members if attempt is not None else ():
+                hour = member.open
+                if hour is not None and hour.start < event.period_start < hour.hour + HOUR_US:
+                    key = hold.attempt_id, member.alloc.rank
+                    found.setdefault(member.alloc.node_id, {})[key] = Used(*key, member.charged_us, 0, 0, 0)
+    return [
+        NodeMetered(node_id, state.nodes[node_id].through, used=tuple(used.values()), posted=True)
+        for node_id, used in sorted(found.items())
+    ]
 
 
 def _opening_hold(state: State, attempt: AttemptRecord, opening: Opening) -> OpeningHold:

@@ -9,7 +9,7 @@ from typing import Final
 from bursar.model import MemberAllocation, NodeFacts
 from bursar.resources import MILLI
 from bursard.events import NodePriced
-from bursard.ledger import NEVER, Held, OwnedSpan, PriceInForce, Share, owned
+from bursard.ledger import NEVER, Held, OwnedSpan, PriceInForce, Share, cut_at, owned
 from bursard.state.records import MemberRecord, NodeRecord
 from bursard.state.reservations import Windows
 
@@ -25,6 +25,7 @@ def of(
     priced: Sequence[NodePriced] = (),
     after: tuple[int, str] = (NEVER, ""),
     reserved: Windows = (),
+    cuts: Sequence[int] = (),
 ) -> list[OwnedSpan]:
     """Who owns a node's time from `through` to an instant.
 
@@ -33,14 +34,12 @@ def of(
         priced: prices that come into force with the same decision.
         after: since when what nobody holds is of another kind, and of which.
         reserved: when the node is kept for somebody: then what is free of it is `reserved`.
+        cuts: where a part ends too, ascending.
     """
     changes = [PriceInForce(event.since, event.price_id, event.rates, event.cost) for event in priced]
     found = [*shares, *_ended(node, to_at)]
-    return list(
-        owned(
-            node.id, node.axis_start, node.spans(to_at, changes), found, kind, _turns(kind, after, reserved)
-        )
-    )
+    cut = list(cut_at(node.spans(to_at, changes), cuts))
+    return list(owned(node.id, node.axis_start, cut, found, kind, _turns(kind, after, reserved)))
 
 
 def _turns(kind: str, after: tuple[int, str], reserved: Windows) -> list[tuple[int, str]]:

@@ -36,7 +36,7 @@ from bursard.state.core import State
 from bursard.state.decide import reservations
 from bursard.state.decide.carrying import carried_over, entered, taken_back
 from bursard.state.decide.names import check_names
-from bursard.state.decide.opening import NOTHING, Before, by_marks, in_force, open_account
+from bursard.state.decide.opening import NOTHING, Before, by_marks, in_force, open_account, posted
 
 SPOT: Final = "spot"
 OF_A_KIND_MAX: Final = 2_000
@@ -105,7 +105,7 @@ def apply_documents(
         changed.append(
             PolicyDocument(document.kind, document.name, version, effective, document.text, spec=spec)
         )
-    return [PolicyApplied(tuple(changed)), *opened] if changed else []
+    return [PolicyApplied(tuple(changed)), *opened, *posted(state, opened)] if changed else []
 
 
 def _check_number(state: State, documents: Sequence[Document]) -> None:

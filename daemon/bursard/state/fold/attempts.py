@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bursar.clock import SECOND_US
+from bursar.clock import HOUR_US, SECOND_US
 from bursar.errors import InvariantViolation
 from bursar.model import EndCause, JobState, runs_once
 from bursard.events import (
@@ -205,6 +205,8 @@ def member_ended(state: Tables, event: MemberEnded, at: int, applied: Applied) -
     _keep_usage(node, member, event.report.held_us)
     for piece in event.pieces:
         books.book_piece(state, attempt, member, piece, at, applied)
+        if (member.started_at + piece.held_us) % HOUR_US:  # the last one, or where a budget's period ends
+            books.close_member(node, member, applied)
     member.charged_us = max(member.charged_us, event.report.held_us)
     books.close_member(node, member, applied)
 
