@@ -85,8 +85,8 @@ none. A file may hold several, separated by `---`. An applied document is in for
 kind and name, or `bursar policy rm`; the past is never priced again. Who applied what and when is kept:
 `bursar policy show NAME`, `bursar policy diff FILE`. How waiting jobs are
 ordered: [priority](priority.md); what a project or a user may hold at a time: [quotas](quotas.md); nodes that
-are kept for a window of time: [reservations](reservations.md). Kinds
-and keys of the contract that are not built yet (`IdlePolicy`, …) are refused by name.
+are kept for a window of time: [reservations](reservations.md); what becomes of jobs that do not use what they
+hold: [idle policies](idle.md). Keys of the contract that are not built yet are refused by name.
 
 ```yaml
 kind: Budget

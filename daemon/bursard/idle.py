@@ -1,26 +1,49 @@
-"""Attempts whose devices do nothing: told, then stopped, as their jobs' idle policies say.
+"""Attempts that do not use what they hold: told, then acted on, as the idle policies that they are under say.
 
-Owns    for how long every device of an attempt has been seen idle. Input: the newest readings of its nodes.
+Owns    looking at them every few seconds. Input: the newest readings of their nodes, and who is attached.
 Why     what is held costs the same whether it is used or not, and utilization hides it: a device is judged by
-        its multiprocessors wherever they are told (`bursar.model.activity`).
+        its multiprocessors wherever they are told (`bursar.model.activity`). The rule itself is
+        `bursar_policies.idleness`; here is what was seen, what it cost, and the events that follow.
 
 What is not known is not idle: a node whose readings stopped, a device that tells nothing, a member that has
 not started. Time counts only between looks at which all was seen idle, so neither a daemon that was off, a
-machine that slept nor a clock that jumped ends a job. It begins anew with the daemon.
+machine that slept nor a clock that jumped ends a job. How far a spell is stands in the log, so a restart goes
+on with it, and tells nothing twice.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, Final
 
-from bursar.clock import SECOND_US, format_duration
-from bursar.model import EndCause, IdleSpec
+from bursar.clock import HOUR_US, SECOND_US, format_duration
+from bursar.model import EndCause
+from bursar_policies.idleness import (
+    ATTENDANCE,
+    CPU,
+    GPU,
+    OWN,
+    Rule,
+    Sight,
+    Spell,
+    left_us,
+    look,
+    resumed,
+)
 from bursard.engine import Engine
-from bursard.events import AttemptIdle, Event, StopRequested
+from bursard.events import (
+    AttemptIdle,
+    Event,
+    IdleActed,
+    IdleOver,
+    IdleSeen,
+    JobHeld,
+    JobRequeued,
+    StopRequested,
+)
 from bursard.state import AttemptRecord
+from bursard.state.idling import rules_of, snoozed_until
 
 LOOK_EVERY_S: Final = 5.0
 STEP_US_MAX: Final = 15 * SECOND_US
@@ -28,16 +51,11 @@ STEP_US_MAX: Final = 15 * SECOND_US
 STALE_US: Final = 30 * SECOND_US
 """A node that has told nothing new for so long is not known."""
 
-
-@dataclass(slots=True)
-class _Seen:
-    idle_us: int = 0
-    told: bool = False
-    detached_us: int = 0
+_BY: Final = {"sm": "of their multiprocessors", "utilization": "of utilization"}
 
 
 class IdleWatch:
-    """All attempts with an idle policy.
+    """All attempts that an idle policy is about.
 
     Args:
         newest: a node's last reading (`bursar.v1.Sample`), by its name.
@@ -53,7 +71,7 @@ class IdleWatch:
         self._attached = attached
         self._engine = engine
         self._newest = newest
-        self._seen: dict[str, _Seen] = {}
+        self._spells: dict[str, dict[str, Spell]] = {}
         self._readings: dict[str, tuple[Any, int]] = {}
         self._looked_us: int | None = None
 
@@ -64,74 +82,191 @@ class IdleWatch:
             await asyncio.sleep(LOOK_EVERY_S)
 
     def look(self) -> None:
-        """One look at every attempt that has a policy."""
+        """One look at every attempt that a policy is about."""
         now_us = self._engine.clock.boot_us()
         step_us = 0 if self._looked_us is None else min(max(now_us - self._looked_us, 0), STEP_US_MAX)
         self._looked_us = now_us
-        state, watched = self._engine.state, set()
-        for attempt in list(state.live_attempts()):
-            idle = state.jobs[attempt.job_id].spec.idle_policy
-            if idle.window_us or idle.detached_us:
+        watched = set()
+        for attempt in list(self._engine.state.live_attempts()):
+            rules = self._rules(attempt)
+            if rules:
                 watched.add(attempt.id)
-                events = self._left_alone(attempt, idle, step_us) if idle.detached_us else []
-                if idle.window_us and not events:
-                    events = self._judge(attempt, idle, now_us, step_us)
+                events = self._judge(attempt, rules, now_us, step_us)
                 if events:
                     self._engine.commit(events, "bursard")
-        for attempt_id in self._seen.keys() - watched:
-            del self._seen[attempt_id]
+        for attempt_id in self._spells.keys() - watched:
+            del self._spells[attempt_id]
         if not watched:
             self._readings.clear()
 
-    def _left_alone(self, attempt: AttemptRecord, idle: IdleSpec, step_us: int) -> list[Event]:
-        """Nobody has been attached to it for too long."""
-        seen = self._seen.setdefault(attempt.id, _Seen())
-        snoozed = self._engine.now() < idle.snoozed_until
-        begun = attempt.state == "RUNNING"
-        if snoozed or attempt.stop_cause is not None or not begun or self._attached(attempt.id):
-            seen.detached_us = 0
-            return []
-        seen.detached_us += step_us
-        if seen.detached_us < idle.detached_us:
-            return []
-        seen.detached_us = 0
-        why = f"nobody was attached to it for {format_duration(idle.detached_us)}"
-        return [StopRequested(attempt.id, EndCause.IDLE, attempt.grace_us, why)]
+    def _rules(self, attempt: AttemptRecord) -> tuple[Rule, ...]:
+        if attempt.stop_cause is not None:
+            return ()
+        job = self._engine.state.jobs[attempt.job_id]
+        gpus = any(member.alloc.devices for member in attempt.members)
+        return rules_of(self._engine.state, job.user, job.spec, gpus)
 
-    def _judge(self, attempt: AttemptRecord, idle: IdleSpec, now_us: int, step_us: int) -> list[Event]:
-        seen = self._seen.setdefault(attempt.id, _Seen())
-        snoozed = self._engine.now() < idle.snoozed_until
-        all_idle = all(self._idle(attempt, place, idle, now_us) for place in range(len(attempt.members)))
-        if snoozed or attempt.stop_cause is not None or not all_idle:
-            seen.idle_us, seen.told = 0, False
-            return []
-        seen.idle_us += step_us
-        stops = idle.action == "stop"
-        if seen.idle_us >= idle.window_us and stops:
-            held = format_duration(seen.idle_us // SECOND_US * SECOND_US)
-            why = f"all its GPUs were below {idle.below_percent} % of activity for {held}"
-            seen.idle_us, seen.told = 0, False
-            return [StopRequested(attempt.id, EndCause.IDLE, attempt.grace_us, why)]
-        if seen.idle_us >= idle.warn_after_us and not seen.told:
-            seen.told = True
-            left_us = max(idle.window_us - seen.idle_us, SECOND_US) if stops else 0
-            return [AttemptIdle(attempt.id, seen.idle_us, left_us)]
-        return []
+    def _judge(
+        self, attempt: AttemptRecord, rules: tuple[Rule, ...], now_us: int, step_us: int
+    ) -> list[Event]:
+        state, now = self._engine.state, self._engine.now()
+        put_off = now < snoozed_until(state, state.jobs[attempt.job_id])
+        spells = self._spells.get(attempt.id)
+        if spells is None:
+            spells = self._spells[attempt.id] = {
+                rule.key: resumed(rule, attempt.idle[rule.key], now)
+                for rule in rules
+                if rule.key in attempt.idle
+            }
+        events: list[Event] = []
+        for rule in rules:
+            sight = self._sight(attempt, rule, now_us)
+            before = spells.get(rule.key, Spell())
+            spell, said = look(rule, before, sight, step_us, put_off=put_off)
+            if said == "act":
+                return self._act(attempt, rule, spell, sight)
+            spells[rule.key] = spell
+            if said == "seen":
+                events.append(IdleSeen(attempt.id, rule.policy, rule.ground, spell.idle_us, _ppm(spell)))
+            elif said == "over":
+                why = "snoozed" if put_off else "unknown" if sight.share is None else "busy"
+                events.append(IdleOver(attempt.id, rule.policy, rule.ground, why))
+            elif said == "warn":
+                events.append(self._warning(attempt, rule, spell, sight))
+        # What was kept under a policy that is no longer about it, or under another ground of it.
+        kept = attempt.idle.keys() - {rule.key for rule in rules}
+        for key in sorted(kept):
+            ground, _, policy = key.partition("/")
+            spells.pop(key, None)
+            events.append(IdleOver(attempt.id, policy, ground, "policy"))
+        return events
 
-    def _idle(self, attempt: AttemptRecord, place: int, idle: IdleSpec, now_us: int) -> bool:
-        """Whether one member is known to do nothing on any of its devices."""
+    # --- what follows
+
+    def _warning(self, attempt: AttemptRecord, rule: Rule, spell: Spell, sight: Sight) -> AttemptIdle:
+        return AttemptIdle(
+            attempt.id,
+            spell.idle_us,
+            left_us(rule, spell),
+            rule.policy,
+            rule.ground,
+            rule.action,
+            sight.by,
+            _ppm(spell),
+            -1 if sight.memory_bytes is None else sight.memory_bytes,
+            cost_nanos(attempt, spell.idle_us),
+        )
+
+    def _act(self, attempt: AttemptRecord, rule: Rule, spell: Spell, sight: Sight) -> list[Event]:
+        held = -1 if sight.memory_bytes is None else sight.memory_bytes
+        cost = cost_nanos(attempt, spell.idle_us)
+        acted = IdleActed(
+            attempt.id,
+            spell.idle_us,
+            rule.policy,
+            rule.ground,
+            rule.action,
+            sight.by,
+            _ppm(spell),
+            held,
+            cost,
+        )
+        cause = EndCause.CANCELLED if rule.action == "cancel" else EndCause.IDLE
+        stop = StopRequested(attempt.id, cause, attempt.grace_us, _why(rule, spell, sight))
+        job = self._engine.state.jobs[attempt.job_id]
+        if rule.action not in ("hold", "requeue"):
+            return [acted, stop]
+        again: list[Event] = [JobRequeued(job.id)]
+        if rule.action == "hold" and not job.held:
+            again.append(JobHeld(job.id))
+        return [acted, *again, stop]
+
+    # --- what was seen
+
+    def _sight(self, attempt: AttemptRecord, rule: Rule, now_us: int) -> Sight:
+        if rule.ground == ATTENDANCE:
+            return self._users(attempt, now_us)
+        if not all(member.started_at for member in attempt.members):
+            return Sight(None)
+        return self._devices(attempt, rule, now_us) if rule.ground == GPU else self._cpus(attempt, now_us)
+
+    def _users(self, attempt: AttemptRecord, now_us: int) -> Sight:
+        if attempt.state != "RUNNING":
+            return Sight(None, "attached")
+        if self._attached(attempt.id):
+            return Sight(1.0, "attached")
+        told = self._told(attempt, 0, now_us)
+        if told is None:
+            return Sight(None, "attached")
+        _, own = told
+        working = own is not None and own.HasField("progress") and own.progress.attended
+        return Sight(1.0 if working else 0.0, "attached")
+
+    def _cpus(self, attempt: AttemptRecord, now_us: int) -> Sight:
+        used, granted = 0.0, 0
+        for place, member in enumerate(attempt.members):
+            told = self._told(attempt, place, now_us)
+            if told is None or told[1] is None:
+                return Sight(None, CPU)
+            own = told[1]
+            if own.HasField("progress") and own.progress.attended:
+                return Sight(1.0, CPU)
+            used += own.cpu_utilization_ratio
+            granted += member.alloc.cpu_milli
+        return Sight(min(used * 1000 / granted, 1.0) if granted else None, CPU)
+
+    def _devices(self, attempt: AttemptRecord, rule: Rule, now_us: int) -> Sight:
+        """The busiest of all devices of all members; not known where one of them is not."""
+        most, by, held = 0.0, "sm", 0
+        known = True
+        for place in range(len(attempt.members)):
+            found = self._devices_of(attempt, place, now_us)
+            if found.share is None:
+                known = False
+                continue
+            most, by = max(most, found.share), found.by if found.by != "sm" else by
+            held = -1 if found.memory_bytes is None or held < 0 else held + found.memory_bytes
+        if not known:
+            # One that works is enough to say that it is used, whatever is known of the others.
+            return Sight(most if most >= rule.below else None, by)
+        return Sight(most, by, None if held < 0 else held)
+
+    def _devices_of(self, attempt: AttemptRecord, place: int, now_us: int) -> Sight:
+        member = attempt.members[place]
+        told = self._told(attempt, place, now_us)
+        if told is None or not member.alloc.devices:
+            return Sight(None)
+        sample, own = told
+        held = (
+            own.gpu_memory_used_bytes if own is not None and own.HasField("gpu_memory_used_bytes") else None
+        )
+        if own is not None and own.HasField("gpu_sm_ratio"):
+            return Sight(float(own.gpu_sm_ratio), "sm", held)
+        # What it does itself is not told, as behind an MPS server: then all of its devices must do nothing.
+        known = {gpu.index: gpu for gpu in sample.gpus}
+        most, by = 0.0, "sm"
+        for share in member.alloc.devices:
+            gpu = known.get(share.index)
+            name = next(
+                (one for one in ("sm_ratio", "utilization_ratio") if gpu is not None and gpu.HasField(one)),
+                "",
+            )
+            if not name:
+                return Sight(None)
+            most = max(most, getattr(gpu, name))
+            by = by if name == "sm_ratio" else "utilization"
+        return Sight(most, by, held)
+
+    def _told(self, attempt: AttemptRecord, place: int, now_us: int) -> tuple[Any, Any | None] | None:
+        """The fresh reading of a member's node, and what of it is the member's; None: it is not known."""
         member = attempt.members[place]
         node = self._engine.state.nodes.get(member.alloc.node_id)
         sample = None if node is None else self._fresh(node.facts.name, now_us)
-        if sample is None or not member.started_at or not member.alloc.devices:
-            return False
-        below = idle.below_percent / 100
-        own = next((one for one in sample.attempts if one.attempt_id == attempt.id), None)
-        if own is not None and own.HasField("gpu_sm_ratio"):
-            return bool(own.gpu_sm_ratio < below)
-        # What it does itself is not told, as behind an MPS server: then all of its devices must do nothing.
-        ratios = _activity(sample.gpus, {share.index for share in member.alloc.devices})
-        return all(ratio is not None and ratio < below for ratio in ratios)
+        if sample is None:
+            return None
+        rank = member.alloc.rank
+        mine = [one for one in sample.attempts if one.attempt_id == attempt.id]
+        return sample, next((one for one in mine if one.rank == rank), None)
 
     def _fresh(self, node: str, now_us: int) -> Any | None:
         sample = self._newest(node)
@@ -144,13 +279,24 @@ class IdleWatch:
         return sample if now_us - since_us <= STALE_US else None
 
 
-def _activity(gpus: Iterable[Any], indexes: set[int]) -> list[float | None]:
-    """Of each of these devices its multiprocessors at work; by utilization where that is not told."""
-    known = {gpu.index: gpu for gpu in gpus}
-    found: list[float | None] = []
-    for index in sorted(indexes):
-        gpu = known.get(index)
-        names = ("sm_ratio", "utilization_ratio")
-        told = [getattr(gpu, name) for name in names if gpu is not None and gpu.HasField(name)]
-        found.append(told[0] if told else None)
-    return found
+def cost_nanos(attempt: AttemptRecord, idle_us: int) -> int:
+    """What it cost to hold all of it so long, at its rate; -1 where some node of it has no price."""
+    return attempt.rate * idle_us // HOUR_US if attempt.priced else -1
+
+
+def _ppm(spell: Spell) -> int:
+    return min(round(spell.most * 1_000_000), 1_000_000)
+
+
+def _why(rule: Rule, spell: Spell, sight: Sight) -> str:
+    """For people; whoever may see the job may see it."""
+    held = format_duration(spell.idle_us // SECOND_US * SECOND_US)
+    whose = f" (idle policy {rule.policy})" if rule.policy != OWN else ""
+    if rule.ground == ATTENDANCE:
+        return f"nobody used it for {held}{whose}"
+    below = f"{100 * rule.below:.0f} %"
+    if rule.ground == GPU:
+        what = f"all its GPUs were below {below} {_BY[sight.by]}"
+    else:
+        what = f"it used less than {below} of its CPUs"
+    return f"{what} for {held}, {100 * spell.most:.2g} % at most{whose}"

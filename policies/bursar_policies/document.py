@@ -19,6 +19,7 @@ from bursar_policies.read_alerts import read_alert_channel
 from bursar_policies.read_budget import read_budget
 from bursar_policies.read_cloud import read_cloud_pool
 from bursar_policies.read_commitment import read_commitment
+from bursar_policies.read_idle import read_idle_policy
 from bursar_policies.read_names import read_slurm_names
 from bursar_policies.read_placement import read_placement
 from bursar_policies.read_prices import read_cost_model, read_price_book
@@ -34,6 +35,7 @@ _READERS: Final[dict[str, Callable[[Node, Faults], Spec | None]]] = {
     "CloudPool": read_cloud_pool,
     "Commitment": read_commitment,
     "CostModel": read_cost_model,
+    "IdlePolicy": read_idle_policy,
     "PlacementPolicy": read_placement,
     "PriceBook": read_price_book,
     "PriorityPolicy": read_priority,

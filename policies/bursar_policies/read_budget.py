@@ -53,7 +53,7 @@ def read_budget(node: Node, faults: Faults) -> BudgetSpec | None:
     """The spec of a Budget, or None with its faults reported."""
     fields = Fields(node, faults, _BUDGET_KEYS)
     scope_node = fields.get("scope", required=True)
-    scope = None if scope_node is None else _scope(scope_node, faults)
+    scope = None if scope_node is None else read_scope(scope_node, faults)
     limit = fields.money("limit", required=True, positive=True)
     period = _period(fields)
     enforcement = fields.enum("enforcement", ("hard", "soft")) or "hard"
@@ -142,7 +142,8 @@ def _counts_from(fields: Fields, faults: Faults) -> int:
     return at
 
 
-def _scope(node: Node, faults: Faults) -> Scope | None:
+def read_scope(node: Node, faults: Faults) -> Scope | None:
+    """Whose jobs a document is about, or None with its faults reported."""
     before = len(faults.found)
     fields = Fields(node, faults, _SCOPE_KEYS)
     project_node = fields.get("project")

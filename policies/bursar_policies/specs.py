@@ -22,9 +22,9 @@ STRATEGIES: Final = ("pack", "spread")
 """Placement strategies a PlacementPolicy may name."""
 BUILT_KINDS: Final = (
     "Budget", "CloudPool", "CostModel", "PriceBook", "PlacementPolicy", "PriorityPolicy", "Quota",
-    "Reservation", "SlurmNames", "AlertChannel", "Commitment",
+    "Reservation", "SlurmNames", "AlertChannel", "Commitment", "IdlePolicy",
 )  # fmt: skip
-PLANNED_KINDS: Final = ("IdlePolicy",)
+PLANNED_KINDS: Final[tuple[str, ...]] = ()
 PPM: Final = 1_000_000
 """Parts per million in a whole: thresholds compare integers, never ratios."""
 
@@ -525,6 +525,37 @@ class AlertChannelSpec(msgspec.Struct, frozen=True, tag="AlertChannel"):
     budgets: tuple[str, ...] = ()
 
 
+IDLE_TYPES: Final = ("job", "interactive")
+"""Types of jobs that an IdlePolicy may be about; a service waits for requests, and scales by them."""
+
+
+class IdlePolicySpec(msgspec.Struct, frozen=True, tag="IdlePolicy"):
+    """What becomes of jobs that hold what they do not use.
+
+    Attributes:
+        scope: whose; nothing set: everybody's. types: of `IDLE_TYPES`.
+        below_percent: of multiprocessors at work, below which a GPU is idle.
+        cpu_below_percent: the same of the CPUs of a job without GPUs; 0: such jobs are not judged.
+        window_us: so long it is idle before it is acted on; 0: it is judged by `detached_us` alone.
+        warn_after_us: so long before it is told.
+        action: notify | stop | hold | requeue | cancel.
+        detached_us: so long nobody uses an interactive job before it is acted on; 0: for ever.
+        snooze_us: the most that its owner puts it off from now. snoozes: how often for one job; None: no
+            bound.
+    """
+
+    scope: Scope = Scope()
+    types: tuple[str, ...] = IDLE_TYPES
+    below_percent: int = 5
+    cpu_below_percent: int = 0
+    window_us: int = 0
+    warn_after_us: int = 0
+    action: str = "stop"
+    detached_us: int = 0
+    snooze_us: int = 7 * DAY_US
+    snoozes: int | None = None
+
+
 Spec = (
     BudgetSpec
     | CloudPoolSpec
@@ -537,6 +568,7 @@ Spec = (
     | ReservationSpec
     | SlurmNamesSpec
     | AlertChannelSpec
+    | IdlePolicySpec
 )
 Pricing = CostModelSpec | PriceBookSpec
 """Documents that say what a machine costs, each of whose versions is kept for its time."""

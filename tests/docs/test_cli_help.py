@@ -22,6 +22,7 @@ CONTRACT = (
     "wait",
     "cancel",
     "hold",
+    "snooze",
     "release",
     "requeue",
     "attach",

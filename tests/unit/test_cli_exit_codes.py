@@ -34,6 +34,7 @@ WORDS = {
     "attach": ["9", "true"],
     "port-forward": ["9", ":8888"],
     "hold": ["9"],
+    "snooze": ["9", "2h"],
     "release": ["9"],
     "requeue": ["9"],
     "update": ["9", "--priority", "1"],
@@ -102,7 +103,7 @@ CONNECTED = (
     "prices history", "policy ls", "grant ls", "secret ls", "audit verify", "period ls",
 )  # fmt: skip
 CHANGING = (
-    "submit", "run", "cancel", "attach", "port-forward", "hold", "release", "requeue", "update",
+    "submit", "run", "cancel", "attach", "port-forward", "hold", "release", "requeue", "update", "snooze",
     "node drain", "node cordon",
     "node calibrate",
     "cloud release", "cloud terminate", "budget approve", "reserve new", "reserve cancel",

@@ -63,6 +63,7 @@ COMMANDS = (
     "show 1 --profile", "show 1 --attempt 1", "offers --sort price", "offers --sort x",
     "doctor --save-snapshot", "policy show b --kind Budget --version 1", "policy ls --kind Budget",
     "policy rm b --kind Budget", "grant add ana viewer --project a", "update 1 --idle-snooze 1h",
+    "snooze 1 2h",
     "reserve ls", "period ls", "period show 2026-10", "node calibrate n", "logs 1 --tail 3", "advise 1",
     "whatif job.yaml",
 )  # fmt: skip

@@ -220,6 +220,14 @@ spec:
   strategy: spread
   weights: {fragmentation: 3, best_fit: 1}
 """
+IDLE = """\
+kind: IdlePolicy
+name: idle
+spec:
+  time_window: 30m
+  warn_after: 10m
+  action: hold
+"""
 NAMES = """\
 kind: SlurmNames
 name: names
@@ -715,6 +723,7 @@ FILES: dict[str, tuple[Callable[[str], Iterator[str]], str, tuple[str, ...]]] = 
     "Reservation": (policy, RESERVATION, VALUES),
     "PlacementPolicy": (policy, PLACEMENT, VALUES),
     "SlurmNames": (policy, NAMES, VALUES),
+    "IdlePolicy": (policy, IDLE, VALUES),
     "service": (job, SERVICE, (*VALUES, "5s", "20d", "start_timeout", "auto", "0..0")),
     "interactive": (job, DEV, (*VALUES, "5s", "true")),
     "CloudPool": (policy, POOL, (*VALUES, "5s", "20d", "aws")),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.clock import parse_instant
-from bursar.errors import Fault, InvalidRequest, NotBuilt, PolicyInvalid
+from bursar.errors import Fault, InvalidRequest, PolicyInvalid
 from bursar.money import Money
 from bursar_policies.document import parse_documents, parse_files
 from bursar_policies.specs import (
@@ -260,12 +260,6 @@ def test_a_wrong_word_is_not_answered_with_one_that_is_refused(line: str, messag
         parse_documents(BUDGET.replace("  timezone: Europe/Berlin", f"  {line}"), "p.yaml")
     (fault,) = caught.value.faults
     assert fault.message == message
-
-
-@pytest.mark.parametrize("kind", ["IdlePolicy"])
-def test_kinds_that_are_not_built_are_refused_whole(kind: str) -> None:
-    with pytest.raises(NotBuilt, match=f"the kind {kind} is part of the contract"):
-        parse_documents(f"kind: {kind}\nname: x\nspec: {{anything: 1}}\n", "p.yaml")
 
 
 @pytest.mark.parametrize(

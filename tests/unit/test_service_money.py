@@ -415,7 +415,7 @@ def test_a_node_has_its_price_once_apply_has_answered() -> None:
         (BUDGET.replace("USD", "EUR"), InvalidRequest, "EUR"),
         (BUDGET.replace("spec:", "effective_at: 2027-01-01T00:00:00Z\nspec:"), NotBuilt, "future"),
         (COST_MODEL.replace("spec:", "effective_at: 2025-01-01T00:00:00Z\nspec:"), InvalidRequest, "passed"),
-        ("kind: IdlePolicy\nname: q\nspec: {}\n", NotBuilt, "IdlePolicy"),
+        ("kind: IdlePolicy\nname: q\nspec: {}\n", PolicyInvalid, "judges nothing"),
     ],
 )
 def test_a_bad_document_is_refused_with_all_that_came_with_it(

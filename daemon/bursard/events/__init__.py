@@ -25,7 +25,14 @@ from bursard.events.codec import SCHEMA, NewerSchema, decode, encode
 from bursard.events.condition import NodeCondition
 from bursard.events.deadlines import DeadlineBroken, DeadlinePromised, PromisedMember
 from bursard.events.follow import Follow
-from bursard.events.measured import AttemptAttached, AttemptIdle, NodeCalibrated
+from bursard.events.measured import (
+    AttemptAttached,
+    AttemptIdle,
+    IdleActed,
+    IdleOver,
+    IdleSeen,
+    NodeCalibrated,
+)
 from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
 from bursard.events.services import KeyIssued, KeyRevoked, KeyUse, ServiceMetered, ServiceScaled
@@ -109,6 +116,9 @@ __all__ = [
     "ExitReport",
     "Follow",
     "HoldsRolled",
+    "IdleActed",
+    "IdleOver",
+    "IdleSeen",
     "JobEnded",
     "JobHeld",
     "JobReleased",

@@ -30,7 +30,14 @@ from bursard.events.bills import BillKept
 from bursard.events.clock import ClockStepped
 from bursard.events.condition import NodeCondition
 from bursard.events.deadlines import DeadlineBroken, DeadlinePromised
-from bursard.events.measured import AttemptAttached, AttemptIdle, NodeCalibrated
+from bursard.events.measured import (
+    AttemptAttached,
+    AttemptIdle,
+    IdleActed,
+    IdleOver,
+    IdleSeen,
+    NodeCalibrated,
+)
 from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
 from bursard.events.services import KeyIssued, KeyRevoked, KeyUse, ServiceMetered, ServiceScaled
@@ -101,7 +108,12 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.LimitChanged: _shape("attempt_id order time_limit_us hold_nanos cut_by_budget full_limit_us"),
     e.LimitTaken: _shape("attempt_id rank order ran_us time_limit_us hold_nanos"),
     e.LimitRefused: _shape("attempt_id rank order problem"),
-    AttemptIdle: _shape("attempt_id idle_us ends_in_us"),
+    AttemptIdle: _shape(
+        "attempt_id idle_us ends_in_us policy ground action by most_ppm memory_bytes cost_nanos"
+    ),
+    IdleSeen: _shape("attempt_id policy ground idle_us most_ppm"),
+    IdleOver: _shape("attempt_id policy ground why"),
+    IdleActed: _shape("attempt_id idle_us policy ground action by most_ppm memory_bytes cost_nanos"),
     AttemptAttached: _shape("attempt_id rank kind"),
     DeadlinePromised: _shape(
         "job_id by start until option rate nanos currency gpu_type time_limit_us",

@@ -38,7 +38,14 @@ from bursard.events.clock import ClockStepped
 from bursard.events.condition import NodeCondition
 from bursard.events.deadlines import DeadlineBroken, DeadlinePromised
 from bursard.events.follow import Follow
-from bursard.events.measured import AttemptAttached, AttemptIdle, NodeCalibrated
+from bursard.events.measured import (
+    AttemptAttached,
+    AttemptIdle,
+    IdleActed,
+    IdleOver,
+    IdleSeen,
+    NodeCalibrated,
+)
 from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
 from bursard.events.services import KeyIssued, KeyRevoked, ServiceMetered, ServiceScaled
@@ -729,6 +736,9 @@ Event = (
     | LimitRefused
     | MemberOverdue
     | AttemptIdle
+    | IdleActed
+    | IdleOver
+    | IdleSeen
     | AttemptAttached
     | DeadlinePromised
     | DeadlineBroken

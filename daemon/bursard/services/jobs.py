@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bursar.clock import DAY_US
 from bursar.codec.amounts import exact
 from bursar.codec.spec import options_with, refuse, spec_from_wire, throughput_from_wire
 from bursar.errors import (
@@ -23,7 +22,7 @@ from bursar.errors import (
     StoreUnavailable,
     WrongState,
 )
-from bursar.model import Dependency, IdleSpec, JobSpec, JobState, Reason
+from bursar.model import Dependency, JobSpec, JobState, Reason
 from bursar.model.check import GPUS_MAX, check
 from bursar.model.ends import BY
 from bursar.resources import ResourceRequest, least_gpus, sizes_of
@@ -44,6 +43,7 @@ from bursard.services.ends import named_ranges
 from bursard.services.failures import add_failed_tasks
 from bursard.services.fates import fates_of
 from bursard.services.history import add_expected
+from bursard.services.idling import snoozed
 from bursard.services.keys import KeyGate
 from bursard.services.kinds import refuse_unknown_gpus
 from bursard.services.lookup import find_job
@@ -83,7 +83,6 @@ _BATCH_MAX = 256
 _PIECE = 32
 """Submits of one message that are decided in one go: a few milliseconds."""
 _PIECES_IN_FLIGHT = 128
-SNOOZE_US_MAX = 7 * DAY_US
 
 _UPDATABLE = (
     "name", "project", "experiment", "model", "model_version", "priority", "preemptible", "nodes",
@@ -471,7 +470,10 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         """Change a pending job, or of a running one what can still be changed, its limits included."""
         user = caller().name
         job = await find_job(self.engine, request.job, Action.STEER_JOBS)
-        changes = _changes(request, job.spec, self.engine.now())
+        changes = _changes(request, job.spec)
+        if request.HasField("idle_snooze_us"):
+            policy = snoozed(self.engine.state, job.user, job.spec, request.idle_snooze_us, self.engine.now())
+            changes["idle_policy"] = policy
         if "project" in changes:
             authorize(Action.SUBMIT, str(changes["project"]))
         # An update has the bounds of a submit; what an older version accepted is not this call's fault.
@@ -581,7 +583,7 @@ def _differing(old: JobSpec, new: JobSpec) -> list[str]:
     return [name for name in JobSpec.__struct_fields__ if getattr(old, name) != getattr(new, name)]
 
 
-def _changes(request: pb.UpdateRequest, spec: JobSpec, now: int) -> dict[str, object]:
+def _changes(request: pb.UpdateRequest, spec: JobSpec) -> dict[str, object]:
     """What a request wants to be different, by field of the spec."""
     changes: dict[str, object] = {
         field: getattr(request, field)
@@ -610,8 +612,6 @@ def _changes(request: pb.UpdateRequest, spec: JobSpec, now: int) -> dict[str, ob
         changes["ordered"] = False
     if options != spec.options:
         changes["options"] = options
-    if request.HasField("idle_snooze_us"):
-        changes["idle_policy"] = _snoozed(spec, request.idle_snooze_us, now)
     return changes
 
 
@@ -624,14 +624,6 @@ def _range_of_gpus(options: Sequence[ResourceRequest], least: int) -> tuple[Reso
             {"field": "gpus"},
         )
     return sizes_of(options[0], least)
-
-
-def _snoozed(spec: JobSpec, snooze_us: int, now: int) -> IdleSpec:
-    if not spec.idle_policy.window_us and not spec.idle_policy.detached_us:
-        raise InvalidRequest("idle_snooze: the job has no idle_policy")
-    if snooze_us > SNOOZE_US_MAX:
-        raise InvalidRequest("idle_snooze: at most 7 days at once")
-    return msgspec.structs.replace(spec.idle_policy, snoozed_until=now + snooze_us if snooze_us else 0)
 
 
 def _answers(responses: Iterable[pb.SubmitResponse]) -> Iterator[pb.SubmitAnswers]:

@@ -27,6 +27,7 @@ from bursard.scheduler.pricing import share_rates
 from bursard.services import reserved
 from bursard.services.failures import add_failed_tasks
 from bursard.services.history import UNKNOWN, add_expected, expected_cost
+from bursard.services.idling import asks_for_gpus, idleness_of_spec
 from bursard.services.unseen import may_see
 from bursard.services.views import job_view, node_state, reason_of_node, reason_view, visible
 from bursard.state import JobRecord, NodeRecord, State
@@ -129,6 +130,9 @@ async def plan_view(
         _as_service(wire, spec)
     else:
         await _expect(engine, wire, spec, tasks)
+    idleness = idleness_of_spec(state, user, spec, asks_for_gpus(spec))
+    if idleness is not None:
+        wire.idleness.CopyFrom(idleness)
     _afterwards(engine, wire, budgets, hard, [snapshot.budgets[name] for name in payers[len(hard) :]])
     return wire
 

@@ -31,6 +31,7 @@ from bursard.ledger.metering import held_nanos
 from bursard.services import reserved
 from bursard.services.elapsed import OVERRUN_US, attempt_elapsed_us, held_us, job_elapsed_us
 from bursard.services.ends import end_view, may_quote
+from bursard.services.idling import idleness_of
 from bursard.services.unseen import may_see, unname
 from bursard.state import AttemptRecord, JobRecord, MemberRecord, NodeRecord, State, documents, trouble
 from bursard.state.admission import cheapest_hold, largest
@@ -235,6 +236,8 @@ def job_view(
         _array(state, wire, job, now)
     if job.promise is not None:
         wire.promise.CopyFrom(promise_view(job.promise, job.state))
+    if form is Form.WHOLE and (idleness := idleness_of(state, job, now)) is not None:
+        wire.idleness.CopyFrom(idleness)
     if form is not Form.BRIEF:
         most = MEMBERS_SHOWN if form is Form.WHOLE else MEMBERS_IN_ROW
         sees_all = allowed(seen_by, Action.SEE_JOBS)

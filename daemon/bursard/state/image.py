@@ -22,6 +22,7 @@ from bursard.state.fold.jobs import meet_some
 from bursard.state.fold.nodes import refresh
 from bursard.state.fold.policies import (
     allocator_in_force,
+    idle_policies_in_force,
     match_some,
     priority_in_force,
     quotas_in_force,
@@ -234,6 +235,7 @@ def _policies(state: State, image: StateImage) -> None:
         state.policies[record.kind, record.name] = record
     state.strategy = strategy_in_force(state)
     state.priority = priority_in_force(state)
+    state.idle_documents = idle_policies_in_force(state)
     state.allocator = allocator_in_force(state)
     state.quotas.put(quotas_in_force(state))
     in_force = reservations_in_force(state), reserved_since(state)

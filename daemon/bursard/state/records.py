@@ -24,6 +24,7 @@ from bursar.model import (
 from bursar.model.allocation import FREE
 from bursar.model.ranges import Ranges
 from bursar_policies.allocators import Size
+from bursar_policies.idleness import Mark
 from bursard.events import ExitReport, PromisedMember
 from bursard.ledger import HourCharge, PriceInForce, Span, spans
 
@@ -63,6 +64,7 @@ class AttemptRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         lease_us: its budgets pay by leases of so long; 0: they hold its worst case. full_limit_us: how far
             those may go.
         idle_told_at: when it was told last that its devices do nothing.
+        idle: how far idle policies are with it, by `bursar_policies.idleness.Rule.key`.
         taken: by rank that lives by the newest order, how long it had run by then. refused: by rank, why it
             does not.
     """
@@ -98,6 +100,7 @@ class AttemptRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     refused: dict[int, str] = {}
     lease_us: int = 0
     idle_told_at: int = 0
+    idle: dict[str, Mark] = {}
     full_limit_us: int = 0
 
     @property

@@ -22,7 +22,7 @@ from bursar.money import cumulative
 from bursar_policies.allocators import Size
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.decision import BudgetRoom, JobClass, PendingQueue, cap_of
-from bursar_policies.specs import AllocatorSpec, PriorityPolicySpec
+from bursar_policies.specs import AllocatorSpec, IdlePolicySpec, PriorityPolicySpec
 from bursard.events import Charge, ChargesCorrected, PolicyDocument
 from bursard.ledger import HourCharge, Ledger, Transaction
 from bursard.scheduler.targets import contends, fitted, narrowed
@@ -229,6 +229,7 @@ class Tables:
         self.policies_version = 0
         self.strategy = "pack"
         self.priority: PriorityPolicySpec | None = None
+        self.idle_documents: tuple[tuple[str, IdlePolicySpec], ...] = ()
         self.allocator: AllocatorSpec | None = None
         self.allotments = Allotments()
         self.costs = ProjectCosts()

@@ -95,7 +95,7 @@ COLUMNS: Final = {
     "policy": "policy:POLICY_COLUMNS", "grant": "rights:GRANT_COLUMNS", "secret": "rights:SECRET_COLUMNS",
     "plan": "submit:PLAN_COLUMNS", "status": "local:STATUS_COLUMNS",
     **dict.fromkeys(
-        ("ls", "show", "wait", "cancel", "hold", "release", "requeue", "update", "submit", "run"),
+        ("ls", "show", "wait", "cancel", "hold", "release", "requeue", "update", "snooze", "submit", "run"),
         "jobs:JOB_COLUMNS",
     ),
 }  # fmt: skip

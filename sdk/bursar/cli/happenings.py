@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from bursar.cli.idletext import acted_words, idle_words
 from bursar.cli.output import Row, dumps
 from bursar.clock import SECOND_US, Instant, format_duration, format_instant
 from bursar.model import EndCause, EndFacts, kind_of, phrase_of, sentence_of
@@ -19,8 +20,16 @@ from bursar.words import plural
 
 METERING: Final = "node-metered"
 COUNTING: Final = "service-metered"
-HIDDEN: Final = (METERING, COUNTING)
-"""Written each minute: left out of what people read unless they ask for it."""
+IDLING: Final = "attempt-idle-seen"
+HIDDEN: Final = (METERING, COUNTING, IDLING)
+"""Written every few minutes: left out of what people read unless they ask for it."""
+
+_NO_LONGER: Final = {
+    "busy": ": it works",
+    "unknown": ": nothing was known of it for too long",
+    "snoozed": ": its policy was put off",
+    "policy": ": another policy is about it",
+}
 
 SENTENCES: Final[Mapping[str, str]] = {
     "cluster-created": "cluster {cluster_id} was created; its books are in {currency}",
@@ -45,7 +54,10 @@ SENTENCES: Final[Mapping[str, str]] = {
     " {amount} at most",
     "deadline-broken": "the promise of the deadline {deadline} of job {job_id} {gone}{because}",
     "attempt-attached": "{actor} attached to rank {rank} of {attempt_id} ({kind})",
-    "attempt-idle": "all GPUs of {attempt_id} do nothing{idle}",
+    "attempt-idle": "{idle}",
+    "attempt-idle-acted": "{idleacted}",
+    "attempt-idle-seen": "{idle}",
+    "attempt-idle-over": "{attempt_id} is idle no longer{idlewhy}",
     "member-overdue": "rank {rank} of {attempt_id} is overdue: {message}",
     "member-ended": "rank {rank} of {attempt_id} ended: {ending}",
     "attempt-ended": "{attempt_id} ended: {end}{again}",
@@ -118,13 +130,6 @@ def sentence(event: Row) -> str:
     return SENTENCES[kind].format_map(_Words(words))
 
 
-def _idle(data: Mapping[str, Any]) -> str:
-    """For how long, and what follows."""
-    passed, left = data.get("idle_us", 0), data.get("ends_in_us", 0)
-    words = f", for {format_duration(passed)} so far"
-    return words + (f"; it is stopped in {format_duration(left)} unless that changes" if left else "")
-
-
 def _made(data: Mapping[str, Any]) -> dict[str, Any]:
     """Words that are not fields themselves."""
     spec, facts = _part(data, "spec"), _part(data, "facts")
@@ -132,7 +137,7 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
     named = [f"{one['kind']} {one['name']}" for one in documents]
     nodes = sorted({str(one["node_id"]) for one in members})
     return {
-        "idle": _idle(data),
+        "idlewhy": _NO_LONGER.get(data.get("why", ""), ""),
         "deadline": _moment(data.get("by", 0)),
         "begins": _moment(data.get("start", 0)),
         "gone": "was given up" if data.get("given_up") else "is broken",
@@ -176,7 +181,10 @@ def _amounts(data: Mapping[str, Any], currency: str) -> dict[str, str]:
     """Sums, with what they are in where the server says it."""
     sums = {"reached": _reached(data), "spent": data.get("settled_nanos", 0)}
     sums["amount"] = abs(data.get("nanos", 0))
-    return {name: f"{format_nanos(nanos)} {currency}".rstrip() for name, nanos in sums.items()}
+    words = {name: f"{format_nanos(nanos)} {currency}".rstrip() for name, nanos in sums.items()}
+    cost_nanos = data.get("cost_nanos", -1)
+    cost = f"{format_nanos(cost_nanos)} {currency}".rstrip() if cost_nanos >= 0 else ""
+    return words | {"idle": idle_words(data, cost), "idleacted": acted_words(data, cost)}
 
 
 def _moment(at: Any) -> str:

@@ -472,6 +472,23 @@ def update(client: WireClient, job: str, output: Output, **flags: Any) -> None:
     report([client.update(job, **changes(given))], output)
 
 
+@click.command()
+@click.argument("job")
+@click.argument("duration", metavar="DURATION")
+@listing
+@changing
+def snooze(client: WireClient, job: str, duration: str, output: Output) -> None:
+    """Put off the idle policies of a job for so long from now; 0s: no longer.
+
+    The policy of the site may bound how long and how often: `bursar show` says what a job is under.
+
+    Example: bursar snooze 12 2h
+    """
+    from bursar.client.asked import snooze_us
+
+    report([client.update(job, idle_snooze_us=snooze_us(duration))], output)
+
+
 def report(jobs: Sequence[Any], output: Output) -> None:
     """The jobs after a change: one line each, or documents."""
     rows = [view.job(job) for job in jobs]

@@ -42,6 +42,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "wait": Verb("jobs:wait", "Wait until jobs have ended."),
         "cancel": Verb("jobs:cancel", "Stop and end jobs."),
         "hold": Verb("jobs:hold", "Keep pending jobs from starting."),
+        "snooze": Verb("jobs:snooze", "Put off the idle policies of a job."),
         "release": Verb("jobs:release", "Let held jobs start."),
         "requeue": Verb("jobs:requeue", "Stop a job's attempt and run it again."),
         "update": Verb("jobs:update", "Change a pending job."),

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import IO, Any, Final
 
+from bursar.cli.idletext import idle_text
 from bursar.cli.output import Column, Row, table_text
 from bursar.cli.pace import progress_pairs
 from bursar.cli.terminal import (
@@ -134,6 +135,7 @@ def plan_text(plan: Row, now: int) -> str:
         ("budget", "\n".join(budgets) or "none applies"),
         ("start", start_text(plan, now)),
         ("deadline", _promised_text(plan)),
+        ("idle", idle_text(plan)),
     ]
     if plan["limits_not_held"]:
         names = ", ".join(plan["limits_not_held"])
@@ -400,6 +402,7 @@ def job_text(job: Row) -> str:
         *_money_pairs(job),
         ("gpu energy", energy_text(job["gpu_energy_joules"], job["gpu_energy_source"])),
         ("gpus now", _gpus_now(job)),
+        ("idle policy", idle_text(job)),
         *progress_pairs(job),
         ("service", _service_text(job)),
         ("array", _array_text(job["array"]) if not job["service"] else ""),

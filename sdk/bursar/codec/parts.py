@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from bursar import results
 from bursar.codec import view
@@ -28,6 +28,33 @@ def promise(
         broken_at=instant(wire.broken_at),
         cause=wire.cause,
         message=wire.message,
+    )
+
+
+def idleness(
+    of: types_pb2.Job | jobs_pb2.PlanResponse, instant: Callable[[int], datetime | None]
+) -> results.Idleness | None:
+    """The idle policies that a job is under, or would be; None: none."""
+    if not of.HasField("idleness"):
+        return None
+    wire = of.idleness
+    return results.Idleness(
+        rules=tuple(
+            results.IdleRule(
+                policy=rule.policy,
+                ground=rule.ground,
+                below_percent=rule.below_percent or None,
+                time_window=timedelta(microseconds=rule.window_us),
+                warn_after=timedelta(microseconds=rule.warn_after_us),
+                action=rule.action,
+                idle=timedelta(microseconds=rule.idle_us),
+                told_at=instant(rule.told_at),
+            )
+            for rule in wire.rules
+        ),
+        snoozed_until=instant(wire.snoozed_until),
+        snooze=timedelta(microseconds=wire.snooze_us),
+        snoozes_left=wire.snoozes_left if wire.HasField("snoozes_left") else None,
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from bursar import errors, results
 from bursar.codec import view
 from bursar.codec.amounts import amount, exact, rate_now
-from bursar.codec.parts import calibration, promise
+from bursar.codec.parts import calibration, idleness, promise
 from bursar.model import EndCause, JobState
 from bursar.money import Money, parse_amount
 from bursar.resources import MICRO, MILLI, throughput_key
@@ -133,6 +133,7 @@ def job(wire: types_pb2.Job) -> results.Job:
         gpu_energy_joules=wire.gpu_energy_millijoules / 1000 if wire.gpu_energy_source else None,
         progress=_progress(wire, cash),
         progress_problem=wire.progress_problem,
+        idleness=idleness(wire, instant),
         simulated=wire.simulated,
         redacted=wire.redacted,
         left_out=tuple(wire.left_out),
@@ -264,6 +265,7 @@ def plan(wire: jobs_pb2.PlanResponse) -> results.Plan:
     return results.Plan(
         starts_now=wire.starts_now,
         promise=promise(wire, cash, instant),
+        idleness=idleness(wire, instant),
         places=_places(wire.members, cash),
         rate_per_hour=_rate(exact(wire, "rate_nanos_per_hour"), cash),
         cost_expected=_rate(exact(wire, "expected_nanos"), cash) if priced else None,

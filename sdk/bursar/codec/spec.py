@@ -94,6 +94,8 @@ def spec_to_wire(spec: JobSpec) -> pb.JobSpec:
                 action=idle.action,
                 snoozed_until=idle.snoozed_until,
                 detached_us=idle.detached_us,
+                cpu_below_percent=idle.cpu_below_percent,
+                snoozes=idle.snoozes,
             )
         )
     if spec.retry != RetrySpec():
@@ -228,6 +230,8 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
         wire.action,
         wire.snoozed_until,
         wire.detached_us,
+        wire.cpu_below_percent,
+        wire.snoozes,
     ),
     "retry": lambda wire: RetrySpec(tuple(wire.on), wire.max, wire.avoid_same_node, wire.never),
     "env": _pairs,

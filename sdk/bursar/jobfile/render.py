@@ -67,6 +67,7 @@ def spec_to_yaml(spec: JobSpec) -> str:
     if idle.window_us:
         fields["idle_policy"] = {
             "min_gpu_utilization": idle.below_percent,
+            **({"min_cpu_utilization": idle.cpu_below_percent} if idle.cpu_below_percent else {}),
             "time_window": exact_duration(idle.window_us),
             "warn_after": exact_duration(idle.warn_after_us),
             "action": idle.action,

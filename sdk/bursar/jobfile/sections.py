@@ -238,11 +238,14 @@ def read_checkpoint(node: Node, faults: Faults) -> CheckpointSpec:
 def read_idle(node: Node, faults: Faults) -> IdleSpec:
     """What becomes of the job when its devices do nothing."""
     fields = read_mapping(
-        node, faults, ("min_gpu_utilization", "time_window", "warn_after", "action", "detached")
+        node,
+        faults,
+        ("min_gpu_utilization", "min_cpu_utilization", "time_window", "warn_after", "action", "detached"),
     )
     if fields is None:
         return IdleSpec()
     below = read_int(fields["min_gpu_utilization"], faults) if "min_gpu_utilization" in fields else None
+    cpu = read_int(fields["min_cpu_utilization"], faults) if "min_cpu_utilization" in fields else None
     window = (read_duration(fields["time_window"], faults) if "time_window" in fields else None) or 0
     warn = read_duration(fields["warn_after"], faults) if "warn_after" in fields else None
     action = read_enum(fields["action"], faults, IDLE_ACTIONS) if "action" in fields else None
@@ -256,6 +259,7 @@ def read_idle(node: Node, faults: Faults) -> IdleSpec:
         window // 2 if warn is None else warn,
         action or default.action,
         detached_us=detached or 0,
+        cpu_below_percent=cpu or 0,
     )
 
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+import msgspec
+
 from bursar.clock import DAY_US, SECOND_US, parse_instant
 from bursar.model.constraints import TOGETHER, TOPOLOGY
 from bursar.model.job import ENGINES, ArraySpec, CheckpointSpec, JobSpec, RetrySpec, runs_once
@@ -110,7 +112,7 @@ _LATEST = parse_instant("2200-01-01")
 
 _CAUSE_WORDS = {cause: word for word, cause in RETRY_CAUSES.items()}
 _DEFAULT = JobSpec()
-IDLE_ACTIONS: Final = ("stop", "notify")
+IDLE_ACTIONS: Final = ("stop", "notify", "hold", "requeue", "cancel")
 IDLE_WINDOW_US_MIN: Final = 60_000_000
 _NOT_SECRETS = frozenset(("PATH", "HOME", "USER", "SHELL", "IFS", "PYTHONPATH", "CUDA_VISIBLE_DEVICES"))
 
@@ -438,7 +440,10 @@ def _checkpoint(checkpoint: CheckpointSpec) -> Iterator[Problem]:
 
 def _idle(spec: JobSpec) -> Iterator[Problem]:
     idle, path = spec.idle_policy, ("idle_policy",)
+    if msgspec.structs.replace(idle, snoozed_until=0, snoozes=0) == _DEFAULT.idle_policy:
+        return  # its owner has put off what a policy of the site says
     yield from _bounds((*path, "min_gpu_utilization"), idle.below_percent, 1, 100)
+    yield from _bounds((*path, "min_cpu_utilization"), idle.cpu_below_percent, 0, 100)
     if idle.detached_us:
         if not IDLE_WINDOW_US_MIN <= idle.detached_us <= 7 * DAY_US:
             yield Problem((*path, "detached"), "is how long nobody may be attached, from 1m to 7d")
@@ -451,8 +456,12 @@ def _idle(spec: JobSpec) -> Iterator[Problem]:
     elif not 0 < idle.warn_after_us <= idle.window_us:
         yield Problem((*path, "warn_after"), "is to be more than 0 and at most time_window")
     yield from _choice((*path, "action"), idle.action, IDLE_ACTIONS)
-    if not all(option.gpus for option in spec.options):
-        yield Problem(path, "needs GPUs in every alternative: it is judged by what they do")
+    if not idle.cpu_below_percent and not all(option.gpus for option in spec.options):
+        yield Problem(
+            path,
+            "needs GPUs in every alternative: it is judged by what they do; a job without GPUs is judged by"
+            " its CPUs, with min_cpu_utilization",
+        )
 
 
 def _retry(retry: RetrySpec) -> Iterator[Problem]:

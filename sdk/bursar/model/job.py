@@ -131,9 +131,11 @@ class IdleSpec(msgspec.Struct, frozen=True):
         below_percent: of multiprocessors at work; a device below it is idle, whatever it holds.
         window_us: so long all devices of all its members are idle before it is acted.
         warn_after_us: so long before it is told.
-        action: stop, or notify: tell alone.
-        snoozed_until: before this instant it is neither told nor acted.
+        action: stop, hold or requeue (stopped, and back in the queue, on hold or not), cancel, or notify:
+            tell alone.
+        snoozed_until: before this instant it is neither told nor acted. snoozes: how often that was said.
         detached_us: so long nobody is attached to it before it is stopped; 0: for ever.
+        cpu_below_percent: of a job without GPUs, the same of its CPUs; 0: it is not judged.
     """
 
     below_percent: int = 5
@@ -142,6 +144,13 @@ class IdleSpec(msgspec.Struct, frozen=True):
     action: str = "stop"
     snoozed_until: int = 0
     detached_us: int = 0
+    cpu_below_percent: int = 0
+    snoozes: int = 0
+
+    @property
+    def judged(self) -> bool:
+        """Does it say anything of its own?"""
+        return bool(self.window_us or self.detached_us)
 
 
 PUBLIC_FIELDS: Final = frozenset(

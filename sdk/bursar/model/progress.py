@@ -33,6 +33,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         samples, tokens: done in these steps, by all processes together.
         elapsed_us: since the loop began; the four parts lie within it.
         mfu_ppm: share of the devices' peak FLOP/s that the model's own arithmetic made use of.
+        attended: somebody uses it at the moment, as a notebook whose kernel works.
     """
 
     step: int
@@ -45,6 +46,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     communication_us: int = 0
     checkpoint_us: int = 0
     mfu_ppm: int = 0
+    attended: bool = False
 
 
 class ProgressFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,6 +62,7 @@ class ProgressFile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     communication_s: _Seconds = 0
     checkpoint_s: _Seconds = 0
     mfu: _Ratio = 0
+    attended: bool = False
 
 
 _DECODER = msgspec.json.Decoder(ProgressFile)
@@ -87,4 +90,5 @@ def read_progress(data: bytes) -> Progress:
         communication_us=round(told.communication_s * 1_000_000),
         checkpoint_us=round(told.checkpoint_s * 1_000_000),
         mfu_ppm=round(told.mfu * 1_000_000),
+        attended=told.attended,
     )

@@ -163,6 +163,38 @@ class Promise(Result, frozen=True, kw_only=True):
     message: str
 
 
+class IdleRule(Result, frozen=True, kw_only=True):
+    """One condition that a job is under.
+
+    Attributes:
+        policy: the name of the IdlePolicy; empty: of the job itself.
+        ground: gpu, cpu or attendance. below_percent: of multiprocessors or CPUs; None of attendance.
+        time_window: so long before `action`: notify, stop, hold, requeue or cancel. warn_after: so long
+            before it is told.
+        idle: seen so for so long. told_at: None: it was not told.
+    """
+
+    policy: str
+    ground: str
+    below_percent: int | None
+    time_window: timedelta
+    warn_after: timedelta
+    action: str
+    idle: timedelta
+    told_at: datetime | None
+
+
+class Idleness(Result, frozen=True, kw_only=True):
+    """The idle policies that a job is under. `snooze`: the most that it may be put off from now.
+    `snoozes_left`: how often still; None: without a bound.
+    """
+
+    rules: tuple[IdleRule, ...]
+    snoozed_until: datetime | None
+    snooze: timedelta
+    snoozes_left: int | None
+
+
 class ArrayProgress(Result, frozen=True, kw_only=True):
     """An array: how many tasks there are, and how many are in which state."""
 
@@ -229,6 +261,7 @@ class Job(Result, frozen=True, kw_only=True):
         cost_unknown: some of it ran where no price is known, so `cost` is not all.
         rate_per_hour: of what runs now; None: nothing does, or its price is unknown.
         progress: that it tells of itself; progress_problem: why what it tells cannot be.
+        idleness: the idle policies that it is under; None: none, or it has ended.
         redacted: the caller may not see command, env and script.
         left_out: fields that this answer does not carry, as rows of `list`; `get` has them.
     """
@@ -284,6 +317,7 @@ class Job(Result, frozen=True, kw_only=True):
     gpu_energy_joules: float | None
     progress: Progress | None
     progress_problem: str
+    idleness: Idleness | None
     simulated: bool
     redacted: bool
     left_out: tuple[str, ...]
@@ -351,7 +385,7 @@ class Plan(Result, frozen=True, kw_only=True):
         expected_start_at: when it starts if what runs, and the `ahead_total` jobs that come before it and
             wait, take their whole limits. ahead_counted: False where they could not be followed; then there
             is room for it at that instant, as if none of them stood before it.
-        promise: that it would be given of its deadline.
+        promise: that it would be given of its deadline. idleness: the idle policies that it would be under.
     """
 
     starts_now: bool
@@ -378,6 +412,7 @@ class Plan(Result, frozen=True, kw_only=True):
     ahead_counted: bool = False
     worst_case_nodes: int | None = None
     promise: Promise | None = None
+    idleness: Idleness | None = None
 
 
 class NodeVerdict(Result, frozen=True, kw_only=True):

@@ -303,9 +303,19 @@ def _what_it_may() -> dict[str, Schema]:
                 "min_gpu_utilization": forms.whole(
                     "Percent of multiprocessors at work; less is idle.", 1, 100
                 ),
+                "min_cpu_utilization": forms.whole(
+                    "Of a job without GPUs, percent of its CPUs; less is idle. Unsaid, it is not judged.",
+                    1,
+                    100,
+                ),
                 "time_window": forms.duration("So long all are idle before it is acted; from 1m to 7d."),
                 "warn_after": forms.duration("So long before it is told; half of `time_window`."),
-                "action": forms.word("What is done.", IDLE_ACTIONS, "stop"),
+                "action": forms.word(
+                    "What is done: ended with its grace, told alone, ended and back in the queue (on hold, or"
+                    " not), or cancelled.",
+                    IDLE_ACTIONS,
+                    "stop",
+                ),
                 "detached": forms.duration(
                     "So long is nobody attached to an interactive job until it is stopped: 30m; 1m to 7d."
                 ),

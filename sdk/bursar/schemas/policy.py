@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bursar.model import MARKETS
-from bursar.model.check import SPOT_POLICIES
+from bursar.model.check import IDLE_ACTIONS, SPOT_POLICIES
 from bursar.schemas import forms
 from bursar.schemas.cloud import cloud_pool, commitment
 from bursar.schemas.forms import Schema
@@ -27,6 +27,7 @@ def policy_schema() -> Schema:
         "Commitment": commitment(),
         "SlurmNames": _slurm_names(),
         "AlertChannel": _alert_channel(),
+        "IdlePolicy": _idle_policy(),
     }
     envelope = {
         "kind": forms.word("What it is.", tuple(kinds)),
@@ -49,14 +50,14 @@ def policy_schema() -> Schema:
     }
 
 
-def _budget() -> Schema:
+def _scope(about: str) -> Schema:
     labels = forms.either(
         "`team=vision`, or a mapping of labels that must all be there.",
         {"type": "string", "pattern": _LABEL + "=.{1,128}$"},
         forms.pairs("", _LABEL + "$", minProperties=1),
     )
-    scope = forms.mapping(
-        "Whose jobs it pays for; all that is named must match.",
+    return forms.mapping(
+        about,
         {
             "project": forms.text("A project and all below it.", forms.PROJECT),
             "user": forms.text("A user.", _WORD, maxLength=128),
@@ -66,6 +67,9 @@ def _budget() -> Schema:
         },
         minProperties=1,
     )
+
+
+def _budget() -> Schema:
     threshold = forms.mapping(
         "",
         {
@@ -78,7 +82,7 @@ def _budget() -> Schema:
     return forms.mapping(
         "A limit on spending.",
         {
-            "scope": scope,
+            "scope": _scope("Whose jobs it pays for; all that is named must match."),
             "limit": forms.money("Per period."),
             "period": forms.text(
                 "When it renews; rolling-30d: always the last 30 days.",
@@ -107,6 +111,37 @@ def _budget() -> Schema:
             "thresholds": forms.items("What happens on the way to the limit.", threshold),
         },
         ["scope", "limit"],
+    )
+
+
+def _idle_policy() -> Schema:
+    return forms.mapping(
+        "What becomes of jobs that hold what they do not use.",
+        {
+            "scope": _scope("Whose jobs; all that is named must match. Left out: everybody's."),
+            "types": forms.items(
+                "Of which types; both unless said.", {"enum": ["job", "interactive"]}, minItems=1
+            ),
+            "min_gpu_utilization": forms.whole(
+                "Percent of multiprocessors at work, below which a GPU is idle.", 1, 100, default=5
+            ),
+            "min_cpu_utilization": forms.whole(
+                "The same of the CPUs of a job without GPUs; unsaid, such jobs are not judged.", 1, 100
+            ),
+            "time_window": forms.duration("So long it is idle before it is acted on; from 1m to 7d."),
+            "warn_after": forms.duration("So long before it is told; half of `time_window`."),
+            "action": forms.word(
+                "What is done: ended with its grace, told alone, ended and back in the queue (on hold, or"
+                " not), or cancelled.",
+                IDLE_ACTIONS,
+                "stop",
+            ),
+            "detached": forms.duration(
+                "So long nobody uses an interactive job before it is acted on; from 1m to 7d."
+            ),
+            "snooze": forms.duration("The most that its owner may put it off from now.", default="7d"),
+            "snoozes": forms.whole("How often, for one job; unsaid: without a bound. 0: never.", 0, 1_000),
+        },
     )
 
 

@@ -400,6 +400,7 @@ class PlanResponse(google.protobuf.message.Message):
     LEASE_US_FIELD_NUMBER: builtins.int
     WORST_CASE_NODES_FIELD_NUMBER: builtins.int
     WORST_CASE_GPUS_FIELD_NUMBER: builtins.int
+    IDLENESS_FIELD_NUMBER: builtins.int
     starts_now: builtins.bool
     rate_nanos_per_hour: builtins.int
     """-1: unknown"""
@@ -472,6 +473,10 @@ class PlanResponse(google.protobuf.message.Message):
     def promise(self) -> bursar.v1.types_pb2.DeadlinePromise:
         """that it would be given; unset: it asks for none"""
 
+    @property
+    def idleness(self) -> bursar.v1.types_pb2.Idleness:
+        """that it would be under; unset: none"""
+
     def __init__(
         self,
         *,
@@ -510,9 +515,10 @@ class PlanResponse(google.protobuf.message.Message):
         lease_us: builtins.int = ...,
         worst_case_nodes: builtins.int = ...,
         worst_case_gpus: builtins.int = ...,
+        idleness: bursar.v1.types_pb2.Idleness | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "hold_nanos_wide", b"hold_nanos_wide", "promise", b"promise", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "service", b"service", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "worst_case_nanos_wide", b"worst_case_nanos_wide"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["ahead_counted", b"ahead_counted", "ahead_total", b"ahead_total", "budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos", b"expected_p90_nanos", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "expected_runs", b"expected_runs", "expected_start_at", b"expected_start_at", "hold_nanos", b"hold_nanos", "hold_nanos_wide", b"hold_nanos_wide", "lease_us", b"lease_us", "limits_not_held", b"limits_not_held", "members", b"members", "promise", b"promise", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "service", b"service", "starts_now", b"starts_now", "task_expected_nanos", b"task_expected_nanos", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos", b"task_worst_case_nanos", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "tasks", b"tasks", "tasks_paid", b"tasks_paid", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_gpus", b"worst_case_gpus", "worst_case_nanos", b"worst_case_nanos", "worst_case_nanos_wide", b"worst_case_nanos_wide", "worst_case_nodes", b"worst_case_nodes", "worst_case_us", b"worst_case_us"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "hold_nanos_wide", b"hold_nanos_wide", "idleness", b"idleness", "promise", b"promise", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "service", b"service", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "worst_case_nanos_wide", b"worst_case_nanos_wide"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["ahead_counted", b"ahead_counted", "ahead_total", b"ahead_total", "budgets", b"budgets", "currency", b"currency", "expected_basis", b"expected_basis", "expected_nanos", b"expected_nanos", "expected_nanos_wide", b"expected_nanos_wide", "expected_p90_nanos", b"expected_p90_nanos", "expected_p90_nanos_wide", b"expected_p90_nanos_wide", "expected_runs", b"expected_runs", "expected_start_at", b"expected_start_at", "hold_nanos", b"hold_nanos", "hold_nanos_wide", b"hold_nanos_wide", "idleness", b"idleness", "lease_us", b"lease_us", "limits_not_held", b"limits_not_held", "members", b"members", "promise", b"promise", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "service", b"service", "starts_now", b"starts_now", "task_expected_nanos", b"task_expected_nanos", "task_expected_nanos_wide", b"task_expected_nanos_wide", "task_worst_case_nanos", b"task_worst_case_nanos", "task_worst_case_nanos_wide", b"task_worst_case_nanos_wide", "tasks", b"tasks", "tasks_paid", b"tasks_paid", "time_limit_us", b"time_limit_us", "why", b"why", "worst_case_gpus", b"worst_case_gpus", "worst_case_nanos", b"worst_case_nanos", "worst_case_nanos_wide", b"worst_case_nanos_wide", "worst_case_nodes", b"worst_case_nodes", "worst_case_us", b"worst_case_us"]) -> None: ...
 
 global___PlanResponse = PlanResponse
 

@@ -237,6 +237,8 @@ class IdleSpec(google.protobuf.message.Message):
     ACTION_FIELD_NUMBER: builtins.int
     SNOOZED_UNTIL_FIELD_NUMBER: builtins.int
     DETACHED_US_FIELD_NUMBER: builtins.int
+    CPU_BELOW_PERCENT_FIELD_NUMBER: builtins.int
+    SNOOZES_FIELD_NUMBER: builtins.int
     below_percent: builtins.int
     """of multiprocessors at work: below it a device is idle"""
     window_us: builtins.int
@@ -244,11 +246,15 @@ class IdleSpec(google.protobuf.message.Message):
     warn_after_us: builtins.int
     """so long before it is told"""
     action: builtins.str
-    """stop | notify"""
+    """stop | notify | hold | requeue | cancel"""
     snoozed_until: builtins.int
     """before this instant neither; set by Update alone"""
     detached_us: builtins.int
     """so long nobody is attached to it before it is stopped; 0: for ever"""
+    cpu_below_percent: builtins.int
+    """of a job without GPUs, the same of its CPUs; 0: it is not judged"""
+    snoozes: builtins.int
+    """how often it was put off; set by Update alone"""
     def __init__(
         self,
         *,
@@ -258,10 +264,88 @@ class IdleSpec(google.protobuf.message.Message):
         action: builtins.str = ...,
         snoozed_until: builtins.int = ...,
         detached_us: builtins.int = ...,
+        cpu_below_percent: builtins.int = ...,
+        snoozes: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["action", b"action", "below_percent", b"below_percent", "detached_us", b"detached_us", "snoozed_until", b"snoozed_until", "warn_after_us", b"warn_after_us", "window_us", b"window_us"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "below_percent", b"below_percent", "cpu_below_percent", b"cpu_below_percent", "detached_us", b"detached_us", "snoozed_until", b"snoozed_until", "snoozes", b"snoozes", "warn_after_us", b"warn_after_us", "window_us", b"window_us"]) -> None: ...
 
 global___IdleSpec = IdleSpec
+
+@typing.final
+class Idleness(google.protobuf.message.Message):
+    """What a job is under while it runs: of its own file, and of the policy of the site."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RULES_FIELD_NUMBER: builtins.int
+    SNOOZED_UNTIL_FIELD_NUMBER: builtins.int
+    SNOOZE_US_FIELD_NUMBER: builtins.int
+    SNOOZES_LEFT_FIELD_NUMBER: builtins.int
+    snoozed_until: builtins.int
+    """its owner has put them off until then; 0: no"""
+    snooze_us: builtins.int
+    """so long it may be put off at once"""
+    snoozes_left: builtins.int
+    """and so often still; unset: no bound"""
+    @property
+    def rules(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___IdleRule]: ...
+    def __init__(
+        self,
+        *,
+        rules: collections.abc.Iterable[global___IdleRule] | None = ...,
+        snoozed_until: builtins.int = ...,
+        snooze_us: builtins.int = ...,
+        snoozes_left: builtins.int | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_snoozes_left", b"_snoozes_left", "snoozes_left", b"snoozes_left"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_snoozes_left", b"_snoozes_left", "rules", b"rules", "snooze_us", b"snooze_us", "snoozed_until", b"snoozed_until", "snoozes_left", b"snoozes_left"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_snoozes_left", b"_snoozes_left"]) -> typing.Literal["snoozes_left"] | None: ...
+
+global___Idleness = Idleness
+
+@typing.final
+class IdleRule(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: builtins.int
+    GROUND_FIELD_NUMBER: builtins.int
+    BELOW_PERCENT_FIELD_NUMBER: builtins.int
+    WINDOW_US_FIELD_NUMBER: builtins.int
+    WARN_AFTER_US_FIELD_NUMBER: builtins.int
+    ACTION_FIELD_NUMBER: builtins.int
+    IDLE_US_FIELD_NUMBER: builtins.int
+    TOLD_AT_FIELD_NUMBER: builtins.int
+    policy: builtins.str
+    """the name of the IdlePolicy; empty: of the job itself"""
+    ground: builtins.str
+    """gpu | cpu | attendance"""
+    below_percent: builtins.int
+    """of its multiprocessors or CPUs; 0 of attendance"""
+    window_us: builtins.int
+    """so long before it is acted on"""
+    warn_after_us: builtins.int
+    """so long before it is told"""
+    action: builtins.str
+    """stop | notify | hold | requeue | cancel"""
+    idle_us: builtins.int
+    """seen so for so long, as far as the log has it"""
+    told_at: builtins.int
+    """when that was told; 0: it was not"""
+    def __init__(
+        self,
+        *,
+        policy: builtins.str = ...,
+        ground: builtins.str = ...,
+        below_percent: builtins.int = ...,
+        window_us: builtins.int = ...,
+        warn_after_us: builtins.int = ...,
+        action: builtins.str = ...,
+        idle_us: builtins.int = ...,
+        told_at: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "below_percent", b"below_percent", "ground", b"ground", "idle_us", b"idle_us", "policy", b"policy", "told_at", b"told_at", "warn_after_us", b"warn_after_us", "window_us", b"window_us"]) -> None: ...
+
+global___IdleRule = IdleRule
 
 @typing.final
 class JobSpec(google.protobuf.message.Message):
@@ -1141,6 +1225,7 @@ class Job(google.protobuf.message.Message):
     ELAPSED_US_FIELD_NUMBER: builtins.int
     PARTITION_FIELD_NUMBER: builtins.int
     PROMISE_FIELD_NUMBER: builtins.int
+    IDLENESS_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.int
     user: builtins.str
@@ -1223,6 +1308,10 @@ class Job(google.protobuf.message.Message):
     def promise(self) -> global___DeadlinePromise:
         """of its deadline; unset: none was made"""
 
+    @property
+    def idleness(self) -> global___Idleness:
+        """while it has not ended; unset: no idle policy is about it"""
+
     def __init__(
         self,
         *,
@@ -1269,9 +1358,10 @@ class Job(google.protobuf.message.Message):
         elapsed_us: builtins.int | None = ...,
         partition: builtins.str = ...,
         promise: global___DeadlinePromise | None = ...,
+        idleness: global___Idleness | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "accrued_nanos_wide", b"accrued_nanos_wide", "array", b"array", "elapsed_us", b"elapsed_us", "end", b"end", "estimate_expected_nanos_wide", b"estimate_expected_nanos_wide", "estimate_max_nanos_wide", b"estimate_max_nanos_wide", "exit_code", b"exit_code", "held_nanos_wide", b"held_nanos_wide", "progress", b"progress", "promise", b"promise", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "settled_nanos_wide", b"settled_nanos_wide", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "accrued_nanos", b"accrued_nanos", "accrued_nanos_wide", b"accrued_nanos_wide", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "elapsed_us", b"elapsed_us", "end", b"end", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_expected_nanos_wide", b"estimate_expected_nanos_wide", "estimate_max_nanos", b"estimate_max_nanos", "estimate_max_nanos_wide", b"estimate_max_nanos_wide", "exit_code", b"exit_code", "finished_at", b"finished_at", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "id", b"id", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "partition", b"partition", "progress", b"progress", "progress_problem", b"progress_problem", "promise", b"promise", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "accrued_nanos_wide", b"accrued_nanos_wide", "array", b"array", "elapsed_us", b"elapsed_us", "end", b"end", "estimate_expected_nanos_wide", b"estimate_expected_nanos_wide", "estimate_max_nanos_wide", b"estimate_max_nanos_wide", "exit_code", b"exit_code", "held_nanos_wide", b"held_nanos_wide", "idleness", b"idleness", "progress", b"progress", "promise", b"promise", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "settled_nanos_wide", b"settled_nanos_wide", "spec", b"spec"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "accrued_nanos", b"accrued_nanos", "accrued_nanos_wide", b"accrued_nanos_wide", "array", b"array", "array_index", b"array_index", "attempts", b"attempts", "budgets", b"budgets", "budgets_total", b"budgets_total", "cost_unknown", b"cost_unknown", "cpu_us", b"cpu_us", "currency", b"currency", "elapsed_us", b"elapsed_us", "end", b"end", "estimate_expected_nanos", b"estimate_expected_nanos", "estimate_expected_nanos_wide", b"estimate_expected_nanos_wide", "estimate_max_nanos", b"estimate_max_nanos", "estimate_max_nanos_wide", b"estimate_max_nanos_wide", "exit_code", b"exit_code", "finished_at", b"finished_at", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_nanos", b"held_nanos", "held_nanos_wide", b"held_nanos_wide", "id", b"id", "idleness", b"idleness", "left_out", b"left_out", "max_rss_bytes", b"max_rss_bytes", "number", b"number", "parent_id", b"parent_id", "partition", b"partition", "progress", b"progress", "progress_problem", b"progress_problem", "promise", b"promise", "rate_nanos_per_hour", b"rate_nanos_per_hour", "rate_nanos_per_hour_wide", b"rate_nanos_per_hour_wide", "reason", b"reason", "redacted", b"redacted", "settled_nanos", b"settled_nanos", "settled_nanos_wide", b"settled_nanos_wide", "simulated", b"simulated", "spec", b"spec", "started_at", b"started_at", "state", b"state", "submitted_at", b"submitted_at", "user", b"user"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_elapsed_us", b"_elapsed_us"]) -> typing.Literal["elapsed_us"] | None: ...
     @typing.overload
@@ -1888,6 +1978,7 @@ class Progress(google.protobuf.message.Message):
     STEPS_PER_SECOND_FIELD_NUMBER: builtins.int
     SAMPLES_PER_SECOND_FIELD_NUMBER: builtins.int
     TOKENS_PER_SECOND_FIELD_NUMBER: builtins.int
+    ATTENDED_FIELD_NUMBER: builtins.int
     step: builtins.int
     total: builtins.int
     samples: builtins.int
@@ -1902,6 +1993,8 @@ class Progress(google.protobuf.message.Message):
     """While it runs, as its agent sees the counts grow; absent: not known."""
     samples_per_second: builtins.float
     tokens_per_second: builtins.float
+    attended: builtins.bool
+    """it says that somebody uses it now, as a notebook whose kernel works"""
     def __init__(
         self,
         *,
@@ -1918,9 +2011,10 @@ class Progress(google.protobuf.message.Message):
         steps_per_second: builtins.float | None = ...,
         samples_per_second: builtins.float | None = ...,
         tokens_per_second: builtins.float | None = ...,
+        attended: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_samples_per_second", b"_samples_per_second", "_steps_per_second", b"_steps_per_second", "_tokens_per_second", b"_tokens_per_second", "samples_per_second", b"samples_per_second", "steps_per_second", b"steps_per_second", "tokens_per_second", b"tokens_per_second"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_samples_per_second", b"_samples_per_second", "_steps_per_second", b"_steps_per_second", "_tokens_per_second", b"_tokens_per_second", "checkpoint_us", b"checkpoint_us", "communication_us", b"communication_us", "compute_us", b"compute_us", "data_wait_us", b"data_wait_us", "elapsed_us", b"elapsed_us", "mfu_ppm", b"mfu_ppm", "samples", b"samples", "samples_per_second", b"samples_per_second", "step", b"step", "steps_per_second", b"steps_per_second", "tokens", b"tokens", "tokens_per_second", b"tokens_per_second", "total", b"total"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_samples_per_second", b"_samples_per_second", "_steps_per_second", b"_steps_per_second", "_tokens_per_second", b"_tokens_per_second", "attended", b"attended", "checkpoint_us", b"checkpoint_us", "communication_us", b"communication_us", "compute_us", b"compute_us", "data_wait_us", b"data_wait_us", "elapsed_us", b"elapsed_us", "mfu_ppm", b"mfu_ppm", "samples", b"samples", "samples_per_second", b"samples_per_second", "step", b"step", "steps_per_second", b"steps_per_second", "tokens", b"tokens", "tokens_per_second", b"tokens_per_second", "total", b"total"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_samples_per_second", b"_samples_per_second"]) -> typing.Literal["samples_per_second"] | None: ...
     @typing.overload

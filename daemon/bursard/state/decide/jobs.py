@@ -127,6 +127,8 @@ def admit(
     _refuse_more(state, user, more, bytes_of_spec(spec))
     if spec.currency:
         check_currency(state, spec.currency, "the job's budget")
+    if spec.idle_policy.snoozed_until or spec.idle_policy.snoozes:
+        raise InvalidRequest("idle_policy: it is put off once the job is there, by `bursar snooze JOB 2h`")
     secrets_of(state, spec)
     found = _dependencies(state, user, spec, ended, called, fates)
     follows = following.follows(state, spec, fates)

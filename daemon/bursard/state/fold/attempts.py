@@ -5,11 +5,15 @@ from __future__ import annotations
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.errors import InvariantViolation
 from bursar.model import EndCause, JobState, runs_once
+from bursar_policies.idleness import Mark
 from bursard.events import (
     AttemptAttached,
     AttemptEnded,
     AttemptIdle,
     AttemptPlaced,
+    IdleActed,
+    IdleOver,
+    IdleSeen,
     MemberEnded,
     MemberOverdue,
     MemberStarted,
@@ -172,10 +176,33 @@ def member_started(state: Tables, event: MemberStarted, at: int, applied: Applie
 
 
 def idle(state: Tables, event: AttemptIdle, at: int, applied: Applied) -> None:
-    """It is remembered when that was told last."""
+    """It is remembered when that was told last, and how far it was."""
     attempt = state.attempts.get(event.attempt_id)
     if attempt is not None:
         attempt.idle_told_at = at
+        attempt.idle[f"{event.ground}/{event.policy}"] = Mark(
+            event.idle_us, at, event.idle_us, event.most_ppm, at
+        )
+
+
+def idle_seen(state: Tables, event: IdleSeen, at: int, applied: Applied) -> None:
+    """It is remembered how far it is; that it was told, as long as that lasts."""
+    attempt = state.attempts.get(event.attempt_id)
+    if attempt is not None:
+        key = f"{event.ground}/{event.policy}"
+        before = attempt.idle.get(key, Mark(0, at))
+        attempt.idle[key] = Mark(event.idle_us, at, before.warned_us, event.most_ppm, before.warned_at)
+
+
+def idle_over(state: Tables, event: IdleOver, at: int, applied: Applied) -> None:
+    """What was remembered of it counts no more."""
+    attempt = state.attempts.get(event.attempt_id)
+    if attempt is not None:
+        attempt.idle.pop(f"{event.ground}/{event.policy}", None)
+
+
+def idle_acted(state: Tables, event: IdleActed, at: int, applied: Applied) -> None:
+    """It is a record of why; what follows from it is told by the events after it."""
 
 
 def attached(state: Tables, event: AttemptAttached, at: int, applied: Applied) -> None:

@@ -12,10 +12,12 @@ from bursar.clock import DAY_US
 from bursar.model import Hold, JobState
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.decision import JobClass, QueueKey
+from bursar_policies.idleness import most_particular_first
 from bursar_policies.specs import (
     AllocatorSpec,
     BudgetSpec,
     Document,
+    IdlePolicySpec,
     PlacementPolicySpec,
     Pricing,
     PriorityPolicySpec,
@@ -129,6 +131,12 @@ def quotas_in_force(state: Tables) -> dict[str, QuotaSpec]:
     return {one.name: one.spec for one in state.policies.values() if isinstance(one.spec, QuotaSpec)}
 
 
+def idle_policies_in_force(state: Tables) -> tuple[tuple[str, IdlePolicySpec], ...]:
+    """By name, the most particular first."""
+    found = [(one.name, one.spec) for one in state.policies.values() if isinstance(one.spec, IdlePolicySpec)]
+    return tuple(most_particular_first(found))
+
+
 def reservations_in_force(state: Tables) -> dict[str, ReservationSpec]:
     """By name."""
     return {one.name: one.spec for one in state.policies.values() if isinstance(one.spec, ReservationSpec)}
@@ -150,6 +158,7 @@ def _policies_changed(state: Tables, budgets: bool, at: int) -> None:
     state.policies_version += 1
     state.strategy = strategy_in_force(state)
     state.priority = priority_in_force(state)
+    state.idle_documents = idle_policies_in_force(state)
     if allocator_in_force(state) != state.allocator:
         _allocator_changed(state, at)
     quotas = state.quotas.put(quotas_in_force(state))

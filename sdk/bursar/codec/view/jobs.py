@@ -90,6 +90,29 @@ def job(wire: types_pb2.Job) -> View:
         "gpu_energy_source": wire.gpu_energy_source or None,
         "progress": job_progress(wire, cash),
         "progress_problem": wire.progress_problem or None,
+        "idleness": idleness(wire.idleness) if wire.HasField("idleness") else None,
+    }
+
+
+def idleness(wire: types_pb2.Idleness) -> View:
+    """The idle policies that a job is under, and how far they are with it."""
+    return {
+        "rules": [
+            {
+                "policy": rule.policy or None,
+                "ground": rule.ground,
+                "below_percent": rule.below_percent or None,
+                "time_window_s": seconds(rule.window_us),
+                "warn_after_s": seconds(rule.warn_after_us),
+                "action": rule.action,
+                "idle_s": seconds(rule.idle_us),
+                "told_at": instant(rule.told_at),
+            }
+            for rule in wire.rules
+        ],
+        "snoozed_until": instant(wire.snoozed_until),
+        "snooze_s": seconds(wire.snooze_us),
+        "snoozes_left": wire.snoozes_left if wire.HasField("snoozes_left") else None,
     }
 
 
@@ -305,6 +328,7 @@ def plan(wire: jobs_pb2.PlanResponse) -> View:
         "placed_because": wire.why,
         "limits_not_held": list(wire.limits_not_held),
         "service": _service_plan(wire.service, cash) if wire.HasField("service") else None,
+        "idleness": idleness(wire.idleness) if wire.HasField("idleness") else None,
     }
 
 
