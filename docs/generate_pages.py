@@ -209,15 +209,19 @@ name: finance
 spec:
   smtp: {host: mail.example.org, from: bursar@example.org, to: [finance@example.org]}
   budgets: [vision-*]
+  anomalies: [vision]
 ```
 
 An `AlertChannel` tells by one of `webhook` (POST of JSON), `smtp` and `mqtt` (JSON, QoS 1), of all budgets
-or of those it names. What is secret is named as a file, mode 0600, in the directory `alert_secrets` of the
+or of those it names; with `anomalies` also of days and runs of those projects, and of all below them, that
+cost more than their like ([anomalies](forecast.md#anomalies)), and of budgets only where it names some.
+What is secret is named as a file, mode 0600, in the directory `alert_secrets` of the
 daemon's settings (beside the state directory), and stands in no document, event or log. Alerts are sent by
 threads of their own and tried five times within about three minutes; one that nobody takes is given up with
 an error in the daemon's log, and one that was under way when the daemon stopped is not sent again: the
 event is what is kept. JSON: `id` (the same whenever it is tried again), `cluster`, `at`, `budget`,
-`percent`, `on`, `limit`, `settled`, `held`, `currency`, `do`, `text`.
+`percent`, `on`, `limit`, `settled`, `held`, `currency`, `do`, `text`; of an anomaly `id`, `cluster`, `at`,
+`anomaly` (`day` or `run`), `project`, `day`, `job`, `cost`, `usual`, `currency`, `lines`, `text`.
 """
 API_HEAD = """# The API
 

@@ -41,7 +41,7 @@ from bursard.access.oidc import Verifier
 from bursard.access.refusals import Refusals
 from bursard.access.tokens import Authority, UserToken, load_users, serve_peers
 from bursard.access.vault import Vault, open_vault
-from bursard.alerts import Courier
+from bursard.alerts import AnomalyWatch, Courier
 from bursard.alerts.courier import secrets_in
 from bursard.cycle import Cycle
 from bursard.engine import Engine
@@ -167,6 +167,7 @@ async def run(settings: Settings) -> int:
         tasks.append(asyncio.create_task(keeper.run(), name="services"))
         watch = IdleWatch(engine, telemetry.newest, hub.attachments.of)
         tasks.append(asyncio.create_task(watch.run(), name="idle"))
+        tasks.append(asyncio.create_task(AnomalyWatch(engine).run(), name="anomalies"))
         if provider is not None:
             tasks.append(asyncio.create_task(provider.keys.run(), name="oidc"))
         if cycle.rents is not None:

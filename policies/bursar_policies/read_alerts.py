@@ -22,6 +22,7 @@ _LOOPBACK: Final = ("localhost", "127.0.0.1", "::1")
 _ADDRESS: Final = r"[^\s@,;:<>()\[\]\\\"\x00-\x20]{1,64}@[A-Za-z0-9.-]{1,190}"
 _HOST: Final = r"[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,252})"
 _PATTERN: Final = r"[A-Za-z0-9*][A-Za-z0-9._*-]{0,62}"
+_PROJECTS: Final = r"[a-z0-9*][a-z0-9._*/-]{0,199}"
 _TOPIC: Final = r"[^\x00-\x1f#+$][^\x00-\x1f#+]{0,255}"
 _USER: Final = r"[^\x00-\x1f]{1,128}"
 
@@ -29,7 +30,7 @@ _USER: Final = r"[^\x00-\x1f]{1,128}"
 def read_alert_channel(node: Node, faults: Faults) -> AlertChannelSpec | None:
     """The spec of an AlertChannel, or None with its faults reported."""
     before = len(faults.found)
-    fields = Fields(node, faults, (*TARGETS, "budgets"))
+    fields = Fields(node, faults, (*TARGETS, "budgets", "anomalies"))
     targets = {name: found for name in TARGETS if (found := fields.get(name)) is not None}
     if len(targets) != 1:
         some = "tells nobody" if not targets else f"tells by {' and '.join(targets)}"
@@ -39,6 +40,7 @@ def read_alert_channel(node: Node, faults: Faults) -> AlertChannelSpec | None:
         _smtp(targets["smtp"], faults) if "smtp" in targets else None,
         _mqtt(targets["mqtt"], faults) if "mqtt" in targets else None,
         _budgets(fields, faults),
+        _projects(fields, faults),
     )
     return None if len(faults.found) > before else channel
 
@@ -51,6 +53,17 @@ def _budgets(fields: Fields, faults: Faults) -> tuple[str, ...]:
     expected = "the name of a budget, in which * is any characters"
     return tuple(
         name for one in nodes if (name := read_string(one, faults, pattern=_PATTERN, expected=expected))
+    )
+
+
+def _projects(fields: Fields, faults: Faults) -> tuple[str, ...]:
+    nodes = fields.items("anomalies")
+    if len(nodes) > BUDGETS_MAX:
+        faults.add(nodes[BUDGETS_MAX], f"names more than {BUDGETS_MAX} projects; use patterns such as nlp/*")
+        return ()
+    expected = "a project, in which * is any characters"
+    return tuple(
+        name for one in nodes if (name := read_string(one, faults, pattern=_PROJECTS, expected=expected))
     )
 
 

@@ -516,13 +516,15 @@ class AlertChannelSpec(msgspec.Struct, frozen=True, tag="AlertChannel"):
     """Whom the thresholds of budgets tell, by one of three ways.
 
     Attributes:
-        budgets: names, in which `*` is any characters; empty: all budgets.
+        budgets: names, in which `*` is any characters; empty: all budgets, or none beside `anomalies`.
+        anomalies: of which projects, and those below them, it is told what costs more than its like.
     """
 
     webhook: WebhookTarget | None = None
     smtp: SmtpTarget | None = None
     mqtt: MqttTarget | None = None
     budgets: tuple[str, ...] = ()
+    anomalies: tuple[str, ...] = ()
 
 
 IDLE_TYPES: Final = ("job", "interactive")

@@ -1,4 +1,4 @@
-"""The courier: hears of thresholds that are durable, and tells the channels that are to hear of them.
+"""The courier: hears of thresholds and anomalies that are durable, and tells the channels that want them.
 
 Why     an event is told from when it is durable on, and once: what was heard before a restart is not told
         again, since the event stands in the log and `budget show` says what is in force. A channel that does
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Final
 
 from bursar.errors import BursarError
+from bursar.projects import is_within
 from bursar_policies.specs import NOTIFY, AlertChannelSpec
-from bursard.alerts.message import Alert, alert_of
+from bursard.alerts.message import Told, alert_of, anomaly_alert_of
 from bursard.alerts.ways import Secret, Undelivered, send
-from bursard.events import Event, ThresholdCrossed
+from bursard.events import AnomalyFound, Event, ThresholdCrossed
 from bursard.state import State
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ FIRST_WAIT_S: Final = 2.0
 UNDER_WAY_MAX: Final = 1_000
 THREADS: Final = 4
 _KIND: Final = "AlertChannel"
-Send = Callable[[AlertChannelSpec, Alert, Secret], None]
+Send = Callable[[AlertChannelSpec, Told, Secret], None]
 
 
 def secrets_in(folder: Path) -> Secret:
@@ -72,14 +73,19 @@ class Courier:
         self._under_way: set[asyncio.Task[None]] = set()
 
     def on_event(self, seq: int, event: Event, at: int, actor: str) -> None:
-        """Have a threshold told. Never blocks, never raises."""
-        if not isinstance(event, ThresholdCrossed) or NOTIFY not in event.do:
+        """Have a threshold, or an anomaly, told. Never blocks, never raises."""
+        where = seq, at, self._state.cluster_id, self._state.currency
+        alert: Told
+        if isinstance(event, AnomalyFound):
+            alert = anomaly_alert_of(event, *where)
+        elif isinstance(event, ThresholdCrossed) and NOTIFY in event.do:
+            alert = alert_of(event, *where)
+        else:
             return
-        alert = alert_of(event, seq, at, self._state.cluster_id, self._state.currency)
-        log.warning(alert.text, extra={"budget": alert.budget})
+        log.warning(alert.text, extra={"about": alert.about})
         for (kind, name), document in self._state.policies.items():
             spec = document.spec
-            if kind != _KIND or not isinstance(spec, AlertChannelSpec) or not _hears(spec, event.budget):
+            if kind != _KIND or not isinstance(spec, AlertChannelSpec) or not _hears(spec, event):
                 continue
             if len(self._under_way) >= UNDER_WAY_MAX:
                 self._give_up(name, alert, f"{UNDER_WAY_MAX} others are under way")
@@ -88,7 +94,7 @@ class Courier:
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
 
-    async def _tell(self, name: str, spec: AlertChannelSpec, alert: Alert) -> None:
+    async def _tell(self, name: str, spec: AlertChannelSpec, alert: Told) -> None:
         loop, wait_s, problem = asyncio.get_running_loop(), FIRST_WAIT_S, ""
         for attempt in range(TRIES):
             if attempt:
@@ -111,7 +117,7 @@ class Courier:
             log.info("not told yet", extra={"channel": name, "alert": alert.id, "why": problem})
         self._give_up(name, alert, problem)
 
-    def _send(self, spec: AlertChannelSpec, alert: Alert) -> None:
+    def _send(self, spec: AlertChannelSpec, alert: Told) -> None:
         """In a thread. What a library raises that is no `Exception` would end the daemon from here."""
         try:
             self._way(spec, alert, self._secret)
@@ -120,11 +126,11 @@ class Courier:
         except BaseException as error:
             raise Undelivered(type(error).__name__) from error
 
-    def _give_up(self, name: str, alert: Alert, problem: str) -> None:
+    def _give_up(self, name: str, alert: Told, problem: str) -> None:
         self.undelivered[name] = problem
         log.error(
             "an alert could not be delivered",
-            extra={"channel": name, "alert": alert.id, "budget": alert.budget, "why": problem},
+            extra={"channel": name, "alert": alert.id, "about": alert.about, "why": problem},
         )
 
     async def idle(self) -> None:
@@ -139,5 +145,14 @@ class Courier:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _hears(spec: AlertChannelSpec, budget: str) -> bool:
-    return not spec.budgets or any(fnmatchcase(budget, pattern) for pattern in spec.budgets)
+def _hears(spec: AlertChannelSpec, event: AnomalyFound | ThresholdCrossed) -> bool:
+    if isinstance(event, AnomalyFound):
+        return any(_of(event.name, pattern) for pattern in spec.anomalies)
+    if not spec.budgets:
+        return not spec.anomalies
+    return any(fnmatchcase(event.budget, pattern) for pattern in spec.budgets)
+
+
+def _of(project: str, pattern: str) -> bool:
+    """Is it one of these projects, or below one that is named?"""
+    return fnmatchcase(project, pattern) or is_within(project, pattern)

@@ -1,4 +1,4 @@
-"""What is told of a threshold: one value, in the words of every channel."""
+"""What is told of a threshold, or of an anomaly: one value, in the words of every channel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import msgspec
 from bursar.clock import format_instant
 from bursar.money import format_nanos
 from bursar_policies.specs import FORECAST
-from bursard.events import ThresholdCrossed
+from bursard.events import AnomalyFound, ThresholdCrossed
 
 
 class Alert(msgspec.Struct, frozen=True, omit_defaults=False):
@@ -31,9 +31,59 @@ class Alert(msgspec.Struct, frozen=True, omit_defaults=False):
     do: tuple[str, ...]
     text: str
 
+    @property
+    def subject(self) -> str:
+        """In a few words."""
+        return f"budget {self.budget} passed {self.percent} %"
+
+    @property
+    def about(self) -> str:
+        """What it is about, for the daemon's log."""
+        return f"budget {self.budget}"
+
     def json(self) -> bytes:
         """For programs."""
         return msgspec.json.encode(self)
+
+
+class AnomalyAlert(msgspec.Struct, frozen=True, omit_defaults=False):
+    """A day of a project, or a run, that cost more than its like. Amounts are decimal texts.
+
+    Attributes:
+        id: of the event that it tells, the same whenever it is tried again.
+        anomaly: day | run. day: of UTC. job: number and name of the run; empty of a day.
+        lines: what most of it was spent in.
+    """
+
+    id: str
+    cluster: str
+    at: str
+    anomaly: str
+    project: str
+    day: str
+    job: str
+    cost: str
+    usual: str
+    currency: str
+    lines: str
+    text: str
+
+    @property
+    def subject(self) -> str:
+        """In a few words."""
+        return f"project {self.project} cost more than usual"
+
+    @property
+    def about(self) -> str:
+        """What it is about, for the daemon's log."""
+        return f"project {self.project}"
+
+    def json(self) -> bytes:
+        """For programs."""
+        return msgspec.json.encode(self)
+
+
+Told = Alert | AnomalyAlert
 
 
 def alert_of(event: ThresholdCrossed, seq: int, at: int, cluster: str, currency: str) -> Alert:
@@ -63,4 +113,27 @@ def alert_of(event: ThresholdCrossed, seq: int, at: int, cluster: str, currency:
         currency=currency,
         do=event.do,
         text=text,
+    )
+
+
+def anomaly_alert_of(event: AnomalyFound, seq: int, at: int, cluster: str, currency: str) -> AnomalyAlert:
+    """The alert about an event."""
+    day = format_instant(event.day)[:10]
+    job = f"{event.job_number} {event.run}".rstrip() if event.job_number else ""
+    what = f"Run {job} of project {event.name}" if job else f"Project {event.name} on {day}"
+    cost, usual = format_nanos(event.nanos, 2), format_nanos(event.usual_nanos, 2)
+    mostly = f" Mostly: {event.lines}." if event.lines else ""
+    return AnomalyAlert(
+        id=f"{cluster}/{seq}",
+        cluster=cluster,
+        at=format_instant(at),
+        anomaly=event.what,
+        project=event.name,
+        day=day,
+        job=job,
+        cost=format_nanos(event.nanos),
+        usual=format_nanos(event.usual_nanos),
+        currency=currency,
+        lines=event.lines,
+        text=f"{what} cost {cost} {currency}; its like cost {usual}.{mostly}",
     )

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from bursar_policies.read_alerts import fault_of_url
 from bursar_policies.specs import AlertChannelSpec, MqttTarget, SmtpTarget, WebhookTarget
-from bursard.alerts.message import Alert
+from bursard.alerts.message import Told
 
 TIMEOUT_S: Final = 10.0
 Secret = Callable[[str], str]
@@ -28,7 +28,7 @@ class Undelivered(Exception):
     """An alert that did not get through, and why, without anything secret."""
 
 
-def send(spec: AlertChannelSpec, alert: Alert, secret: Secret) -> None:
+def send(spec: AlertChannelSpec, alert: Told, secret: Secret) -> None:
     """Tell one channel. Raises `Undelivered` or `OSError`."""
     if spec.webhook is not None:
         post(spec.webhook, alert, secret)
@@ -46,7 +46,7 @@ class _Stays(urllib.request.HTTPRedirectHandler):
         return
 
 
-def post(target: WebhookTarget, alert: Alert, secret: Secret) -> None:
+def post(target: WebhookTarget, alert: Told, secret: Secret) -> None:
     """POST it as JSON."""
     url = target.url or secret(target.url_file)
     if fault := fault_of_url(url):
@@ -62,10 +62,10 @@ def post(target: WebhookTarget, alert: Alert, secret: Secret) -> None:
         raise Undelivered(f"the webhook answered {error.code}") from None
 
 
-def mail(target: SmtpTarget, alert: Alert, secret: Secret) -> None:
+def mail(target: SmtpTarget, alert: Told, secret: Secret) -> None:
     """Send it as a mail, over TLS unless the server is on this machine and is to get it in clear."""
     message = EmailMessage()
-    message["Subject"] = f"[bursar] budget {alert.budget} passed {alert.percent} %"
+    message["Subject"] = f"[bursar] {alert.subject}"
     message["From"], message["To"] = target.sender, ", ".join(target.to)
     message["Message-ID"] = f"<{alert.id.replace('/', '.')}@bursar>"
     message.set_content(f"{alert.text}\n\ncluster {alert.cluster}, {alert.at}\n")
@@ -92,7 +92,7 @@ def _connect(target: SmtpTarget, context: ssl.SSLContext) -> smtplib.SMTP:
     return smtplib.SMTP(target.host, target.port, timeout=TIMEOUT_S)
 
 
-def publish(target: MqttTarget, alert: Alert, secret: Secret) -> None:
+def publish(target: MqttTarget, alert: Told, secret: Secret) -> None:
     """Publish it as JSON, and wait until the broker has it."""
     import paho.mqtt.client as paho  # of aiomqtt; slow to import, and most sites have no such channel
     from paho.mqtt.enums import CallbackAPIVersion

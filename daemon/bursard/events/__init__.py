@@ -7,6 +7,7 @@ Change  `union` has the types. Adding an optional field or an event is free. Any
 
 from __future__ import annotations
 
+from bursard.events.anomalies import AnomalyFound
 from bursard.events.bills import BillKept, BillLine
 from bursard.events.budgets import (
     ApprovalLapsed,
@@ -91,6 +92,7 @@ from bursard.events.union import (
 
 __all__ = [
     "SCHEMA",
+    "AnomalyFound",
     "ApprovalLapsed",
     "AttemptAttached",
     "AttemptEnded",

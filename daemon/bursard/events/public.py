@@ -26,6 +26,7 @@ from bursar.model.ends import (
 from bursar.model.job import PUBLIC_FIELDS
 from bursard.events import budgets as b
 from bursard.events import union as e
+from bursard.events.anomalies import AnomalyFound
 from bursard.events.bills import BillKept
 from bursard.events.clock import ClockStepped
 from bursard.events.condition import NodeCondition
@@ -138,6 +139,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
         charges=_CORRECTED,
         budgets=_SHIFT,
     ),
+    AnomalyFound: _shape("name what day nanos usual_nanos lines job_number run"),
     BillKept: _shape("name source period currency cost by part parts", lines=_BILL_LINE),
     PeriodClosed: _shape("name since until by missing"),
     PeriodSigned: _shape("name of hash totals charges"),

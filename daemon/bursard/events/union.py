@@ -22,6 +22,7 @@ from bursar.model import (
     ShareRates,
 )
 from bursar_policies.specs import Spec
+from bursard.events.anomalies import AnomalyFound
 from bursard.events.bills import BillKept
 from bursard.events.budgets import (
     ApprovalLapsed,
@@ -757,6 +758,7 @@ Event = (
     | NodeRemoved
     | NodeMetered
     | ChargesCorrected
+    | AnomalyFound
     | BillKept
     | PeriodClosed
     | PeriodSigned

@@ -51,14 +51,24 @@ class _Run(NamedTuple):
     causes: tuple[tuple[str, int], ...]
 
 
-class _Row(NamedTuple):
+class Anomaly(NamedTuple):
+    """What cost more than its like. what: day | run. day: where it begins, or when the run ended.
+    number, run: of a run, its job's number and name. causes: what most of it was spent in, in words.
+    """
+
     what: str
     project: str
     day: int
-    job: str
+    number: int
+    run: str
     nanos: int
     usual: int
     causes: str
+
+    @property
+    def job(self) -> str:
+        """The run, as it is shown."""
+        return f"{self.number} {self.run}" if self.number else ""
 
 
 def in_utc(period: Period) -> None:
@@ -67,12 +77,17 @@ def in_utc(period: Period) -> None:
         raise InvalidRequest("timezone: the days that anomalies are looked for in are of UTC")
 
 
-def anomalies(views: Views, period: Period, currency: str, unposted: Unposted, project: str) -> Page:
-    """Those of a period, the dearest first."""
+def unusual(views: Views, period: Period, unposted: Unposted, project: str) -> tuple[list[Anomaly], bool]:
+    """Those of a period of UTC, the most beyond the usual first; were all runs read?"""
     rows = [*_days(views, period, unposted, project)]
     runs, whole = _read_runs(views, period, unposted, project)
     rows += _runs(runs, period)
-    rows.sort(key=lambda row: (row.usual - row.nanos, row.project, row.day, row.job))
+    return sorted(rows, key=lambda row: (row.usual - row.nanos, row.project, row.day, row.job)), whole
+
+
+def anomalies(views: Views, period: Period, currency: str, unposted: Unposted, project: str) -> Page:
+    """Those of a period, the dearest first."""
+    rows, whole = unusual(views, period, unposted, project)
     notes = [
         "Days of projects are held against the same weekdays of the eight weeks before; runs against those of"
         " the same project, name but for its numbers, and size. Arrays and what runs are in days alone.",
@@ -92,14 +107,14 @@ def anomalies(views: Views, period: Period, currency: str, unposted: Unposted, p
     )
 
 
-def _cells(row: _Row) -> tuple[Cell, ...]:
+def _cells(row: Anomaly) -> tuple[Cell, ...]:
     of_usual = ppm(row.nanos, row.usual) if row.usual else None
     more = row.nanos - row.usual
     day = format_instant(row.day)[:10]
     return (row.what, row.project, day, row.job, row.nanos, row.usual, more, of_usual, row.causes)
 
 
-def _days(views: Views, period: Period, unposted: Unposted, project: str) -> Iterator[_Row]:
+def _days(views: Views, period: Period, unposted: Unposted, project: str) -> Iterator[Anomaly]:
     first, last = period.since // DAY_US, -(-period.until // DAY_US)
     begin = first - DAYS_BACK
     # Until now: what was corrected since is of the day in which it was used, and no news of its own.
@@ -114,7 +129,7 @@ def _days(views: Views, period: Period, unposted: Unposted, project: str) -> Ite
         for one in unusual_days(days, first - since):
             day = (since + one.at) * DAY_US
             causes = _lines(views, day, name, unposted)
-            yield _Row("day", name, day, "", one.nanos, one.usual, causes)
+            yield Anomaly("day", name, day, 0, "", one.nanos, one.usual, causes)
 
 
 def _lines(views: Views, day: int, project: str, unposted: Unposted) -> str:
@@ -202,10 +217,12 @@ def _of_job(job: JobRecord, moved: Mapping[str, Mapping[str, int]]) -> Iterator[
         yield _Run(job.number, job.spec.name, project, job.finished_at, nanos, causes)
 
 
-def _runs(by_kind: Mapping[str, list[_Run]], period: Period) -> Iterator[_Row]:
+def _runs(by_kind: Mapping[str, list[_Run]], period: Period) -> Iterator[Anomaly]:
     for runs in by_kind.values():
         for one in unusual_runs([run.nanos for run in runs]):
             run = runs[one.at]
             if period.since <= run.ended < period.until:
-                named = f"{run.number} {run.name}"
-                yield _Row("run", run.project, run.ended, named, one.nanos, one.usual, _mostly([*run.causes]))
+                causes = _mostly([*run.causes])
+                yield Anomaly(
+                    "run", run.project, run.ended, run.number, run.name, one.nanos, one.usual, causes
+                )

@@ -11,6 +11,7 @@ from bursar.model import JobSpec
 from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
 from bursard.events import (
+    AnomalyFound,
     AttemptPlaced,
     Event,
     RoleGranted,
@@ -43,6 +44,8 @@ class Sight:
         """May the caller see it? An attempt of which neither state nor stream knows the job stays unseen."""
         if isinstance(event, _OF_RIGHTS):
             return allowed(self._identity, Action.SEE_GRANTS, event.project)
+        if isinstance(event, AnomalyFound):
+            return allowed(self._identity, Action.SEE_COST, event.name)
         if self._sees_site:
             return True
         return self._sees(self._project(event, views))

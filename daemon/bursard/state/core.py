@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 
 from bursar_policies.decision import Snapshot
 from bursard.events import (
+    AnomalyFound,
     ApprovalLapsed,
     AttemptAttached,
     AttemptEnded,
@@ -178,6 +179,7 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     NodeRemoved: nodes.removed,
     NodeMetered: nodes.metered,
     ChargesCorrected: corrections.charges_corrected,
+    AnomalyFound: policies.anomaly_found,
     BillKept: periods.bill_kept,
     PeriodClosed: periods.period_closed,
     PeriodSigned: periods.period_signed,

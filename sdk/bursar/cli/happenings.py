@@ -94,6 +94,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "budget-granted": "{actor} {gave} {amount} {gaveto} budget {budget}: {reason}",
     "budget-transferred": "{actor} transferred {amount} from budget {budget} to {to}: {reason}",
     "rest-carried": "{amount} of budget {budget} {went} its next period: {reason}",
+    "anomaly-found": "{unusual} cost {amount}, its like {usual}{mostly}",
     "threshold-crossed": "budget {budget} passed {percent} of its limit ({on} {reached}){does}",
     "budget-approved": "{actor} approved what budget {budget} asks for: {reason}",
     "approval-lapsed": "the time of what was approved of budget {budget} has passed",
@@ -173,6 +174,8 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
         **_direction(data.get("nanos", 0) < 0),
         "changes": _changes(data.get("changed") or ()),
         "running": plural(len(data.get("holds") or []), "attempt"),
+        "unusual": _unusual(data),
+        "mostly": f"; mostly {data['lines']}" if data.get("lines") else "",
         "where": data.get("project") or "the whole site",
     }
 
@@ -180,11 +183,19 @@ def _made(data: Mapping[str, Any]) -> dict[str, Any]:
 def _amounts(data: Mapping[str, Any], currency: str) -> dict[str, str]:
     """Sums, with what they are in where the server says it."""
     sums = {"reached": _reached(data), "spent": data.get("settled_nanos", 0)}
-    sums["amount"] = abs(data.get("nanos", 0))
+    sums["amount"], sums["usual"] = abs(data.get("nanos", 0)), data.get("usual_nanos", 0)
     words = {name: f"{format_nanos(nanos)} {currency}".rstrip() for name, nanos in sums.items()}
     cost_nanos = data.get("cost_nanos", -1)
     cost = f"{format_nanos(cost_nanos)} {currency}".rstrip() if cost_nanos >= 0 else ""
     return words | {"idle": idle_words(data, cost), "idleacted": acted_words(data, cost)}
+
+
+def _unusual(data: Mapping[str, Any]) -> str:
+    """What cost more than its like: a run, or a day of a project."""
+    project = data.get("name", "")
+    if data.get("job_number"):
+        return f"run {data['job_number']} {data.get('run', '')}".rstrip() + f" of project {project}"
+    return f"project {project} on {_moment(data.get('day', 0))[:10]}"
 
 
 def _moment(at: Any) -> str:

@@ -495,6 +495,7 @@ def _alert_channel() -> Schema:
         ["url", "topic"],
     )
     names = {"type": "string", "pattern": r"^[A-Za-z0-9*][A-Za-z0-9._*-]{0,62}$"}
+    projects = {"type": "string", "pattern": r"^[a-z0-9*][a-z0-9._*/-]{0,199}$"}
     return forms.mapping(
         "Whom thresholds with `notify` tell, by one of three ways.",
         {
@@ -502,5 +503,10 @@ def _alert_channel() -> Schema:
             "smtp": smtp,
             "mqtt": mqtt,
             "budgets": forms.items("Of which budgets; `*` is any characters.", names, maxItems=200),
+            "anomalies": forms.items(
+                "Of which projects it hears what costs more than its like; `*` is any characters.",
+                projects,
+                maxItems=200,
+            ),
         },
     )

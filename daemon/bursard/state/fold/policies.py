@@ -25,6 +25,7 @@ from bursar_policies.specs import (
     ReservationSpec,
 )
 from bursard.events import (
+    AnomalyFound,
     ApprovalLapsed,
     BudgetApproved,
     BudgetClosed,
@@ -316,6 +317,10 @@ def budget_transferred(state: Tables, event: BudgetTransferred, at: int, applied
                 other=other,
             )
         )
+
+
+def anomaly_found(state: Tables, event: AnomalyFound, at: int, applied: Applied) -> None:
+    """Nothing follows from it: who told it reads it from the log."""
 
 
 def threshold_crossed(state: Tables, event: ThresholdCrossed, at: int, applied: Applied) -> None:
