@@ -59,7 +59,7 @@ COMMANDS = (
     "report quotas --out there.csv", "report reconcile bill.csv --cost cost",
     "report reconcile bill.csv --period 2026-10 --keep", "report bills --period 2026-10",
     "convert sky.yaml",
-    "convert sky.yaml --out there.yaml", "attach 1", "attach 1 --rank 1 -- true", "port-forward 1 8080",
+    "convert sky.yaml --out there.yaml", "attach 1", "attach 1 --rank 1 -- true", "port-forward 1 :8080",
     "show 1 --profile", "show 1 --attempt 1", "offers --sort price", "offers --sort x",
     "doctor --save-snapshot", "policy show b --kind Budget --version 1", "policy ls --kind Budget",
     "policy rm b --kind Budget", "grant add ana viewer --project a", "update 1 --idle-snooze 1h",
