@@ -11,7 +11,8 @@ from bursar_policies import allocators
 from bursar_policies.allocators import Allotment, Problem, Weight, allotted
 from bursar_policies.document import parse_documents
 from bursard.sim import rows
-from bursard.sim.simulation import JobRun, Simulation
+from bursard.sim.runs import JobRun
+from bursard.sim.simulation import Simulation
 
 NODES = "node_id,cpu_milli,memory_mib,gpus,gpu_type\nv,9000,1000,1,V100\nk,9000,1000,1,K80\n"
 HEAD = (

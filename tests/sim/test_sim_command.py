@@ -351,14 +351,6 @@ def test_a_wrong_file_is_refused_with_place_and_reason(sim, jobs, words):
         assert word in err
 
 
-def test_offers_are_refused_until_they_are_built(sim):
-    jobs = "job_id,submit_s\na,0\n"
-    code, _, err = sim.raw(jobs, "--offers", sim.write("offers.csv", "offer_id\no1\n"))
-    assert code == 2
-    assert "not built" in err
-    assert sim.raw(jobs, "--offers", sim.write("none.csv", "offer_id,instance_type\n"))[0] == 0
-
-
 def test_gzip_is_known_by_its_bytes(tmp_path):
     path = tmp_path / "jobs.csv"
     path.write_bytes(gzip.compress(b"\xef\xbb\xbfjob_id,submit_s\r\na,1.5\r\n"))
@@ -470,13 +462,6 @@ def test_a_shorter_job_that_comes_later_goes_into_the_gap_that_its_elders_cannot
     assert {name: found[name]["start_s"] for name in ("claim", "short", "long")} == {
         "claim": "100", "short": "3", "long": "150"
     }  # fmt: skip
-
-
-def test_a_pool_of_rented_machines_is_refused_by_a_simulation_that_rents_none(sim):
-    pool = "kind: CloudPool\nname: rented\nspec: {provider: local, limits: {machines: 1}}\n"
-    code, _, err = sim.raw(QUEUED, *sim.policy(pool), nodes=ONE_NODE)
-    assert code == 2
-    assert "CloudPool rented: the simulator rents no machines" in err
 
 
 def test_jobs_live_by_leases_until_their_budget_has_no_more(sim):

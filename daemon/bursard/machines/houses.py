@@ -6,16 +6,16 @@ Why     providers fail and wait by themselves: what one of them does must not ho
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol, TypeVar
 
 from bursar.clock import HOUR_US, Instant, format_instant
+from bursar.ids import Ids
 from bursar.money import format_nanos
 from bursar_policies.compile import PriceTable
 from bursar_policies.document import parse_documents
 from bursar_policies.specs import CloudPoolSpec, Document, PriceBookSpec
-from bursard.engine import Engine
 from bursard.events import Event
 from bursard.machines.keeper import QUIET_MAX_US, QUIET_US, Keeper
 from bursard.machines.offered import sound
@@ -29,6 +29,7 @@ from bursard.machines.provider import (
     Rate,
     Wanted,
 )
+from bursard.state import State
 from bursard.state.decide import machines as decide
 from bursard.state.decide.machines import Decision
 
@@ -39,10 +40,32 @@ Answer = TypeVar("Answer")
 PRICES_EVERY_US: Final = HOUR_US
 
 
+class Ground(Protocol):
+    """What renting stands on: the daemon's engine, or a simulation's."""
+
+    state: State
+    ids: Ids
+
+    @property
+    def prices(self) -> PriceTable:
+        """In force now."""
+
+    def now(self) -> Instant:
+        """The wall clock."""
+
+    def commit_each(self, decisions: Iterable[Decision], actor: str) -> int:
+        """Make events true, each decided on what those before it made true; all or none. Returns how far the
+        log goes then.
+        """
+
+    async def durable(self, seq: int | None = None) -> None:
+        """Wait until so much of the log is on disk."""
+
+
 class Owner(Protocol):
     """Whose houses these are."""
 
-    engine: Engine
+    engine: Ground
     cut: Callable[[str], bool]
 
     async def commit(self, decisions: Sequence[Decision]) -> None:

@@ -28,12 +28,12 @@ from bursar.money import format_nanos
 from bursar.resources import ResourceRequest
 from bursar_policies.decision import JobClass
 from bursar_policies.specs import CloudPoolSpec, Document
-from bursard.engine import Engine
 from bursard.events import Event, MachineIntended, NodeScheduling, NodeTokenIssued, StopRequested
 from bursard.machines.choose import Choice, Coming, Have, Look, Pool, choose, looks, room_here, unheld
 from bursard.machines.houses import (
     PRICES_EVERY_US,
     BookRates,
+    Ground,
     House,
     asked,
     price_book,
@@ -129,7 +129,7 @@ class Renting:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Ground,
         providers: Sequence[Provider],
         server: str,
         last: Callable[[], LastPlan | None],

@@ -5,6 +5,7 @@ Why     everything wrong with the input is said before anything runs, with its p
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from bursar.errors import InvalidRequest, InvariantViolation, NotBuilt
+from bursar.errors import InvalidRequest, InvariantViolation
 from bursar.yamlfile import nearest
 from bursar_policies.document import catalog_dir, parse_documents, parse_files
 from bursar_policies.specs import (
@@ -27,8 +28,10 @@ from bursar_policies.specs import (
 )
 from bursard.sim import summary
 from bursard.sim.csvfile import BadCell, seconds_us
+from bursard.sim.offers import OfferRow, read_offers
+from bursard.sim.rented import pool_of
 from bursard.sim.replay import replay, table
-from bursard.sim.rows import read_jobs, read_nodes, refuse_offers
+from bursard.sim.rows import read_jobs, read_nodes
 from bursard.sim.simulation import START_AT, Simulation
 
 FILES_MAX = 1000
@@ -49,7 +52,7 @@ def run(argv: Sequence[str]) -> int:
     metavar="FILE",
     help="Make one saved plan again (bursar doctor --save-snapshot) and compare; instead of all other flags.",
 )
-@click.option("--offers", "offers_path", metavar="OFFERS.csv", help="Machines to rent: not built yet.")
+@click.option("--offers", "offers_path", metavar="OFFERS.csv", help="Machines of clouds that may be rented.")
 @click.option(
     "--policies", "policies_path", metavar="DIR", help="Policy documents to apply before it starts."
 )
@@ -90,18 +93,19 @@ def _command(
         raise InvalidRequest("standard input can be read once; name a file for the other")
     if out_jobs is not None and not Path(out_jobs).resolve().parent.is_dir():
         raise InvalidRequest(f"--out-jobs {out_jobs}: there is no such folder")
-    if offers_path is not None:
-        refuse_offers(offers_path)
     documents = _documents(policies_path, policy)
-    _refuse_pools(documents)
+    offers = read_offers(offers_path) if offers_path is not None else []
+    documents = _with_pool(documents, offers)
     currency = _currency(documents)
+    logging.getLogger("bursard").addHandler(logging.NullHandler())  # what a daemon logs is for its operator
     simulation = Simulation(
         read_jobs(jobs_path),
-        read_nodes(nodes_path),
+        read_nodes(nodes_path, some=not offers),
         documents,
         currency=currency,
         until_us=_until(until),
         drop_unplaced=drop_unplaced,
+        offer_rows=offers,
     )
     began = time.process_time()
     try:
@@ -196,14 +200,17 @@ def _read_folder(path: str) -> tuple[Document, ...]:
         raise InvalidRequest(f"{problem.filename}: {problem.strerror or problem}") from None
 
 
-def _refuse_pools(documents: Sequence[Document]) -> None:
-    """Raise `NotBuilt` for what a simulation would pass over in silence."""
-    for one in documents:
-        if isinstance(one.spec, CloudPoolSpec):
-            raise NotBuilt(
-                f"{one.source}:{one.line}: CloudPool {one.name}: the simulator rents no machines in this"
-                " version; leave the document out"
-            )
+def _with_pool(documents: Sequence[Document], offers: Sequence[OfferRow]) -> tuple[Document, ...]:
+    """With a pool of all offers, where they have none. Raises `InvalidRequest` for a pool without offers."""
+    pool = next((one for one in documents if isinstance(one.spec, CloudPoolSpec)), None)
+    if offers:
+        return (*documents, *(() if pool is not None else (pool_of(offers),)))
+    if pool is not None:
+        raise InvalidRequest(
+            f"{pool.source}:{pool.line}: CloudPool {pool.name}: a simulation rents what --offers has; name a"
+            " file with offers, or leave the document out"
+        )
+    return tuple(documents)
 
 
 def _in_force(documents: Sequence[Document]) -> tuple[Document, ...]:

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from bursar.errors import InvalidRequest, NotBuilt
+from bursar.errors import InvalidRequest
 from bursar.model.check import DEADLINE_POLICIES
 from bursar.money import parse_amount
 from bursar.resources import MILLI, GpuRequest, ResourceRequest, parse_gpu_type
@@ -263,8 +263,10 @@ def _throughput(text: str) -> dict[tuple[str, int], Fraction]:
     return found
 
 
-def read_nodes(path: str) -> list[NodeRow]:
-    """The cluster, in the order of the file. Raises `InvalidRequest` with every fault."""
+def read_nodes(path: str, some: bool = True) -> list[NodeRow]:
+    """The cluster, in the order of the file. Raises `InvalidRequest` with every fault; where there must be
+    `some`, also for none.
+    """
     table = Table(path, NODE_COLUMNS, ("node_id", "cpu_milli", "memory_mib"))
     found: list[NodeRow] = []
     seen: set[str] = set()
@@ -275,7 +277,7 @@ def read_nodes(path: str) -> list[NodeRow]:
         seen.add(row.node_id)
         found.append(row)
     table.finish()
-    if not found:
+    if some and not found:
         raise InvalidRequest(f"{table.name}: has no nodes")
     return found
 
@@ -294,26 +296,17 @@ def _node(table: Table) -> NodeRow:
         gpu_memory_bytes=table.cell("gpu_memory_mib", 0, integer(0)) * MIB,
         pool=table.cell("pool", "", csvfile.name),
         rack=table.cell("rack", "", csvfile.name),
-        rate_nanos=table.cell("price_per_hour", None, _maybe_price),
+        rate_nanos=table.cell("price_per_hour", None, price),
         from_us=from_us,
         until_us=until_us,
     )
 
 
-def _maybe_price(text: str) -> int | None:
+def price(text: str) -> int:
+    """An amount an hour, not negative. Raises `BadCell`."""
     nanos = _amount(text)
     if nanos < 0:
         raise BadCell(f"{text} must not be negative")
     if nanos > 10**15:
         raise BadCell(f"{text} an hour is out of range; the most is 1000000")
     return nanos
-
-
-def refuse_offers(path: str) -> None:
-    """Renting machines is not built: a file that offers any is refused. Raises `NotBuilt`."""
-    lines = [line for line in csvfile.read_bytes(path).splitlines() if line.strip()]
-    if len(lines) > 1:
-        raise NotBuilt(
-            f"{path}: renting machines from offers is not built in this version, so {len(lines) - 1} offers"
-            " cannot be used; leave --offers out, or put machines that are always there into --nodes"
-        )

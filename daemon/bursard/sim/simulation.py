@@ -15,21 +15,21 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import NamedTuple
+from functools import partial
 
 import msgspec
 
-from bursar.clock import DAY_US, Instant
+from bursar.clock import DAY_US
 from bursar.errors import BursarError
 from bursar.ids import SequentialIds
 from bursar.model import CheckpointSpec, Device, EndCause, JobSpec, JobState, NodeFacts, ReasonCode
 from bursar.resources import MICRO, sizes_of
 from bursar_policies import allocators
-from bursar_policies.compile import DEFAULT_WEIGHTS, FOREVER, PriceQuote, PriceTable, split_components
 from bursar_policies.decision import JobClass, NodeColumns, QueueKey, Stop
 from bursar_policies.specs import Document, ReservationSpec
 from bursard.events import (
     AttemptPlaced,
+    Charge,
     ClusterCreated,
     DeadlinePromised,
     Event,
@@ -37,16 +37,22 @@ from bursard.events import (
     JobSubmitted,
     LimitChanged,
     NodePriced,
+    NodeRemoved,
+    PolicyApplied,
     StopRequested,
 )
 from bursard.housekeeping import Housekeeping
-from bursard.place import one_pass
+from bursard.place import LastPlan, one_pass
 from bursard.scheduler import PlanCache
 from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.sim.checks import Checks
-from bursard.sim.rows import JobRow, NodeRow, Pace
-from bursard.state import Applied, AttemptRecord, JobRecord, NodeRecord, State
-from bursard.state.decide import attempts, jobs, limits, nodes, policies
+from bursard.sim.offers import OfferRow
+from bursard.sim.prices import RowPrices
+from bursard.sim.rented import NOTICE_US, Made, Rented, is_rented
+from bursard.sim.rows import JobRow, NodeRow
+from bursard.sim.runs import JobRun, Running, Totals
+from bursard.state import Applied, AttemptRecord, JobRecord, MachineState, NodeRecord, State
+from bursard.state.decide import attempts, conduct, jobs, limits, machines, nodes, policies
 
 START_AT = 1_767_225_600_000_000
 """2026-01-01T00:00:00Z: second 0 of every simulation; budget periods are cut from here."""
@@ -56,99 +62,12 @@ NO_LIMIT_US = 100 * 365 * DAY_US
 """Time limit of a job that never ends."""
 
 # What happens at one instant happens in this order.
-_KINDS = range(13)
-_END, _LEAVE, _REPORT, _ROLL, _PRICE, _JOIN, _RESERVE, _OPEN, _SUBMIT, _RETRY, _OVERDUE, _LEASE, _ROUND = (
-    _KINDS
-)
+_KINDS = range(16)
+(
+    _END, _LEAVE, _TAKE, _REPORT, _ROLL, _PRICE, _JOIN, _ARRIVE, _RESERVE, _OPEN, _SUBMIT, _RETRY, _OVERDUE,
+    _LEASE, _ROUND, _LOOK,
+) = _KINDS  # fmt: skip
 _MONEY = (ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED)
-
-
-class JobRun(msgspec.Struct):
-    """What became of one row of JOBS. Times are microseconds from the start; -1 for not yet.
-
-    Attributes:
-        work_us: how much of its duration is saved, at speed 1.
-        wasted_nanos: cost of work that was lost with a node.
-        state: a `JobState`, DROPPED (could not start when it arrived) or REFUSED (no budget can ever pay).
-    """
-
-    row: JobRow
-    state: str = ""
-    start_us: int = -1
-    end_us: int = -1
-    nodes: tuple[str, ...] = ()
-    cost_nanos: int = 0
-    priced: bool = True
-    attempts: int = 0
-    work_us: Fraction = Fraction(0)
-    wasted_nanos: int = 0
-    never_fits: bool = False
-
-
-class Running(NamedTuple):
-    """A live attempt: since when, how its slowest member gets on, and how long it restarts before that."""
-
-    run: JobRun
-    since_us: int
-    pace: Pace
-    restart_us: int = 0
-
-    def needs_us(self, duration_us: int) -> int:
-        """How long it is held until the job is done."""
-        return self.restart_us + self.pace.needs_us(self.run.work_us, duration_us)
-
-
-class RowPrices(PriceTable):
-    """Prices of nodes as NODES states them; of the others as the policies say."""
-
-    def __init__(self, rows: Sequence[NodeRow], state: State) -> None:
-        super().__init__(state.priced)
-        self._rows = {row.node_id: row for row in rows if row.rate_nanos is not None}
-        self._currency = state.currency
-
-    def lookup(self, facts: NodeFacts, at: Instant) -> PriceQuote | None:
-        """The price of a node at an instant."""
-        row = self._rows.get(facts.name)
-        if row is None or row.rate_nanos is None:
-            return super().lookup(facts, at) if facts.pool else None
-        parts = split_components(
-            row.rate_nanos,
-            DEFAULT_WEIGHTS,
-            has_gpu=bool(facts.devices),
-            has_memory=facts.memory_bytes > 0,
-        )
-        return PriceQuote(
-            rate_nanos_per_hour=row.rate_nanos,
-            currency=self._currency,
-            price_id=f"nodes/{facts.name}",
-            source="price_per_hour",
-            as_of=Instant(0),
-            valid_from=Instant(0),
-            valid_until=Instant(FOREVER),
-            components=parts,
-            cost=parts,
-            stable_id=f"nodes/{facts.name}",
-            list_nanos_per_hour=row.rate_nanos,
-            marginal_nanos_per_hour=row.rate_nanos,
-        )
-
-
-class Totals(msgspec.Struct):
-    """Sums over the run. `*_milli_us`: thousandths of a GPU times microseconds."""
-
-    used_nanos: int = 0
-    idle_nanos: int = 0
-    absorbed_nanos: int = 0
-    capacity_milli_us: int = 0
-    allocated_milli_us: int = 0
-    peak_allocated: int = 0
-    peak_capacity: int = 1
-    node_us: int = 0
-    priced_node_us: int = 0
-    preemptions: int = 0
-    cycles: int = 0
-    decisions: int = 0
-    cpu_ns: int = 0
 
 
 class Simulation:
@@ -163,6 +82,7 @@ class Simulation:
         currency: str = "USD",
         until_us: int | None = None,
         drop_unplaced: bool = False,
+        offer_rows: Sequence[OfferRow] = (),
     ) -> None:
         self.state = State()
         self.runs = [JobRun(row) for row in job_rows]
@@ -187,11 +107,16 @@ class Simulation:
         self._rolled: set[str] = set()
         self._late_reports = 0
         self._repriced: set[str] = set()
+        self._node_rows = node_rows
+        self._rented: Rented | None = None
+        self._look_at: int | None = None
+        self._last: LastPlan | None = None
         self._commit([ClusterCreated("sim", currency)])
         reserved = [one for one in documents if isinstance(one.spec, ReservationSpec)]
         others = [one for one in documents if not isinstance(one.spec, ReservationSpec)]
         self._commit(policies.apply_documents(self.state, others, START_AT))
         self._prices = RowPrices(node_rows, self.state)
+        self._rented = self._renting(offer_rows) if offer_rows else None
         self._housekeeping = Housekeeping(self.state, lambda: self._prices, self._carry_out, allocators.find)
         self._schedule(node_rows)
         if reserved:  # of nodes that are there when the first job comes
@@ -237,6 +162,8 @@ class Simulation:
                 must_plan |= self._happen(kind, what)
             if must_plan:
                 self._plan()
+            if self._rented is not None and self._look(self._rented):
+                self._plan()  # what a look stopped waits, and what it gave back is held no more
         if self._until_us is not None and (self._by_id or self._waiting[_SUBMIT]):
             self._advance(self._until_us)
         self._finish()
@@ -253,8 +180,10 @@ class Simulation:
             return True
         if waiting[_ROUND] and self._housekeeping.allocator_wrong:
             return True  # until it answers, or is set aside
-        others = (_LEAVE, _JOIN, _PRICE, _OVERDUE, _RESERVE, _OPEN)
+        others = (_LEAVE, _JOIN, _PRICE, _OVERDUE, _RESERVE, _OPEN, _ARRIVE)
         if self._by_id and any(waiting[kind] for kind in others):
+            return True
+        if self._rented is not None and self._look_at is not None and self._awaits(self._rented):
             return True
         # Periods renew for ever: worth waiting for until each has, and no job could start.
         return self._for_money and (len(self._rolled) < waiting[_ROLL] or self._late_reports > 0)
@@ -281,9 +210,17 @@ class Simulation:
         if kind == _END:
             assert isinstance(what, str)
             return self._end(what)
+        if kind == _LOOK:
+            return False
         if kind == _LEASE:
             assert isinstance(what, str)
             self._lease(what)
+        elif kind == _ARRIVE:
+            assert isinstance(what, str)
+            self._arrive(what)
+        elif kind == _TAKE:
+            assert isinstance(what, Made)
+            self._take_back(what)
         elif kind == _JOIN:
             assert isinstance(what, NodeRow)
             self._join(what)
@@ -320,15 +257,23 @@ class Simulation:
             event = queue.popleft()
             if isinstance(event, NodePriced) and state.nodes[event.node_id].axis_start:
                 self._repriced.add(event.node_id)
+            if isinstance(event, NodeRemoved):
+                self._settled(state.nodes[event.node_id])
             state.apply(event, self._now, applied)
+            if isinstance(event, PolicyApplied):
+                self._prices = RowPrices(self._node_rows, state)
             if isinstance(event, DeadlinePromised):
                 self._push(max(event.start - START_AT, self._now_us), _OPEN, None)
             if isinstance(event, LimitChanged):
                 queue.extend(self._taken(event))
             self.checks.after(event, applied.charges)
             for item in applied.charges:
+                if self._rented is not None:
+                    self._note_market(item)
                 if item.kind == "usage":
                     self.totals.used_nanos += item.nanos
+                elif item.kind == "startup":
+                    self.totals.startup_nanos += item.nanos
                 elif item.kind in ("variance", "absorption"):
                     self.totals.absorbed_nanos -= item.nanos
                 else:
@@ -378,7 +323,9 @@ class Simulation:
         # What asks for the same as a job that lacked room since anything changed lacks it too. Money and a
         # claim may stop the one and let the other pass, that ends sooner or comes first by its rank.
         key = self.state.pending.key_of(job_id)
-        return key is None or self._blocked.get(key) not in ("room", "fault")
+        blocked = key is not None and self._blocked.get(key) in ("room", "fault")
+        # One more may be what another machine is rented for.
+        return not blocked or self._rented is not None
 
     def _spec(self, row: JobRow) -> JobSpec:
         return JobSpec(
@@ -501,6 +448,12 @@ class Simulation:
             pool=row.pool,
             rack=row.rack,
         )
+        self._hello(facts)
+        if row.until_us is not None:
+            node = self.state.node_by_name(row.node_id)
+            self._push(row.until_us, _LEAVE, node)
+
+    def _hello(self, facts: NodeFacts) -> None:
         self._commit(
             nodes.hello(
                 self.state,
@@ -512,11 +465,8 @@ class Simulation:
                 now=self._now,
             )
         )
-        self._capacity += 1000 * row.gpus
+        self._capacity += 1000 * len(facts.devices)
         self._note_peak()
-        if row.until_us is not None:
-            node = self.state.node_by_name(row.node_id)
-            self._push(row.until_us, _LEAVE, node)
 
     def _leave(self, node: NodeRecord) -> None:
         """A node is gone for good, and with it what ran there: those jobs wait again."""
@@ -590,6 +540,82 @@ class Simulation:
         while self._housekeeping.turn(self._now):
             pass
 
+    # --- rented machines
+
+    def _renting(self, rows: Sequence[OfferRow]) -> Rented:
+        return Rented(
+            self.state,
+            self._ids,
+            rows,
+            begin=START_AT,
+            now=lambda: self._now,
+            prices=lambda: self._prices,
+            carry_out=partial(self._carry_out, "rented"),
+            last=lambda: self._last,
+            cut=self._cut,
+        )
+
+    def _awaits(self, rented: Rented) -> bool:
+        """May a look let a job start, or give back what nobody needs?"""
+        return rented.wished or (rented.any_there and not self._live)
+
+    def _look(self, rented: Rented) -> bool:
+        """Rent and give back, and expect the next look. True when anything became of it."""
+        changed = rented.look()
+        for machine, made in rented.arriving():
+            self._push(self._now_us + made.row.provision_us, _ARRIVE, machine.id)
+            until_us = made.row.times.until(self._now_us)
+            if until_us is not None:
+                self._push(until_us, _TAKE, made)
+        before, self._look_at = self._look_at, rented.next_at(changed)
+        if self._look_at is not None and self._look_at != before:
+            self._push(self._look_at - START_AT, _LOOK, None)
+        return changed
+
+    def _arrive(self, machine_id: str) -> None:
+        """The agent of a machine says hello, if that is there yet and wanted."""
+        machine = self.state.machines.get(machine_id)
+        if machine is None or machine.facts is None or machine.state is MachineState.ENDING:
+            return
+        facts = msgspec.structs.replace(
+            machine.facts,
+            devices=tuple(
+                msgspec.structs.replace(one, uuid=f"{machine.name}-{one.index}", simulated=True)
+                for one in machine.facts.devices
+            ),
+        )
+        self._commit(machines.welcome(self.state, self._prices, machine.name, self._now))
+        self._hello(facts)
+
+    def _take_back(self, made: Made) -> None:
+        """A provider takes a machine back: what runs there is stopped by then, as on a notice."""
+        assert self._rented is not None
+        if made.gone_at:
+            return
+        node = self.state.node_by_name(made.order.join.name)
+        if node is not None and node.connected:
+            self._meter(node)
+            self._carry_out("", conduct.noticed(self.state, node, "taken back", NOTICE_US, advice=False))
+        self._rented.taken(made)
+
+    def _cut(self, node_id: str) -> None:
+        """The agent of a machine that is gone says no more."""
+        node = self.state.nodes[node_id]
+        if node.connected:
+            self._note_node(node)
+            self._commit(nodes.silent(self.state, node))
+            self._capacity -= 1000 * len(node.facts.devices)
+            self._note_peak()
+
+    def _note_market(self, item: Charge) -> None:
+        node = self.state.nodes.get(item.node_id)
+        if node is None or not is_rented(node):
+            return
+        if node.facts.market == "spot":
+            self.totals.spot_nanos += item.nanos
+        else:
+            self.totals.on_demand_nanos += item.nanos
+
     # --- planning
 
     def _plan(self) -> None:
@@ -601,6 +627,7 @@ class Simulation:
             snapshot, answer, outcome = one_pass(
                 self.state, self._ids, self._now, self._carry_out, self._cache
             )
+            self._last = LastPlan(snapshot, answer)
             self.totals.cycles += 1
             self.totals.decisions += answer.considered
             self.cycle_ns.append(time.perf_counter_ns() - began)
@@ -653,7 +680,7 @@ class Simulation:
         for node in self.state.nodes.values():
             if node.connected:
                 self._note_node(node)
-            self.checks.node_hours(node, node.id not in self._repriced)
+            self._settled(node)
         self.checks.ledger()
         columns = self.state.cluster.columns()
         fits: dict[JobClass, bool] = {}
@@ -663,8 +690,13 @@ class Simulation:
             if job.state is JobState.PENDING:
                 job_class = self.state.class_of(job)
                 if job_class not in fits:
-                    fits[job_class] = can_ever_fit(columns, job_class)
+                    rentable = self._rented is not None and self._rented.could_hold(job_class)
+                    fits[job_class] = rentable or can_ever_fit(columns, job_class)
                 run.never_fits = not fits[job_class]
+
+    def _settled(self, node: NodeRecord) -> None:
+        """Nothing more is charged for a node."""
+        self.checks.node_hours(node, node.id not in self._repriced)
 
     def _note_node(self, node: NodeRecord) -> None:
         there_us = self._now - node.axis_start

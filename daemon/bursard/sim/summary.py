@@ -17,7 +17,8 @@ import numpy as np
 from bursar.model import JobState
 from bursar.money import format_nanos
 from bursard.sim.csvfile import joined
-from bursard.sim.simulation import JobRun, Simulation
+from bursard.sim.runs import JobRun
+from bursard.sim.simulation import Simulation
 from bursard.state.budgets import limit_of, settled_of
 
 SECOND_US = 1_000_000
@@ -114,14 +115,18 @@ def _cost(simulation: Simulation) -> Json:
         # A price nobody stated is unknown, never 0.
         return {"amount": format_nanos(nanos) if known else None, "currency": currency}
 
-    nothing = {"amount": format_nanos(0), "currency": currency}
-    owned = totals.used_nanos + totals.idle_nanos - totals.absorbed_nanos
+    def rented(nanos: int) -> Json:
+        # Its prices are known.
+        return {"amount": format_nanos(nanos), "currency": currency}
+
+    total = totals.used_nanos + totals.startup_nanos + totals.idle_nanos - totals.absorbed_nanos
     return {
-        "total": money(owned),
-        "on_demand": nothing,
-        "spot": nothing,
-        "owned": money(owned),
-        # What nodes cost is what jobs paid, less what they paid beyond their share, and what was idle.
+        "total": money(total),
+        "on_demand": rented(totals.on_demand_nanos),
+        "spot": rented(totals.spot_nanos),
+        "owned": money(total - totals.on_demand_nanos - totals.spot_nanos),
+        # What nodes cost is what jobs paid, for runs and for machines that came up for them, less what they
+        # paid beyond their share, and what was idle.
         "idle": money(totals.idle_nanos),
         "absorption": money(totals.absorbed_nanos),
         "wasted_on_preemption": money(sum(run.wasted_nanos for run in simulation.runs)),
