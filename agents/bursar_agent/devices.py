@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from bursar.clock import Clock
-from bursar.model import Energy
+from bursar.model import DeviceUse, Energy
 from bursar_agent.probes.devicemeter import DeviceMeter
 from bursar_agent.probes.energy import Held, Share
 from bursar_agent.probes.process import TreeReading
@@ -53,6 +53,7 @@ class Devices:
         self._there = bool(probe.devices())
         self._shares: dict[Key, tuple[Share, ...]] = {}
         self._ended: dict[Key, Energy] = {}
+        self._used: dict[Key, DeviceUse] = {}
         self._hung: asyncio.Future[Any] | None = None
 
     def resume(self) -> None:
@@ -61,6 +62,8 @@ class Devices:
         for key, known in self._state.held_devices().items():
             self._shares[key] = known.shares
             energy = Energy(millijoules=known.millijoules, source=known.source)
+            if known.use is not None:
+                self._used[key] = known.use
             if known.ended:
                 self._ended[key] = energy
             elif known.boot_id == self._boot_id:
@@ -71,6 +74,8 @@ class Devices:
                     millijoules=known.millijoules, source="modelled" if known.source else ""
                 )
         self._meter.energy.resume(held, self._clock.boot_us())
+        for one in held:
+            self._meter.use.begin(one.key, self._clock.boot_us(), self._used.get(one.key))
 
     def keep(self, known: Collection[Key]) -> None:
         """Forget all others: a file that outlived its member must not be given energy that is not its own."""
@@ -108,9 +113,14 @@ class Devices:
             self._ended[key] = energy or Energy(millijoules=0, source="")
         return self._ended[key]
 
+    def used(self, key: Key) -> DeviceUse | None:
+        """What one that has ended made of its devices, as far as it was heard; None: nothing was."""
+        return self._used.get(key)
+
     def forget(self, key: Key) -> None:
         """Its end is in the ledger."""
         self._ended.pop(key, None)
+        self._used.pop(key, None)
         if self._shares.pop(key, None) is not None:
             self._thread.submit(self._drop, key)
 
@@ -131,10 +141,14 @@ class Devices:
     def _begin(self, key: Key, shares: Sequence[Share]) -> None:
         if not self._meter.energy.shares(key):  # a second process of the same member is no new start
             self._meter.energy.begin(key, shares, self._clock.boot_us())
+            self._meter.use.begin(key, self._clock.boot_us())
             self._remember(key)
 
     def _end(self, key: Key) -> Energy | None:
         energy = self._meter.energy.end(key, self._clock.boot_us())
+        use = self._meter.use.end(key)
+        if use is not None:
+            self._used[key] = use
         if energy is not None:
             self._keep(key, energy, {}, ended=True)
         return energy
@@ -148,6 +162,7 @@ class Devices:
 
     def _drop(self, key: Key) -> None:
         self._meter.energy.end(key, self._clock.boot_us())
+        self._meter.use.end(key)
         self._state.forget_devices(key)
 
     def _remember(self, key: Key) -> None:
@@ -163,6 +178,7 @@ class Devices:
             millijoules=energy.millijoules,
             source=energy.source,
             ended=ended,
+            use=self._used.get(key) if ended else self._meter.use.so_far(key),
         )
         try:
             self._state.remember_devices(key, held)

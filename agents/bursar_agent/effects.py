@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from bursar.errors import BursarError, InvalidRequest, NotFound
-from bursar.model import EndCause, Energy, Exit
+from bursar.model import DeviceUse, EndCause, Energy, Exit
 from bursar_agent import stimuli as s
 from bursar_agent.devices import Devices
 from bursar_agent.environment import Accounts, start_request
@@ -179,7 +179,7 @@ class Members:
 
     async def _ended(self, end: s.MemberEnded) -> None:
         key = (end.attempt_id, end.rank)
-        exit = with_energy(end.exit, await self._devices.ended(key))
+        exit = self._with_devices(key, end.exit, await self._devices.ended(key))
         # Told when its server is gone too: a device is free when nothing of the member is left there.
         self._emit(s.MemberEnded(*key, await self._sharing.leave(key, exit) or exit))
 
@@ -192,9 +192,12 @@ class Members:
         if truth.exit is None:
             return truth
         key = (truth.attempt_id, truth.rank)
-        exit = self._with_progress(key, with_energy(truth.exit, await self._devices.ended(key)))
+        exit = self._with_progress(key, self._with_devices(key, truth.exit, await self._devices.ended(key)))
         exit = await self._sharing.leave(key, exit) or exit
         return msgspec.structs.replace(truth, exit=exit)
+
+    def _with_devices(self, key: s.Key, exit: Exit, energy: Energy | None) -> Exit:
+        return with_use(with_energy(exit, energy), self._devices.used(key))
 
     def _with_progress(self, key: s.Key, exit: Exit) -> Exit:
         told = last_told(self._runner.read_last_progress, key)
@@ -428,6 +431,11 @@ def with_energy(exit: Exit, energy: Energy | None) -> Exit:
     return msgspec.structs.replace(
         exit, gpu_energy_millijoules=energy.millijoules, gpu_energy_source=energy.source
     )
+
+
+def with_use(exit: Exit, use: DeviceUse | None) -> Exit:
+    """The end, with what was made of its devices."""
+    return exit if use is None else msgspec.structs.replace(exit, device_use=use)
 
 
 def truth_of(found: AttemptTruth, boot_id: str) -> s.Truth:

@@ -36,7 +36,7 @@ from bursar.clock import DAY_US, Clock
 from bursar.errors import InvalidRequest, StoreUnavailable
 from bursar.ids import Ids
 from bursar.logend import check_of
-from bursar.model import EnergySource
+from bursar.model import DeviceUse, EnergySource
 from bursar_agent.runner.layout import (
     AGENT_SOCKET,
     ATTEMPTS,
@@ -88,6 +88,7 @@ class HeldDevices(msgspec.Struct, frozen=True, kw_only=True):
     millijoules: _Number
     source: EnergySource
     ended: bool
+    use: DeviceUse | None = None
 
 
 class LogEnd(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ ROOMS = (
     Path(bursar.__file__).parent / "codec",
 )
 """Where messages are made."""
-FILLED_BY_AGENTS = {"Progress", "Sample", "GpuSample", "AttemptSample", "GpuSummary", "Stat"}
+FILLED_BY_AGENTS = {"Progress", "DeviceUse", "Sample", "GpuSample", "AttemptSample", "GpuSummary", "Stat"}
 """Readings pass through the daemon as agents made them (`bursar_agent.link`, `bursar_agent.probes`)."""
 
 

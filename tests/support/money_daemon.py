@@ -8,7 +8,7 @@ from typing import Any
 
 from bursar.clock import HOUR_US, SECOND_US, VirtualClock
 from bursar.ids import SequentialIds
-from bursar.model import Device, EndCause, JobSpec, NodeFacts, Progress
+from bursar.model import Device, DeviceUse, EndCause, JobSpec, NodeFacts, Progress
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar.v1 import money_pb2 as pb
 from bursard.access.identity import Identity, Role, set_caller
@@ -95,7 +95,12 @@ class Daemon:
             self.engine.commit(events, "node")
 
     def finish(
-        self, job_id: str, told: Progress | None = None, energy_millijoules: int = 0, source: str = ""
+        self,
+        job_id: str,
+        told: Progress | None = None,
+        energy_millijoules: int = 0,
+        source: str = "",
+        use: DeviceUse | None = None,
     ) -> None:
         state = self.engine.state
         attempt = state.jobs[job_id].attempt
@@ -105,7 +110,7 @@ class Daemon:
             held = node.axis(self.clock.boot_us()) - member.started_at
             report = ExitReport(
                 cause=EndCause.COMPLETED, exit_code=0, held_us=held, progress=told,
-                gpu_energy_millijoules=energy_millijoules, gpu_energy_source=source,
+                gpu_energy_millijoules=energy_millijoules, gpu_energy_source=source, device_use=use,
             )  # fmt: skip
             found = attempts.exited(state, node, attempt.id, member.alloc.rank, report, 0)
             self.engine.commit(found, "node")

@@ -19,7 +19,7 @@ import pytest
 from google.protobuf.message import Message
 
 from bursar.errors import InvalidRequest
-from bursar.model import Device, EndCause, NodeFacts, Progress
+from bursar.model import Device, DeviceUse, EndCause, NodeFacts, Progress
 from bursar.v1 import types_pb2 as pb
 from bursard.fleet import Counter, Exited, Heartbeat, Hello, MemberTruth, Started, Usage, door
 from bursard.fleet.words import Condition, LimitTaken, LogAnswer, LogRange, Notice, StepFrame
@@ -30,10 +30,15 @@ FACTS = NodeFacts(
     name="n-1", cpu_milli=8_000, memory_bytes=1 << 30, devices=(GPU,), labels=(("rack", "r1"),), address="h",
     pool="p", provider="onprem", region="r", zone="z", rack="k", instance_type="i",
 )  # fmt: skip
+USE = DeviceUse(
+    heard_us=1000, empty_us=1, idle_us=2, launch_us=3, memory_us=4, partial_us=5, busy_us=6, throttled_us=7,
+    sm_us=8, tensor_us=9, dram_us=10, units_us=11, clock_mhz_us=12, devices=2, unused_devices=1,
+    memory_bytes=13, ecc_uncorrected=14, remapped_rows=15, xid=16,
+)  # fmt: skip
 TOLD = Progress(step=1, total=2, samples=3, tokens=4, elapsed_us=5, data_wait_us=6, compute_us=7, mfu_ppm=8)
 END = Exited(
     attempt_id="att_1", rank=0, cause=EndCause.FAILED, exit_code=3, started_boot_us=5, held_us=7, message="m",
-    gpu_energy_millijoules=5, gpu_energy_source="measured", progress=TOLD,
+    gpu_energy_millijoules=5, gpu_energy_source="measured", progress=TOLD, device_use=USE,
 )  # fmt: skip
 DONE = msgspec.structs.replace(END, attempt_id="att_2", cause=EndCause.COMPLETED, exit_code=0)
 TRUTH = MemberTruth(attempt_id="att_1", rank=0, running=True, pid=9, started_boot_us=5, boot_id="b-1")

@@ -18,7 +18,7 @@ from bursar.cli.texts import ATTEMPT_COLUMNS
 from bursar.clock import HOUR_US
 from bursar.codec import view
 from bursar.errors import InvalidRequest
-from bursar.model import EndCause
+from bursar.model import DeviceUse, EndCause
 from bursar.v1 import money_pb2 as pb
 from bursard.events import ExitReport
 from bursard.reports.pages import Column, Page, csv_pieces, json_pieces, text_pieces
@@ -91,6 +91,31 @@ def test_the_categories_of_waste_exclude_each_other_and_sum_to_the_node_cost_to_
         assert told == nanos(found["total"]["cost"]) == nanos(statement["node_cost"]) == sum(of_kind.values())
         assert {name for name in rows if rows[name]["cost"] is None} == set(UNTOLD)
         assert found["status"] == "provisional"
+
+    in_a_daemon(story)
+
+
+def test_what_gpus_did_nothing_for_is_a_row_of_its_own_and_the_rest_stays_where_it_was() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL)
+        daemon.node("n")
+        job = daemon.submit(project="research", command=("true",))
+        daemon.clock.advance(HOUR_US)
+        daemon.meter()
+        use = DeviceUse(
+            heard_us=HOUR_US // 2, idle_us=HOUR_US // 4, empty_us=HOUR_US // 8, launch_us=HOUR_US // 10
+        )
+        daemon.finish(job, use=use)
+        found = await page(daemon, "waste")
+        rows = {row["category"]: nanos(row["cost"]) for row in found["rows"] if row["cost"] is not None}
+        books = await daemon.engine.books()
+        usage = [row for row in daemon.store.charges(ChargeFilter(), books) if row.kind == "usage"]
+        gpu = sum(row.gpu for row in usage)
+        assert abs(rows["held_idle"] - gpu * 3 // 8) <= 1_000
+        assert abs(rows["launch_bound"] - gpu // 10) <= 1_000
+        parts = rows["productive"] + rows["held_idle"] + rows["launch_bound"]
+        assert parts == sum(row.nanos for row in usage)
+        assert sum(rows.values()) == nanos(found["total"]["cost"])
 
     in_a_daemon(story)
 

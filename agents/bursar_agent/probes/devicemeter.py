@@ -26,6 +26,7 @@ from bursar_agent.probes.readings import (
     Summary,
     stat,
 )
+from bursar_agent.probes.use import Seen, UseMeter
 from bursar_agent.stimuli import Key
 
 LOOK_US = 10_000_000
@@ -55,6 +56,7 @@ class DeviceMeter:
         """`served`: as in `EnergyMeter`."""
         self._probe = probe
         self._boot_us = boot_us
+        self._served = served
         self._devices = probe.devices()
         self.energy = EnergyMeter(probe, self._devices, served)
         self._looked_us = boot_us()
@@ -62,6 +64,7 @@ class DeviceMeter:
         self._window: dict[int, list[GpuReading]] = defaultdict(list)
         self._asked = -1
         self._workers: dict[int, dict[Key, float] | None] = {}
+        self.use = UseMeter()
 
     def read(self, reading: Reading, trees: Mapping[Key, TreeReading]) -> tuple[Reading, bool]:
         """The reading with its devices, and with what its members do there; whether this was a look.
@@ -83,7 +86,7 @@ class DeviceMeter:
         summaries: dict[int, Summary] = {}
         look = now_us - self._looked_us >= LOOK_US - _EARLY_US
         if look:
-            summaries = self._look(now_us, held)
+            summaries = self._look(now_us, held, memory)
         return msgspec.structs.replace(
             reading,
             gpus=tuple(self._with_look(gpu, summaries.get(gpu.index)) for gpu in gpus),
@@ -99,13 +102,39 @@ class DeviceMeter:
         for index in self._workers.keys() - set(shared):
             del self._workers[index]
 
-    def _look(self, now_us: int, held: Sequence[int]) -> dict[int, Summary]:
+    def _look(
+        self, now_us: int, held: Sequence[int], memory: Mapping[int, Mapping[int, int | None] | None]
+    ) -> dict[int, Summary]:
         self._looks = self._probe.look()
         self.energy.settle(now_us, held)
         window_us, self._looked_us = now_us - self._looked_us, now_us
+        members = self.energy.members()
+        seen = {
+            key: [self._seen(key, index, memory) for index, _ in self.energy.shares(key)] for key in members
+        }
+        self.use.look(now_us, window_us, seen, {key: self._bytes_on_all(key, memory) for key in members})
         found = {index: _summary(window_us, readings) for index, readings in self._window.items()}
         self._window.clear()
         return found
+
+    def _seen(self, key: Key, index: int, memory: Mapping[int, Mapping[int, int | None] | None]) -> Seen:
+        processes = memory.get(index)
+        activity, health = self._looks.get(index, (None, None))
+        # Behind a server its processes are the server's, and whether one is there is not known.
+        told = processes is not None and not self._served(key)
+        return Seen(
+            index,
+            self._window.get(index, ()),
+            activity,
+            health,
+            len(self.energy.holders(index)) == 1,
+            self._work_of(key, index),
+            any(self.energy.owner(pid) == key for pid in processes or ()) if told else None,
+        )
+
+    def _bytes_on_all(self, key: Key, memory: Mapping[int, Mapping[int, int | None] | None]) -> int | None:
+        sizes = [self._bytes_of(key, memory.get(index)) for index, _ in self.energy.shares(key)]
+        return None if None in sizes else sum(size or 0 for size in sizes)
 
     def _with_look(self, gpu: GpuReading, summary: Summary | None) -> GpuReading:
         activity, health = self._looks.get(gpu.index, (None, None))
@@ -132,8 +161,7 @@ class DeviceMeter:
         if energy is None:
             return one
         told = [ratio for index in indexes if (ratio := self._work_of(key, index)) is not None]
-        sizes = [self._bytes_of(key, memory[index]) for index in indexes]
-        whole = None if None in sizes else sum(size or 0 for size in sizes)
+        whole = self._bytes_on_all(key, memory)
         return msgspec.structs.replace(
             one,
             gpu_memory_used_bytes=whole,

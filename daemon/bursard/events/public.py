@@ -16,6 +16,7 @@ import msgspec
 
 from bursar.model import (
     Calibration,
+    DeviceUse,
     IdleSpec,
     Progress,
     ServiceSpec,
@@ -82,6 +83,7 @@ _REPORT = _shape(
     "cause exit_code signal held_us cpu_us max_rss_bytes log_bytes gpu_energy_millijoules gpu_energy_source"
     " ran_us stopped unbegun",
     progress=_shape(" ".join(Progress.__struct_fields__)),
+    device_use=_shape(" ".join(DeviceUse.__struct_fields__)),
 )
 _BILL_LINE = _shape("resource hour hours estimate final")
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from bursar.model import (
+    DeviceUse,
     EndCause,
     Hold,
     JobSpec,
@@ -87,6 +88,7 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         ran_us: until its own process was gone; 0: not known. stopped: it had been told to end.
         unbegun: its node lost it before any process of it was made.
         progress: that it told last, in its own words.
+        device_use: what it made of its devices, as its agent saw it.
     """
 
     cause: EndCause
@@ -103,6 +105,7 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stopped: bool = False
     unbegun: bool = False
     progress: Progress | None = None
+    device_use: DeviceUse | None = None
 
 
 class PolicyDocument(msgspec.Struct, frozen=True, omit_defaults=True):

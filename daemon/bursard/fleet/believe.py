@@ -225,10 +225,14 @@ def consumed(facts: NodeFacts, member: MemberRecord, report: ExitReport) -> Exit
     """What a member used, no more than its node could give it in the time it was held.
 
     CPU time is cut to all cores of the node for that long. Energy beyond what the member's devices can draw
-    is not known then: no reading is left of it that would be worth a name.
+    is not known then: no reading is left of it that would be worth a name. The same of what it says that it
+    made of devices for longer than it held them.
     """
     most_us = report.held_us + MEMBER_SLACK_US
     cpu_us = min(report.cpu_us, most_us * facts.cpu_milli // 1000)
+    use, held = report.device_use, len(member.alloc.devices)
+    if use is not None and (use.heard_us > held * most_us or use.devices > held):
+        report = msgspec.structs.replace(report, device_use=None)
     most_millijoules = len(member.alloc.devices) * DEVICE_WATTS_MAX * most_us // 1000
     if report.gpu_energy_millijoules <= most_millijoules and member.alloc.devices:
         return msgspec.structs.replace(report, cpu_us=cpu_us)

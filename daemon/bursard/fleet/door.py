@@ -17,7 +17,7 @@ from typing import Any, Final, get_args
 
 from bursar.clock import DAY_US, SECOND_US
 from bursar.errors import InvalidRequest
-from bursar.model import COUNT_MAX, SECONDS_MAX, EndCause, EnergySource, Exit, NodeFacts
+from bursar.model import COUNT_MAX, SECONDS_MAX, DeviceUse, EndCause, EnergySource, Exit, NodeFacts
 from bursar.model.constraints import PLACE_FIELDS
 from bursar.words import on_one_line
 from bursard.events import ExitReport
@@ -236,6 +236,8 @@ def exit_report(word: Exit) -> ExitReport:
     )
     if word.progress is not None:
         _progress(word.progress, "exited.progress")
+    if word.device_use is not None:
+        _device_use(word.device_use)
     message = _kept(word.message)
     return ExitReport(
         cause=word.cause,
@@ -251,7 +253,30 @@ def exit_report(word: Exit) -> ExitReport:
         ran_us=word.ran_us,
         stopped=word.stopped,
         progress=word.progress,
+        device_use=word.device_use,
     )
+
+
+_USE_MAX: Final = {
+    "memory_bytes": BYTES_MAX,
+    "devices": DEVICES_MAX,
+    "unused_devices": DEVICES_MAX,
+    "ecc_uncorrected": COUNT_MAX,
+    "remapped_rows": COUNT_MAX,
+    "xid": 1 << 16,
+}
+
+
+def _device_use(use: DeviceUse) -> None:
+    """Times of so many devices, each part within what was heard; counts that can be."""
+    for name in DeviceUse.__struct_fields__:
+        _within(getattr(use, name), 0, _USE_MAX.get(name, 2**62), f"exited.device_use.{name}")
+    apart = use.empty_us + use.idle_us + use.launch_us + use.memory_us + use.partial_us
+    parts = (apart, use.busy_us, use.throttled_us, use.sm_us, use.units_us)
+    _require(max(parts) <= use.heard_us, "exited.device_use.heard_us", "no less than its parts")
+    units = max(use.tensor_us, use.dram_us) <= use.units_us
+    _require(units, "exited.device_use.units_us", "no less than its parts")
+    _require(use.unused_devices <= use.devices, "exited.device_use.unused_devices", "at most all of them")
 
 
 def usage(word: Usage) -> None:

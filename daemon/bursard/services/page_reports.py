@@ -26,7 +26,7 @@ from bursard.reports.models import models, work_of
 from bursard.reports.pages import Page
 from bursard.reports.period import Period
 from bursard.reports.quota_page import quota_page
-from bursard.reports.waste import category_of, waste
+from bursard.reports.waste import fate_of, waste
 from bursard.store import Unposted
 
 MakePage = Callable[[Unposted], Page]
@@ -58,9 +58,7 @@ def _stamped(engine: Engine, period: Period, page: MakePage) -> MakePage:
 
 def _waste(engine: Engine, period: Period, project: str, _: Past) -> MakePage:
     views, currency = engine.views, engine.state.currency
-    live = {
-        attempt.id: category_of(attempt) for job in engine.state.jobs.values() for attempt in job.attempts
-    }
+    live = {attempt.id: fate_of(attempt) for job in engine.state.jobs.values() for attempt in job.attempts}
     return _stamped(engine, period, lambda unposted: waste(views, period, currency, unposted, project, live))
 
 

@@ -14,7 +14,7 @@ import msgspec
 
 from bursar.clock import HOUR_US
 from bursar.codec.amounts import exact, put_amounts, saturated
-from bursar.codec.progress import progress_to_wire
+from bursar.codec.progress import device_use_to_wire, progress_to_wire
 from bursar.codec.spec import calibration_to_wire, facts_to_wire, shares_to_wire, spec_to_wire
 from bursar.errors import WrongState
 from bursar.model import DeviceShare, JobSpec, JobState, Reason
@@ -529,6 +529,8 @@ def _attempt(
                 gpu_limited=_shares_limited(node, alloc.devices),
             )
         )
+        if member.report is not None and member.report.device_use is not None:
+            wire.members[-1].device_use.CopyFrom(device_use_to_wire(member.report.device_use))
     return wire
 
 

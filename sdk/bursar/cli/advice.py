@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import click
 
 from bursar.cli.common import connected, listing
+from bursar.cli.gpuadvice import Finding, Held, gpu_findings, held_of, held_while_it_runs
 from bursar.cli.output import Column, Output, Row, emit
 from bursar.cli.terminal import clean, money_text, seconds_text
 from bursar.codec import view
@@ -37,24 +38,6 @@ LIMIT_OVER: Final = 0.5
 _MB: Final = 10**6
 _ENDED: Final = ("SUCCEEDED", "FAILED", "CANCELLED")
 _LOST: Final = ("preempted", "node_lost")
-NOT_KNOWN: Final = ("GPU activity is not kept after the end: whether its GPUs were busy is not known",)
-
-
-class Finding(NamedTuple):
-    """One thing to change.
-
-    Attributes:
-        code: of what kind it is. evidence: what was seen, in words.
-        cost_nanos: what it cost. saves_nanos: what of it would have been saved. None: no money, or not known.
-        ask: what to do instead. confidence: high, medium or low, and why.
-    """
-
-    code: str
-    evidence: str
-    cost_nanos: int | None
-    saves_nanos: int | None
-    ask: str
-    confidence: str
 
 
 class Paid(NamedTuple):
@@ -65,14 +48,25 @@ class Paid(NamedTuple):
     memory_nanos: int
     cpu_held_s: float
     attempts: dict[str, int]
+    gpu_nanos: int = 0
 
 
-def findings(job: Row, paid: Paid) -> list[Finding]:
-    """What its record and the ledger tell of a job, the dearest first."""
+def findings(job: Row, paid: Paid, profile: Row | None = None) -> list[Finding]:
+    """What is told of a job, the dearest first. `profile`: its curves, while it runs."""
     found = [*_of_its_loop(job, paid), *_lost(job, paid)]
+    found += gpu_findings(job, held_now(job, paid, profile))
     if job["state"] in _ENDED:
         found += [*_memory(job, paid), *_cpus(job, paid), *_time_limit(job)]
     return sorted(found, key=lambda one: (-(one.saves_nanos or one.cost_nanos or 0), one.code))
+
+
+def held_now(job: Row, paid: Paid, profile: Row | None = None) -> Held:
+    """What is known of what its GPUs did."""
+    gpu_nanos = _known(paid, paid.gpu_nanos)
+    if profile is not None:
+        return held_while_it_runs(profile, gpu_nanos)
+    busy = job["cpu_s"] / paid.cpu_held_s if paid.cpu_held_s and job["state"] in _ENDED else None
+    return held_of(job, gpu_nanos, busy)
 
 
 def _memory(job: Row, paid: Paid) -> Iterator[Finding]:
@@ -206,13 +200,30 @@ def advise(client: WireClient, job: str, output: Output) -> None:
     if shown["array"] is not None:
         what, part = ("a service", "replicas") if shown["service"] else ("an array", "tasks")
         raise InvalidRequest(f"{clean(job)} is {what}; name one of its {part}, such as {clean(job)}[0]")
-    found = findings(shown, _paid(client, shown["id"]))
+    paid, profile = _paid(client, shown["id"]), None
+    if shown["state"] not in _ENDED and shown["attempts"]:
+        profile = view.profile(client.profile(shown["id"]))
+    found = findings(shown, paid, profile)
+    not_known = _not_known(shown, held_now(shown, paid, profile))
     cash = shown["cost"]["currency"]
     rows = [row_of(one, cash) for one in found]
-    document = {"job": shown["id"], "state": shown["state"], "findings": rows, "not_known": list(NOT_KNOWN)}
+    document = {"job": shown["id"], "state": shown["state"], "findings": rows, "not_known": not_known}
     emit(rows, COLUMNS, output, identity="finding", document=document, empty=_nothing(shown))
     if output.format == "table" and not output.quiet:
-        sys.stdout.write("".join(f"{line}\n" for line in NOT_KNOWN))
+        sys.stdout.write("".join(f"{line}\n" for line in not_known))
+
+
+def _not_known(job: Row, held: Held) -> list[str]:
+    """What nobody heard of its GPUs."""
+    if not any(member["devices"] for attempt in job["attempts"] for member in attempt["nodes"]):
+        return []
+    heard_s = sum(use["heard_s"] for use in held.uses)
+    if not heard_s:
+        return ["what its GPUs did is not known: nobody heard it"]
+    if heard_s < held.held_s * 0.9:
+        of = f"{seconds_text(heard_s)} of {seconds_text(held.held_s)}"
+        return [f"what its GPUs did is known of {of} of them alone; no rest of it is called idle"]
+    return []
 
 
 def _nothing(job: Row) -> str:
@@ -230,6 +241,7 @@ def _paid(client: WireClient, job: str) -> Paid:
         cpu_nanos=parse_amount(total["cpu_cost"]["amount"]),
         memory_nanos=parse_amount(total["memory_cost"]["amount"]),
         cpu_held_s=total["cpu_s"],
+        gpu_nanos=parse_amount(total["gpu_cost"]["amount"]),
         attempts={row["attempt"]: parse_amount(row["cost"]["amount"]) for row in found["rows"]},
     )
 

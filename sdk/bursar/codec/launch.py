@@ -10,7 +10,12 @@ from typing import get_args
 
 import msgspec
 
-from bursar.codec.progress import progress_from_wire, progress_to_wire
+from bursar.codec.progress import (
+    device_use_from_wire,
+    device_use_to_wire,
+    progress_from_wire,
+    progress_to_wire,
+)
 from bursar.errors import InvalidRequest
 from bursar.model import EndCause, EnergySource, Exit, Launch
 from bursar.v1 import agents_pb2 as pb
@@ -56,6 +61,7 @@ def exit_to_wire(attempt_id: str, rank: int, exit: Exit) -> pb.Exited:
         ran_us=exit.ran_us,
         stopped=exit.stopped,
         progress=None if exit.progress is None else progress_to_wire(exit.progress),
+        device_use=None if exit.device_use is None else device_use_to_wire(exit.device_use),
     )
     if exit.exit_code >= 0:
         wire.exit_code = exit.exit_code
@@ -92,4 +98,5 @@ def exit_from_wire(wire: pb.Exited) -> Exit:
         ran_us=wire.ran_us,
         stopped=wire.stopped,
         progress=progress_from_wire(wire.progress) if wire.HasField("progress") else None,
+        device_use=device_use_from_wire(wire.device_use) if wire.HasField("device_use") else None,
     )

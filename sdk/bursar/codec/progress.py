@@ -1,10 +1,12 @@
-"""`Progress` to and from what travels."""
+"""`Progress` and `DeviceUse` to and from what travels."""
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
-from bursar.model import Progress
+from bursar.model import DeviceUse, Progress
 from bursar.v1 import types_pb2 as pb
 
 _FIELDS = tuple(field.name for field in msgspec.structs.fields(Progress))
@@ -18,3 +20,16 @@ def progress_to_wire(progress: Progress) -> pb.Progress:
 def progress_from_wire(wire: pb.Progress) -> Progress:
     """The way back. Ranges are the door's."""
     return Progress(**{name: getattr(wire, name) for name in _FIELDS})
+
+
+_USE: Final = DeviceUse.__struct_fields__
+
+
+def device_use_to_wire(use: DeviceUse) -> pb.DeviceUse:
+    """What a member made of its devices, as a message."""
+    return pb.DeviceUse(**{name: getattr(use, name) for name in _USE})
+
+
+def device_use_from_wire(wire: pb.DeviceUse) -> DeviceUse:
+    """The way back. Ranges are the door's."""
+    return DeviceUse(**{name: getattr(wire, name) for name in _USE})

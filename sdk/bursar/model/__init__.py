@@ -7,6 +7,7 @@ Why     one definition of each noun for the wire, the scheduler, the ledger, the
 
 from bursar.model.activity import IDLE_RATIO, clock_reasons, is_idle
 from bursar.model.allocation import DeviceShare, Hold, MemberAllocation, ShareRates
+from bursar.model.deviceuse import BEYOND_THE_CAP, DeviceUse, use_of
 from bursar.model.ends import ORDERED, EndFacts, kind_of, phrase_of, remedy_of, sentence_of
 from bursar.model.exit import Energy, EnergySource, Exit
 from bursar.model.job import (
@@ -40,6 +41,7 @@ from bursar.model.reason import Reason, ReasonCode
 from bursar.model.service import ServiceSpec
 
 __all__ = [
+    "BEYOND_THE_CAP",
     "COUNT_MAX",
     "ENGINES",
     "FILE_BYTES_MAX",
@@ -56,6 +58,7 @@ __all__ = [
     "Dependency",
     "Device",
     "DeviceShare",
+    "DeviceUse",
     "EndCause",
     "EndFacts",
     "Energy",
@@ -86,4 +89,5 @@ __all__ = [
     "remedy_of",
     "runs_once",
     "sentence_of",
+    "use_of",
 ]

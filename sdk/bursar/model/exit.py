@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from bursar.model.deviceuse import DeviceUse
 from bursar.model.job import EndCause
 from bursar.model.progress import Progress
 
@@ -38,6 +39,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         ran_us: from the start until its own process was gone, whatever that left behind; 0: not known.
         stopped: it had been told to end before it did.
         progress: that it told last; None: nothing that can be.
+        device_use: what it made of its devices; None: nothing was heard of them.
     """
 
     cause: EndCause
@@ -55,3 +57,4 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ran_us: int = 0
     stopped: bool = False
     progress: Progress | None = None
+    device_use: DeviceUse | None = None

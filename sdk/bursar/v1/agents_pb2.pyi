@@ -605,6 +605,7 @@ class Exited(google.protobuf.message.Message):
     RAN_US_FIELD_NUMBER: builtins.int
     STOPPED_FIELD_NUMBER: builtins.int
     PROGRESS_FIELD_NUMBER: builtins.int
+    DEVICE_USE_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     rank: builtins.int
     cause: builtins.str
@@ -632,6 +633,10 @@ class Exited(google.protobuf.message.Message):
     def progress(self) -> bursar.v1.types_pb2.Progress:
         """that it told last, without rates"""
 
+    @property
+    def device_use(self) -> bursar.v1.types_pb2.DeviceUse:
+        """what it made of its devices; unset: nothing was heard of them"""
+
     def __init__(
         self,
         *,
@@ -653,9 +658,10 @@ class Exited(google.protobuf.message.Message):
         ran_us: builtins.int = ...,
         stopped: builtins.bool = ...,
         progress: bursar.v1.types_pb2.Progress | None = ...,
+        device_use: bursar.v1.types_pb2.DeviceUse | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "progress", b"progress"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "cause", b"cause", "cpu_us", b"cpu_us", "exit_code", b"exit_code", "fenced_epoch", b"fenced_epoch", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_us", b"held_us", "log_bytes", b"log_bytes", "max_rss_bytes", b"max_rss_bytes", "message", b"message", "progress", b"progress", "ran_us", b"ran_us", "rank", b"rank", "signal", b"signal", "started", b"started", "started_boot_us", b"started_boot_us", "stopped", b"stopped"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "device_use", b"device_use", "exit_code", b"exit_code", "progress", b"progress"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "cause", b"cause", "cpu_us", b"cpu_us", "device_use", b"device_use", "exit_code", b"exit_code", "fenced_epoch", b"fenced_epoch", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_us", b"held_us", "log_bytes", b"log_bytes", "max_rss_bytes", b"max_rss_bytes", "message", b"message", "progress", b"progress", "ran_us", b"ran_us", "rank", b"rank", "signal", b"signal", "started", b"started", "started_boot_us", b"started_boot_us", "stopped", b"stopped"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Exited = Exited

@@ -899,6 +899,7 @@ class Member(google.protobuf.message.Message):
     STARTED_AT_FIELD_NUMBER: builtins.int
     GPU_MEMORY_SHARE_BYTES_FIELD_NUMBER: builtins.int
     GPU_LIMITED_FIELD_NUMBER: builtins.int
+    DEVICE_USE_FIELD_NUMBER: builtins.int
     rank: builtins.int
     node: builtins.str
     """node name"""
@@ -926,6 +927,10 @@ class Member(google.protobuf.message.Message):
     def gpus(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___GpuSample]:
         """likewise, of its devices"""
 
+    @property
+    def device_use(self) -> global___DeviceUse:
+        """of one that has ended; unset: it held none, or nothing was heard of them"""
+
     def __init__(
         self,
         *,
@@ -943,11 +948,98 @@ class Member(google.protobuf.message.Message):
         started_at: builtins.int = ...,
         gpu_memory_share_bytes: builtins.int = ...,
         gpu_limited: builtins.bool = ...,
+        device_use: global___DeviceUse | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["sample", b"sample"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "cpu_milli", b"cpu_milli", "devices", b"devices", "gpu_limited", b"gpu_limited", "gpu_memory_share_bytes", b"gpu_memory_share_bytes", "gpus", b"gpus", "held_us", b"held_us", "memory_bytes", b"memory_bytes", "node", b"node", "price_id", b"price_id", "rank", b"rank", "rate_nanos_per_hour", b"rate_nanos_per_hour", "sample", b"sample", "started_at", b"started_at"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["device_use", b"device_use", "sample", b"sample"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "cpu_milli", b"cpu_milli", "device_use", b"device_use", "devices", b"devices", "gpu_limited", b"gpu_limited", "gpu_memory_share_bytes", b"gpu_memory_share_bytes", "gpus", b"gpus", "held_us", b"held_us", "memory_bytes", b"memory_bytes", "node", b"node", "price_id", b"price_id", "rank", b"rank", "rate_nanos_per_hour", b"rate_nanos_per_hour", "sample", b"sample", "started_at", b"started_at"]) -> None: ...
 
 global___Member = Member
+
+@typing.final
+class DeviceUse(google.protobuf.message.Message):
+    """What a member made of its devices, all of them together: microseconds of devices, two for a second are two seconds."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HEARD_US_FIELD_NUMBER: builtins.int
+    EMPTY_US_FIELD_NUMBER: builtins.int
+    IDLE_US_FIELD_NUMBER: builtins.int
+    LAUNCH_US_FIELD_NUMBER: builtins.int
+    MEMORY_US_FIELD_NUMBER: builtins.int
+    PARTIAL_US_FIELD_NUMBER: builtins.int
+    BUSY_US_FIELD_NUMBER: builtins.int
+    THROTTLED_US_FIELD_NUMBER: builtins.int
+    SM_US_FIELD_NUMBER: builtins.int
+    TENSOR_US_FIELD_NUMBER: builtins.int
+    DRAM_US_FIELD_NUMBER: builtins.int
+    UNITS_US_FIELD_NUMBER: builtins.int
+    CLOCK_MHZ_US_FIELD_NUMBER: builtins.int
+    DEVICES_FIELD_NUMBER: builtins.int
+    UNUSED_DEVICES_FIELD_NUMBER: builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    ECC_UNCORRECTED_FIELD_NUMBER: builtins.int
+    REMAPPED_ROWS_FIELD_NUMBER: builtins.int
+    XID_FIELD_NUMBER: builtins.int
+    heard_us: builtins.int
+    """in which it was known what they did; of it, each excluding the others, the next five"""
+    empty_us: builtins.int
+    """no process of the member was there"""
+    idle_us: builtins.int
+    """one was, and nothing ran"""
+    launch_us: builtins.int
+    """only tiny kernels ran"""
+    memory_us: builtins.int
+    """bound by memory, with tensor units at rest"""
+    partial_us: builtins.int
+    """less than half of the multiprocessors had work"""
+    busy_us: builtins.int
+    """they had work"""
+    throttled_us: builtins.int
+    """the clock was low for a fault or heat"""
+    sm_us: builtins.int
+    """time multiplied by the share at work, as the next two"""
+    tensor_us: builtins.int
+    dram_us: builtins.int
+    units_us: builtins.int
+    """in which the last two are known"""
+    clock_mhz_us: builtins.int
+    """while busy, MHz multiplied by time"""
+    devices: builtins.int
+    unused_devices: builtins.int
+    """that never had work while they were heard"""
+    memory_bytes: builtins.int
+    """the most that its processes held at once"""
+    ecc_uncorrected: builtins.int
+    """that came meanwhile, as the next"""
+    remapped_rows: builtins.int
+    xid: builtins.int
+    """the last critical event; 0: none"""
+    def __init__(
+        self,
+        *,
+        heard_us: builtins.int = ...,
+        empty_us: builtins.int = ...,
+        idle_us: builtins.int = ...,
+        launch_us: builtins.int = ...,
+        memory_us: builtins.int = ...,
+        partial_us: builtins.int = ...,
+        busy_us: builtins.int = ...,
+        throttled_us: builtins.int = ...,
+        sm_us: builtins.int = ...,
+        tensor_us: builtins.int = ...,
+        dram_us: builtins.int = ...,
+        units_us: builtins.int = ...,
+        clock_mhz_us: builtins.int = ...,
+        devices: builtins.int = ...,
+        unused_devices: builtins.int = ...,
+        memory_bytes: builtins.int = ...,
+        ecc_uncorrected: builtins.int = ...,
+        remapped_rows: builtins.int = ...,
+        xid: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["busy_us", b"busy_us", "clock_mhz_us", b"clock_mhz_us", "devices", b"devices", "dram_us", b"dram_us", "ecc_uncorrected", b"ecc_uncorrected", "empty_us", b"empty_us", "heard_us", b"heard_us", "idle_us", b"idle_us", "launch_us", b"launch_us", "memory_bytes", b"memory_bytes", "memory_us", b"memory_us", "partial_us", b"partial_us", "remapped_rows", b"remapped_rows", "sm_us", b"sm_us", "tensor_us", b"tensor_us", "throttled_us", b"throttled_us", "units_us", b"units_us", "unused_devices", b"unused_devices", "xid", b"xid"]) -> None: ...
+
+global___DeviceUse = DeviceUse
 
 @typing.final
 class Attempt(google.protobuf.message.Message):

@@ -233,6 +233,35 @@ def _member(wire: types_pb2.Member, currency: str) -> View:
         "rate_per_hour": money(wire.rate_nanos_per_hour, currency) if wire.price_id else None,
         "price_id": wire.price_id or None,
         "held_s": seconds(wire.held_us),
+        "device_use": device_use(wire.device_use) if wire.HasField("device_use") else None,
+    }
+
+
+def device_use(wire: types_pb2.DeviceUse) -> View:
+    """What a member made of its devices: seconds of devices, and means while that was heard."""
+
+    def share(part: int, whole: int) -> float | None:
+        return part / whole if whole else None
+
+    return {
+        "heard_s": seconds(wire.heard_us),
+        "empty_s": seconds(wire.empty_us),
+        "idle_s": seconds(wire.idle_us),
+        "launch_bound_s": seconds(wire.launch_us),
+        "memory_bound_s": seconds(wire.memory_us),
+        "partial_s": seconds(wire.partial_us),
+        "busy_s": seconds(wire.busy_us),
+        "throttled_s": seconds(wire.throttled_us),
+        "sm_ratio": share(wire.sm_us, wire.heard_us),
+        "tensor_ratio": share(wire.tensor_us, wire.units_us),
+        "dram_ratio": share(wire.dram_us, wire.units_us),
+        "busy_clock_mhz": share(wire.clock_mhz_us, wire.busy_us),
+        "devices": wire.devices,
+        "unused_devices": wire.unused_devices,
+        "memory_bytes": wire.memory_bytes,
+        "ecc_uncorrected": wire.ecc_uncorrected,
+        "remapped_rows": wire.remapped_rows,
+        "xid": wire.xid or None,
     }
 
 
