@@ -110,8 +110,9 @@ def carry_out(state: State, ids: Ids, snapshot: Snapshot, wanted: Plan, commit: 
 
 
 class Promises:
-    """What quotas guarantee, of a snapshot and now. A plan has worked out what may be taken of it, its own
-    actions among that: so what matters is what others have changed since. Made before it is carried out.
+    """What quotas guarantee, of a snapshot and now, and which places are kept. A plan has worked out what may
+    be taken of it, its own actions among that: so what matters is what others have changed since. Made
+    before it is carried out.
     """
 
     def __init__(self, state: State, snapshot: Snapshot) -> None:
@@ -137,6 +138,11 @@ class Promises:
         if any(one not in self._seen.holdings or not self._seen.holdings[one].pinned for one in pinned):
             return "more runs that may not be stopped, so that guarantees have less room"
         return ""
+
+    @cached_property
+    def places(self) -> dict[str, tuple[int, int, int]]:
+        """What the plan knew of places that are kept, by job: from when to when, and of which alternative."""
+        return {one.job_id: (one.start, one.until, one.option) for one in self._seen.promises}
 
     def not_owed(self, stop: Stop) -> str:
         """Why an attempt need not give back what a quota guarantees any more; "" when it still has to."""
@@ -298,7 +304,7 @@ class _Check:
         state = self._state
         if not state.promises:
             return False
-        seen = {one.job_id: (one.start, one.until, one.option) for one in self._snapshot.promises}
+        seen = self._promises.places
         for member in start.members:
             for job_id in state.promises.on_node.get(state.cluster.ids[member.node], ()):
                 promise = state.promises.given[job_id].promise

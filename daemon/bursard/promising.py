@@ -81,6 +81,8 @@ class Promising:
         self._cache = PlanCache()
         self._places = targets.Places()
         self._looked_at: int | None = None
+        self._kept: tuple[tuple[int, int], NDArray[np.intp] | None, NDArray[np.int64]] | None = None
+        """Of what it was made, the nodes on which places are kept, and when those begin."""
         self._closed: dict[bool, tuple[object, NDArray[np.bool_]]] = {}
         """Is spot asked for? Of what it was made, and nodes on which nothing is promised then."""
 
@@ -339,7 +341,20 @@ class Promising:
             return []
         self._looked_at = now
         late = [self._late(job) for job in state.promises.given.values() if _is_late(job, now)]
-        return [*late, *self._lost_places(now)]
+        return [*late, *(self._lost_places(now) if late or not self._all_hold(now) else ())]
+
+    def _all_hold(self, now: int) -> bool:
+        """Is every place there, and none late? Mostly so it is, and is seen by a few columns."""
+        state, table = self._state, self._state.promises
+        key = table.changes, state.cluster.facts_version
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, *_columns_of(state)
+        _, rows, starts = self._kept
+        if rows is None or not bool(state.cluster.ready[rows].all()):
+            return False
+        if len(starts) and int(starts.min()) + 2 * LOOK_US < now:
+            return False
+        return all(table.budgets_of(job.id) == job.budgets for job in table.waiting())
 
     def _late(self, job: JobRecord) -> DeadlineBroken:
         assert job.promise is not None
@@ -414,6 +429,19 @@ class Promising:
             "the place and the money that were kept for it were taken away: a node was late, a limit or a"
             " price changed, or nodes were reserved (`bursar events` shows which)",
         )
+
+
+def _columns_of(state: State) -> tuple[NDArray[np.intp] | None, NDArray[np.int64]]:
+    """The nodes on which places are kept (members), and when each begins (jobs); None: some are gone, or no
+    place is kept for one that waits.
+    """
+    waiting = [one for one in state.promises.given.values() if one.state is JobState.PENDING]
+    members = [member for job in waiting if job.promise is not None for member in job.promise.members]
+    nodes = [state.nodes.get(member.node_id) for member in members]
+    starts = np.array([job.promise.start for job in waiting if job.promise is not None], dtype=np.int64)
+    if None in nodes or any(job.promise is None or not job.promise.members for job in waiting):
+        return None, starts
+    return np.array([node.row for node in nodes if node is not None], dtype=np.intp), starts
 
 
 def _is_late(job: JobRecord, now: int) -> bool:

@@ -10,6 +10,7 @@ Why     where nothing is promised, room that has come stays until somebody takes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -68,15 +69,12 @@ class Future:
         self, world: World, releases: Releases, promised: Iterable[Promised], now: int, but: str = ""
     ) -> None:
         self.world, self.releases, self.now = world, releases, now
-        none = np.zeros((0, _GPUS + world.free.slots), dtype=np.int64)
-        self._lines = np.concatenate(
-            [none, *(world.promised.of(one) for one in promised if one.job_id != but)]
-        )
+        self._lines = world.promised.of_all(promised, but)
         self._count = world.free.count
 
     @classmethod
     def _of_lines(cls, of: Future, lines: Ints) -> Future:
-        made = cls(of.world, of.releases, (), of.now)
+        made = copy(of)
         made._lines = lines
         return made
 

@@ -29,6 +29,7 @@ from bursard.scheduler.admit import Admitted, Refusal, Rooms
 from bursard.scheduler.allowance import Allowance
 from bursard.scheduler.backfill import Reservation
 from bursard.scheduler.claims import Claims, Head
+from bursard.scheduler.dearer import Known
 from bursard.scheduler.doors import Doors
 from bursard.scheduler.kept import Kept
 from bursard.scheduler.making_room import Stops
@@ -110,7 +111,13 @@ class Planner:
         self.guard: Guard | None = None
         self._limits = NO_LIMITS
         """What the job that is looked at may use of nodes on which places are kept for others."""
+        self._known: Known | None = None
+        """What looks have found beside places that are kept, where nothing else matters but price."""
+        self._is_full = False
+        """Is it known that the job that is looked at finds no room?"""
         if snapshot.promises:
+            if self.kept is None and self._allowance is None and self.doors is None:
+                self._known = Known()
             self.guard = Guard(world, snapshot.promises, lambda: self.claims.releases, now)
             self.claims.guard = self.guard
         self._told: dict[int, Verdict] = {}
@@ -245,10 +252,13 @@ class Planner:
         if job_id in self._begun:
             return None
         own = guard.of(job_id)
+        self._limits, self._is_full = NO_LIMITS, False
         if self.world.may_start(lane.tables, lane.job_class.nodes):
-            self._limits = guard.limits(lane.hold_us, job_id, lane.tables)
-        else:
-            self._limits = NO_LIMITS
+            rate = self._foreknown(guard, lane, own)
+            if rate is not None and own is not None and self._waits_for_cheaper(lane, own, rate):
+                return self._verdict(lane, "dearer", NO_BOUND)
+            if own is None or not self._is_full:
+                self._limits = guard.limits(lane.hold_us, job_id, lane.tables)
         if own is None:
             verdict = self.attempt(lane)
             if verdict is None or verdict.blocked_by != "room" or not self._limits:
@@ -264,6 +274,29 @@ class Planner:
         else:
             self.rooms.promise(own.budgets, own.hold_nanos)
         return verdict
+
+    def _foreknown(self, guard: Guard, lane: Lane, own: Promised | None) -> int | None:
+        """At which rate a look would find room for a job, where earlier looks say so. Sets `_is_full`."""
+        known, tables = self._known, lane.tables
+        if known is None or len(tables) > 1 or tables[0].domain is not None or lane.job_class.max_nodes:
+            return None
+        if own is not None and self.world.may_use(tables[0], [member.node for member in own.members]):
+            return None
+        now, ask, met = self.world.free.now, (tables[0].number, lane.job_class.nodes), guard.met(lane.hold_us)
+        self._is_full = known.is_full(now, ask, met)
+        return None if self._is_full else known.rate(now, ask, met)
+
+    def _waits_for_cheaper(self, lane: Lane, own: Promised, rate: int) -> bool:
+        """Is it plain that a promised job would find nothing but what is dearer than its place?"""
+        claims = self.claims
+        if own.start <= self.now or own.rate < 0 or 0 <= rate <= own.rate:
+            return False
+        if claims.held is not None or claims.open:
+            return False
+        self.rooms.promise(own.budgets, -own.hold_nanos)
+        answer = self.rooms.admit(lane.job_class, rate, lane.limit_us)
+        self.rooms.promise(own.budgets, own.hold_nanos)
+        return isinstance(answer, Admitted)
 
     def _is_dearer(self, lane: Lane, choice: gang.Choice) -> bool:
         """Would a job that is promised a cheaper place cost more here? Until that is due it waits for it."""
@@ -312,6 +345,8 @@ class Planner:
         where it was looked for among what that leaves.
         """
         tables, limit_us, claims = lane.tables, lane.limit_us, self.claims
+        if self._is_full:
+            return gang.NO_ROOM, None
         larger = len(tables) > 1 and job_class.nodes > lane.job_class.nodes
         leaving = self._leaving_whole if larger else self._leaving
         best = leaving(lane, self._best)
@@ -435,9 +470,14 @@ class Planner:
         if not self.world.has_room(table, count):
             return []
         limits = self._limits
-        if not limits:
-            return table.best(self.world.packing, count)
-        return table.best_but(self.world.packing, count, limits, limits.fitting(table))
+        if limits:
+            rows = table.best_but(self.world.packing, count, limits, limits.fitting(table))
+        else:
+            rows = table.best(self.world.packing, count)
+        if self._known is not None and limits.met >= 0:
+            rate = gang.gang_rate(table, rows) if len(rows) == count else None
+            self._known.note(self.world.free.now, (table.number, count), limits.met, rate)
+        return rows
 
     def _wait(self, lane: Lane, answer: gang.NoChoice) -> Verdict:
         """What stops a job that found no place: room if any alternative is only short of that, else money."""

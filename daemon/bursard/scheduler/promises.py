@@ -74,9 +74,16 @@ class Limits(Mapping[int, NodeState]):
 
     Args:
         own: of the nodes of its own place, as if nothing were kept for it; None: all of it.
+
+    Attributes:
+        met: how many of the places that are kept begin before it must have ended, which says all of it; -1:
+            more may be used, of its own place.
     """
 
-    def __init__(self, kept: _Kept | None = None, own: Mapping[int, NodeState | None] | None = None) -> None:
+    def __init__(
+        self, kept: _Kept | None = None, own: Mapping[int, NodeState | None] | None = None, met: int = 0
+    ) -> None:
+        self.met = met
         self._kept = kept if kept is not None else _Kept(np.zeros(0, dtype=np.intp), _NONE)
         self._own = own or {}
         self._gone = {row for row, state in self._own.items() if state is None and row in self._kept}
@@ -187,8 +194,7 @@ class Guard:
             tables: what it asks for, where it is only looked for room for that: a node of its own place
                 without any now needs no closer look.
         """
-        until = self._now + hold_us
-        key = bisect_left(self._starts, until)
+        until, key = self._now + hold_us, self.met(hold_us)
         own = self._open.get(job_id)
         if not key:
             return NO_LIMITS
@@ -200,12 +206,18 @@ class Guard:
                 self._timeline = future.timeline(np.array(future.rows, dtype=np.intp))
             kept = self._known[key] = _until(self._timeline, until)
         if own is None:
-            return Limits(kept)
+            return Limits(kept, met=key)
         rows = np.array([member.node for member in own.members], dtype=np.intp)
         if tables is not None:
             free = self._world.free
             rows = rows[np.logical_or.reduce([free.fitting(table.request, rows) for table in tables])]
-        return Limits(kept, self._own(own, np.unique(rows), until)) if len(rows) else Limits(kept)
+        if not len(rows):
+            return Limits(kept, met=key)
+        return Limits(kept, self._own(own, np.unique(rows), until), met=-1)
+
+    def met(self, hold_us: int) -> int:
+        """How many of the places that are kept begin before who holds nodes for so long must be gone."""
+        return bisect_left(self._starts, self._now + hold_us)
 
     def _own(self, own: Promised, rows: Rows, until: int) -> dict[int, NodeState | None]:
         """Nodes of its own place, as if nothing were kept for it there."""

@@ -9,8 +9,9 @@ Why     one arrival changes one node. Comparing the new snapshot with the column
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import is_not
 from threading import Lock
 from typing import NamedTuple
 
@@ -58,21 +59,40 @@ class Known(NamedTuple):
 class Lines:
     """What is promised, as numbers: lines (members, 5 + slots) of row, start, until, CPU, memory, devices.
 
-    A promise is the same object from snapshot to snapshot, as long as nothing of it changes.
+    A promise is the same object from snapshot to snapshot as long as nothing of it changes; its members are,
+    when only its queue stands elsewhere.
     """
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._known: dict[int, tuple[Promised, NDArray[np.int64]]] = {}
+        self._every: tuple[tuple[Promised, ...], NDArray[np.int64]] = (), self._none()
+
+    def _none(self) -> NDArray[np.int64]:
+        return np.zeros((0, 5 + self._slots), dtype=np.int64)
 
     def of(self, one: Promised) -> NDArray[np.int64]:
         """The lines of one."""
-        known = self._known.get(id(one))
-        if known is None or known[0] is not one:
+        known = self._known.get(id(one.members))
+        if known is None or not _same_place(known[0], one):
             if len(self._known) >= LINES_MAX:
                 self._known.clear()
-            known = self._known[id(one)] = one, self._made(one)
+            known = self._known[id(one.members)] = one, self._made(one)
         return known[1]
+
+    def of_all(self, promised: Iterable[Promised], but: str = "") -> NDArray[np.int64]:
+        """The lines of all of these, less those of one job. Nobody writes them."""
+        promised = tuple(promised)
+        before, lines = self._every
+        if len(promised) != len(before) or any(map(is_not, promised, before)):
+            if len(promised) != len(before) or not all(map(_same_place, promised, before)):
+                lines = np.concatenate([self._none(), *map(self.of, promised)])
+            self._every = promised, lines
+        if not but or not promised:
+            return lines
+        counts = [len(one.members) for one in promised]
+        found: NDArray[np.int64] = lines[np.repeat([one.job_id != but for one in promised], counts)]
+        return found
 
     def _made(self, one: Promised) -> NDArray[np.int64]:
         found = np.zeros((len(one.members), 5 + self._slots), dtype=np.int64)
@@ -81,6 +101,10 @@ class Lines:
             for share in member.devices:
                 line[5 + share.index] += share.milli
         return found
+
+
+def _same_place(one: Promised, other: Promised) -> bool:
+    return one.members is other.members and (one.start, one.until) == (other.start, other.until)
 
 
 class World:
@@ -193,6 +217,10 @@ class World:
         if len(tables) == 1:
             return self._fits.count(tables[0].number) >= count
         return any(self._fits.count(table.number) >= count for table in tables)
+
+    def may_use(self, table: Table, rows: Sequence[int]) -> bool:
+        """Has any of these nodes room for a member?"""
+        return bool(self._fits.on(table.number, np.array(rows, dtype=np.intp)).any())
 
     def fits_elsewhere(self, table: Table, rows: Rows) -> int:
         """Nodes but these that have room for a member."""

@@ -12,7 +12,7 @@ Why     the cycle must not walk 100,000 jobs, nor have them listed for it: it wa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -302,12 +302,17 @@ class PendingIndex:
         found = [queue.look() for queue in self._open.values()]
         for crowd in self._crowds.values():
             found += [queue.look() for queue in crowd.shown()]
-        more = {
-            id(one): one for one in (self._where[job].queue for job in asked if job and not self.shows(job))
-        }
-        found += [queue.look() for queue in more.values()]
+        if self._crowds:  # else every plan looks at all
+            there = (self._where[job].queue for job in asked if job and not self.shows(job))
+            found += [queue.look() for queue in {id(one): one for one in there}.values()]
         found.sort(key=_first)
         return tuple(found)
+
+    def indices(self, job_ids: Iterable[str], queues: Sequence[PendingQueue]) -> list[int]:
+        """Where the queue of each job stands among these, which `queues` has just shown; -1 for none."""
+        at, where = {id(queue): index for index, queue in enumerate(queues)}, self._where
+        places = [where.get(job_id) for job_id in job_ids]
+        return [-1 if place is None else at.get(id(place.queue.frozen), -1) for place in places]
 
     def projects(self) -> tuple[str, ...]:
         """What `JobColumns.projects` counts."""
@@ -343,6 +348,11 @@ class PendingIndex:
 
     def _turn(self, user: str, plans: int) -> Turn:
         return Turn(self._opened[user] + len(self._crowds.get(user, ())), plans)
+
+    @property
+    def crowded(self) -> bool:
+        """Are there queues that not every plan looks at?"""
+        return bool(self._crowds)
 
     @property
     def plans_for_all(self) -> int:

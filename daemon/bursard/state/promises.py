@@ -8,18 +8,17 @@ Why     a place and its money are nobody else's until the job begins; plans, bud
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from bursar.model import JobState
 from bursar_policies.decision import Promised
-from bursard.state.records import JobRecord, PromiseRecord
+from bursard.state.records import JobRecord
 
 
 class Seen(NamedTuple):
     """What a snapshot said of a promise, and of what that was made; `made`: None where a node is gone."""
 
-    promise: PromiseRecord | None
     facts: int
     queue: int
     made: Promised | None
@@ -35,6 +34,10 @@ class PromiseTable:
         """By node, the jobs that a place is kept for there."""
         self.seen: dict[str, Seen] = {}
         """By job, what the last snapshot said of it; a promise that is put again is looked at anew."""
+        self.shown: tuple[Promised, ...] = ()
+        """All that it said."""
+        self.changes = 0
+        """Whatever is kept, and for whom, is the same while this is."""
         self._promised = promised
         self._aside: dict[str, tuple[tuple[str, ...], int]] = {}
         self._nodes: dict[str, tuple[str, ...]] = {}
@@ -46,6 +49,7 @@ class PromiseTable:
     def put(self, job: JobRecord) -> None:
         """What is promised to a job is what its record says now."""
         self._drop_place(job.id)
+        self.changes += 1
         promise = job.promise
         if promise is None or promise.broken_at or job.state.terminal:
             if self.given.pop(job.id, None) is not None:
@@ -63,8 +67,12 @@ class PromiseTable:
         for member in promise.members:
             self.on_node.setdefault(member.node_id, {})[job.id] = None
 
+    def waiting_ids(self) -> Iterable[str]:
+        """The jobs for which a place is kept."""
+        return self._aside.keys()
+
     def waiting(self) -> Iterator[JobRecord]:
-        """Those for which a place is kept."""
+        """The same."""
         return (self.given[job_id] for job_id in self._aside)
 
     def budgets_of(self, job_id: str) -> tuple[str, ...]:

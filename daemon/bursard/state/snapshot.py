@@ -7,6 +7,9 @@ Why     a plan can be made in a thread, saved and made again only if nothing it 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_not
+
+from msgspec.structs import replace
 
 from bursar.model import EndCause
 from bursar.model.allocation import FREE
@@ -18,7 +21,8 @@ from bursard.state.tables import Tables, stays
 
 def take(tables: Tables, asked: str = "") -> Snapshot:
     """The frozen world for one cycle. `asked`: a queued job that it has in any case."""
-    shown = (job.id for job in tables.promises.waiting() if job.id in tables.pending)
+    waiting = tables.promises.waiting_ids() if tables.pending.crowded else ()
+    shown = [job_id for job_id in waiting if job_id in tables.pending]
     queues, rules = tables.pending.queues(asked, *shown), tables.priority
     fair = rules is not None and "fair_share" in dict(rules.weights)
     preempts = rules is not None and rules.preempt_gap
@@ -57,19 +61,25 @@ def _moves(tables: Tables) -> tuple[Stop, ...]:
 
 
 def _promises(tables: Tables, queues: Sequence[PendingQueue]) -> tuple[Promised, ...]:
-    """Places that are kept, on nodes that are there. What did not change is the same object as before."""
-    index_of = {queue.key: index for index, queue in enumerate(queues)}
-    table, pending, facts = tables.promises, tables.pending, tables.cluster.facts_version
-    found = []
-    for job in table.waiting():
-        key = pending.key_of(job.id)
-        queue = index_of.get(key, -1) if key is not None else -1
-        seen = table.seen.get(job.id)
-        if seen is None or seen.queue != queue or seen.facts != facts or seen.promise is not job.promise:
-            seen = table.seen[job.id] = Seen(job.promise, facts, queue, _promised(tables, job, queue))
+    """Places that are kept, on nodes that are there. What did not change is the same object as before, and so
+    are all of them together where nothing did.
+    """
+    table, facts = tables.promises, tables.cluster.facts_version
+    waiting, seen_of, found = table.waiting_ids(), table.seen, list[Promised]()
+    for job_id, queue in zip(waiting, tables.pending.indices(waiting, queues), strict=True):
+        seen = seen_of.get(job_id)
+        if seen is None or seen.facts != facts:
+            made = _promised(tables, table.given[job_id], queue)
+            seen = seen_of[job_id] = Seen(facts, queue, made)
+        elif seen.queue != queue:
+            made = None if seen.made is None else replace(seen.made, queue=queue)
+            seen = seen_of[job_id] = Seen(facts, queue, made)
         if seen.made is not None:
             found.append(seen.made)
-    return tuple(found)
+    before = table.shown
+    if len(found) != len(before) or any(map(is_not, found, before)):
+        table.shown = tuple(found)
+    return table.shown
 
 
 def _promised(tables: Tables, job: JobRecord, queue: int) -> Promised | None:
