@@ -222,6 +222,33 @@ an error in the daemon's log, and one that was under way when the daemon stopped
 event is what is kept. JSON: `id` (the same whenever it is tried again), `cluster`, `at`, `budget`,
 `percent`, `on`, `limit`, `settled`, `held`, `currency`, `do`, `text`; of an anomaly `id`, `cluster`, `at`,
 `anomaly` (`day` or `run`), `project`, `day`, `job`, `cost`, `usual`, `currency`, `lines`, `text`.
+
+## A tariff by the hour
+
+```yaml
+kind: CostModel
+name: rack-a
+spec:
+  pool: rack-a
+  node_capex: 300000 USD
+  useful_life: 5y
+  power:
+    max_watts: 10200
+    load_factor: 0.6
+    timezone: Europe/Berlin
+    tariff:
+      - {price: 0.30 USD/kWh}
+      - {days: mon-fri, hours: "0-6,22-24", price: 0.10 USD/kWh}
+      - {days: "sat,sun", price: 0.05 USD/kWh}
+```
+
+Every hour of the week has one price: where several entries name it, that of the last; an hour that none
+names is refused. Hours and days are those that the clocks of `timezone` show (UTC without one): when
+these are set, a day has the 23 or 25 hours that it has. The *cost* rate of a node changes where the
+tariff does, and the books are cut there. What jobs *pay* goes by the mean of a week, so that it does not
+hang on the hour of their start; the difference is absorption. `prices explain` tells the energy of now
+and the mean, `report energy` values each hour at its tariff, `whatif` tries another one at what jobs
+would pay. Each change is one event a node.
 """
 API_HEAD = """# The API
 

@@ -24,7 +24,8 @@ from bursar.clock import HOUR_US, Instant, format_instant
 from bursar.model import NodeFacts, ShareRates
 from bursar.model.check import GPUS_MAX
 from bursar.money import NANOS_MAX, split_largest_remainder
-from bursar_policies.specs import CostModelSpec, Document, PriceBookSpec, PriceRow, Weights
+from bursar_policies.specs import CostModelSpec, Document, Power, PriceBookSpec, PriceRow, Weights
+from bursar_policies.tariffs import mean_over, next_change, price_at
 
 HOURS_PER_YEAR: Final = 8760
 HOURS_PER_MONTH: Final = 730
@@ -53,6 +54,7 @@ class NodeRate(msgspec.Struct, frozen=True):
             is what jobs are charged: it does not rise when demand falls.
         components: `standard_nanos_per_hour` split into GPU, CPU and memory.
         cost: `capacity_nanos_per_hour` split likewise.
+        mean_nanos_per_hour: the capacity rate in the mean of a week, where the tariff goes by the hour.
     """
 
     parts: tuple[CostPart, ...]
@@ -61,6 +63,7 @@ class NodeRate(msgspec.Struct, frozen=True):
     components: ShareRates
     cost: ShareRates
     currency: str
+    mean_nanos_per_hour: int
 
     @property
     def marginal_nanos_per_hour(self) -> int:
@@ -104,6 +107,7 @@ class PriceQuote(msgspec.Struct, frozen=True):
         marginal_nanos_per_hour: what an hour of use adds to what is spent anyway.
         as_of: date of the fact. valid_until: `FOREVER` when no end is known.
         parts: for `explain`, of cost models only.
+        mean_nanos_per_hour: the cost rate in the mean of a week, of a tariff by the hour; 0 of others.
     """
 
     rate_nanos_per_hour: int
@@ -119,6 +123,7 @@ class PriceQuote(msgspec.Struct, frozen=True):
     list_nanos_per_hour: int
     marginal_nanos_per_hour: int
     parts: tuple[CostPart, ...] = ()
+    mean_nanos_per_hour: int = 0
 
     @property
     def effective_nanos_per_hour(self) -> int:
@@ -155,7 +160,11 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 def node_rate(
-    spec: CostModelSpec, gpus: Sequence[tuple[str, int]] = (), *, has_memory: bool = True
+    spec: CostModelSpec,
+    gpus: Sequence[tuple[str, int]] = (),
+    *,
+    has_memory: bool = True,
+    tariff_nanos: int | None = None,
 ) -> NodeRate:
     """The cost per hour of one node of a pool.
 
@@ -163,16 +172,20 @@ def node_rate(
         spec: the pool's cost model.
         gpus: (type, count) of the node's devices; they add what `spec.gpus` says of them.
         has_memory: False gives memory no share (a node that reports none).
+        tariff_nanos: what a kWh costs now, of a tariff by the hour; without it the mean of a week.
 
     Returns:
         Straight-line capex over the useful life, energy at the load factor, rent by power,
-        support and staff; `standard = capacity / practical_capacity`.
+        support and staff; `standard = capacity / practical_capacity`, at the mean of a week's tariff.
     """
     capex, gpu_capex, _ = _purchase(spec, gpus)
-    exact = _parts(spec, gpus)
+    exact = _parts(spec, gpus, tariff_nanos)
     # Documents in force since before larger rates were refused.
     capacity = min(round(sum(exact, Fraction(0))), NANOS_MAX)
-    standard = min(round(capacity / Fraction(spec.practical_capacity)), NANOS_MAX)
+    mean = capacity
+    if tariff_nanos is not None:
+        mean = min(round(sum(_parts(spec, gpus), Fraction(0))), NANOS_MAX)
+    standard = min(round(mean / Fraction(spec.practical_capacity)), NANOS_MAX)
     parts = split_largest_remainder(capacity, _integers(exact))
     has_gpu = any(count for _, count in gpus)
     weights = spec.component_weights or _capex_weights(capex, gpu_capex)
@@ -183,6 +196,7 @@ def node_rate(
         split_components(standard, weights, has_gpu=has_gpu, has_memory=has_memory),
         split_components(capacity, weights, has_gpu=has_gpu, has_memory=has_memory),
         spec.node_capex.currency,
+        mean,
     )
 
 
@@ -191,11 +205,14 @@ def dearest_rate(spec: CostModelSpec) -> int:
     may have. It may be more than a rate can be.
     """
     kinds = [((device.gpu_type, GPUS_MAX),) for device in spec.gpus]
-    costs = (sum(_parts(spec, gpus), Fraction(0)) for gpus in ((), *kinds))
+    most = max(spec.power.hours) if spec.power is not None and spec.power.hours else None
+    costs = (sum(_parts(spec, gpus, most), Fraction(0)) for gpus in ((), *kinds))
     return round(max(costs) / Fraction(spec.practical_capacity))
 
 
-def _parts(spec: CostModelSpec, gpus: Sequence[tuple[str, int]]) -> tuple[Fraction, ...]:
+def _parts(
+    spec: CostModelSpec, gpus: Sequence[tuple[str, int]], tariff_nanos: int | None = None
+) -> tuple[Fraction, ...]:
     """Nanos per hour of each of `PARTS`."""
     capex, _, watts = _purchase(spec, gpus)
     network = capex * (1 + Fraction(spec.network))
@@ -204,7 +221,7 @@ def _parts(spec: CostModelSpec, gpus: Sequence[tuple[str, int]]) -> tuple[Fracti
     energy = Fraction(0)
     if spec.power is not None:
         load = Fraction(spec.power.load_factor) * Fraction(spec.power.pue)
-        energy = kilowatts * load * spec.power.tariff.nanos
+        energy = kilowatts * load * (spec.power.tariff.nanos if tariff_nanos is None else tariff_nanos)
     staff = Fraction(0)
     if spec.salary is not None and spec.nodes_per_fte:
         staff = Fraction(spec.salary.nanos, spec.nodes_per_fte * HOURS_PER_YEAR)
@@ -283,7 +300,18 @@ class _Fact:
         self.end = min(end, valid_until)
         name = applied.document.name
         self.priority = (valid_from, applied.effective_from, applied.version, name)
-        self.quotes: dict[tuple[tuple[tuple[str, int], ...], bool], PriceQuote] = {}
+        self.quotes: dict[tuple[tuple[tuple[str, int], ...], bool, int | None], PriceQuote] = {}
+
+    @property
+    def power(self) -> Power | None:
+        """Of a cost model that says it."""
+        spec = self.applied.document.spec
+        return spec.power if isinstance(spec, CostModelSpec) else None
+
+    def tariff_at(self, at: int) -> int | None:
+        """What a kWh costs at an instant, of a tariff by the hour; None of any other."""
+        power = self.power
+        return price_at(power, at) if power is not None and power.hours else None
 
 
 class _Series:
@@ -351,6 +379,12 @@ class PriceTable:
         owned = {gpu.gpu_type for spec in models if isinstance(spec, CostModelSpec) for gpu in spec.gpus}
         self._gpu_types = frozenset(shapes | owned) - {"", "other"}
         series = (*self._cloud.values(), *self._pools.values())
+        self._by_hour = [
+            self._pools[pool]
+            for pool, facts in pools.items()
+            if any(fact.power is not None and fact.power.hours for fact in facts)
+        ]
+        """Pools whose price changes with the hour."""
         self._changes = sorted({start for one in series for start in one.starts})
 
     def gpu_types(self) -> frozenset[str]:
@@ -360,7 +394,9 @@ class PriceTable:
     def next_change(self, after: int) -> int:
         """The first instant after this one at which any price begins or ends; `FOREVER` when none does."""
         index = bisect_right(self._changes, after)
-        return self._changes[index] if index < len(self._changes) else FOREVER
+        coming = self._changes[index] if index < len(self._changes) else FOREVER
+        tariffs = (fact.power for one in self._by_hour if (fact := one.at(after)) is not None)
+        return min([coming, *(next_change(power, after) for power in tariffs if power is not None)])
 
     def lookup(self, facts: NodeFacts, at: Instant) -> PriceQuote | None:
         """The price of a node at an instant: of its machine type, else of its pool's cost model."""
@@ -409,23 +445,37 @@ class PriceTable:
         fact = series.at(at) if series else None
         if fact is None:
             return None
-        quote = fact.quotes.get((gpus, has_memory))
+        tariff_nanos = fact.tariff_at(at)
+        quote = fact.quotes.get((gpus, has_memory, tariff_nanos))
         if quote is None:
-            quote = _model_quote(fact, gpus, has_memory)
-            fact.quotes[(gpus, has_memory)] = quote
+            quote = _model_quote(fact, gpus, has_memory, tariff_nanos)
+            fact.quotes[(gpus, has_memory, tariff_nanos)] = quote
         return quote
 
     def carbon_of(self, pool: str, at: Instant) -> Fraction | None:
         """Grams of CO2e that a kWh of a device stands for in an owned pool at an instant: with what its
         building takes for each (PUE), of the grid there. None where its cost model does not say.
         """
-        series = self._pools.get(pool)
-        fact = series.at(at) if series else None
-        spec = fact.applied.document.spec if fact is not None else None
-        power = spec.power if isinstance(spec, CostModelSpec) else None
+        power = self._power_of(pool, at)
         if power is None or power.carbon is None:
             return None
         return Fraction(power.pue) * Fraction(power.carbon)
+
+    def energy_price_of(self, pool: str, since: Instant, until: Instant) -> Fraction | None:
+        """Nanos that a kWh of a device costs in an owned pool from one instant to another, in the mean of
+        that time, with what its building takes for each (PUE). None where its cost model does not say.
+        """
+        power = self._power_of(pool, since)
+        return None if power is None else Fraction(power.pue) * mean_over(power, since, until)
+
+    def tariff_by_hour(self, pool: str) -> bool:
+        """Does what a kWh costs there change with the hour, or did it ever?"""
+        return any(series is self._pools.get(pool) for series in self._by_hour)
+
+    def _power_of(self, pool: str, at: Instant) -> Power | None:
+        series = self._pools.get(pool)
+        fact = series.at(at) if series else None
+        return None if fact is None else fact.power
 
     def carbon_changes(self, pool: str, before: Instant) -> int:
         """Since when what a kWh stands for there may be what it is at an instant; 0: since ever."""
@@ -524,13 +574,13 @@ class PriceTable:
     def _machine_quote(self, fact: _Fact, at: int) -> PriceQuote:
         row = fact.row
         assert row is not None
-        quote = fact.quotes.get(((), True))
+        quote = fact.quotes.get(((), True, None))
         if quote is None:
             spec = fact.applied.document.spec
             assert isinstance(spec, PriceBookSpec)
             shape = self._shapes[row.provider, row.instance_type]
             quote = _row_quote(fact, row, spec, has_gpu=shape[3] > 0)
-            fact.quotes[((), True)] = quote
+            fact.quotes[((), True, None)] = quote
         if row.market != "on-demand":
             # The list price has a life of its own: what it is depends on the instant asked about.
             listed = self._list_rate(row, row.region, quote.currency, at)
@@ -612,10 +662,12 @@ def _row_quote(fact: _Fact, row: PriceRow, spec: PriceBookSpec, *, has_gpu: bool
     )
 
 
-def _model_quote(fact: _Fact, gpus: tuple[tuple[str, int], ...], has_memory: bool) -> PriceQuote:
+def _model_quote(
+    fact: _Fact, gpus: tuple[tuple[str, int], ...], has_memory: bool, tariff_nanos: int | None = None
+) -> PriceQuote:
     applied, spec = fact.applied, fact.applied.document.spec
     assert isinstance(spec, CostModelSpec)
-    rate = node_rate(spec, gpus, has_memory=has_memory)
+    rate = node_rate(spec, gpus, has_memory=has_memory, tariff_nanos=tariff_nanos)
     name = applied.document.name
     return PriceQuote(
         rate_nanos_per_hour=rate.standard_nanos_per_hour,
@@ -631,4 +683,5 @@ def _model_quote(fact: _Fact, gpus: tuple[tuple[str, int], ...], has_memory: boo
         list_nanos_per_hour=rate.standard_nanos_per_hour,
         marginal_nanos_per_hour=rate.marginal_nanos_per_hour,
         parts=rate.parts,
+        mean_nanos_per_hour=0 if tariff_nanos is None else rate.mean_nanos_per_hour,
     )

@@ -19,6 +19,7 @@ from bursar.money import NANOS_MAX, Money, format_nanos
 from bursar.resources import parse_gpu_type
 from bursar.yamlfile import Faults, Fields, Node, read_int, read_text
 from bursar_policies.compile import dearest_rate
+from bursar_policies.read_tariff import read_hours
 from bursar_policies.specs import (
     NAME,
     CostModelSpec,
@@ -28,6 +29,7 @@ from bursar_policies.specs import (
     PriceRow,
     Weights,
 )
+from bursar_policies.tariffs import mean_of_week
 
 _BOOK_KEYS = ("source", "currency", "prices", "defaults", "component_weights")
 _PLACE_KEYS = ("provider", "region", "market", "valid_from", "valid_until", "source")
@@ -246,24 +248,29 @@ def _life(fields: Fields) -> int | None:
 
 
 def _power(fields: Fields) -> Power | None:
-    inner = fields.fields("power", ("max_watts", "load_factor", "pue", "tariff", "carbon"))
+    inner = fields.fields("power", ("max_watts", "load_factor", "pue", "tariff", "carbon", "timezone"))
     if inner is None:
         return None
     max_watts = inner.integer("max_watts", required=True, minimum=1, maximum=1_000_000)
     load = inner.decimal("load_factor", minimum=_ZERO, maximum=_ONE)
     pue = inner.decimal("pue", minimum=_ONE, maximum=Decimal(10))
-    tariff_node = inner.get("tariff", required=True)
-    if tariff_node is not None and tariff_node.kind == "sequence":
-        inner.faults.not_built(
-            tariff_node, "a tariff by hour", instead="give one price, such as 0.085 USD/kWh"
-        )
-        return None
-    tariff = inner.money_per("tariff", "kWh")
+    hours, timezone, tariff = _tariff(inner)
     given = inner.string("carbon", pattern=_CARBON, expected="grams of CO2e per kWh, such as 381 g/kWh")
     carbon = Decimal(given.partition("g")[0].strip()) if given else None
     if max_watts is None or tariff is None:
         return None
-    return Power(max_watts, _ONE if load is None else load, pue or _ONE, tariff, carbon)
+    return Power(max_watts, _ONE if load is None else load, pue or _ONE, tariff, carbon, hours, timezone)
+
+
+def _tariff(fields: Fields) -> tuple[tuple[int, ...], str, Money | None]:
+    """By hour of the week, in which zone, and the tariff or its mean. Prices of one currency."""
+    node = fields.get("tariff", required=True)
+    if node is not None and node.kind == "sequence":
+        hours, timezone, some = read_hours(fields, node)
+        return hours, timezone, None if some is None else Money(mean_of_week(hours), some.currency)
+    if (zone := fields.get("timezone")) is not None:
+        fields.faults.add(zone, "is of a tariff by the hour: a list of hours and days with prices")
+    return (), "UTC", fields.money_per("tariff", "kWh")
 
 
 def _staff(fields: Fields) -> tuple[int, Money | None]:

@@ -163,7 +163,11 @@ class Weights(msgspec.Struct, frozen=True):
 class Power(msgspec.Struct, frozen=True):
     """Energy of one node: `max_watts * load_factor * pue * tariff`, tariff per kWh.
 
-    `carbon`: grams of CO2e per kWh of the grid there; None: not known.
+    Attributes:
+        tariff: of a tariff by the hour, the mean of a week.
+        carbon: grams of CO2e per kWh of the grid there; None: not known.
+        hours: nanos per kWh by hour of the week, Monday from 00:00 on first, as the clocks of `timezone` show
+            it; empty: the tariff is the same at all times.
     """
 
     max_watts: int
@@ -171,6 +175,8 @@ class Power(msgspec.Struct, frozen=True):
     pue: Decimal
     tariff: Money
     carbon: Decimal | None = None
+    hours: tuple[int, ...] = ()
+    timezone: str = "UTC"
 
 
 class DeviceCost(msgspec.Struct, frozen=True):

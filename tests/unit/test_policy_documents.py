@@ -328,7 +328,7 @@ def test_wrong_prices_are_refused_with_their_line(old: str, new: str, word: str)
         ("colo: 184 USD/kW-month", "give power.max_watts"),
         ("power: {max_watts: 100, tariff: 0.1 EUR/kWh}", "mixes EUR with USD"),
         ("power: {max_watts: 100, tariff: 0.1 USD/h}", "money per kWh"),
-        ("power: {max_watts: 100, tariff: [1, 2]}", "tariff by hour is part of the contract"),
+        ("power: {max_watts: 100, tariff: [1, 2]}", "expected a mapping"),
         ("power: {max_watts: 9, tariff: 1 USD/kWh, carbon: 381}", "grams of CO2e per kWh, such as 381 g/kWh"),
         ("power: {max_watts: 9, tariff: 1 USD/kWh, carbon: 0.3 kg/kWh}", "grams of CO2e per kWh"),
         ("power: {watts: 100}", "did you mean 'max_watts'"),

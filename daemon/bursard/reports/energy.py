@@ -42,9 +42,11 @@ _COLUMNS: Final = (
     Column("untold", "count"),
     Column("energy_kwh", "kwh"),
     Column("energy_joules", "joules", drop=5),
+    Column("energy_cost", "money"),
     Column("not_measured", "percent"),
     Column("carbon_grams", "grams"),
     Column("without_carbon", "percent", drop=4),
+    Column("without_cost", "percent", drop=4),
 )
 
 Member = tuple[str, int]
@@ -61,10 +63,12 @@ class _Sum(msgspec.Struct):
     not_measured: int = 0
     grams: int = 0
     without: int = 0
+    nanos: int = 0
+    unpriced: int = 0
     members: dict[Member, list[int]] = msgspec.field(default_factory=dict)
 
-    def add(self, charge: ChargeRow, measured: bool, each: Fraction | None) -> None:
-        """Take a charge in. `each`: grams for a kWh."""
+    def add(self, charge: ChargeRow, measured: bool, each: Fraction | None, price: Fraction | None) -> None:
+        """Take a charge in. `each`: grams for a kWh. `price`: nanos for one."""
         held, energy = charge.gpu_milli * charge.held_us, charge.energy_millijoules
         self.gpu_milli_us += held
         member = self.members.setdefault((charge.attempt_id, charge.rank), [0, 0])
@@ -76,6 +80,10 @@ class _Sum(msgspec.Struct):
             self.without += energy
         else:
             self.grams += int(each * energy * _NANO / KWH_MILLIJOULES)
+        if price is None:
+            self.unpriced += energy
+        else:
+            self.nanos += int(price * energy / KWH_MILLIJOULES)
 
     def attempts(self) -> tuple[int, int]:
         """How many held GPUs or told energy; and of how many a member held GPUs and told none."""
@@ -134,8 +142,9 @@ def energy(
     by: tuple[str, ...],
     live: Sources,
     carbon: Callable[[ChargeRow], Fraction | None],
+    price: Callable[[ChargeRow], Fraction | None],
 ) -> Page:
-    """What was told of energy in a period. `carbon`: of a charge, grams of CO2e for a kWh."""
+    """What was told of energy in a period. Of a charge, `carbon`: grams of CO2e for a kWh; `price`: nanos."""
     query = ChargeFilter(since=period.since, until=period.until, project=project, kinds=PAID)
     sourced, whole = _Sourced(views, live), _Sum()
     sums: dict[tuple[str, ...], _Sum] = {}
@@ -143,10 +152,11 @@ def energy(
         if not charge.gpu_milli and not charge.energy_millijoules:
             continue
         told = bool(charge.energy_millijoules)
-        measured, each = (sourced.measured(charge), carbon(charge)) if told else (True, None)
+        measured = not told or sourced.measured(charge)
+        each, nanos = (carbon(charge), price(charge)) if told else (None, None)
         row = sums.setdefault(tuple(_BY[name](charge) for name in by), _Sum())
         for one in (row, whole):
-            one.add(charge, measured, each)
+            one.add(charge, measured, each, nanos)
     rows: list[tuple[Cell, ...]] = []
     before = 0
     for names, row in sorted(sums.items(), key=lambda found: found[0]):
@@ -166,6 +176,8 @@ def energy(
             "Not measured: of devices without a counter or that do not exist, or of several that shared one.",
             "CO2e is of the energy for which somebody says what a kWh stands for, with the building's part"
             " where a cost model has one.",
+            "What energy cost is by the tariff of the cost model in the hours in which it was used, with the"
+            " building's part; of a machine of a cloud it is in the price. It is a part of what nodes cost.",
         ),
     )
 
@@ -180,9 +192,11 @@ def _cells(row: _Sum, before: int) -> tuple[Cell, ...]:
         untold,
         _kwh(before + row.millijoules) - _kwh(before),
         row.millijoules,
+        None if row.unpriced == row.millijoules != 0 else row.nanos,
         ppm(row.not_measured, row.millijoules) if row.millijoules else None,
         None if nothing_said else row.grams,
         ppm(row.without, row.millijoules) if row.millijoules else None,
+        ppm(row.unpriced, row.millijoules) if row.millijoules else None,
     )
 
 

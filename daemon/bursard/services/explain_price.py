@@ -7,7 +7,7 @@ Why     a rate that nobody can take apart is not believed. The full-absorption r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 
 import msgspec
@@ -98,6 +98,13 @@ def sold(table: CostTable) -> Fraction | None:
     return max(Fraction(0), min(Fraction(shares, table.total.nanos), Fraction(1)))
 
 
+def _parts(quote: PriceQuote) -> Iterator[tuple[str, int]]:
+    """What a cost is made of now; of a tariff by the hour also the cost in the mean of a week."""
+    yield from ((one.name, one.nanos_per_hour) for one in quote.parts)
+    if quote.mean_nanos_per_hour:
+        yield "mean_cost", quote.mean_nanos_per_hour
+
+
 def explanation(subject: Subject, sold_part: Fraction | None) -> pb.PriceExplanation:
     """All that is known of one price, as a message."""
     quote = subject.quote
@@ -114,7 +121,7 @@ def explanation(subject: Subject, sold_part: Fraction | None) -> pb.PriceExplana
         source=quote.source,
         valid_from=quote.valid_from,
         valid_until=0 if quote.valid_until == FOREVER else quote.valid_until,
-        parts=[pb.PricePart(name=one.name, rate_nanos_per_hour=one.nanos_per_hour) for one in quote.parts],
+        parts=[pb.PricePart(name=name, rate_nanos_per_hour=nanos) for name, nanos in _parts(quote)],
         cost_nanos_per_hour=cost,
         charge_nanos_per_hour=quote.rate_nanos_per_hour,
         list_nanos_per_hour=quote.list_nanos_per_hour or -1,

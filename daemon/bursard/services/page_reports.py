@@ -124,8 +124,8 @@ def energy_page(engine: Engine, period: Period, project: str, by: str) -> MakePa
     live = {member: told for job in engine.state.jobs.values() for member, told in sources_of(job).items()}
 
     def make(unposted: Unposted) -> Page:
-        carbon = Carbon(views, prices).of
-        return energy(views, period, currency, unposted, project, names, live, carbon)
+        told = Carbon(views, prices)
+        return energy(views, period, currency, unposted, project, names, live, told.of, told.price_of)
 
     return _stamped(engine, period, make)
 

@@ -109,6 +109,7 @@ EXPLAIN_COLUMNS = (
 )
 _MEANS = {
     "cost": "what it costs its site, used or not",
+    "mean_cost": "the cost in the mean of a week, by its tariff",
     "charge": "what jobs pay",
     "full_absorption": "at which the hours sold would have paid for it",
     "list": "before any discount",
@@ -146,11 +147,12 @@ def prices_explain(client: WireClient, name: str, output: Output) -> None:
 
 
 def _means(document: Row, rate: str) -> str:
-    charge = next(one["per_hour"] for one in document["rates"] if one["rate"] == "charge")
-    cost = next(one["per_hour"] for one in document["rates"] if one["rate"] == "cost")
+    rates = {one["rate"]: one["per_hour"] for one in document["rates"]}
+    charge, cost = rates["charge"], rates.get("mean_cost") or rates["cost"]
     if rate == "charge" and charge != cost:
         part = Decimal(cost["amount"]) / Decimal(charge["amount"])
-        return f"{_MEANS[rate]}: the cost over the {part:.0%} of its hours that can be sold"
+        what = "mean cost" if "mean_cost" in rates else "cost"
+        return f"{_MEANS[rate]}: the {what} over the {part:.0%} of its hours that can be sold"
     return _MEANS.get(rate, "a part of the cost")
 
 

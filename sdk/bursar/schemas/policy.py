@@ -227,6 +227,25 @@ def _weights(description: str) -> Schema:
     return forms.mapping(description, {"gpu": weight, "cpu": weight, "memory": weight}, minProperties=1)
 
 
+def _tariff() -> Schema:
+    """One price, or a list of hours and days with prices."""
+    price = forms.money_per(
+        "kWh", "Price of energy; or a list of hours and days with prices.", positive=False
+    )
+    entry = forms.mapping(
+        "",
+        {
+            "hours": forms.text("Such as `7-21` or `0-6,22-24`; without it all."),
+            "days": forms.text("Such as `mon-fri` or `sat,sun`; without it all."),
+            "price": forms.money_per("kWh", "Of these hours.", positive=False),
+        },
+        ["price"],
+    )
+    return forms.either(
+        "Price of energy: one, or a list by the hour of the week.", price, forms.items("", entry, maxItems=48)
+    )
+
+
 def _cost_model() -> Schema:
     percent = forms.PERCENT
     power = forms.mapping(
@@ -235,7 +254,8 @@ def _cost_model() -> Schema:
             "max_watts": forms.whole("Of the whole node.", 1, 1_000_000),
             "load_factor": forms.number("Mean share of `max_watts`.", 0, 1),
             "pue": forms.number("Power usage effectiveness of the building.", 1, 10),
-            "tariff": forms.money_per("kWh", "Price of energy.", positive=False),
+            "tariff": _tariff(),
+            "timezone": forms.text("Of a tariff by the hour: whose clocks show it.", maxLength=64),
             "carbon": forms.text(
                 "CO2e of a kWh of the grid, such as `381 g/kWh`; without it `x_CarbonGrams` is not known.",
                 pattern=r"\d{1,4}(\.\d{1,3})? ?g/kWh",
