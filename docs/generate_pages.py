@@ -17,7 +17,7 @@ from typing import Any
 from bursar.cli.ends import NEVER_STARTS
 from bursar.clock import HOUR_US
 from bursar.errors import BursarError
-from bursar.model import EndCause, EndFacts, remedy_of, sentence_of
+from bursar.model import EndCause, EndFacts, Step, Steps, remedy_of, sentence_of
 from bursar.model.ends import OUTPUT_FILE, SAID, SUPERVISOR_LOST, WORKDIR
 from bursar.model.reason import MEANINGS, MEANINGS_LIVE
 from bursar.schemas import job_schema, policy_schema
@@ -426,6 +426,12 @@ ENDS = (
     EndFacts(**SAMPLE, cause=EndCause.FAILED, exit_code=3),
     EndFacts(**SAMPLE, cause=EndCause.FAILED, detail=f"{SUPERVISOR_LOST}; the job's processes were killed"),
     EndFacts(**SAMPLE, cause=EndCause.FAILED),
+    EndFacts(
+        job="12",
+        cause=EndCause.COMPLETED,
+        exit_code=0,
+        steps=Steps(total=3, failed=1, told=(Step(number=1, state="failed", name="python", exit_code=1),)),
+    ),
     EndFacts(job="12", cause=EndCause.COMPLETED, exit_code=0),
 )
 """One end of each kind."""

@@ -90,6 +90,10 @@ option that they do not have is refused by name. A partition is what `--partitio
 of its node: the label `partition`, or the pool. One that names none and waits is in `any`, and `-p` lets it
 through. Of an array `squeue` has a line for each task that runs and one for those that wait, `12_[4-9%2]`
 (`-r`: one for each), and `sacct` likewise; those that `%N` holds back wait for `JobArrayTaskLimit`.
+`sacct` has a row `12.batch` for the script and one for each step, `12.0`,
+once its job has ended: 16 of them, those that failed before others, of a script's first 16,384. `-j 12.0`
+asks for one alone, `-X` for none. A job that ended well over a step that failed is `COMPLETED`, as in Slurm,
+and `DerivedExitCode` has the step's; `show`, `explain` and `--follow` name it.
 `sinfo` has a line for each value that it prints. `scontrol` knows
 `show hostnames`, `show job`, `show node`, `show partition`, `update` (time limit, name, comment, account,
 number of nodes), `getaddrs`, `requeue`, `hold`, `release`. A number of which there is no job is Slurm's own

@@ -38,6 +38,7 @@ from bursar_agent.runner.model import (
 from bursar_agent.sharing import Sharing
 from bursar_agent.spool import Spool
 from bursar_agent.statedir import StateDir
+from bursar_agent.steptold import told_steps
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +143,7 @@ class Members:
             self._emit(started_of(event))
             return
         key = (event.report.attempt_id, event.report.rank)
-        end = s.MemberEnded(*key, self._with_progress(key, exit_of(event.report)))
+        end = s.MemberEnded(*key, self._with_told(key, exit_of(event.report)))
         if not end.exit.started or event.report.end_cause == EndCause.NODE_LOST.value:
             self.tasks.spawn(self._ended_after_look(end), "look-before-end")
         elif self._devices.holds(key) or self._sharing.serves(key):
@@ -192,16 +193,18 @@ class Members:
         if truth.exit is None:
             return truth
         key = (truth.attempt_id, truth.rank)
-        exit = self._with_progress(key, self._with_devices(key, truth.exit, await self._devices.ended(key)))
+        exit = self._with_told(key, self._with_devices(key, truth.exit, await self._devices.ended(key)))
         exit = await self._sharing.leave(key, exit) or exit
         return msgspec.structs.replace(truth, exit=exit)
 
     def _with_devices(self, key: s.Key, exit: Exit, energy: Energy | None) -> Exit:
         return with_use(with_energy(exit, energy), self._devices.used(key))
 
-    def _with_progress(self, key: s.Key, exit: Exit) -> Exit:
-        told = last_told(self._runner.read_last_progress, key)
-        return exit if told is None else msgspec.structs.replace(exit, progress=told)
+    def _with_told(self, key: s.Key, exit: Exit) -> Exit:
+        progress, steps = last_told(self._runner.read_last_progress, key), told_steps(self._runner, key, exit)
+        if progress is None and steps is None:
+            return exit
+        return msgspec.structs.replace(exit, progress=progress, steps=steps)
 
     # --- starting -------------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ class Runner:
         self.marks: list[tuple[int, int]] = []
         self.kept = True
         self.told: bytes | None = None
+        self.records: bytes | None = None
 
     async def start(self, requests: Sequence[Any]) -> list[StartResult]:
         self.asked.append([request.attempt_id for request in requests])
@@ -61,6 +62,9 @@ class Runner:
 
     def read_last_progress(self, attempt_id: str, rank: int) -> bytes | None:
         return self.told
+
+    def read_steps(self, attempt_id: str, rank: int) -> bytes | None:
+        return self.records
 
     async def stop(self, attempt_id: str, rank: int, request: StopRequest) -> None:
         self.asked.append((attempt_id, rank, request))

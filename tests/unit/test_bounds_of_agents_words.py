@@ -19,7 +19,7 @@ import pytest
 from google.protobuf.message import Message
 
 from bursar.errors import InvalidRequest
-from bursar.model import Device, DeviceUse, EndCause, NodeFacts, Progress
+from bursar.model import Device, DeviceUse, EndCause, NodeFacts, Progress, Step, Steps
 from bursar.v1 import types_pb2 as pb
 from bursard.fleet import Counter, Exited, Heartbeat, Hello, MemberTruth, Started, Usage, door
 from bursard.fleet.words import Condition, LimitTaken, LogAnswer, LogRange, Notice, StepFrame
@@ -36,9 +36,13 @@ USE = DeviceUse(
     memory_bytes=13, ecc_uncorrected=14, remapped_rows=15, xid=16,
 )  # fmt: skip
 TOLD = Progress(step=1, total=2, samples=3, tokens=4, elapsed_us=5, data_wait_us=6, compute_us=7, mfu_ppm=8)
+STEP = Step(
+    number=1, state="failed", name="p", tasks=4, nodes=2, exit_code=3, rank=2, after_us=4, elapsed_us=5
+)
 END = Exited(
     attempt_id="att_1", rank=0, cause=EndCause.FAILED, exit_code=3, started_boot_us=5, held_us=7, message="m",
     gpu_energy_millijoules=5, gpu_energy_source="measured", progress=TOLD, device_use=USE,
+    steps=Steps(total=3, failed=1, cut_off=1, told=(STEP,)),
 )  # fmt: skip
 DONE = msgspec.structs.replace(END, attempt_id="att_2", cause=EndCause.COMPLETED, exit_code=0)
 TRUTH = MemberTruth(attempt_id="att_1", rank=0, running=True, pid=9, started_boot_us=5, boot_id="b-1")

@@ -32,7 +32,7 @@ KEPT_BACK: dict[str, str] = {
     "job-submitted": "key digest " + " ".join(f"spec.{name}" for name in SPEC_KEPT_BACK.split()),
     "job-updated": " ".join(f"fields.{name}" for name in SPEC_KEPT_BACK.split()),
     "attempt-placed": "port",
-    "member-ended": "report.message",
+    "member-ended": "report.message report.steps.told",
     "attempt-ended": "message",
     "policy-applied": "documents.text documents.spec",
     "node-priced": "cost",

@@ -59,10 +59,11 @@ def all_of(message: Message, figure: int, depth: int = 0) -> Any:
                 all_of(held.add() if field.is_repeated else held, figure, depth + 1)
         elif field.type in TEXTS:
             one = "x" if field.type == FieldDescriptor.TYPE_STRING else b"x"
+            state = "failed" if message.DESCRIPTOR.name == "Step" else "RUNNING"
             put(
                 message,
                 field,
-                "RUNNING" if field.name == "state" else "USD" if field.name == "currency" else one,
+                state if field.name == "state" else "USD" if field.name == "currency" else one,
             )
         elif field.type in FRACTIONS:
             put(message, field, figure / 4)

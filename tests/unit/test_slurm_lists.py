@@ -252,11 +252,11 @@ def test_an_end_has_slurms_name_for_its_cause(
     asked.answers["show"] = {**ENDED, "end": {"cause": cause, "signal": 15}}
     assert printed("squeue", "-h", "-j14", "-tall", "-o", "%t %T") == f"{code} {state}\n"
     assert printed("squeue", "-h", "-j14", "-t", code, "-o%i") == "14\n"
-    assert printed("sacct", "-nP", "-j14", "-o", "State,ExitCode") == f"{state}|0:15\n"
+    assert printed("sacct", "-nXP", "-j14", "-o", "State,ExitCode") == f"{state}|0:15\n"
 
 
 def test_sacct_prints_ended_jobs_too_in_its_columns(printed: Printed, asked: Asked) -> None:
-    assert printed("sacct", "-S", "2026-11-27", "-E", "2026-11-28T09:00") == (
+    assert printed("sacct", "-X", "-S", "2026-11-27", "-E", "2026-11-28T09:00") == (
         "       JobID    JobName  Partition    Account  AllocCPUS      State ExitCode \n"
         "------------ ---------- ---------- ---------- ---------- ---------- -------- \n"
         "          12      train        gpu        nlp          8    RUNNING      0:0 \n"
@@ -266,12 +266,10 @@ def test_sacct_prints_ended_jobs_too_in_its_columns(printed: Printed, asked: Ask
         ("ls", "--state", "all", "--since", "2026-11-27T00:00:00+00:00"),
         ("ls", "--state", "pending,starting,running,stopping"),
     ]
-    assert printed("sacct", "-nj14", "-o", "JobID%20,jobname%-7,exitcode%8") == (
+    assert printed("sacct", "-nXj14", "-o", "JobID%20,jobname%-7,exitcode%8") == (
         "                  14 train        3:0 \n"
     )
-    assert printed("sacct", "-bnj14") == "          14     FAILED      3:0 \n"
-    for steps in ("14.0", "14.batch", "14.extern"):
-        assert printed("sacct", "-bnj", steps) == "          14     FAILED      3:0 \n"
+    assert printed("sacct", "-bnXj14") == "          14     FAILED      3:0 \n"
 
 
 def test_sacct_leaves_out_what_had_ended_before_though_that_was_heard_later(
@@ -316,10 +314,76 @@ def test_sacct_tells_of_each_task_what_it_held_and_used(printed: Printed, asked:
     waits = {**task, "state": "PENDING", "started_at": None, "finished_at": None, "elapsed_s": None}
     tasks += [{**waits, "id": f"job_c.{at}", "max_rss_bytes": None} for at in (4, 5, 7)]
     asked.answers.update(show=array, ls=tasks)
-    assert printed("sacct", "-nPj14", "-o", "JobID,State,CPUTimeRAW,MaxRSS") == (
+    assert printed("sacct", "-nXPj14", "-o", "JobID,State,CPUTimeRAW,MaxRSS") == (
         "14_1|FAILED|8|1K\n14_2|FAILED|8|2K\n14_3|FAILED|8|3K\n14_[4-5,7%2]|PENDING|0|\n"
     )
     assert asked.words == [("show", "14"), ("ls", "--state", "all", "--tasks=job_c")]
+
+
+STEP = {
+    "number": 0, "rank": 0, "name": "train", "state": "completed", "nodes": 2, "tasks": 4, "exit_code": 0,
+    "signal": None, "failed_task": None, "started_at": "2026-11-29T10:00:00Z", "elapsed_s": 3.5,
+}  # fmt: skip
+STEPPED = {
+    **ENDED,
+    "state": "SUCCEEDED",
+    "exit_code": 0,
+    "attempts": [
+        {
+            **RUNNING["attempts"][-1],  # type: ignore[index]
+            "steps": [
+                STEP,
+                {
+                    **STEP,
+                    "number": 1,
+                    "name": None,
+                    "state": "failed",
+                    "exit_code": 3,
+                    "nodes": 1,
+                    "tasks": 1,
+                },
+                {**STEP, "number": 2, "state": "failed", "exit_code": None, "signal": 9},
+                {**STEP, "number": 3, "state": "cut_off", "exit_code": None, "started_at": None},
+                {**STEP, "number": 4, "rank": 1, "state": "time_limit", "exit_code": 143},
+            ],
+        }
+    ],
+}
+
+
+def test_sacct_has_a_row_for_the_script_and_for_each_step(printed: Printed, asked: Asked) -> None:
+    asked.answers["show"] = STEPPED
+    form = "JobID,JobName,State,ExitCode,ElapsedRaw,NTasks,Partition,End"
+    assert printed("sacct", "-nPj14", "-o", form).splitlines() == [
+        "14|train|COMPLETED|0:0|3661||gpu|2026-11-29T10:00:05",
+        "14.batch|batch|COMPLETED|0:0|3661|1||2026-11-29T10:00:05",
+        "14.0|train|COMPLETED|0:0|3|4||2026-11-29T10:00:03",
+        "14.1||FAILED|3:0|3|1||2026-11-29T10:00:03",
+        "14.2|train|FAILED|0:9|3|4||2026-11-29T10:00:03",
+        "14.3|train|CANCELLED|0:0|3|4||Unknown",
+        "14.4+1|train|TIMEOUT|143:0|3|4||2026-11-29T10:00:03",
+    ]
+    assert printed("sacct", "-nXPj14", "-o", "JobID,DerivedExitCode") == "14|143:0\n"
+
+
+def test_sacct_tells_of_a_step_alone_where_that_is_named(printed: Printed, asked: Asked) -> None:
+    asked.answers["show"] = STEPPED
+    for words, rows in (
+        ("14.1", ["14.1|FAILED"]),
+        ("14.batch", ["14.batch|COMPLETED"]),
+        ("14.0,14.2", ["14.0|COMPLETED", "14.2|FAILED"]),
+        ("14.7", []),
+        ("14.extern", []),
+    ):
+        assert printed("sacct", "-nPj", words, "-o", "JobID,State").splitlines() == rows
+        assert asked.words[-1] == ("show", "14")
+    asked.answers["show"] = {**STEPPED, "state": "FAILED", "end": {"cause": "time_limit", "signal": 15}}
+    assert printed("sacct", "-nPj14.batch", "-o", "State,ExitCode") == "CANCELLED|0:15\n"
+
+
+def test_what_has_not_begun_has_no_step(printed: Printed, asked: Asked) -> None:
+    asked.answers["show"] = WAITING
+    assert printed("sacct", "-nPj13", "-o", "JobID").split() == ["13"]
 
 
 def test_squeue_shows_tasks_that_wait_as_one_line(printed: Printed, asked: Asked) -> None:
@@ -339,11 +403,11 @@ def test_each_field_of_sacct_is_its_own(printed: Printed, asked: Asked) -> None:
         {**RUNNING, "resources": {**RUNNING["resources"], "memory_bytes": 4 * 2**30}},
         WAITING,
     ]
-    assert printed("sacct", "-P", "-n", "-S2026-11-27", "-E2027-01-01", "--format", fields).splitlines() == [
+    assert printed("sacct", "-XPn", "-S2026-11-27", "-E2027-01-01", "--format", fields).splitlines() == [
         "12|12|train|ann|nlp|gpu|RUNNING|0:0|0:0|None|01:01:01|3661|2026-11-27T09:00:00|2026-11-27T10:00:00"
-        "|N/A|2|2|2|n[1-2]|8|8|8|cpu=8,gres/gpu=4,mem=8192M,node=2|cpu=8,gres/gpu=4,mem=8192M,node=2|4096M"
+        "|N/A|2|2||2|n[1-2]|8|8|8|cpu=8,gres/gpu=4,mem=8192M,node=2|cpu=8,gres/gpu=4,mem=8192M,node=2|4096M"
         "|1-01:01:01|1501|08:08:08|29288|00:01:01|50|/w|note|4882K",
-        "13|13|a-long-name|ann|nlp|any|PENDING|0:0|0:0|budget|00:00:00|0|2026-11-27T09:00:00|N/A|N/A|1|1|1||0|0|1"
+        "13|13|a-long-name|ann|nlp|any|PENDING|0:0|0:0|budget|00:00:00|0|2026-11-27T09:00:00|N/A|N/A|1|1||1||0|0|1"
         "||cpu=1,node=1|0M|00:00:00|0|00:00:00|0|00:00:00|50|||",
     ]
     ends = (
@@ -352,10 +416,10 @@ def test_each_field_of_sacct_is_its_own(printed: Printed, asked: Asked) -> None:
         {"state": "STARTING", "elapsed_s": None, "exit_code": None},
     )
     asked.answers["ls"] = [{**ENDED, "id": f"job_{at}", **end} for at, end in enumerate(ends)]
-    assert printed("sacct", "-p", "-S2026-11-27", "-E2027-01-01", "-o", "State,ExitCode,Elapsed") == (
+    assert printed("sacct", "-pX", "-S2026-11-27", "-E2027-01-01", "-o", "State,ExitCode,Elapsed") == (
         "State|ExitCode|Elapsed|\nFAILED|1:0|2-00:00:05|\nCOMPLETED|0:0|2-00:00:05|\nCONFIGURING|0:0|00:00:00|\n"
     )
-    told = printed("sacct", "-P", "-j14", "--delimiter", ",", "-o", "State,JobID")
+    told = printed("sacct", "-PX", "-j14", "--delimiter", ",", "-o", "State,JobID")
     assert told.splitlines() == ["State,JobID", "FAILED,14"]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bursar.steps import bridge, client, frames, names
+from bursar.steps import bridge, client, frames, names, records
 from bursar.steps.client import FORWARDED, KILL_AFTER_S, Step
 from bursar.steps.request import Member, Refused, Request
 from bursar.steps.sinks import FULL_BYTES, LINE_BYTES_MAX, Lines, Sink
@@ -425,11 +425,43 @@ def test_a_file_that_cannot_be_opened_refuses_the_step(
     assert client.run(Request(["a"], program="srun", nodes=5), ENV) == 2
 
 
-def test_steps_of_an_attempt_are_numbered_where_there_is_a_directory(bench: Bench, tmp_path: Path) -> None:
-    env = {"SLURM_TMPDIR": str(tmp_path)}
-    assert [client._number(env) for _ in range(3)] == [0, 1, 2]
-    assert client._number({}) == 0
-    assert client._number({"SLURM_TMPDIR": "/no/such"}) == 0
+@pytest.mark.parametrize(
+    ("ends", "asked", "told"),
+    [
+        ([(0, 0), (0, 0)], {}, ("completed", 0, 0, None)),
+        ([(3, 0), (0, 0)], {}, ("failed", 3, 0, 0)),
+        ([(0, 0), (0, 11)], {}, ("failed", -1, 11, 1)),
+        ([(0, 0), (143, 0)], {"signal": signal.SIGTERM}, ("cancelled", 143, 0, 1)),
+        ([(0, 0), (143, 0)], {"late": True}, ("time_limit", 143, 0, 1)),
+    ],
+)
+def test_the_record_of_a_step_says_how_it_ended(
+    bench: Bench, tmp_path: Path, ends: list[tuple[int, int]], asked: dict[str, Any], told: tuple[Any, ...]
+) -> None:
+    env = {records.VARIABLE: f"{tmp_path}/progress"}
+    made = bench.step(tasks=2, nodes=1, recorded=True, time_s=5, env=env)
+    bench.turn(made)
+    if "signal" in asked:
+        made._forward(asked["signal"], os.getpid())
+    if "late" in asked:
+        made._limit_at = 0.0
+        made._say = lambda text: None  # type: ignore[method-assign]
+        made._end_state = records.TIME_LIMIT
+    for rank, (code, number) in enumerate(ends):
+        bench.hosts[0].say((frames.EXIT, rank, bytes((code, number))))
+    bench.hosts[0].say((frames.DONE, 0, b""))
+    made.run()
+    (one,) = records.read((tmp_path / records.FILE).read_bytes())
+    assert (one.state, one.exit_code, one.signal, one.rank) == told
+    assert (one.name, one.tasks, one.nodes) == ("a", 2, 1)
+
+
+def test_a_step_that_cannot_be_is_recorded_as_one_that_failed(bench: Bench, tmp_path: Path) -> None:
+    env = {**ENV, records.VARIABLE: f"{tmp_path}/progress"}
+    assert client.run(Request(["a"], program="srun", nodes=5, recorded=True), env) == 2
+    assert client.run(Request(["a"], program="bursar-rsh", nodes=5), env) == 2
+    (one,) = records.read((tmp_path / records.FILE).read_bytes())
+    assert (one.state, one.exit_code) == ("failed", 2)
 
 
 def test_nobody_reads_the_output_so_all_is_killed(bench: Bench) -> None:

@@ -42,7 +42,7 @@ class Behaviour:
         exit_code: at the end of `duration_us`.
         checkpoint_us: time to exit 0 after its checkpoint signal; None does not handle the signal.
         ignores_term: only KILL ends it.
-        output: its whole log, there from the start. progress: its progress file at the end.
+        output: its whole log, there from the start. progress, steps: its files of these at the end.
         refused: the start is refused with this sentence.
     """
 
@@ -52,6 +52,7 @@ class Behaviour:
     ignores_term: bool = False
     output: bytes = b""
     progress: bytes | None = None
+    steps: bytes | None = None
     refused: str = ""
 
 
@@ -144,6 +145,10 @@ class FakeRunner:
     def read_last_progress(self, attempt_id: str, rank: int) -> bytes | None:
         """See `Runner.read_last_progress`."""
         return self._member(attempt_id, rank).behaviour.progress
+
+    def read_steps(self, attempt_id: str, rank: int) -> bytes | None:
+        """See `Runner.read_steps`."""
+        return self._member(attempt_id, rank).behaviour.steps
 
     def read_log_times(self, attempt_id: str, rank: int) -> Marks:
         """See `Runner.read_log_times`."""

@@ -33,6 +33,7 @@ from bursar_agent.runner import (
     scratch,
     secretfiles,
     starts,
+    told,
     tree,
     truth,
 )
@@ -41,7 +42,6 @@ from bursar_agent.runner.layout import (
     ATTEMPTS,
     EXIT,
     FRAME_BYTES_MAX,
-    PROGRESS,
     STARTING,
     STEP,
     boot_id,
@@ -128,6 +128,10 @@ class Runner(Protocol):
 
     def read_last_progress(self, attempt_id: str, rank: int) -> bytes | None:
         """The same of one that has ended, at once."""
+        ...
+
+    def read_steps(self, attempt_id: str, rank: int) -> bytes | None:
+        """Records of the steps of a member that has ended, at once; None: there were none."""
         ...
 
 
@@ -467,29 +471,15 @@ class ProcessRunner:
 
     def read_progress(self, attempt_id: str, rank: int) -> bytes | None:
         """See `Runner.read_progress`. Raises `OSError`, `NotFound`."""
-        dir_fd = self._open_member(attempt_id, rank)
-        try:
-            data = progressfile.read(PROGRESS, dir_fd)
-            if data is None and os.geteuid() == 0:
-                place = place_of(self._run_fd)
-                data = progressfile.read_of_another(marker_of(member_name(attempt_id, rank), place))
-            return data
-        finally:
-            os.close(dir_fd)
+        return told.progress(self._run_fd, attempt_id, rank)
 
     def read_last_progress(self, attempt_id: str, rank: int) -> bytes | None:
-        """See `Runner.read_last_progress`: another user's was copied into our directory."""
-        try:  # most jobs tell nothing, and their directory need not be opened for it
-            os.lstat(f"{ATTEMPTS}/{member_name(attempt_id, rank)}/{PROGRESS}", dir_fd=self._run_fd)
-        except FileNotFoundError:
-            return None
-        except ValueError as problem:
-            raise InvalidRequest(str(problem)) from None
-        dir_fd = self._open_member(attempt_id, rank)
-        try:
-            return progressfile.read(PROGRESS, dir_fd)
-        finally:
-            os.close(dir_fd)
+        """See `Runner.read_last_progress`. Raises as `read_progress` does."""
+        return told.last_progress(self._run_fd, attempt_id, rank)
+
+    def read_steps(self, attempt_id: str, rank: int) -> bytes | None:
+        """See `Runner.read_steps`. Raises as `read_progress` does."""
+        return told.steps(self._run_fd, attempt_id, rank)
 
     # --- starting -------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ Why     three programs of different age meet only in these files (a supervisor m
         limit                   a link that leads nowhere: its target is the time limit it was given last
         step                    a step from another node waits to be begun here
         progress                how far the job says it has come; of another user's, as its end left it
+        step-records            which steps it has started, and how they ended; likewise
         exit.json               the truth about the end; written once
         (a start.json or exit.json of one byte is not yet written, in a directory that is used again)
         log  log.OFFSET         head and tail of the output; OFFSET is the logical byte it starts at
@@ -56,6 +57,8 @@ LIMIT = "limit"
 STEP = "step"
 EXIT = "exit.json"
 PROGRESS = "progress"
+STEP_RECORDS = "step-records"
+"""`bursar.steps.records.FILE`, which is not loaded here."""
 LOG = "log"
 LOG_TIMES = "log.times"
 

@@ -84,6 +84,7 @@ _REPORT = _shape(
     " ran_us stopped unbegun",
     progress=_shape(" ".join(Progress.__struct_fields__)),
     device_use=_shape(" ".join(DeviceUse.__struct_fields__)),
+    steps=_shape("total failed cut_off"),
 )
 _BILL_LINE = _shape("resource hour hours estimate final")
 

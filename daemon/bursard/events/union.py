@@ -21,6 +21,7 @@ from bursar.model import (
     NodeFacts,
     Progress,
     ShareRates,
+    Steps,
 )
 from bursar_policies.specs import Spec
 from bursard.events.anomalies import AnomalyFound
@@ -89,6 +90,7 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         unbegun: its node lost it before any process of it was made.
         progress: that it told last, in its own words.
         device_use: what it made of its devices, as its agent saw it.
+        steps: that it started.
     """
 
     cause: EndCause
@@ -106,6 +108,7 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unbegun: bool = False
     progress: Progress | None = None
     device_use: DeviceUse | None = None
+    steps: Steps | None = None
 
 
 class PolicyDocument(msgspec.Struct, frozen=True, omit_defaults=True):

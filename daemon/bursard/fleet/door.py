@@ -17,8 +17,10 @@ from typing import Any, Final, get_args
 
 from bursar.clock import DAY_US, SECOND_US
 from bursar.errors import InvalidRequest
-from bursar.model import COUNT_MAX, SECONDS_MAX, DeviceUse, EndCause, EnergySource, Exit, NodeFacts
+from bursar.model import COUNT_MAX, SECONDS_MAX, DeviceUse, EndCause, EnergySource, Exit, NodeFacts, Steps
 from bursar.model.constraints import PLACE_FIELDS
+from bursar.model.steps import NAME_CHARS_MAX, STEPS_COUNTED_MAX, STEPS_TOLD_MAX
+from bursar.steps.names import STEP_TASKS_MAX
 from bursar.words import on_one_line
 from bursard.events import ExitReport
 from bursard.fleet.words import (
@@ -238,6 +240,8 @@ def exit_report(word: Exit) -> ExitReport:
         _progress(word.progress, "exited.progress")
     if word.device_use is not None:
         _device_use(word.device_use)
+    if word.steps is not None:
+        _steps(word.steps)
     message = _kept(word.message)
     return ExitReport(
         cause=word.cause,
@@ -254,6 +258,7 @@ def exit_report(word: Exit) -> ExitReport:
         stopped=word.stopped,
         progress=word.progress,
         device_use=word.device_use,
+        steps=word.steps,
     )
 
 
@@ -376,6 +381,31 @@ def _progress(told: Any, field: str) -> None:
     for name in ("elapsed_us", "data_wait_us", "compute_us", "communication_us", "checkpoint_us"):
         _within(getattr(told, name), 0, SECONDS_MAX * SECOND_US, f"{field}.{name}")
     _within(told.mfu_ppm, 0, 1_000_000, f"{field}.mfu_ppm")
+
+
+def _steps(told: Steps) -> None:
+    """What a member started, as its own processes say."""
+    _within(told.total, 1, STEPS_COUNTED_MAX, "exited.steps.total")
+    _within(told.failed, 0, told.total, "exited.steps.failed")
+    _within(told.cut_off, 0, told.total - told.failed, "exited.steps.cut_off")
+    most = min(told.total, STEPS_TOLD_MAX)
+    _require(len(told.told) <= most, "exited.steps.told", f"at most {most}")
+    _once((step.number for step in told.told), "exited.steps.told.number")
+    for step in told.told:
+        _within(step.number, 0, STEPS_COUNTED_MAX - 1, "exited.steps.told.number")
+        _within(step.tasks, 1, STEP_TASKS_MAX, "exited.steps.told.tasks")
+        _within(step.nodes, 1, step.tasks, "exited.steps.told.nodes")
+        _within(step.exit_code, -1, 255, "exited.steps.told.exit_code")
+        _within(step.signal, 0, 64, "exited.steps.told.signal")
+        _within(step.rank or 0, 0, step.tasks - 1, "exited.steps.told.rank")
+        _within(step.after_us, 0, BOOT_US_MAX, "exited.steps.told.after_us")
+        _within(step.elapsed_us, 0, BOOT_US_MAX, "exited.steps.told.elapsed_us")
+        _require(
+            len(step.name) <= NAME_CHARS_MAX and step.name.isprintable(),
+            "exited.steps.told.name",
+            f"at most {NAME_CHARS_MAX} characters that can be printed",
+        )
+        _require(step.member == 0, "exited.steps.told.member", "0: its member says whose they are")
 
 
 def _gpu(gpu: Any) -> None:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from bursar.model import EndCause, EndFacts, JobState, kind_of, phrase_of, remedy_of, sentence_of
 from bursar.model.ends import NOT_EXECUTABLE, NOT_FOUND, REMEDIES
 from bursar.model.ranges import Ranges, compress, count
+from bursar.model.steps import unnamed
 from bursar.v1 import types_pb2 as pb
 from bursar.words import plural
 from bursard.state import AttemptRecord, JobRecord
@@ -41,6 +42,7 @@ def end_view(job: JobRecord, private: bool) -> pb.End | None:
     kind = kind_of(facts)
     quotes = kind in QUOTING or (bool(job.attempts) and may_quote(job.attempts[-1]))
     shown = facts if private or not quotes else replace(facts, detail="")
+    shown = shown if private else replace(shown, steps=unnamed(shown.steps))
     wire = pb.End(
         cause=facts.cause.value, signal=facts.signal, message=sentence_of(shown), remedy=remedy_of(facts)
     )
@@ -95,6 +97,7 @@ def name_failed(wire: pb.End, number: int, tasks: Sequence[JobRecord], private: 
 
 def _task(index: int, facts: EndFacts, private: bool) -> pb.FailedTask:
     shown = facts if private or kind_of(facts) not in QUOTING else replace(facts, detail="")
+    shown = shown if private else replace(shown, steps=unnamed(shown.steps))
     wire = pb.FailedTask(
         index=index, cause=facts.cause.value, signal=facts.signal, message=sentence_of(shown)
     )

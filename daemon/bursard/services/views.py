@@ -16,6 +16,7 @@ from bursar.clock import HOUR_US
 from bursar.codec.amounts import exact, put_amounts, saturated
 from bursar.codec.progress import device_use_to_wire, progress_to_wire
 from bursar.codec.spec import calibration_to_wire, facts_to_wire, shares_to_wire, spec_to_wire
+from bursar.codec.steps import steps_to_wire
 from bursar.errors import WrongState
 from bursar.model import DeviceShare, JobSpec, JobState, Reason
 from bursar.model.job import ASKED_FIELDS
@@ -38,7 +39,7 @@ from bursard.state.admission import cheapest_hold, largest
 from bursard.state.arrays import is_lean, size_of, told_state
 from bursard.state.counted import counted_nanos
 from bursard.state.decide.why import REASON_MAX
-from bursard.state.ends import attempt_ended_at, began_at, job_ended_at
+from bursard.state.ends import attempt_ended_at, began_at, job_ended_at, steps_of
 from bursard.state.fold.jobs import tasks_of
 from bursard.state.records import PromiseRecord
 from bursard.state.told import told_progress
@@ -340,6 +341,8 @@ def _redact(wire: pb.Job, job: JobRecord) -> None:
     for attempt in wire.attempts:
         if attempt.message and attempt.id in quoting:
             attempt.message = START_FAILED_TEXT
+        for step in attempt.steps.told:
+            step.ClearField("name")
     if job.message and job.attempts and job.attempts[-1].id in quoting:
         wire.reason.message = START_FAILED_TEXT
 
@@ -510,6 +513,8 @@ def _attempt(
         wire.elapsed_us = elapsed_us
     if attempt.exit_code >= 0:
         wire.exit_code = attempt.exit_code
+    if (steps := steps_of(attempt)) is not None:
+        wire.steps.CopyFrom(steps_to_wire(steps))
     for member in attempt.members:
         alloc = member.alloc
         node = state.nodes.get(alloc.node_id)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from bursar.model import ORDERED, EndCause, EndFacts, JobState
+from bursar.model import ORDERED, EndCause, EndFacts, JobState, Steps
+from bursar.model.steps import together
 from bursard.events import ExitReport
 from bursard.state.records import AttemptRecord, JobRecord, MemberRecord
 
@@ -105,7 +106,7 @@ def facts_of(job: JobRecord) -> EndFacts:
     if attempt is None or attempt.cause is None:
         cause = EndCause.CANCELLED if job.state is JobState.CANCELLED else EndCause.FAILED
         return EndFacts(job=job.display, cause=cause, detail=job.message, started=False)
-    first = culprit(attempt)
+    first, steps = culprit(attempt), steps_of(attempt)
     if first is None:
         return EndFacts(
             job=job.display,
@@ -114,6 +115,7 @@ def facts_of(job: JobRecord) -> EndFacts:
             exit_code=attempt.exit_code,
             detail=attempt.message,
             time_limit_us=attempt.time_limit_us,
+            steps=steps,
         )
     member = attempt.members[first.rank]
     return EndFacts(
@@ -128,4 +130,11 @@ def facts_of(job: JobRecord) -> EndFacts:
         time_limit_us=attempt.time_limit_us,
         memory_bytes=member.alloc.memory_bytes,
         max_rss_bytes=first.report.max_rss_bytes,
+        steps=steps,
     )
+
+
+def steps_of(attempt: AttemptRecord) -> Steps | None:
+    """All steps that its members started, as those tell that have ended; None: none."""
+    reports = ((member.alloc.rank, member.report) for member in attempt.members)
+    return together((rank, report.steps) for rank, report in reports if report is not None)

@@ -71,6 +71,7 @@ def step(
         kill_on_bad_exit=kill_on_bad_exit,
         wait_s=wait,
         slurm="SLURM_JOB_ID" in os.environ,
+        recorded=True,
     )
     return run(request, os.environ)
 

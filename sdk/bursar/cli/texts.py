@@ -15,6 +15,7 @@ from typing import IO, Any, Final
 from bursar.cli.idletext import idle_text
 from bursar.cli.output import Column, Row, table_text
 from bursar.cli.pace import progress_pairs
+from bursar.cli.stepped import step_lines
 from bursar.cli.terminal import (
     STATE_STYLES,
     age_text,
@@ -427,6 +428,7 @@ def job_text(job: Row) -> str:
             for each in job["attempts"]
             if each.get("limit_waits_for")
         ]
+        lines += [wrapped(line, "  ") for each in job["attempts"] for line in step_lines(each)]
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from bursar.codec.progress import (
     progress_from_wire,
     progress_to_wire,
 )
+from bursar.codec.steps import steps_from_wire, steps_to_wire
 from bursar.errors import InvalidRequest
 from bursar.model import EndCause, EnergySource, Exit, Launch
 from bursar.v1 import agents_pb2 as pb
@@ -62,6 +63,7 @@ def exit_to_wire(attempt_id: str, rank: int, exit: Exit) -> pb.Exited:
         stopped=exit.stopped,
         progress=None if exit.progress is None else progress_to_wire(exit.progress),
         device_use=None if exit.device_use is None else device_use_to_wire(exit.device_use),
+        steps=None if exit.steps is None else steps_to_wire(exit.steps),
     )
     if exit.exit_code >= 0:
         wire.exit_code = exit.exit_code
@@ -99,4 +101,5 @@ def exit_from_wire(wire: pb.Exited) -> Exit:
         stopped=wire.stopped,
         progress=progress_from_wire(wire.progress) if wire.HasField("progress") else None,
         device_use=device_use_from_wire(wire.device_use) if wire.HasField("device_use") else None,
+        steps=steps_from_wire(wire.steps) if wire.HasField("steps") else None,
     )

@@ -1,4 +1,4 @@
-"""Parts of results that have a form of their own: promises of deadlines, and calibrations."""
+"""Parts of results that have a form of their own: promises of deadlines, steps, and calibrations."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from bursar import results
 from bursar.codec import view
+from bursar.codec.view.jobs import step_started_at
 from bursar.money import Money
 from bursar.v1 import jobs_pb2, types_pb2
 
@@ -55,6 +56,28 @@ def idleness(
         snoozed_until=instant(wire.snoozed_until),
         snooze=timedelta(microseconds=wire.snooze_us),
         snoozes_left=wire.snoozes_left if wire.HasField("snoozes_left") else None,
+    )
+
+
+def step(
+    attempt: types_pb2.Attempt,
+    wire: types_pb2.Step,
+    state: results.StepState,
+    instant: Callable[[int], datetime | None],
+) -> results.Step:
+    """A step that a place of an attempt started. `state`: its word."""
+    return results.Step(
+        number=wire.number,
+        rank=wire.member,
+        name=wire.name,
+        state=state,
+        nodes=wire.nodes,
+        tasks=wire.tasks,
+        exit_code=wire.exit_code if wire.HasField("exit_code") else None,
+        signal=wire.signal or None,
+        failed_task=wire.rank if wire.HasField("rank") else None,
+        started_at=instant(step_started_at(attempt, wire)),
+        elapsed=timedelta(microseconds=wire.elapsed_us),
     )
 
 

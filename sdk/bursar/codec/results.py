@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from bursar import errors, results
 from bursar.codec import view
 from bursar.codec.amounts import amount, exact, rate_now
-from bursar.codec.parts import calibration, idleness, promise
+from bursar.codec.parts import calibration, idleness, promise, step
 from bursar.model import EndCause, JobState
 from bursar.money import Money, parse_amount
 from bursar.resources import MICRO, MILLI, throughput_key
@@ -226,6 +226,12 @@ def attempt(wire: types_pb2.Attempt, currency: str) -> results.Attempt:
         wanted_time_limit=_limit(wire.wanted_time_limit_us),
         limit_waits_for=tuple(wire.limit_waits_for),
         leased=_limit(wire.leased_us),
+        steps=tuple(
+            step(wire, each, _word(results.StepState, each.state), instant) for each in wire.steps.told
+        ),
+        steps_total=wire.steps.total,
+        steps_failed=wire.steps.failed,
+        steps_cut_off=wire.steps.cut_off,
     )
 
 

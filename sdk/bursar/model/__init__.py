@@ -39,6 +39,7 @@ from bursar.model.progress import (
 )
 from bursar.model.reason import Reason, ReasonCode
 from bursar.model.service import ServiceSpec
+from bursar.model.steps import Step, Steps
 
 __all__ = [
     "BEYOND_THE_CAP",
@@ -79,6 +80,8 @@ __all__ = [
     "RetrySpec",
     "ServiceSpec",
     "ShareRates",
+    "Step",
+    "Steps",
     "clock_reasons",
     "holds_its_place",
     "is_idle",

@@ -16,6 +16,7 @@ import msgspec
 
 from bursar.clock import format_duration
 from bursar.model.job import EndCause
+from bursar.model.steps import Steps, failures_of
 from bursar.resources import format_size
 
 SHELL_SIGNALS: Final = 128
@@ -54,6 +55,7 @@ class EndFacts(msgspec.Struct, frozen=True, kw_only=True):
         time_limit_us: of the attempt. memory_bytes: what a member was granted; 0: not limited.
         max_rss_bytes: the most that a process of that member had.
         started: an attempt was made.
+        steps: that its attempt started; None: none that are known.
     """
 
     job: str
@@ -68,10 +70,14 @@ class EndFacts(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int = 0
     max_rss_bytes: int = 0
     started: bool = True
+    steps: Steps | None = None
 
 
 REMEDIES: Final = {
     "completed": "",
+    "step_failed": "let the script end with a step that fails: `set -e`, with `set -o pipefail` where a step"
+    " stands before a pipe, and `wait` for each that runs in the background; `bursar logs JOB` has what it"
+    " printed",
     "out_of_memory": "ask for more with --memory (`resources.memory`), or use less: smaller batches, fewer"
     " workers; `retry: {on: [out-of-memory], max: 1}` tries it again",
     "time_limit": "give it longer with --time-limit, or let it save itself and go on:"
@@ -172,6 +178,8 @@ def kind_of(end: EndFacts) -> str:
         return "no_account"
     if end.cause is EndCause.FAILED and end.detail.startswith(OUTPUT_FILE):
         return "output_file"
+    if end.cause is EndCause.COMPLETED and failures_of(end.steps, ended_well=True):
+        return "step_failed"
     if end.cause is not EndCause.FAILED:
         return end.cause.value
     if end.detail.startswith(SUPERVISOR_LOST):
@@ -230,12 +238,22 @@ def phrase_of(end: EndFacts) -> str:
 
 
 def sentence_of(end: EndFacts) -> str:
-    """One sentence: what ended it, which rank where, with what exit code or signal, at what limit."""
+    """One sentence: what ended it, which rank where, with what exit code or signal, at what limit; and which
+    of its steps failed.
+    """
+    text = _sentence_of(end)
+    failed = failures_of(end.steps, ended_well=end.cause is EndCause.COMPLETED)
+    if not failed:
+        return text
+    return f"{text}, but {failed}" if end.cause is EndCause.COMPLETED else f"{text}; {failed}"
+
+
+def _sentence_of(end: EndFacts) -> str:
     kind = kind_of(end)
     who = _who(end)
     detail = f": {end.detail}" if end.detail else ""
     match kind:
-        case "completed":
+        case "completed" | "step_failed":
             return "completed" + ("" if end.members == 1 else f", all {end.members} ranks")
         case "never_started":
             return f"ended before it started{detail}"

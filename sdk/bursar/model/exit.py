@@ -12,6 +12,7 @@ import msgspec
 from bursar.model.deviceuse import DeviceUse
 from bursar.model.job import EndCause
 from bursar.model.progress import Progress
+from bursar.model.steps import Steps
 
 EnergySource = Literal["", "measured", "modelled", "simulated"]
 """Measured: all of it by counters of the devices, shared out by what was measured; modelled: some of it was
@@ -40,6 +41,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         stopped: it had been told to end before it did.
         progress: that it told last; None: nothing that can be.
         device_use: what it made of its devices; None: nothing was heard of them.
+        steps: that it started; None: none.
     """
 
     cause: EndCause
@@ -58,3 +60,4 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stopped: bool = False
     progress: Progress | None = None
     device_use: DeviceUse | None = None
+    steps: Steps | None = None

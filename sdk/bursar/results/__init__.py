@@ -31,6 +31,8 @@ from bursar.results.jobs import (
     Promise,
     Resources,
     ScoreTerm,
+    Step,
+    StepState,
     Submitted,
     Why,
 )
@@ -126,6 +128,8 @@ __all__ = [
     "ScoreTerm",
     "Secret",
     "Server",
+    "Step",
+    "StepState",
     "Submitted",
     "Top",
     "Why",

@@ -21,6 +21,16 @@ class AttemptState(StrEnum):
     ENDED = "ENDED"
 
 
+class StepState(StrEnum):
+    """How a step ended. Cut off: it still ran when its job ended, or was killed from outside."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIME_LIMIT = "time_limit"
+    CUT_OFF = "cut_off"
+
+
 class Why(Result, frozen=True, kw_only=True):
     """The dominant reason why a job is where it is.
 
@@ -81,6 +91,29 @@ class Place(Result, frozen=True, kw_only=True):
     gpu_limited: bool
 
 
+class Step(Result, frozen=True, kw_only=True):
+    """What a place of an attempt started with `srun` or `bursar step`.
+
+    Attributes:
+        number: of the place that started it, from 0. rank: of that place.
+        name: of its program; empty for whoever may not see what the job runs.
+        exit_code: the highest of its tasks; None: `signal` ended it, or it had not ended.
+        failed_task: that failed first. started_at: None where it is not known.
+    """
+
+    number: int
+    rank: int
+    name: str
+    state: StepState
+    nodes: int
+    tasks: int
+    exit_code: int | None
+    signal: int | None
+    failed_task: int | None
+    started_at: datetime | None
+    elapsed: timedelta
+
+
 class Attempt(Result, frozen=True, kw_only=True):
     """One try of a job.
 
@@ -93,6 +126,8 @@ class Attempt(Result, frozen=True, kw_only=True):
         time_limit: what it may run for, and is held and billed by. wanted_time_limit: by the newest update,
             which the nodes of `limit_waits_for` have not taken yet; None: nothing waits.
         leased: of `time_limit`, what is paid for by now where budgets pay by leases; None: all of it.
+        steps: that its places have started, once they have ended: 16 of each, those that failed first.
+        steps_failed, steps_cut_off: of `steps_total`; what was cut off still ran when its place ended.
     """
 
     id: str
@@ -110,6 +145,10 @@ class Attempt(Result, frozen=True, kw_only=True):
     wanted_time_limit: timedelta | None = None
     limit_waits_for: tuple[str, ...] = ()
     leased: timedelta | None = None
+    steps: tuple[Step, ...] = ()
+    steps_total: int = 0
+    steps_failed: int = 0
+    steps_cut_off: int = 0
 
 
 class Progress(Result, frozen=True, kw_only=True):

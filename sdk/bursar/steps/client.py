@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bursar.steps import bridge, frames, host, kernel, names, patterns, reach
+from bursar.steps import bridge, frames, host, kernel, names, patterns, reach, records
 from bursar.steps.hosts import compress_hosts
 from bursar.steps.request import Place, Refused, Request, members, specs
 from bursar.steps.sinks import Lines, Sink
@@ -26,6 +26,8 @@ from bursar.steps.slots import take_places
 FORWARDED: Final = tuple(
     getattr(signal, f"SIG{name}") for name in ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "CONT")
 )
+_ENDING: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+"""With which somebody ends a step: that is not its own failure."""
 KILL_AFTER_S: Final = 5.0
 """Tasks that a bad exit ends get TERM, and so much later KILL."""
 _SUPERVISOR: Final = "bursar-attempt"
@@ -59,7 +61,7 @@ class Step:
         request.cwd = request.cwd or os.getcwd()
         env = reach.with_addresses(request, env, everybody)
         found = take_places(request, env, everybody)
-        number = _number(env)
+        number = self._recorded(found)
         kernel.raise_file_limit()
         signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
         self._signals = kernel.signal_fd(FORWARDED)
@@ -74,10 +76,24 @@ class Step:
         if any(not node.local for node in self._nodes.values()):
             _be_heedful()
         self._code = 0
+        self._failed: tuple[int, int] | None = None
+        """Rank and signal of the task that failed first."""
+        self._end_state = ""
         self._limit_at = time.monotonic() + request.time_s if request.time_s else None
         self._end_at: float | None = None
         self._kill_at: float | None = None
         self._killed = False
+
+    def _recorded(self, found: list[Place]) -> int:
+        """The step's number in its member."""
+        request = self._request
+        self._record = records.Record(
+            self._env if request.recorded else {},
+            request.argv[0],
+            sum(len(place.ranks) for place in found),
+            len(found),
+        )
+        return self._record.number
 
     def _open_files(self, found: list[Place]) -> None:
         """Files of the whole step are written here; those of a task or a node where it runs."""
@@ -127,6 +143,16 @@ class Step:
 
     def run(self) -> int:
         """Stay with it to its end; its exit code, the highest of its tasks."""
+        self._stay()
+        rank, number = self._failed or (None, 0)
+        state = self._end_state or (records.FAILED if self._code else records.COMPLETED)
+        told = number if number and self._code == 128 + number else 0
+        if state == records.COMPLETED and self._code:  # nobody reads what it says: as in any pipe
+            told = signal.SIGPIPE
+        self._record.end(state, self._code, told, rank)
+        return self._code
+
+    def _stay(self) -> None:
         while any(not node.done for node in self._nodes.values()) or any(
             sink.waits for sink in self._sinks.values()
         ):
@@ -134,7 +160,6 @@ class Step:
             for fd, event in self._poll.poll(self._timeout_ms()):
                 self._on(fd, event)
             self._act_on_time(time.monotonic())
-        return self._code
 
     def _watch(self) -> None:
         """Ask for what can be used: no more output than can be written, no more input than is taken."""
@@ -222,6 +247,7 @@ class Step:
             if not told:
                 self._say(f"{node.place.member.name}: lost; its tasks {ranks} are killed")
             self._code = max(self._code, 128 + signal.SIGKILL)
+            self._failed = self._failed or (min(node.left), signal.SIGKILL)
             self._bad()
         node.left.clear()
         self._finish(node)
@@ -232,6 +258,7 @@ class Step:
         node.left.discard(rank)
         if (code or number) and not self._killed:  # what we end has no word in it
             self._code = max(self._code, code or 128 + number)
+            self._failed = self._failed or (rank, number)
             word = f"Exited with exit code {code}" if code else _signal_words(number)
             self._say(f"{node.place.member.name}: task {rank}: {word}")
             if self._request.kill_on_bad_exit:
@@ -255,6 +282,7 @@ class Step:
         if self._limit_at is not None and now >= self._limit_at:
             self._limit_at = None
             self._say("ended at its time limit")
+            self._end_state = records.TIME_LIMIT
             self._code = max(self._code, 128 + signal.SIGTERM)
             self._bad()
         if self._kill_at is not None and now >= self._kill_at:
@@ -263,6 +291,7 @@ class Step:
 
     def _kill(self) -> None:
         self._killed = True
+        self._end_state = self._end_state or records.COMPLETED
         self._signal_all(signal.SIGKILL)
         self._code = max(self._code, 128 + signal.SIGPIPE)
 
@@ -282,6 +311,8 @@ class Step:
                 supervisor = file.read().strip() == _SUPERVISOR
         except OSError:
             supervisor = False
+        if number in _ENDING and not self._end_state:
+            self._end_state = records.CANCELLED
         if supervisor and number != signal.SIGTERM:
             self._signal_all(number | frames.HEEDED, here=frames.LATE)
         else:
@@ -349,22 +380,6 @@ def _may_read_stdin() -> bool:
         return False
 
 
-def _number(env: Mapping[str, str]) -> int:
-    """The step's number in its attempt, where there is a directory to count in; else 0."""
-    folder = env.get("SLURM_TMPDIR", "")
-    if not folder:
-        return 0
-    try:
-        fd = os.open(f"{folder}/.bursar-steps", os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    except OSError:
-        return 0
-    try:
-        os.write(fd, b".")
-        return os.lseek(fd, 0, os.SEEK_CUR) - 1
-    finally:
-        os.close(fd)
-
-
 def run(request: Request, env: Mapping[str, str]) -> int:
     """One step of the calling job, to its end; the exit code.
 
@@ -375,4 +390,6 @@ def run(request: Request, env: Mapping[str, str]) -> int:
         return Step(request, env).run()
     except Refused as refused:
         sys.stderr.write(f"{request.program}: error: {refused}\n")
+        if request.recorded:
+            records.refused(env, request.argv[0], refused.code)
         return refused.code

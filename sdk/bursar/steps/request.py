@@ -41,6 +41,7 @@ class Request:
         tasks_per_gpu: each task sees one device of its node, which so many share. gpu_map: places of the
             devices that tasks see one each, in turn.
         programs: what a rank runs in place of `argv`.
+        recorded: the job's record tells of it: it is no part of a launcher that tells of itself.
     """
 
     argv: list[str]
@@ -71,6 +72,7 @@ class Request:
     cwd: str = ""
     quiet: bool = False
     slurm: bool = False
+    recorded: bool = False
     env: dict[str, str] = field(default_factory=dict)
 
 

@@ -14,6 +14,7 @@ from typing import Final
 from bursar.clock import SystemClock
 from bursar.steps.hosts import compress_hosts
 from bursar.steps.listing import Row, Words
+from bursar.steps.queue import job_words
 from bursar.steps.tables import (
     ACTIVE,
     Filters,
@@ -22,6 +23,7 @@ from bursar.steps.tables import (
     elapsed_s,
     exit_of,
     id_of,
+    ids_of,
     memory_of,
     moment,
     nodes_count,
@@ -36,9 +38,89 @@ from bursar.steps.times import parse_begin
 _FORM: Final = "JobID%12,JobName,Partition,Account,AllocCPUS,State,ExitCode%8"
 _BRIEF: Final = "JobID%12,State,ExitCode%8"
 _WIDTH: Final = 10
-_STEP: Final = re.compile(r"\.(?:\d{1,9}|batch|extern)(?=,|$)", re.ASCII)
-"""Behind a job's number; a step is told of as its job, of which alone it is known how it does."""
+_STEP: Final = re.compile(r"(.+)\.(\d{1,9}|batch|extern)", re.ASCII)
+"""A job's number, and a step of it."""
+BATCH: Final = "batch"
+"""What Slurm calls the script itself among the steps."""
 _AGO: Final = re.compile(r"now-(\d{1,8}) ?([a-z]*)", re.ASCII)
+
+
+def steps_of(job: Row) -> list[Row]:
+    """The script of a job that has begun, and the steps that it started, once it has ended."""
+    attempts = job.get("attempts") or []
+    if not job["started_at"] or not attempts or job.get("array") or "waiting" in job:
+        return []
+    return [{"name": BATCH}, *(attempts[-1].get("steps") or ())]
+
+
+def _batch_state(job: Row) -> str:
+    """Slurm ends the script of a job that is at its limit: that is then cancelled."""
+    state = state_of(job)
+    return "CANCELLED" if state in ("TIMEOUT", "PREEMPTED", "NODE_FAIL") else state
+
+
+def _is_batch(step: Row) -> bool:
+    return "number" not in step
+
+
+def step_name(step: Row) -> str:
+    """Behind the number of its job: `batch`, `0`; of what another node started, with that one's rank."""
+    if _is_batch(step):
+        return BATCH
+    return f"{step['number']}" + (f"+{step['rank']}" if step["rank"] else "")
+
+
+_STEP_STATES: Final = {
+    "completed": "COMPLETED", "failed": "FAILED", "cancelled": "CANCELLED", "time_limit": "TIMEOUT",
+    "cut_off": "CANCELLED",
+}  # fmt: skip
+
+
+def _step_exit(job: Row, step: Row) -> str:
+    if _is_batch(step):
+        return exit_of(job)
+    return f"{step['exit_code'] or 0}:{step['signal'] or 0}"
+
+
+def _step_end(job: Row, step: Row) -> str:
+    if _is_batch(step):
+        return moment(job["finished_at"])
+    if not step["started_at"]:
+        return "Unknown"
+    ran = timedelta(seconds=step["elapsed_s"])
+    return moment((datetime.fromisoformat(step["started_at"]) + ran).isoformat())
+
+
+def _step_s(job: Row, step: Row) -> int:
+    return elapsed_s(job) if _is_batch(step) else int(step["elapsed_s"])
+
+
+OF_A_STEP: Final[Mapping[str, Callable[[Row, Row], str]]] = {
+    "JobID": lambda job, step: f"{id_of(job)}.{step_name(step)}",
+    "JobIDRaw": lambda job, step: f"{job['number']}.{step_name(step)}",
+    "JobName": lambda job, step: step["name"] or "",
+    "Account": lambda job, step: job["project"],
+    "State": lambda job, step: (
+        _batch_state(job) if _is_batch(step) else _STEP_STATES.get(step["state"], "UNKNOWN")
+    ),
+    "ExitCode": _step_exit,
+    "Elapsed": lambda job, step: clock(_step_s(job, step), False),
+    "ElapsedRaw": lambda job, step: str(_step_s(job, step)),
+    "Submit": lambda job, step: moment(job["started_at"] if _is_batch(step) else step["started_at"]),
+    "Start": lambda job, step: moment(job["started_at"] if _is_batch(step) else step["started_at"]),
+    "End": _step_end,
+    "NNodes": lambda job, step: str(step.get("nodes", 1)),
+    "AllocNodes": lambda job, step: str(step.get("nodes", 1)),
+    "NTasks": lambda job, step: str(step.get("tasks", 1)),
+    "MaxRSS": lambda job, step: PAST["MaxRSS"](job) if _is_batch(step) else "",
+}
+"""Fields that a step has; the others are its job's alone, and empty."""
+
+
+def _derived(job: Row) -> str:
+    """The highest exit code of its steps."""
+    codes = [step["exit_code"] or 0 for step in steps_of(job) if not _is_batch(step)]
+    return f"{max(codes, default=0)}:0"
 
 
 def _tres(job: Row) -> str:
@@ -72,7 +154,7 @@ PAST: Final[Mapping[str, Callable[[Row], str]]] = {
     "Partition": partition_of,
     "State": state_of,
     "ExitCode": exit_of,
-    "DerivedExitCode": exit_of,
+    "DerivedExitCode": _derived,
     "Reason": reason_of,
     "Elapsed": lambda job: clock(elapsed_s(job), False),
     "ElapsedRaw": lambda job: str(elapsed_s(job)),
@@ -81,6 +163,7 @@ PAST: Final[Mapping[str, Callable[[Row], str]]] = {
     "End": lambda job: moment(job["finished_at"]),
     "NNodes": lambda job: str(nodes_count(job)),
     "AllocNodes": lambda job: str(nodes_count(job)),
+    "NTasks": lambda job: "",
     "ReqNodes": lambda job: str(job["nodes"]),
     "NodeList": lambda job: compress_hosts(nodes_of(job)),
     "AllocCPUS": _allocated,
@@ -151,6 +234,42 @@ def _between(filters: Filters, since: datetime, until: datetime) -> list[Row]:
     return sorted(rows.values(), key=lambda row: int(row["number"]))
 
 
+class Wanted:
+    """What of each job is asked for: all of it, or single steps, as `-j 12,13.0`.
+
+    Attributes:
+        jobs: the ids without steps.
+    """
+
+    def __init__(self, text: str, with_steps: bool) -> None:
+        """`text`: as `--jobs` has it; empty: all. `with_steps`: beside each job."""
+        self._with_steps = with_steps
+        self._named: dict[str, set[str]] = {}
+        bases: list[str] = []
+        for one in ids_of(text):
+            match = _STEP.fullmatch(one.strip())
+            base = match.group(1) if match else one
+            bases.append(base)
+            for word in job_words(base):
+                self._named.setdefault(word, set()).add(match.group(2) if match else "")
+        self.jobs = ",".join(dict.fromkeys(bases))
+
+    def _of(self, job: Row) -> set[str]:
+        task = str(job.get("id") or "").partition(".")[2]
+        own = f"{job['number']}[{task}]" if task else str(job["number"])
+        return self._named.get(own, self._named.get(str(job["number"]), {""}))
+
+    def whole(self, job: Row) -> bool:
+        """Is the job itself asked for?"""
+        return "" in self._of(job)
+
+    def steps(self, job: Row) -> list[Row]:
+        """Those of its steps that are asked for."""
+        names = self._of(job)
+        found = steps_of(job) if self._with_steps or "" not in names else []
+        return [step for step in found if "" in names or step_name(step) in names]
+
+
 def sacct(arguments: Sequence[str]) -> int:
     """The jobs of these ids, or of today, ended ones too; the exit code."""
     words = Words(
@@ -161,15 +280,23 @@ def sacct(arguments: Sequence[str]) -> int:
         " delimiter",
     )
     found = words.found
+    wanted = Wanted(found.get("jobs", ""), "allocations" not in found)
     if "jobs" in found:
-        found["jobs"] = _STEP.sub("", found["jobs"])
+        found["jobs"] = wanted.jobs
     fields = _fields(found.get("format", _BRIEF if "brief" in found else _FORM))
     filters = Filters({**found, **({"states": found["state"]} if "state" in found else {})})
     now = datetime.fromtimestamp(SystemClock().now() / 1_000_000, UTC).astimezone()
     since = moment_named("starttime", found.get("starttime", "today"), now)
     until = moment_named("endtime", found.get("endtime", "now"), now)
     jobs = list(filters.jobs(None)) if "jobs" in found else _between(filters, since, until)
-    rows = [[PAST[name](job) for name, _ in fields] for job in waiting_as_one(jobs)]
+    rows = []
+    for job in waiting_as_one(jobs):
+        if wanted.whole(job):
+            rows.append([PAST[name](job) for name, _ in fields])
+        rows += [
+            [OF_A_STEP[name](job, step) if name in OF_A_STEP else "" for name, _ in fields]
+            for step in wanted.steps(job)
+        ]
     head = [] if "noheader" in found else [[name for name, _ in fields]]
     if "parsable" in found or "parsable2" in found:
         mark = found.get("delimiter", "|")

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from bursar.steps import records
 from bursar.steps.hosts import expand_hosts
 from bursar.steps.names import VERSION
 from bursar.steps.request import Refused, Request
@@ -191,7 +192,7 @@ def request_of(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[Reques
     found, argv = parse(arguments)
     if not argv:
         raise Refused("no command is given")
-    request = Request(argv, program=PROGRAM, slurm=True)
+    request = Request(argv, program=PROGRAM, slurm=True, recorded=True)
     _sizes(request, found, env)
     request.node = _hosts(found, "nodelist")
     request.exclude = _hosts(found, "exclude")
@@ -408,6 +409,7 @@ def main(arguments: Sequence[str]) -> int:
         request, env = request_of(arguments, os.environ)
     except Refused as refused:
         sys.stderr.write(f"srun: error: {refused}\n")
+        records.refused(os.environ, PROGRAM, refused.code)
         return refused.code
     from bursar.steps.client import run
 

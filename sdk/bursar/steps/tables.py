@@ -248,7 +248,7 @@ class Filters:
             yield from filter(self.take, tasks.get(row["id"], []) if row["id"] in arrays else [row])
 
     def _named(self) -> Iterator[Row]:
-        words = [each for word in _ids(self._found["jobs"]) for each in job_words(word)]
+        words = [each for word in ids_of(self._found["jobs"]) for each in job_words(word)]
         rows = {word: listing.job_of(word) for word in words}
         self.named = len(rows)
         self.missing = [word for word in words if rows[word] is None]
@@ -280,7 +280,7 @@ class Filters:
         return wanted is None or ANYWHERE in own or not set(own).isdisjoint(wanted.split(","))
 
 
-def _ids(text: str) -> list[str]:
+def ids_of(text: str) -> list[str]:
     """Words by comma, but for commas in brackets."""
     return re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text)
 

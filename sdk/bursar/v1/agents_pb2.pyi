@@ -606,6 +606,7 @@ class Exited(google.protobuf.message.Message):
     STOPPED_FIELD_NUMBER: builtins.int
     PROGRESS_FIELD_NUMBER: builtins.int
     DEVICE_USE_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     rank: builtins.int
     cause: builtins.str
@@ -637,6 +638,10 @@ class Exited(google.protobuf.message.Message):
     def device_use(self) -> bursar.v1.types_pb2.DeviceUse:
         """what it made of its devices; unset: nothing was heard of them"""
 
+    @property
+    def steps(self) -> bursar.v1.types_pb2.Steps:
+        """that it started; absent: none"""
+
     def __init__(
         self,
         *,
@@ -659,9 +664,10 @@ class Exited(google.protobuf.message.Message):
         stopped: builtins.bool = ...,
         progress: bursar.v1.types_pb2.Progress | None = ...,
         device_use: bursar.v1.types_pb2.DeviceUse | None = ...,
+        steps: bursar.v1.types_pb2.Steps | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "device_use", b"device_use", "exit_code", b"exit_code", "progress", b"progress"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "cause", b"cause", "cpu_us", b"cpu_us", "device_use", b"device_use", "exit_code", b"exit_code", "fenced_epoch", b"fenced_epoch", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_us", b"held_us", "log_bytes", b"log_bytes", "max_rss_bytes", b"max_rss_bytes", "message", b"message", "progress", b"progress", "ran_us", b"ran_us", "rank", b"rank", "signal", b"signal", "started", b"started", "started_boot_us", b"started_boot_us", "stopped", b"stopped"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "device_use", b"device_use", "exit_code", b"exit_code", "progress", b"progress", "steps", b"steps"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "cause", b"cause", "cpu_us", b"cpu_us", "device_use", b"device_use", "exit_code", b"exit_code", "fenced_epoch", b"fenced_epoch", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_us", b"held_us", "log_bytes", b"log_bytes", "max_rss_bytes", b"max_rss_bytes", "message", b"message", "progress", b"progress", "ran_us", b"ran_us", "rank", b"rank", "signal", b"signal", "started", b"started", "started_boot_us", b"started_boot_us", "steps", b"steps", "stopped", b"stopped"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Exited = Exited

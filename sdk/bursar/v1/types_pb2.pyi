@@ -1060,6 +1060,7 @@ class Attempt(google.protobuf.message.Message):
     LIMIT_WAITS_FOR_FIELD_NUMBER: builtins.int
     LEASED_US_FIELD_NUMBER: builtins.int
     ELAPSED_US_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.int
     state: builtins.str
@@ -1085,6 +1086,10 @@ class Attempt(google.protobuf.message.Message):
     def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Member]: ...
     @property
     def limit_waits_for(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def steps(self) -> global___Steps:
+        """that its members started, once they have ended; absent: none"""
+
     def __init__(
         self,
         *,
@@ -1103,9 +1108,10 @@ class Attempt(google.protobuf.message.Message):
         limit_waits_for: collections.abc.Iterable[builtins.str] | None = ...,
         leased_us: builtins.int = ...,
         elapsed_us: builtins.int | None = ...,
+        steps: global___Steps | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "elapsed_us", b"elapsed_us", "exit_code", b"exit_code"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "elapsed_us", b"elapsed_us", "end_cause", b"end_cause", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "leased_us", b"leased_us", "limit_waits_for", b"limit_waits_for", "members", b"members", "message", b"message", "number", b"number", "started_at", b"started_at", "state", b"state", "time_limit_us", b"time_limit_us", "wanted_time_limit_us", b"wanted_time_limit_us", "why", b"why"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "elapsed_us", b"elapsed_us", "exit_code", b"exit_code", "steps", b"steps"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "elapsed_us", b"elapsed_us", "end_cause", b"end_cause", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "leased_us", b"leased_us", "limit_waits_for", b"limit_waits_for", "members", b"members", "message", b"message", "number", b"number", "started_at", b"started_at", "state", b"state", "steps", b"steps", "time_limit_us", b"time_limit_us", "wanted_time_limit_us", b"wanted_time_limit_us", "why", b"why"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_elapsed_us", b"_elapsed_us"]) -> typing.Literal["elapsed_us"] | None: ...
     @typing.overload
@@ -2050,6 +2056,96 @@ class AttemptSample(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_gpu_sm_ratio", b"_gpu_sm_ratio"]) -> typing.Literal["gpu_sm_ratio"] | None: ...
 
 global___AttemptSample = AttemptSample
+
+@typing.final
+class Step(google.protobuf.message.Message):
+    """What a member started with `srun` or `bursar step`."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    TASKS_FIELD_NUMBER: builtins.int
+    NODES_FIELD_NUMBER: builtins.int
+    EXIT_CODE_FIELD_NUMBER: builtins.int
+    SIGNAL_FIELD_NUMBER: builtins.int
+    RANK_FIELD_NUMBER: builtins.int
+    AFTER_US_FIELD_NUMBER: builtins.int
+    ELAPSED_US_FIELD_NUMBER: builtins.int
+    MEMBER_FIELD_NUMBER: builtins.int
+    number: builtins.int
+    """of the member that started it, from 0"""
+    state: builtins.str
+    """completed | failed | cancelled | time_limit | cut_off: its job ended before it"""
+    name: builtins.str
+    """of its program, without a path; left out of a job that is redacted"""
+    tasks: builtins.int
+    nodes: builtins.int
+    exit_code: builtins.int
+    """the highest of its tasks; absent: a signal ended it, or it has not ended"""
+    signal: builtins.int
+    """0: none"""
+    rank: builtins.int
+    """of the task that failed first; absent: none did"""
+    after_us: builtins.int
+    """since its member began"""
+    elapsed_us: builtins.int
+    """that it ran"""
+    member: builtins.int
+    """rank of the member that started it"""
+    def __init__(
+        self,
+        *,
+        number: builtins.int = ...,
+        state: builtins.str = ...,
+        name: builtins.str = ...,
+        tasks: builtins.int = ...,
+        nodes: builtins.int = ...,
+        exit_code: builtins.int | None = ...,
+        signal: builtins.int = ...,
+        rank: builtins.int | None = ...,
+        after_us: builtins.int = ...,
+        elapsed_us: builtins.int = ...,
+        member: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "_rank", b"_rank", "exit_code", b"exit_code", "rank", b"rank"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "_rank", b"_rank", "after_us", b"after_us", "elapsed_us", b"elapsed_us", "exit_code", b"exit_code", "member", b"member", "name", b"name", "nodes", b"nodes", "number", b"number", "rank", b"rank", "signal", b"signal", "state", b"state", "tasks", b"tasks"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_rank", b"_rank"]) -> typing.Literal["rank"] | None: ...
+
+global___Step = Step
+
+@typing.final
+class Steps(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TOTAL_FIELD_NUMBER: builtins.int
+    FAILED_FIELD_NUMBER: builtins.int
+    CUT_OFF_FIELD_NUMBER: builtins.int
+    TOLD_FIELD_NUMBER: builtins.int
+    total: builtins.int
+    failed: builtins.int
+    """ended badly by themselves"""
+    cut_off: builtins.int
+    """had not ended"""
+    @property
+    def told(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Step]:
+        """at most 16 of each member, those that failed before others"""
+
+    def __init__(
+        self,
+        *,
+        total: builtins.int = ...,
+        failed: builtins.int = ...,
+        cut_off: builtins.int = ...,
+        told: collections.abc.Iterable[global___Step] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cut_off", b"cut_off", "failed", b"failed", "told", b"told", "total", b"total"]) -> None: ...
+
+global___Steps = Steps
 
 @typing.final
 class Progress(google.protobuf.message.Message):

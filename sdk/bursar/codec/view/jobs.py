@@ -209,7 +209,34 @@ def attempt(wire: types_pb2.Attempt, currency: str) -> View:
         "wanted_time_limit_s": seconds(wire.wanted_time_limit_us) if wire.wanted_time_limit_us else None,
         "limit_waits_for": list(wire.limit_waits_for),
         "leased_s": seconds(wire.leased_us) if wire.leased_us else None,
+        "steps_total": wire.steps.total,
+        "steps_failed": wire.steps.failed,
+        "steps_cut_off": wire.steps.cut_off,
+        "steps": [_step(wire, each) for each in wire.steps.told],
     }
+
+
+def _step(attempt: types_pb2.Attempt, wire: types_pb2.Step) -> View:
+    """One that a member started. Its start is of that member's, and the time between as its node measured."""
+    return {
+        "number": wire.number,
+        "rank": wire.member,
+        "name": wire.name or None,
+        "state": wire.state,
+        "nodes": wire.nodes,
+        "tasks": wire.tasks,
+        "exit_code": wire.exit_code if wire.HasField("exit_code") else None,
+        "signal": wire.signal or None,
+        "failed_task": wire.rank if wire.HasField("rank") else None,
+        "started_at": instant(step_started_at(attempt, wire)),
+        "elapsed_s": seconds(wire.elapsed_us),
+    }
+
+
+def step_started_at(attempt: types_pb2.Attempt, wire: types_pb2.Step) -> int:
+    """When it began, on the daemon's clock; 0: not known."""
+    began = next((each.started_at for each in attempt.members if each.rank == wire.member), 0)
+    return began + wire.after_us if began else 0
 
 
 def _elapsed_s(wire: types_pb2.Job | types_pb2.Attempt) -> int | float | None:
