@@ -13,8 +13,9 @@ from bursar.jobfile.commands import MODULES
 from bursar.jobfile.commands import NOTED as NOTED_COMMANDS
 from bursar.jobfile.commands import REFUSED as REFUSED_COMMANDS
 from bursar.jobfile.options import ALIASES, HONOURED, NOTED, OPTIONS
+from bursar.jobfile.programs import HONOURED as HONOURED_PROGRAMS
 from bursar.jobfile.variables import TABLE
-from bursar.steps import modules, srun
+from bursar.steps import modules, programs, srun
 
 PAGE = Path(__file__).parent / "from-slurm.md"
 HEAD = """# From Slurm
@@ -175,6 +176,7 @@ def _commands() -> list[str]:
     rows = ["", "## Commands", "", "| command | |", "|---|---|"]
     rows += [_row(f"`{name}`", f"refused: {text}") for name, text in REFUSED_COMMANDS.items()]
     rows += [_row(f"`{name}`", f"honoured: {MODULES}") for name in modules.COMMANDS]
+    rows += [_row(f"`{name}`", HONOURED_PROGRAMS) for name in programs.NAMES]
     rows += [_row(f"`{name}`", f"noted: {text}") for name, text in NOTED_COMMANDS.items()]
     return rows
 

@@ -23,7 +23,7 @@ from bursar.clock import Clock, SystemClock
 from bursar.errors import BursarError, InvalidRequest, NotFound, StoreUnavailable
 from bursar.ids import RandomIds
 from bursar.model import NodeFacts
-from bursar.steps import modules
+from bursar.steps import modules, programs
 from bursar.systemd import Notifier
 from bursar_agent import metadata, mps, notices
 from bursar_agent import stimuli as s
@@ -465,10 +465,15 @@ def facts(settings: Settings, gpus: GpuProbe, limits: tuple[str, ...] = ()) -> N
         rack=settings.rack,
         instance_type=settings.instance_type,
         market=settings.market,
-        labels=tuple(sorted({**modules.label_of(modules.find(os.environ)), **settings.labels}.items())),
+        labels=tuple(sorted({**_own_labels(), **settings.labels}.items())),
         address=settings.address,
         limits=limits,
     )
+
+
+def _own_labels() -> dict[str, str]:
+    """What the node has that scripts ask for."""
+    return {**modules.label_of(modules.find(os.environ)), **programs.label_of(os.environ)}
 
 
 def _gpus(settings: Settings, clock: Clock) -> GpuProbe:

@@ -198,6 +198,7 @@ def test_steps_travel_as_they_are_and_a_state_that_is_none_is_refused() -> None:
         (Steps(total=2, cut_off=1, told=(step(0), step(1, "cut_off"))), True,
          "1 of 2 steps still ran when the script ended: step 1 (train)"),
         (Steps(total=2, cut_off=1, told=(step(0), step(1, "cut_off"))), False, ""),
+        (Steps(total=2, cut_off=1, told=(step(0), step(1, "cut_off", elapsed_us=31_000_000))), True, ""),
         (Steps(total=2, failed=1, told=(step(0, "time_limit", member=2),)), True,
          "1 of 2 steps failed: step 0 of rank 2 (train) at its time limit"),
         (Steps(total=1, told=(step(0, "cancelled"),)), True, ""),

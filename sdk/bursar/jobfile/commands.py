@@ -13,11 +13,13 @@ from typing import Final
 
 from bursar.errors import InvalidRequest
 from bursar.jobfile import shell, variables
+from bursar.jobfile.endings import lost_ends
 from bursar.jobfile.exported import OF_EVERY_JOB
+from bursar.jobfile.programs import place_programs
 from bursar.jobfile.site import SiteNode, with_modules
 from bursar.jobfile.slurm import is_slurm_script
 from bursar.model import JobSpec
-from bursar.steps import modules, srun
+from bursar.steps import modules, programs, srun
 from bursar.yamlfile import Faults, nearest
 
 REFUSED: Final[Mapping[str, str]] = {
@@ -32,7 +34,7 @@ _WATCHES = "is Slurm's and not provided; the line fails, and the script goes on 
 _OF_A_SITE = "runs only where the node has it"
 NOTED: Final[Mapping[str, str]] = {
     **dict.fromkeys(("sstat", "sprio", "sshare", "seff", "sacctmgr"), _WATCHES),
-    **dict.fromkeys(("spack", "aprun", "jsrun", "ibrun", "qsub", "qstat", "bsub"), _OF_A_SITE),
+    **dict.fromkeys(("aprun", "jsrun", "ibrun", "qsub", "qstat", "bsub"), _OF_A_SITE),
 }
 """Commands that are said by line."""
 MODULES: Final = (
@@ -42,6 +44,11 @@ MODULES: Final = (
 """What becomes of a script with `#SBATCH` lines that runs one of `modules.COMMANDS`."""
 SHOWN_MAX: Final = 20
 
+_HOOKS: Final = (".", "source", "eval", "module", "ml", "conda_setup")
+_UNHOOKED: Final = (
+    "conda activate works in a script only below `source .../etc/profile.d/conda.sh` or "
+    '`eval "$(conda shell.bash hook)"`'
+)
 _PYTHON_READ = re.compile(r"environ\[\s*[\"'](SLURMD?_\w+)[\"']\s*\]", re.ASCII)
 _PROFILE = re.compile(r"(?:^/etc/|/\.)(?:(?:bash_)?profile|environment)$")
 _LOGIN = re.compile(r"#!.*\s-(?:-login|[a-z]*l)")
@@ -98,6 +105,20 @@ def place_modules(
     return spec, [(place[0], f"{name} {said}")]
 
 
+def place_environment(
+    content: str, spec: JobSpec, nodes: Sequence[SiteNode] | None, faults: Faults
+) -> tuple[JobSpec, list[tuple[int, str]]]:
+    """The job where programs are that its script runs; with what is said of them by line."""
+    first = content.partition("\n")[0]
+    if not _speaks_shell(first) or not any(name in content for name in programs.NAMES):
+        return spec, []
+    login = _LOGIN.match(content) is not None
+    spec, notes, wrong = place_programs(shell.scan(content), spec, nodes, login)
+    for offset, sentence in wrong:
+        faults.add_at(*_place(content, offset), sentence)
+    return spec, [(_place(content, offset)[0], sentence) for offset, sentence in notes]
+
+
 def _needing(content: str, found: shell.Found, name: str) -> Iterator[tuple[int, str]]:
     """Where a command is run by a script that does not say what to do without it, as `|| true` does."""
     since = found.has.get(name, len(content))
@@ -129,8 +150,24 @@ def _notes(content: str, found: shell.Found, spec: JobSpec) -> Iterator[tuple[in
         offset = found.runs(name)
         if offset is not None:
             yield _place(content, offset)[0], f"{name} {sentence}"
+    if (unhooked := _unhooked(content, found)) is not None:
+        yield _place(content, unhooked)[0], _UNHOOKED
+    for offset, sentence in lost_ends(content, found):
+        yield _place(content, offset)[0], sentence
     if is_slurm_script(content) and content.startswith("#!") and "bash" not in content.partition("\n")[0]:
         yield from _profiles(content, found)
+
+
+def _unhooked(content: str, found: shell.Found) -> int | None:
+    """Where an environment of conda is activated in a shell that has not been told how."""
+    ready = [one.offset for one in found.commands if one.words[0] in _HOOKS]
+    since = min(
+        [*ready, *([0] if _LOGIN.match(content) or "conda" in found.has else [])], default=len(content)
+    )
+    for one in found.commands:
+        if one.words[:2] in (("conda", "activate"), ("mamba", "activate")) and one.offset < since:
+            return one.offset
+    return None
 
 
 def _profiles(content: str, found: shell.Found) -> Iterator[tuple[int, str]]:

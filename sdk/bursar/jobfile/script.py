@@ -154,6 +154,10 @@ def parse_script(
             if slurm is not None and site is not None and site.nodes is not None:
                 spec, said_too = commands.place_modules(content, spec, site.nodes, faults)
                 notes += said_too
+            if slurm is not None and not faults:
+                nodes = site.nodes if site is not None else None
+                spec, said_too = commands.place_environment(content, spec, nodes, faults)
+                notes += said_too
             notes += commands.check_body(content, spec, faults, environ)
         notices = [Notice(source, line, message) for line, message in notes]
     raise_if_any(faults, error=InvalidRequest)

@@ -27,6 +27,7 @@ _LOOK_UP: Final = frozenset(("which", "type", "hash"))
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _ASSIGNS = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:\[[^\]]*\])?\+?=", re.ASCII)
 _FORGIVING = re.compile(r":?[-=+?]")
+_SIGNS: Final = ("&&", "||", "|&", ";;", "|", "&", ";")
 _ENDS_WORD = frozenset(" \t\n;|&<>()")
 _DEPTH_MAX: Final = 60
 """Substitutions within substitutions; a script that has more is read no further inwards."""
@@ -41,10 +42,19 @@ class Read(NamedTuple):
 
 
 class Command(NamedTuple):
-    """A command: its words, each `$` where it is not literal, and where it stands."""
+    """A command: its words, each `$` where it is not literal, and where it stands.
+
+    Attributes:
+        then: the sign behind it: `|`, `&`, `&&`, `||`, `;`; empty for the end of a line.
+        captured: what it prints becomes words of another one, as in `$( … )`.
+        may_not_run: it stands in an `if`, a `case`, a function or a group, or behind `&&` or `||`.
+    """
 
     words: tuple[str, ...]
     offset: int
+    then: str = ""
+    captured: bool = False
+    may_not_run: bool = False
 
     def words_of(self, name: str) -> tuple[str, ...] | None:
         """Words for the program `name`, where this command runs it, or a prefix of it such as `time`."""
@@ -111,6 +121,8 @@ class _Reader:
         self._words: list[_Word] = []
         self._first_read = 0
         self._cases = 0
+        self._captured = False
+        self._nested = 0
         self._ticks = False
         """Within backticks the next one closes them, also in the middle of a word."""
 
@@ -151,8 +163,9 @@ class _Reader:
         elif text.startswith("&>", at) or char in "<>":
             self._redirect()
         elif char in ";|&":
-            self._end_command()
-            self._at += 1
+            sign = next(one for one in _SIGNS if text.startswith(one, at))
+            self._end_command(sign)
+            self._at += len(sign)
         elif char == "(":
             self._bracket()
         elif char == ")":
@@ -188,12 +201,14 @@ class _Reader:
         words = [word.text for word in self._words]
         first = words[0]
         if len(words) == 1 and first in _KEYWORDS:
+            self._nested = max(self._nested + (first in ("if", "{")) - (first in ("fi", "}")), 0)
             self._begin()
         elif first == "esac" and len(words) == 1:
-            self._cases = max(self._cases - 1, 0)
+            self._cases, self._nested = max(self._cases - 1, 0), max(self._nested - 1, 0)
             self._begin()
         elif first == "case" and words[-1] == "in" and len(words) == 3:
             self._cases += 1
+            self._nested += 1
             self._begin()
         elif first in ("for", "select") and len(words) == 2:
             self._set(words[1], self._words[1].offset)
@@ -205,7 +220,7 @@ class _Reader:
         self._words = []
         self._first_read = len(self._found.reads)
 
-    def _end_command(self) -> None:
+    def _end_command(self, then: str = "") -> None:
         words = self._words
         first_read = self._first_read
         first = 0
@@ -217,7 +232,9 @@ class _Reader:
         if not words:
             return
         texts = tuple(word.text for word in words)
-        self._found.commands.append(Command(texts, words[0].offset))
+        behind = self._found.commands[-1].then if self._found.commands else ""
+        maybe = self._nested > 0 or behind in ("&&", "||")
+        self._found.commands.append(Command(texts, words[0].offset + self._base, then, self._captured, maybe))
         self._effects(texts, words)
         if texts[0] in ("[", "[[", "test"):
             self._tested(texts, first_read)
@@ -235,7 +252,7 @@ class _Reader:
                 self._set(word.text, word.offset)
         elif first in _LOOK_UP or (first == "command" and texts[1:2] in (("-v",), ("-V",))):
             for word in words[1:]:
-                self._found.has.setdefault(word.text, word.offset)
+                self._found.has.setdefault(word.text, word.offset + self._base)
 
     def _assigned(self, word: _Word) -> None:
         match = _ASSIGNS.match(word.text)
@@ -354,7 +371,7 @@ class _Reader:
             self._at += 1
         elif text[at] == "`":
             self._at += 1
-            self.code("`")
+            self._capture("`")
         elif text.startswith("$((", at):
             self._at += 3
             self._depth += 1
@@ -362,7 +379,7 @@ class _Reader:
             self._depth -= 1
         elif text.startswith("$(", at):
             self._at += 2
-            self.code(")")
+            self._capture(")")
         elif text.startswith("${", at):
             self._brace()
         elif text.startswith("$'", at):
@@ -375,6 +392,11 @@ class _Reader:
             if match is not None:
                 self._read(match.group(), at, False)
                 self._at = match.end()
+
+    def _capture(self, stop: str) -> None:
+        outer, self._captured = self._captured, True
+        self.code(stop)
+        self._captured = outer
 
     def _brace(self) -> None:
         text, start = self._text, self._at
@@ -429,7 +451,7 @@ class _Reader:
         match = re.compile(r"<<(-?)\s*(?!<)").match(text, at)
         if text.startswith(("<(", ">("), at) and self._depth <= _DEPTH_MAX:
             self._at += 2
-            self.code(")")
+            self._capture(")")
         elif text.startswith("<<<", at):
             self._at += 3
         elif match is not None:

@@ -28,6 +28,7 @@ from bursar.jobfile.variables import job_of
 from bursar.model import JobSpec
 from bursar.model.check import quote
 from bursar.model.slurm_names import find, known
+from bursar.steps import programs
 from bursar.steps.patterns import of_an_array_task
 from bursar.steps.request import Refused, Request
 from bursar.steps.srun import bind
@@ -36,7 +37,7 @@ from bursar.steps.times import parse_begin, parse_slurm_time
 _SBATCH = re.compile(r"^#SBATCH(?=[\s-]|$)", re.MULTILINE)
 _OF_NODES = re.compile(
     r"^#SBATCH(?=[\s-]).*(?:-p|--part?|--exclus|--mem\W*0|(?:-C|--con).*\||(?:-n|--ntasks)\W*(?:[2-9]|1\d))"
-    r"|^[^#\n]*\b(?:module|ml)\b",
+    rf"|^[^#\n]*\b(?:module|ml|{'|'.join(programs.NAMES)})\b",
     re.MULTILINE,
 )
 _OF_NAMES = re.compile(r"^#SBATCH(?=[\s-]).*(?:-[pqA]|--part?|--qo|--acco)", re.MULTILINE)

@@ -11,6 +11,7 @@ from typing import Final, Literal, get_args
 
 import msgspec
 
+from bursar.clock import SECOND_US
 from bursar.words import plural
 
 StepState = Literal["completed", "failed", "cancelled", "time_limit", "cut_off"]
@@ -22,6 +23,10 @@ STEPS_COUNTED_MAX: Final = 16_384
 NAME_CHARS_MAX: Final = 28
 FAILED_STATES: Final = ("failed", "time_limit")
 _NAMED_MAX: Final = 3
+_SOON_US: Final = 30 * SECOND_US
+"""One that was cut off so soon was left in the background by mistake; a server that ran beside the script's
+own work was meant to end with it.
+"""
 _ORDER: Final = ("failed", "time_limit", "cut_off", "cancelled", "completed")
 
 
@@ -106,21 +111,23 @@ def failures_of(steps: Steps | None, *, ended_well: bool) -> str:
     """What failed of them, in words for a sentence: `1 of 3 steps failed: step 1 (python), exit code 1`.
 
     Args:
-        ended_well: its job did, so that a step that still ran then was lost with it.
+        ended_well: its job did, so that a step that had just begun then was lost with it.
     """
     if steps is None:
         return ""
-    lost = steps.cut_off if ended_well else 0
+    failed = [step for step in steps.told if step.state in FAILED_STATES]
+    lost = [step for step in steps.told if step.state == "cut_off" and step.elapsed_us <= _SOON_US]
     parts = []
-    for count, words, states in (
-        (steps.failed, "failed", FAILED_STATES),
-        (lost, "still ran when the script ended", ("cut_off",)),
-    ):
-        if count:
-            named = _named([step for step in steps.told if step.state in states], count)
-            whole = "the only step" if steps.total == 1 else f"{count} of {plural(steps.total, 'step')}"
-            parts.append(f"{whole} {words}{named}")
+    if steps.failed:
+        parts.append(_told(steps, steps.failed, "failed", failed))
+    if lost and ended_well:
+        parts.append(_told(steps, len(lost), "still ran when the script ended", lost))
     return "; ".join(parts)
+
+
+def _told(steps: Steps, count: int, words: str, shown: Sequence[Step]) -> str:
+    whole = "the only step" if steps.total == 1 else f"{count} of {plural(steps.total, 'step')}"
+    return f"{whole} {words}{_named(shown, count)}"
 
 
 def _named(steps: Sequence[Step], count: int) -> str:
