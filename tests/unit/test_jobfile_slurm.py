@@ -159,7 +159,7 @@ def test_features_are_labels_and_known_gpus_their_type() -> None:
     assert read("-C v100 --gres=gpu:2")[0].options[0].gpus == GpuRequest(2, ("V100",))
     spec, notices = read("--constraint=a100")
     assert (spec.options[0].gpus, spec.constraints) == (None, ())
-    assert "the job asks for none" in notices[0].message
+    assert "asks for nodes that have a100" in notices[0].message
 
 
 def test_an_account_may_name_the_gpus_it_is_for() -> None:
@@ -320,7 +320,15 @@ def test_one_of_several_types_of_gpu_is_enough() -> None:
         assert spec.options[0].gpus == GpuRequest(2, ("A100", "H100")), words
     assert spec.constraints == (("ib", "*"),)
     assert read("-C a100|h100 --gres=gpu:h100:2")[0].options[0].gpus == GpuRequest(2, ("H100",))
-    assert "names A100|H100 GPUs, but the job asks for none" in read("-C a100|h100")[1][0].message
+    nodes = (at("n1"), at("n2", gpus=0), at("n3")._replace(gpu_type="H100"))
+    spec, said = settled(nodes, "-C a100")
+    assert (spec.options[0].gpus, spec.constraints) == (None, (("node", "n1"),))
+    assert said == "-C asks for nodes that have a100, which now are n1"
+    assert settled(nodes, "-C a100|h100")[0].constraints == (("node", "n1,n3"),)
+    assert settled(nodes[:1], "-C a100")[0].constraints == ()
+    assert asks_of_site("#!/bin/bash\n#SBATCH -C a100\ntrue\n").nodes
+    with pytest.raises(InvalidRequest, match="may run on has the label or the type of GPU v100"):
+        settled(nodes, "-C v100")
     assert "asks for v100, and another line for A100|H100; keep one" in refused(
         "-C a100|h100 --gres=gpu:v100:1"
     )
@@ -353,7 +361,7 @@ def test_one_of_several_labels_is_enough() -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        ("-C x|y", "-C: no node that the job may run on has the label x or y"),
+        ("-C x|y", "-C: no node that the job may run on has the label or the type of GPU x or y"),
         ("-C a|b&c", "'a|b' is not the name of a feature; features are joined by &, and by | where"),
         ("-C (a|b", "'(a|b' is not the name of a feature"),
         ("-C a|", "'a|' is not the name of a feature"),

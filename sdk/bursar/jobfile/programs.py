@@ -84,8 +84,9 @@ def has_all(node: SiteNode, names: Sequence[str]) -> bool:
 
 def _refusal(name: str) -> str:
     return (
-        f"{name} cannot run: no node that the job may run on has it (agents tell what is on their PATH in the "
-        f"label `{LABEL}`); set PATH or source what sets it up above this line, or copy yours with --env PATH"
+        f"{name} cannot run: no node that the job may run on has it (agents tell what is on their PATH, in "
+        f"the label `{LABEL}`); set PATH or source what sets it up above this line, or copy yours with "
+        "--env PATH"
         f"{_OTHERWISE.get(name, '')}"
     )
 

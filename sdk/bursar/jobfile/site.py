@@ -141,7 +141,7 @@ def with_features(spec: JobSpec, features: Sequence[str], nodes: Sequence[SiteNo
     serve = [node for node in here if any(_has_feature(node, feature) for feature in features)]
     either = " or ".join(features)
     if not serve:
-        raise InvalidRequest(f"no node that the job may run on has the label {either}")
+        raise InvalidRequest(f"no node that the job may run on has the label or the type of GPU {either}")
     said = f"asks for nodes that have {either}"
     if len(serve) == len(here):
         return spec, f"{said}, as all have that it may run on"

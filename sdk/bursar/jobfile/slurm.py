@@ -36,7 +36,7 @@ from bursar.steps.times import parse_begin, parse_slurm_time
 
 _SBATCH = re.compile(r"^#SBATCH(?=[\s-]|$)", re.MULTILINE)
 _OF_NODES = re.compile(
-    r"^#SBATCH(?=[\s-]).*(?:-p|--part?|--exclus|--mem\W*0|(?:-C|--con).*\||(?:-n|--ntasks)\W*(?:[2-9]|1\d))"
+    r"^#SBATCH(?=[\s-]).*(?:-p|--part?|--exclus|--mem\W*0|(?:-C|--con).*(?:\||[A-Za-z]\d)|(?:-n|--ntasks)\W*(?:[2-9]|1\d))"
     rf"|^[^#\n]*\b(?:module|ml|{'|'.join(programs.NAMES)})\b",
     re.MULTILINE,
 )

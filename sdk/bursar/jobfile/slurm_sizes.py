@@ -71,6 +71,7 @@ class Sizes:
         self._nodes = 1
         self._gpus = 0
         self._kinds: list[str] = []
+        self._of_constraint: list[str] = []
         self.alternatives: list[list[str]] = []
         self.usual_kind = ""
         self.site_is_known = False
@@ -196,6 +197,7 @@ class Sizes:
             kinds = [feature.upper() for feature in group if feature.upper() in GPU_TYPES]
             if len(kinds) == len(group):
                 self._add_kinds(option, kinds)
+                self._of_constraint = group
             elif len(group) > 1:
                 self.alternatives.append(group)
             else:
@@ -314,9 +316,8 @@ class Sizes:
 
     def _read_gpus(self, found: tuple[Option, str, int] | None) -> None:
         if found is None:
-            if self._kinds and ("constraint" in self.options):
-                named = "|".join(self._kinds)
-                self.note(self.options["constraint"], f"names {named} GPUs, but the job asks for none")
+            if self._of_constraint:  # nodes that have such GPUs, of which the job wants none
+                self.alternatives.append(self._of_constraint)
             return
         option, kind, count = found
         if option.name == "gpus-per-task":
