@@ -14,6 +14,7 @@ import msgspec
 
 SECOND_US: Final = 1_000_000
 MINUTE_US: Final = 60 * SECOND_US
+HOUR_US: Final = 60 * MINUTE_US
 EJECTED_US: Final = 2 * SECOND_US
 """A replica that refuses a connection gets none for so long: its agent has yet to see that it is gone."""
 FULL: Final = 2
@@ -38,7 +39,13 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Route(msgspec.Struct, kw_only=True):
-    """One service. `replicas`: port by attempt. `refused`, `waits`: why nothing can serve, with numbers."""
+    """One service.
+
+    Attributes:
+        replicas: port by attempt. rates: nanos an hour, by attempt.
+        refused, waits: why nothing can serve, with numbers.
+        budget_left: nanos; None: no hard budget is over it.
+    """
 
     job_id: str
     name: str
@@ -52,6 +59,18 @@ class Route(msgspec.Struct, kw_only=True):
     total_us: int
     refused: dict[str, str] = {}
     waits: str = ""
+    rates: dict[str, int] = {}
+    currency: str = ""
+    budget_left: int | None = None
+
+    def cost_nanos(self, attempt: str, held_us: int) -> int | None:
+        """What a request cost that had one of the replica's places for so long, rounded up; None: unknown.
+
+        It is the busy part of the bill, by time in hand: the bill divides each minute by tokens where these
+        are counted, and what nobody asked for is nobody's.
+        """
+        rate = self.rates.get(attempt)
+        return None if rate is None else -(-rate * max(held_us, 0) // (HOUR_US * self.target))
 
 
 class Refusal(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from bursar.money import format_nanos
 from bursar_gateway import counting
 from bursar_gateway.core import SECOND_US, Core, Key, Refusal, Route, Waiter
 from bursar_gateway.meters import Meter, Use
@@ -40,12 +41,16 @@ LINE_BYTES_MAX: Final = 8_190
 CONNECT_S: Final = 2.0
 TRIES_MAX: Final = 3
 CONNECTIONS_MAX: Final = 4_096
+SMALL_BYTES_MAX: Final = 64 << 10
+"""Any other answer that says that it has no more is read whole too, so that its head can say what it cost."""
 LATENCIES: Final = 512
 HOP: Final = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te",
      "trailer", "transfer-encoding", "upgrade", "expect", "host", "content-length")
 )  # fmt: skip
 OURS: Final = frozenset(("authorization", "x-api-key", "accept-encoding"))
+OUR_ANSWERS: Final = frozenset(("x-bursar-replica", "x-bursar-cost", "x-bursar-budget-left"))
+"""What an answer says of these is ours."""
 SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 AGAIN: Final = frozenset((502, 503, 504))
 REFUSED: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
@@ -261,13 +266,13 @@ class Gateway:
             if isinstance(attempt, Refusal):
                 return _refusal(attempt)
             tried.append(attempt)
-            last = len(tried) == TRIES_MAX
+            last, had_at = len(tried) == TRIES_MAX, time.monotonic_ns()
             try:
                 answer = await self._ask(request, route, attempt, path, body)
                 with _held(answer):
                     if answer.status in AGAIN and again and not last:
                         continue
-                    return await self._answer(request, route, attempt, answer, body, hide, used)
+                    return await self._answer(request, route, attempt, answer, body, hide, used, had_at)
             except REFUSED:
                 self.core.eject(attempt, self._now())
                 if last:
@@ -340,15 +345,24 @@ class Gateway:
         body: bytes,
         hide: bool,
         used: Use,
+        had_at: int,
     ) -> web.StreamResponse:
-        headers = passed_on(answer.headers, frozenset())
+        headers = passed_on(answer.headers, OUR_ANSWERS)
+        route = self.core.routes.get(route.name, route)
         headers["x-bursar-replica"] = attempt
+        if route.budget_left is not None:
+            headers["x-bursar-budget-left"] = f"{format_nanos(route.budget_left)} {route.currency}"
         counted = route.api != "http" and answer.status < 400
-        kind = answer.content_type
-        if counted and kind == "application/json" and 0 <= (answer.content_length or -1) <= WHOLE_BYTES_MAX:
+        kind, size = answer.content_type, answer.content_length or -1
+        read_whole = counted and kind == "application/json" and 0 <= size <= WHOLE_BYTES_MAX
+        if read_whole or 0 <= size <= SMALL_BYTES_MAX:
             data = await answer.read()
-            used.failed = 0
-            _count(used, counting.usage_of(counting.parsed(data)), body, 0)
+            used.failed = int(answer.status >= 500)
+            if counted:
+                _count(used, counting.usage_of(counting.parsed(data)) if read_whole else None, body, 0)
+            cost = route.cost_nanos(attempt, (time.monotonic_ns() - had_at) // 1_000)
+            if cost is not None:
+                headers["x-bursar-cost"] = f"{format_nanos(cost)} {route.currency}"
             return web.Response(status=answer.status, headers=headers, body=data)
         stream = counting.Stream(hide) if counted and kind == "text/event-stream" else None
         made = web.StreamResponse(status=answer.status, headers=headers)

@@ -232,4 +232,7 @@ def _route(wire: pb.Route) -> Route:
         total_us=wire.total_us,
         refused=refused,
         waits=wire.waits.message,
+        rates={one.attempt_id: int(one.rate.nanos) for one in wire.replicas if one.HasField("rate")},
+        currency=wire.currency,
+        budget_left=int(wire.budget_left.nanos) if wire.HasField("budget_left") else None,
     )

@@ -162,3 +162,11 @@ def test_keys_stay_when_the_daemon_says_that_none_has_changed() -> None:
     made.learn([route(name="other")], None, 0)
     assert made.key_of({"x-api-key": "bsk_a"}, 0) == key
     assert list(made.routes) == ["other"]
+
+
+def test_a_request_costs_its_part_of_the_replica_for_its_time_rounded_up() -> None:
+    one = route(target=4, rates={"att_1": 3_600_000_000})
+    assert one.cost_nanos("att_1", 1_000_000) == 250_000
+    assert one.cost_nanos("att_1", 1) == 1
+    assert one.cost_nanos("att_1", -5) == 0
+    assert one.cost_nanos("att_2", 1_000_000) is None

@@ -349,7 +349,7 @@ def test_of_too_many_connections_the_last_are_closed(monkeypatch: pytest.MonkeyP
 def test_an_answer_that_breaks_off_is_cut_and_never_gone_on_with_by_another() -> None:
     async def half(request: web.BaseRequest) -> web.StreamResponse:
         made = web.StreamResponse()
-        made.content_length = 400
+        made.content_length = http.SMALL_BYTES_MAX + 1
         await made.prepare(request)
         await made.write(b"a" * 100)
         assert request.transport is not None
@@ -364,6 +364,53 @@ def test_an_answer_that_breaks_off_is_cut_and_never_gone_on_with_by_another() ->
             assert sum(len(one.asked) for one in site.replicas) == 1
             await until(lambda: not site.core.outstanding)
             assert site.used().failed == 1
+
+    play(story)
+
+
+def test_a_small_answer_that_breaks_off_is_asked_of_another_before_anything_went_back() -> None:
+    async def half(request: web.BaseRequest) -> web.StreamResponse:
+        made = web.StreamResponse()
+        made.content_length = 400
+        await made.prepare(request)
+        await made.write(b"a" * 100)
+        assert request.transport is not None
+        request.transport.close()
+        return made
+
+    async def story() -> None:
+        async with Site(Replica(half), Replica(), queue_us=S) as site:
+            site.core.take("att_1")  # so that the other one is asked first
+            async with site.client.get(site.url + "/file") as r:
+                assert (r.status, await r.json()) == (200, {"usage": USAGE})
+            assert [len(one.asked) for one in site.replicas] == [1, 1]
+            async with site.client.post(site.url + "/file") as r:
+                assert r.status == 200
+
+    play(story)
+
+
+def test_an_answer_says_what_it_cost_and_what_its_budgets_have_left() -> None:
+    """But for a stream, whose head goes before that is known."""
+
+    async def stream(request: web.BaseRequest) -> web.StreamResponse:
+        made = web.StreamResponse(headers={"x-bursar-cost": "0 USD"})
+        await made.prepare(request)
+        await made.write(b"x")
+        return made
+
+    async def story() -> None:
+        money: dict[str, Any] = {"currency": "USD", "budget_left": -1_500_000_000}
+        hour = 3_600_000_000 * 8 * 1_000_000_000  # a dollar for each microsecond in hand
+        async with Site(Replica(), rates={"att_0": hour}, **money) as site:
+            r = await site.client.post(site.url + "/v1/chat/completions", data=b"{}")
+            cost, _, currency = r.headers["x-bursar-cost"].partition(" ")
+            assert (currency, r.headers["x-bursar-budget-left"]) == ("USD", "-1.500000000 USD")
+            assert 0 < float(cost) < 20_000_000
+        async with Site(Replica(stream), rates={"att_0": hour}) as site:
+            r = await site.client.get(site.url + "/any")
+            assert await r.read() == b"x"
+            assert not {"x-bursar-cost", "x-bursar-budget-left"} & set(r.headers)
 
     play(story)
 

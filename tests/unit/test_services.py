@@ -488,6 +488,30 @@ def routed(site: Site) -> list[int]:
     return sorted(task.spec.service.revision for task, one in live if one.id in told and task.spec.service)
 
 
+def test_gateways_are_told_what_replicas_cost_and_what_hard_budgets_have_left() -> None:
+    site = Site()
+    site.turn(ready=True)
+    world = site.world
+    cycle: Any = SimpleNamespace(last=None, rents=None)
+    boot_id = next(iter(world.state.nodes.values())).boot_id
+
+    def told() -> Any:
+        return route_view(world.engine, cycle, site.keeper, site.job, boot_id)
+
+    assert not told().HasField("budget_left")
+    rates = {one.attempt_id: int(one.rate.nanos) for one in told().replicas}
+    assert rates == {attempt.id: attempt.rate for attempt in site.live()}
+    assert told().currency == world.state.currency
+    for name, limit, enforcement in (("soft", 1, "soft"), ("a", 900, "hard"), ("b", 800, "hard")):
+        world.apply(
+            f"kind: Budget\nname: {name}\nspec: {{scope: {{project: p}}, limit: {limit} USD,"
+            f" period: month, enforcement: {enforcement}}}\n"
+        )
+    room = world.state.budgets.room(world.state.budgets.records["b"], world.state.ledger).room_nanos
+    assert room <= 800 * 10**9
+    assert int(told().budget_left.nanos) == room
+
+
 def test_a_blue_green_update_switches_all_at_once_when_all_are_ready() -> None:
     site = Site(replicas_min=3, replicas_max=3, strategy="blue-green")
     site.turn(ready=True)

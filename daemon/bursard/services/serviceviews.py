@@ -177,7 +177,10 @@ def route_view(engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord, boo
         first_byte_us=service.first_byte_us,
         idle_us=service.idle_us,
         total_us=service.total_us,
+        currency=state.currency,
     )
+    if (left := _budget_left(state, job)) is not None:
+        wire.budget_left.nanos = str(left)
     elsewhere = 0
     for _, attempt in keeper.live(job):
         said = keeper.board.ready.get(attempt.id)
@@ -187,7 +190,8 @@ def route_view(engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord, boo
         if state.nodes[attempt.members[0].alloc.node_id].boot_id != boot_id:
             elsewhere += 1
             continue
-        wire.replicas.add(attempt_id=attempt.id, port=attempt.port)
+        rate = types_pb2.Amount(nanos=str(attempt.rate))
+        wire.replicas.add(attempt_id=attempt.id, port=attempt.port, rate=rate)
     if not wire.replicas:
         waits = waiting_reason(engine, cycle, job)
         if waits is not None:
@@ -202,6 +206,15 @@ def route_view(engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord, boo
                 " it serves those of its own machine"
             )
     return wire
+
+
+def _budget_left(state: State, job: JobRecord) -> int | None:
+    """Of the hard budgets over a service, the least that is neither spent nor held; None without one."""
+    records = (state.budgets.records.get(name) for name in job.budgets)
+    return min(
+        (state.budgets.room(one, state.ledger).room_nanos for one in records if one is not None and one.hard),
+        default=None,
+    )
 
 
 def service_named(engine: Engine, job_id: str) -> str:

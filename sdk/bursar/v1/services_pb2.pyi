@@ -477,6 +477,8 @@ class Route(google.protobuf.message.Message):
     REPLICAS_FIELD_NUMBER: builtins.int
     REFUSED_FIELD_NUMBER: builtins.int
     WAITS_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    BUDGET_LEFT_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     name: builtins.str
     api: builtins.str
@@ -487,6 +489,7 @@ class Route(google.protobuf.message.Message):
     first_byte_us: builtins.int
     idle_us: builtins.int
     total_us: builtins.int
+    currency: builtins.str
     @property
     def replicas(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RouteReplica]: ...
     @property
@@ -496,6 +499,10 @@ class Route(google.protobuf.message.Message):
     @property
     def waits(self) -> bursar.v1.types_pb2.Reason:
         """why no replica is ready"""
+
+    @property
+    def budget_left(self) -> bursar.v1.types_pb2.Amount:
+        """of the hard budgets over it, the least that is neither spent nor held"""
 
     def __init__(
         self,
@@ -513,9 +520,11 @@ class Route(google.protobuf.message.Message):
         replicas: collections.abc.Iterable[global___RouteReplica] | None = ...,
         refused: bursar.v1.types_pb2.Reason | None = ...,
         waits: bursar.v1.types_pb2.Reason | None = ...,
+        currency: builtins.str = ...,
+        budget_left: bursar.v1.types_pb2.Amount | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["refused", b"refused", "waits", b"waits"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["api", b"api", "cold_us", b"cold_us", "first_byte_us", b"first_byte_us", "idle_us", b"idle_us", "job_id", b"job_id", "name", b"name", "queue_us", b"queue_us", "refused", b"refused", "replicas", b"replicas", "replicas_max", b"replicas_max", "target", b"target", "total_us", b"total_us", "waits", b"waits"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["budget_left", b"budget_left", "refused", b"refused", "waits", b"waits"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["api", b"api", "budget_left", b"budget_left", "cold_us", b"cold_us", "currency", b"currency", "first_byte_us", b"first_byte_us", "idle_us", b"idle_us", "job_id", b"job_id", "name", b"name", "queue_us", b"queue_us", "refused", b"refused", "replicas", b"replicas", "replicas_max", b"replicas_max", "target", b"target", "total_us", b"total_us", "waits", b"waits"]) -> None: ...
 
 global___Route = Route
 
@@ -525,16 +534,23 @@ class RouteReplica(google.protobuf.message.Message):
 
     ATTEMPT_ID_FIELD_NUMBER: builtins.int
     PORT_FIELD_NUMBER: builtins.int
+    RATE_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     port: builtins.int
     """on the loopback of the gateway's machine"""
+    @property
+    def rate(self) -> bursar.v1.types_pb2.Amount:
+        """nanos per hour"""
+
     def __init__(
         self,
         *,
         attempt_id: builtins.str = ...,
         port: builtins.int = ...,
+        rate: bursar.v1.types_pb2.Amount | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "port", b"port"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["rate", b"rate"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "port", b"port", "rate", b"rate"]) -> None: ...
 
 global___RouteReplica = RouteReplica
 
