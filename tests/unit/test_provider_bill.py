@@ -250,8 +250,9 @@ def test_what_was_kept_is_told_again_with_estimate_and_final_apart_and_what_matc
         assert await bills_of(daemon) == rows, "a bill of which a part is missing does not count"
         await daemon.money.KeepBill(wire(1, 2, name="b" * 64, lines=[wire().lines[2]]), None)
         assert [cells[1] for cells in (await bills_of(daemon))[1:3]] == ["provider-only", "matched"]
-        await daemon.money.KeepBill(wire(source="gcp.csv", name="c" * 64), None)
-        assert len(await bills_of(daemon)) == len(rows) + 2, "each source has its own"
+        theirs = [money_pb2.BillLine(resource="g", hour=HOUR, hours=1, final=types_pb2.Amount(nanos="9"))]
+        await daemon.money.KeepBill(wire(source="gcp.csv", name="c" * 64, lines=theirs), None)
+        assert len(await bills_of(daemon)) == len(rows), "each source has its own"
         assert len(await bills_of(daemon, "2026-10")) == 1
         events = [decode(row.payload) for row in daemon.store.events()]
         assert sum(isinstance(event, BillKept) for event in events) == 4
@@ -495,3 +496,125 @@ def test_where_two_machines_of_one_name_were_there_at_once_it_is_not_guessed(tmp
     told = [OURS, ours("node_1", 0, "1", name="w"), ours("node_2", 0, "2", name="w")]
     rows = reconcile.matched(bill(text, tmp_path), reconcile.read_books(told, "EffectiveCost"))
     assert [row["state"] for row in rows] == ["provider-only", "books-only", "books-only"]
+
+
+def machine(resource: str, first: int, hours: int = 1) -> money_pb2.BillLine:
+    at = HOUR + first * HOUR_US
+    return money_pb2.BillLine(resource=resource, hour=at, hours=hours, final=types_pb2.Amount(nanos="5"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "period", "twice"),
+    [
+        ([machine("n", 2)], "2026-11", True),
+        ([machine("n", 2)], "2026-11-01", True),
+        ([machine("n", 3), machine("i-9", 1)], "2026-11", False),
+        ([machine("n", 3, 9), machine("i-9", 0)], "2026-11", True),
+        ([machine("other", 0, 9), machine("(no resource)", 0)], "2026-11", False),
+    ],
+)
+def test_what_another_bill_that_counts_says_of_a_machine_and_hour_counts_once(
+    lines: list[money_pb2.BillLine], period: str, twice: bool
+) -> None:
+    """The same bill under two files' names, or of a month and of one of its days, was two bills."""
+
+    async def story(daemon: Daemon) -> None:
+        mine = [*wire().lines, machine("(no resource)", 0)]
+        await daemon.money.KeepBill(wire(lines=mine), None)
+        again = wire(source="copy.csv", name="d" * 64, lines=lines, period=period)
+        if not twice:
+            assert (await daemon.money.KeepBill(again, None)).kept
+            return
+        rows = await bills_of(daemon)
+        with pytest.raises(WrongState) as caught:
+            await daemon.money.KeepBill(again, None)
+        assert "are in aws.csv of 2026-11 too, which ann kept, and would count twice" in caught.value.message
+        assert "--replace aws.csv" in caught.value.message
+        assert await bills_of(daemon) == rows
+        again.replaces = "aws.csv"
+        assert (await daemon.money.KeepBill(again, None)).kept
+        assert not (await daemon.money.KeepBill(again, None)).kept
+        cells = await bills_of(daemon)
+        assert {row[0] for row in cells[1:-1]} == {one.resource for one in lines}, "it counts alone"
+        with pytest.raises(WrongState, match=r"are in copy\.csv"):
+            await daemon.money.KeepBill(wire(lines=mine), None)
+        back = wire(lines=mine, replaces="copy.csv")
+        assert (await daemon.money.KeepBill(back, None)).kept
+        assert await bills_of(daemon) == rows
+        assert daemon.store.verify() == []
+
+    in_a_daemon(story)
+
+
+def test_a_bill_that_is_replaced_counts_until_the_other_one_is_whole() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.money.KeepBill(wire(), None)
+        rows = await bills_of(daemon)
+        for part in (0, 1):
+            assert await bills_of(daemon) == rows
+            line = [machine("n", part)]
+            asked = wire(part, 2, source="new.csv", name="e" * 64, lines=line, replaces="aws.csv")
+            await daemon.money.KeepBill(asked, None)
+        assert [row[0] for row in await bills_of(daemon)] == ["resource", "n", "total"]
+
+    in_a_daemon(story)
+
+
+def test_only_a_bill_that_counts_is_replaced() -> None:
+    async def story(daemon: Daemon) -> None:
+        with pytest.raises(InvalidRequest, match=r"replaces: no bill 'gone.csv' counts in 2026-11"):
+            await daemon.money.KeepBill(wire(replaces="gone.csv"), None)
+        assert kept_events(daemon) == 0
+
+    in_a_daemon(story)
+
+
+def test_names_of_machines_are_as_long_as_those_of_azure() -> None:
+    long = (
+        "/subscriptions/"
+        + "0" * 36
+        + "/resourceGroups/"
+        + "g" * 90
+        + "/providers/Microsoft.Compute/virtualMachines/"
+    )
+
+    async def story(daemon: Daemon) -> None:
+        lines = [machine(long + "m" * 64, 0), machine(long.ljust(1_024, "x"), 0)]
+        assert len(lines[0].resource) > 250
+        assert (await daemon.money.KeepBill(wire(lines=lines), None)).kept
+        with pytest.raises(InvalidRequest, match=r"lines\[0\].resource: has 1 to 1024 characters"):
+            await daemon.money.KeepBill(wire(lines=[machine("x" * 1_025, 0)], name="b" * 64), None)
+
+    in_a_daemon(story)
+
+
+def test_a_part_is_no_larger_than_a_message_and_hours_with_a_gap_are_apart(tmp_path: Path) -> None:
+    name = "n" * 1_000
+    text = HEAD + "".join(line(name, hour, "1.5") for hour in (0, 1, 3, 4))
+    told = [OURS, *(ours(f"node_{hour}", hour, "1.5", host="aws", name=name) for hour in (0, 1, 3, 4))]
+    rows = reconcile.matched(bill(text, tmp_path), reconcile.read_books(told, "EffectiveCost"))
+    (lines,) = reconcile.parts_of(rows)
+    assert [((one.hour - HOUR) // HOUR_US, one.hours) for one in lines if one.HasField("final")] == [
+        (0, 2),
+        (3, 2),
+    ]
+    alone = [row | {"state": "provider-only"} for row in rows]
+    parts = [*reconcile.parts_of(alone * 300)]
+    assert sum(map(len, parts)) == len(alone) * 300
+    assert all(sum(each.ByteSize() for each in part) < 900_000 for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("bills", "bills are kept by days and months of UTC"),
+        ("anomalies", "anomalies are looked for in are of UTC"),
+        ("energy", "months of energy are of UTC"),
+    ],
+)
+def test_a_report_of_utc_says_in_its_own_words_that_it_is(kind: str, said: str) -> None:
+    async def story(daemon: Daemon) -> None:
+        with pytest.raises(InvalidRequest, match=f"{said}.*; leave out Asia/Kolkata"):
+            await daemon.report(kind=kind, timezone="Asia/Kolkata", format="json")
+
+    in_a_daemon(story)

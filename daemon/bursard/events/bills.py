@@ -33,6 +33,7 @@ class BillHead(msgspec.Struct, frozen=True, kw_only=True):
         name: digest of the bill and of what it was held against. source: what the file was called; the newest
             bill of a source and period is the one that counts.
         period: as it was asked for. cost: the column that counted. part: of so many `parts`, from 0 on.
+        replaces: the source of a bill that does not count any more, once this one is whole; empty: of none.
     """
 
     name: str
@@ -43,6 +44,7 @@ class BillHead(msgspec.Struct, frozen=True, kw_only=True):
     by: str
     part: int
     parts: int
+    replaces: str = ""
 
 
 class BillKept(BillHead, frozen=True, tag="bill-kept", kw_only=True, omit_defaults=True):

@@ -143,7 +143,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
         budgets=_SHIFT,
     ),
     AnomalyFound: _shape("name what day nanos usual_nanos lines job_number run"),
-    BillKept: _shape("name source period currency cost by part parts", lines=_BILL_LINE),
+    BillKept: _shape("name source period currency cost by part parts replaces", lines=_BILL_LINE),
     PeriodClosed: _shape("name since until by missing"),
     PeriodSigned: _shape("name of hash totals charges"),
     e.MachineIntended: _shape(

@@ -14,7 +14,6 @@ from typing import Final, NamedTuple
 import msgspec
 
 from bursar.clock import DAY_US, format_instant
-from bursar.errors import InvalidRequest
 from bursar.money import format_nanos
 from bursar.projects import is_within
 from bursard.forecast.anomalies import DAYS_BACK, unusual_days, unusual_runs
@@ -69,12 +68,6 @@ class Anomaly(NamedTuple):
     def job(self) -> str:
         """The run, as it is shown."""
         return f"{self.number} {self.run}" if self.number else ""
-
-
-def in_utc(period: Period) -> None:
-    """Raises `InvalidRequest` for days of another place."""
-    if period.timezone != "UTC":
-        raise InvalidRequest("timezone: the days that anomalies are looked for in are of UTC")
 
 
 def unusual(views: Views, period: Period, unposted: Unposted, project: str) -> tuple[list[Anomaly], bool]:

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from bursard.events.bills import BillHead
+from bursard.reports.period import read_period
 from bursard.store import EventFilter, Views
 
 _AT_ONCE: Final = 8
@@ -82,9 +83,18 @@ class Kept:
         if len(begun) == head.parts:
             parts = [begun[part] for part in sorted(begun)]
             whole = Whole(parts[0][1], tuple(at for at, _ in parts))
+            for source, period in [*self.counting]:
+                if source == whole.head.replaces and overlap(period, head.period):
+                    del self.counting[source, period]
             self.counting[head.source, head.period] = whole
             self._whole[head.name] = whole.seqs
             del self._begun[head.name]
+
+
+def overlap(one: str, other: str) -> bool:
+    """Have two periods of bills an hour in common?"""
+    first, second = read_period(one), read_period(other)
+    return first.since < second.until and second.since < first.until
 
 
 def differs(kept: BillHead, other: BillHead) -> list[str]:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final
 
 from bursar.clock import HOUR_US
@@ -20,16 +23,25 @@ from bursard.access.authorize import Action, authorize
 from bursard.access.identity import caller
 from bursard.engine import Engine
 from bursard.events import BillKept, BillLine, decode
-from bursard.reports.kept import Kept, differs
+from bursard.reports.kept import Kept, Whole, differs, overlap
 from bursard.reports.period import Period, find_period, read_period
 from bursard.store import Views
 
 PARTS_MAX: Final = 1_000
+NO_RESOURCE: Final = "(no resource)"
+"""What a line of a bill is of that names none, such as a credit or a tax."""
 AMOUNT_MAX: Final = 1 << 62
 """Nanos of a machine in an hour, to either side."""
 COSTS: Final = ("EffectiveCost", "BilledCost")
 _NAME: Final = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TEXT_MAX: Final = 200
+RESOURCE_MAX: Final = 1_024
+"""Characters of a machine's name: those of Azure have more than 250."""
+_INDEXED: Final = 4
+"""Bills whose hours are remembered while another one is kept, part by part."""
+
+Ranges = dict[str, list[list[int]]]
+"""By resource, from when to when a provider says something of it: ascending, none meets another."""
 
 
 class Bills:
@@ -39,6 +51,7 @@ class Bills:
         self._engine = engine
         self._kept = Kept()
         self._turn = asyncio.Lock()
+        self._hours: OrderedDict[str, Ranges] = OrderedDict()
         self._reads = threading.Lock()
         """A call that was cancelled leaves its thread behind, which reads on."""
 
@@ -46,7 +59,7 @@ class Bills:
         """Keep a part of a bill, unless it was kept before and its bill counts.
 
         Raises `Forbidden`, `InvalidRequest`, and `WrongState` for a part that is not of the bill that was
-        kept under its name.
+        kept under its name, and for one whose hours another bill has that counts.
         """
         authorize(Action.CLOSE_BOOKS)
         engine = self._engine
@@ -66,6 +79,7 @@ class Bills:
         kept = self._kept
         first, begun = kept.first(event.name), kept.begun(event.name)
         if first is None:
+            self._refuse_double(views, event)
             return True
         different = differs(first, event)
         if begun is not None and begun.by != event.by:
@@ -78,9 +92,68 @@ class Bills:
                 f"name: a bill was kept under {event.name[:12]} that differs ({'; '.join(different)});"
                 " keep this one under a name, and so a file's name, of its own"
             )
-        if begun is not None:
-            return not kept.is_begun(event.name, event.part)
-        return not kept.counts(first)
+        is_new = not (kept.is_begun(event.name, event.part) if begun is not None else kept.counts(first))
+        if is_new:
+            self._refuse_double(views, event)
+        return is_new
+
+    def _refuse_double(self, views: Views, event: BillKept) -> None:
+        """What another bill says that counts is not to count twice."""
+        replaced = not event.replaces
+        for (source, period), whole in sorted(self._kept.counting.items()):
+            if (source, period) == (event.source, event.period) or not overlap(period, event.period):
+                continue
+            if source == event.replaces:
+                replaced = True
+                continue
+            common = _in_common(event.lines, self._hours_of(views, whole))
+            if common:
+                more = f" and {len(common) - 1} more" if len(common) > 1 else ""
+                raise WrongState(
+                    f"lines: hours of {common[0][:120]}{more} are in {source} of {period} too, which"
+                    f" {whole.head.by} kept, and would count twice; keep it under that file's name, or in its"
+                    f" place by --replace {source}"
+                )
+        if not replaced:
+            raise InvalidRequest(f"replaces: no bill {event.replaces[:60]!r} counts in {event.period}")
+
+    def _hours_of(self, views: Views, whole: Whole) -> Ranges:
+        name = f"{whole.head.name}/{whole.seqs[0]}"
+        if name not in self._hours:
+            self._hours[name] = _ranges(line for seq in whole.seqs for line in _lines(views, seq))
+            if len(self._hours) > _INDEXED:
+                self._hours.popitem(last=False)
+        return self._hours[name]
+
+
+def _ranges(lines: Iterable[BillLine]) -> Ranges:
+    """What a provider says something of. Credits and the like are of no machine and of many bills."""
+    found: Ranges = {}
+    for line in lines:
+        if line.final is not None and line.resource != NO_RESOURCE:
+            found.setdefault(line.resource, []).append([line.hour, line.hour + line.hours * HOUR_US])
+    for resource, each in found.items():
+        merged: list[list[int]] = []
+        for since, until in sorted(each):
+            if merged and since <= merged[-1][1]:
+                merged[-1][1] = max(merged[-1][1], until)
+            else:
+                merged.append([since, until])
+        found[resource] = merged
+    return found
+
+
+def _in_common(lines: Iterable[BillLine], known: Ranges) -> list[str]:
+    """Machines of which both say something of one hour."""
+    found = []
+    for resource, each in _ranges(lines).items():
+        theirs = known.get(resource, [])
+        for since, until in each:
+            at = bisect_left(theirs, since, key=lambda one: one[1] - 1)
+            if at < len(theirs) and theirs[at][0] < until:
+                found.append(resource)
+                break
+    return found
 
 
 def _lines(views: Views, seq: int) -> tuple[BillLine, ...]:
@@ -93,6 +166,8 @@ def _read(engine: Engine, request: pb.KeepBillRequest, period: Period) -> BillKe
     if not _NAME.fullmatch(request.name):
         raise InvalidRequest("name: is no SHA-256 in hexadecimal")
     _text("source", request.source)
+    if request.replaces:
+        _text("replaces", request.replaces)
     if request.currency != engine.state.currency:
         raise InvalidRequest(
             f"currency: {request.currency[:10]!r}; the books are in {engine.state.currency}; convert it first"
@@ -110,12 +185,13 @@ def _read(engine: Engine, request: pb.KeepBillRequest, period: Period) -> BillKe
         by=caller().name,
         part=request.part,
         parts=request.parts,
+        replaces=request.replaces,
         lines=tuple(_line(f"lines[{at}]", line, period) for at, line in enumerate(request.lines)),
     )
 
 
 def _line(where: str, line: pb.BillLine, period: Period) -> BillLine:
-    _text(f"{where}.resource", line.resource)
+    _text(f"{where}.resource", line.resource, RESOURCE_MAX)
     if not period.since <= line.hour < period.until:
         raise InvalidRequest(f"{where}.hour: is not in {period.text}")
     if not 1 <= line.hours <= (period.until - period.since) // HOUR_US + 1:
@@ -134,6 +210,6 @@ def _amount(where: str, wire: types_pb2.Amount) -> int:
     return nanos
 
 
-def _text(name: str, value: str) -> None:
-    if not value or len(value) > _TEXT_MAX or not value.isprintable():
-        raise InvalidRequest(f"{name}: has 1 to {_TEXT_MAX} characters that can be printed")
+def _text(name: str, value: str, most: int = _TEXT_MAX) -> None:
+    if not value or len(value) > most or not value.isprintable():
+        raise InvalidRequest(f"{name}: has 1 to {most} characters that can be printed")

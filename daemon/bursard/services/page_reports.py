@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from bursar.errors import InvalidRequest
 from bursar_policies.commitments import Promise
 from bursard.engine import Engine
-from bursard.reports.anomalies import anomalies, in_utc
+from bursard.reports.anomalies import anomalies
 from bursard.reports.bills import bills
 from bursard.reports.budget_page import Limits, budget_page
 from bursard.reports.carbon import Carbon
@@ -99,9 +99,15 @@ def _commitments(engine: Engine, period: Period, project: str, past: Past) -> Ma
 
 def _bills(engine: Engine, period: Period, project: str, _: Past) -> MakePage:
     _of_no_project("bills", project)
-    in_utc(period)
+    _of_utc(period, "bills are kept by days and months of UTC, as providers have them")
     views, currency = engine.views, engine.state.currency
     return lambda unposted: bills(views, period, currency, unposted.seq)
+
+
+def _of_utc(period: Period, why: str) -> None:
+    """Raises `InvalidRequest` for days of another place."""
+    if period.timezone != "UTC":
+        raise InvalidRequest(f"timezone: {why}; leave out {period.timezone}")
 
 
 def _of_no_project(kind: str, project: str) -> None:
@@ -110,7 +116,7 @@ def _of_no_project(kind: str, project: str) -> None:
 
 
 def _anomalies(engine: Engine, period: Period, project: str, _: Past) -> MakePage:
-    in_utc(period)
+    _of_utc(period, "the days that anomalies are looked for in are of UTC")
     views, currency = engine.views, engine.state.currency
     return _stamped(engine, period, lambda unposted: anomalies(views, period, currency, unposted, project))
 
@@ -118,8 +124,7 @@ def _anomalies(engine: Engine, period: Period, project: str, _: Past) -> MakePag
 def energy_page(engine: Engine, period: Period, project: str, by: str) -> MakePage:
     """Energy and CO2e by what is asked for. Raises `InvalidRequest`."""
     names = read_energy_by(by)
-    if period.timezone != "UTC":
-        raise InvalidRequest("timezone: the months of energy are of UTC, as those of focus")
+    _of_utc(period, "the months of energy are of UTC, as those of focus")
     views, currency, prices = engine.views, engine.state.currency, engine.prices
     live = {member: told for job in engine.state.jobs.values() for member, told in sources_of(job).items()}
 

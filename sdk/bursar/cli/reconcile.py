@@ -40,6 +40,8 @@ ROWS_MAX: Final = 5_000_000
 CELL_MAX: Final = 65_536
 FAULTS_SHOWN: Final = 20
 PART_LINES: Final = 1_000
+PART_BYTES: Final = 800_000
+"""A message is at most 1 MiB."""
 PARTS_MAX: Final = 1_000
 """Of a bill that is kept."""
 PLACES: Final = 9
@@ -321,7 +323,7 @@ def summary(rows: Iterable[Row], tolerance: Decimal, sure: Callable[[str], Row])
 
 def parts_of(rows: Iterable[Row]) -> Iterator[list[money_pb2.BillLine]]:
     """What is kept of a bill, in as many lines as a part may have: of a machine the hours in which both sides
-    agree to the nano as one; each other hour by itself.
+    agree to the nano, where they follow each other, as one; each other hour by itself.
     """
     from bursar.v1 import money_pb2, types_pb2
 
@@ -335,7 +337,7 @@ def parts_of(rows: Iterable[Row]) -> Iterator[list[money_pb2.BillLine]]:
                 field.CopyFrom(types_pb2.Amount(nanos=str(_nanos(row[name]))))
         agreed = row["state"] == "matched" and not _nanos(row["variance"])
         one = same.get(row["resource"]) if agreed else None
-        if one is None:
+        if one is None or one.hour + one.hours * HOUR_US != hour:
             lines.append(line)
             if agreed:
                 same[row["resource"]] = line
@@ -343,7 +345,22 @@ def parts_of(rows: Iterable[Row]) -> Iterator[list[money_pb2.BillLine]]:
         one.hours += 1
         for field in (one.estimate, one.final):
             field.nanos = str(int(field.nanos) + _nanos(row["final"]))
-    return iter([lines[at : at + PART_LINES] for at in range(0, len(lines), PART_LINES)])
+    return _portions(lines)
+
+
+def _portions(lines: Iterable[money_pb2.BillLine]) -> Iterator[list[money_pb2.BillLine]]:
+    """As many at once as a part and a message take."""
+    part: list[money_pb2.BillLine] = []
+    size = 0
+    for line in lines:
+        more = line.ByteSize() + 8
+        if part and (len(part) == PART_LINES or size + more > PART_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(line)
+        size += more
+    if part:
+        yield part
 
 
 def _nanos(money: Row) -> int:
@@ -351,8 +368,10 @@ def _nanos(money: Row) -> int:
         return int(Decimal(money["amount"]).scaleb(PLACES))
 
 
-def keep(client: WireClient, file: str, period: str, cost: str, currency: str, rows: list[Row]) -> int:
-    """Keep them under what the file is called; how many parts were new."""
+def keep(
+    client: WireClient, file: str, period: str, cost: str, currency: str, rows: list[Row], replace: str = ""
+) -> int:
+    """Keep them under what the file is called, in the place of another one's; how many parts were new."""
     from bursar.v1 import money_pb2
 
     said = json.dumps([Path(file).name, period, cost, currency, rows], sort_keys=True)
@@ -364,7 +383,7 @@ def keep(client: WireClient, file: str, period: str, cost: str, currency: str, r
         client.keep_bill(
             money_pb2.KeepBillRequest(
                 name=name, source=Path(file).name, period=period, currency=currency, cost=cost, part=at,
-                parts=len(parts), lines=lines,
+                parts=len(parts), lines=lines, replaces=replace,
             )
         )
         for at, lines in enumerate(parts)
@@ -400,16 +419,26 @@ RECONCILED_COLUMNS = (
     "--tolerance", default="0.01", show_default=True, metavar="N", help="Of an hour, in the currency."
 )
 @click.option("--keep", "kept", is_flag=True, help="Keep it in the books: `report bills` tells it again.")
+@click.option("--replace", default="", metavar="SOURCE", help="With --keep: in the place of that kept file.")
 @listing
 @connected
 def report_reconcile(
-    client: WireClient, file: str, period: str, by: str, cost: str, tolerance: str, kept: bool, output: Output
+    client: WireClient,
+    file: str,
+    period: str,
+    by: str,
+    cost: str,
+    tolerance: str,
+    kept: bool,
+    replace: str,
+    output: Output,
 ) -> None:
     """Hold a provider's FOCUS file against the books, by machine and hour.
 
     The books' amounts are estimates, the file's are final; both are shown, and neither is changed. A resource
     is a node's if its id, its name or its tag bursar-node is the node's name or id. What only one side has is
-    told too. With --keep all of it is written down, for finance: the newest file of a name and period counts.
+    told too. With --keep all of it is written down, for finance: the newest file of a name and period counts,
+    and hours that another kept file has are refused, or count in its place with --replace.
     Ends with 1 where an hour differs by more than the tolerance, or where one side lacks something.
 
     Example: bursar report reconcile aws-2026-10.csv.gz --period 2026-10 --by hour -o csv
@@ -417,6 +446,8 @@ def report_reconcile(
     most = decimal_of(tolerance)
     if most is None or most < 0:
         raise InvalidRequest(f"--tolerance: {tolerance!r} is no amount of 0 or more, such as 0.01")
+    if replace and not kept:
+        raise InvalidRequest("--replace: says in whose place a file is kept; give --keep too")
     first = view.cost(client.cost(by=["project"], period=period, top=1), ["project"])
     since, until = int(parse_instant(first["since"])), int(parse_instant(first["until"]))
     with open_bill(file) as lines:
@@ -434,7 +465,7 @@ def report_reconcile(
 
     total = summary(rows, most, amount)
     if kept and rows:
-        new = keep(client, file, first["period"], cost, currency, rows)
+        new = keep(client, file, first["period"], cost, currency, rows, replace)
         say(f"kept: `bursar report bills --period {period}`" if new else "kept before, just so")
     shown = rows if by == "hour" else by_resource(rows)
     document = {

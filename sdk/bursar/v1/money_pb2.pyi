@@ -1556,6 +1556,7 @@ class KeepBillRequest(google.protobuf.message.Message):
     PART_FIELD_NUMBER: builtins.int
     PARTS_FIELD_NUMBER: builtins.int
     LINES_FIELD_NUMBER: builtins.int
+    REPLACES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """SHA-256 of the bill and of what it was held against, hexadecimal"""
     source: builtins.str
@@ -1569,6 +1570,8 @@ class KeepBillRequest(google.protobuf.message.Message):
     """from 0 on"""
     parts: builtins.int
     """at most 1000"""
+    replaces: builtins.str
+    """the source of a bill in whose place this one counts, where their hours are the same"""
     @property
     def lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___BillLine]:
         """at most 1000"""
@@ -1584,8 +1587,9 @@ class KeepBillRequest(google.protobuf.message.Message):
         part: builtins.int = ...,
         parts: builtins.int = ...,
         lines: collections.abc.Iterable[global___BillLine] | None = ...,
+        replaces: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["cost", b"cost", "currency", b"currency", "lines", b"lines", "name", b"name", "part", b"part", "parts", b"parts", "period", b"period", "source", b"source"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cost", b"cost", "currency", b"currency", "lines", b"lines", "name", b"name", "part", b"part", "parts", b"parts", "period", b"period", "replaces", b"replaces", "source", b"source"]) -> None: ...
 
 global___KeepBillRequest = KeepBillRequest
 
