@@ -27,6 +27,7 @@ CONTRACT = (
     "requeue",
     "attach",
     "port-forward",
+    "notebook",
     "step",
     "slurm-shims",
     "grant",

@@ -10,10 +10,12 @@ import warnings
 from pathlib import Path
 
 import pytest
+from attached_there import There, ends
 
 import bursar
 from bursar.client import Client
 from bursar.client.fake import FakeServer
+from bursar.steps import frames
 from bursar.v1 import jobs_pb2, money_pb2, types_pb2
 
 ROOT = Path(__file__).parents[2]
@@ -64,12 +66,27 @@ ENDED = types_pb2.Job(
 WAITS = types_pb2.Reason(
     code="BudgetCommitted", message="the budget has 1 USD left", remedy="wait for others"
 )
+
+
+def inside(*says):
+    """A member of a job that answers each program anew."""
+    members = []
+
+    def answer(request):
+        if request.HasField("open"):
+            members.append(There(*says))
+        return members[-1](request)
+
+    return answer
+
+
 ANSWERS = {
     "Jobs/Submit": jobs_pb2.SubmitResponse(job=ENDED),
     "Jobs/Get": ENDED,
     "Jobs/List": jobs_pb2.ListJobsResponse(jobs=[ENDED]),
     "Jobs/Watch": lambda request: [ENDED],
     "Jobs/Logs": lambda request: [jobs_pb2.LogChunk(data=b"epoch 1\n")],
+    "Jobs/Attach": inside((frames.OUT, 0, b"GPU 0\n"), *ends(0)),
     "Jobs/Plan": jobs_pb2.PlanResponse(reason=WAITS, worst_case_nanos=5_000_000_000, currency="USD"),
     "Jobs/Explain": jobs_pb2.ExplainResponse(job=ENDED, reason=WAITS, suggestion="set --time-limit 1h"),
     "Money/Cost": lambda request: money_pb2.CostResponse(
@@ -103,7 +120,8 @@ def test_the_programs_of_the_page_run_and_print(tmp_path, monkeypatch, capsys):
             exec(compile(HEAD + textwrap.indent(block, "    "), "docs/sdk.md", "exec"), names)
             asyncio.run(names["page"](client, job, [job]))
             printed.append(capsys.readouterr().out)
-    first, submitted, watched, awaited, spent = printed
+    first, submitted, watched, awaited, executed, spent = printed
+    assert executed == "0 GPU 0\n \n"
     assert first.splitlines()[0].startswith("SUCCEEDED 2.000000000 USD")
     assert first.endswith("epoch 1\n\n")
     assert "5.000000000 USD" in submitted

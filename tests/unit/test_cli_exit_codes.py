@@ -33,6 +33,7 @@ WORDS = {
     "cancel": ["9"],
     "attach": ["9", "true"],
     "port-forward": ["9", ":8888"],
+    "notebook": ["9"],
     "hold": ["9"],
     "snooze": ["9", "2h"],
     "release": ["9"],
@@ -103,7 +104,8 @@ CONNECTED = (
     "prices history", "policy ls", "grant ls", "secret ls", "audit verify", "period ls",
 )  # fmt: skip
 CHANGING = (
-    "submit", "run", "cancel", "attach", "port-forward", "hold", "release", "requeue", "update", "snooze",
+    "submit", "run", "cancel", "attach", "port-forward", "notebook", "hold", "release", "requeue", "update",
+    "snooze",
     "node drain", "node cordon",
     "node calibrate",
     "cloud release", "cloud terminate", "budget approve", "reserve new", "reserve cancel",

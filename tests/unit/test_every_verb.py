@@ -70,6 +70,7 @@ COMMANDS = (
 FORMS = ("", " -o json", " -o csv", " -o yaml")
 ELSEWHERE = {
     "top": "shown for ever", "login": "a provider's", "logout": "a provider's", "step": "of srun",
+    "notebook": "opens ports",
     "sim": "no server", "up": "processes", "down": "processes", "status": "processes",
     "web url": "processes", "schema": "no server", "restore": "files", "archive": "files",
     "backup": "files", "backup drill": "files", "slurm-shims": "files", "audit accept-loss": "files",

@@ -47,6 +47,7 @@ SECTIONS: Final[dict[str, dict[str, Verb]]] = {
         "requeue": Verb("jobs:requeue", "Stop a job's attempt and run it again."),
         "update": Verb("jobs:update", "Change a pending job."),
         "attach": Verb("attach:attach", "Run a program or a shell inside a running job."),
+        "notebook": Verb("notebook:notebook", "Start Jupyter in a job, or open one that runs."),
         "port-forward": Verb("portforward:port_forward", "Let ports here lead to those of a running job."),
         "step": Verb("steps:step", "Start processes on the nodes of the running job."),
         "top": Verb("cluster:top", "Show what runs now, live."),

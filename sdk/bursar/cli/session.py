@@ -59,7 +59,7 @@ def run_at_terminal(
     job = client.submit(asked, idempotency_key=manner.key).job
     say(f"job {job.number} {job.state}")
     try:
-        _until_it_runs(client, job.id)
+        until_it_runs(client, job.id)
         with Attached(client, job.id, 0, "program") as stream:
             program = Program(stream, ("sh", "-c", _TELLS, "sh", *command), terminal=True)
             code = program.run()
@@ -90,7 +90,7 @@ def session_of(spec: JobSpec) -> JobSpec:
     )
 
 
-def _until_it_runs(client: WireClient, job_id: str) -> None:
+def until_it_runs(client: WireClient, job_id: str) -> None:
     """Raises `BursarError` for one that ended before."""
     said, job = "", None
     for job in watched(client, job_id):

@@ -246,7 +246,7 @@ def run(
     """
     from bursar import jobfile
 
-    wanted = _given(flags, command) or jobfile.RunFlags()
+    wanted = given_flags(flags, command) or jobfile.RunFlags()
     spec = jobfile.spec_from_flags(wanted, str(Path.cwd()))
     if not pty:
         bring_in(client, spec, manner, output)
@@ -284,7 +284,7 @@ def read_job(client: WireClient, file: str, arguments: tuple[str, ...], flags: d
 
     text = _text_of(click.get_current_context(), file)
     source = "<stdin>" if file == "-" else os.path.basename(file) if SUBMITTED_AS in os.environ else file
-    given, base = _given(flags), str(Path.cwd())
+    given, base = given_flags(flags), str(Path.cwd())
     if SBATCH_WORDS not in os.environ and not jobfile.looks_like_script(text):
         spec, sentences = job_of_file(text, source, base, given)
     else:
@@ -322,7 +322,7 @@ def _say_what_may_surprise(source: str, arguments: tuple[str, ...]) -> None:
             say(f"{source}: {word} stands behind the script, so it goes to the script; flags stand before it")
 
 
-def _given(flags: dict[str, Any], command: tuple[str, ...] = ()) -> RunFlags | None:
+def given_flags(flags: dict[str, Any], command: tuple[str, ...] = ()) -> RunFlags | None:
     """The flags that were typed, None for nothing; `--env NAME` with the value of this shell.
 
     Raises `InvalidRequest`.

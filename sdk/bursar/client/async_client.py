@@ -31,6 +31,7 @@ from bursar.client.arguments import (
     WrongArgument,
     checked,
 )
+from bursar.client.calls import OUTPUT_BYTES_MAX
 from bursar.codec import results as made
 from bursar.codec.slurm_names import names_from_wire
 from bursar.codec.spec import calibration_to_wire
@@ -293,6 +294,38 @@ class AsyncClient:
             asked.reference(job), rank=rank, attempt=attempt, follow=False, offset=0, tail_lines=tail_lines
         )
         return b"".join([chunk.data async for chunk in found]).decode("utf-8", "replace")
+
+    @checked
+    async def execute(
+        self,
+        job: JobRef,
+        command: Sequence[str],
+        *,
+        rank: Count = 0,
+        stdin: bytes = b"",
+        timeout_s: float | None = None,
+        output_bytes_max: Position = OUTPUT_BYTES_MAX,
+    ) -> results.Executed:
+        """Run a program inside a running job, to its end: its exit code and what it wrote.
+
+        It has the job's environment, devices and limits, is metered with it and ends with it. For the job's
+        owner, operators and administrators.
+
+        Args:
+            job: which. rank: which member of a gang.
+            command: the program and its words; no shell is in between.
+            stdin: its standard input.
+            timeout_s: raises `TimeoutError` when so much time has passed; the program is ended then.
+            output_bytes_max: of both streams together; raises `RateLimited` for more, and ends the program.
+        """
+        return await self._wire.execute(
+            asked.reference(job),
+            list(command),
+            rank=rank,
+            given=stdin,
+            timeout_s=timeout_s,
+            output_bytes_max=output_bytes_max,
+        )
 
     # -------------------------------------------------------------- nodes
 

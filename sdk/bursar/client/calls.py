@@ -18,6 +18,8 @@ from bursar.model import JobSpec
 from bursar.money import Money
 from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, services_pb2, types_pb2
 
+OUTPUT_BYTES_MAX: Final = 16 << 20
+"""Of a program that is run inside a job, both streams together: what a caller is handed is in memory."""
 UNARY_TIMEOUT_S: Final = 30.0
 """Deadline of every call that answers once."""
 PAGE_SIZE: Final = 500

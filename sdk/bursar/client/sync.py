@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
@@ -32,6 +33,9 @@ from bursar.errors import ServerUnavailable, Unauthenticated
 from bursar.model import JobSpec, JobState
 from bursar.money import Money
 from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, services_pb2, types_pb2
+
+if TYPE_CHECKING:
+    from bursar.results import Executed
 
 RETRIES: Final = 6
 """Further tries of a submit that carries an idempotency key."""
@@ -294,13 +298,42 @@ class WireClient:
         )
         return self._stream(call)
 
-    def attach(self, requests: Iterator[jobs_pb2.AttachRequest]) -> Iterator[jobs_pb2.AttachAnswer]:
+    def attach(
+        self, requests: Iterator[jobs_pb2.AttachRequest], *, timeout_s: float | None = None
+    ) -> Iterator[jobs_pb2.AttachAnswer]:
         """One stream to a member of a running job; the first request opens it.
 
         What goes to and fro are packets of `bursar.steps.far`, which sends again what was lost.
         """
         multi = self._callable("stream_stream", "/bursar.v1.Jobs/Attach", jobs_pb2.AttachAnswer)
-        yield from self._guard(multi, requests)
+        yield from self._guard(multi, requests, timeout_s)
+
+    def execute(
+        self,
+        job: str,
+        command: Sequence[str],
+        *,
+        rank: int = 0,
+        given: bytes = b"",
+        timeout_s: float | None = None,
+        output_bytes_max: int = calls.OUTPUT_BYTES_MAX,
+    ) -> Executed:
+        """Run a program inside a running job, to its end; `given`: its input. What takes longer is ended,
+        with `TimeoutError`, and what writes more, with `RateLimited`.
+        """
+        from bursar.client.execution import Execution, Pump
+
+        pump = Pump(Execution(job, command, rank, given, output_bytes_max))
+        try:
+            stream: Any = self.attach(pump.requests(), timeout_s=timeout_s)
+            with closing(stream):
+                for answer in stream:
+                    pump.take(answer)
+                    if pump.over:
+                        break
+        finally:
+            pump.end()
+        return pump.result()
 
     # -------------------------------------------------------------- nodes
 

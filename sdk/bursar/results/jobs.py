@@ -372,6 +372,19 @@ class Job(Result, frozen=True, kw_only=True):
         return self.state is JobState.SUCCEEDED
 
 
+class Executed(Result, frozen=True, kw_only=True):
+    """A program that was run inside a job, and has ended.
+
+    Attributes:
+        exit_code: 128 and the signal of one that a signal ended.
+        stdout, stderr: what it wrote.
+    """
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
 class Submitted(Result, frozen=True, kw_only=True):
     """What became of one of many submissions.
 
