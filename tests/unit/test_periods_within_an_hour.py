@@ -4,6 +4,7 @@ what `cost` says of that scope and period, to the nano.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from money_daemon import BUDGET, COST_MODEL, Daemon, in_a_daemon
 
-from bursar.clock import HOUR_US, SECOND_US
+from bursar.clock import HOUR_US, SECOND_US, Instant, format_instant
+from bursar.money import format_nanos
 from bursar.v1 import money_pb2 as pb
 from bursard.audit import problems_of
 from bursard.reports.period import find_period
@@ -166,5 +168,30 @@ def test_no_order_of_what_happens_at_a_months_end_parts_them(
                 december = find_period("2026-12", 0, place).since
                 if name == "vision" or daemon.engine.state.budgets.records[name].period_start == december:
                     await settled_is_cost(daemon, place, name, MONTHS[1:])
+
+    story(tell)
+
+
+@pytest.mark.parametrize("zone", [*ZONES, "America/Los_Angeles", "UTC"])
+def test_the_report_of_budgets_shows_each_in_the_month_that_is_asked_for_in_its_own_place(zone: str) -> None:
+    """The end of November in UTC is in December in India: its November was told as December's."""
+
+    async def tell(daemon: Daemon) -> None:
+        await daemon.apply(budget(zone))
+        daemon.submit(project="research")
+        told = {}
+        for _ in range(16):
+            passes(daemon, 60)
+            for month in MONTHS:
+                data, _ = await daemon.report(kind="budgets", format="json", period=month)
+                [row] = json.loads(data)["rows"]
+                told[month] = row
+        found = {month: told[month]["settled"] and told[month]["settled"]["amount"] for month in MONTHS}
+        ledger = daemon.engine.state.ledger
+        for month in MONTHS:
+            since = find_period(month, 0, zone).since
+            settled = ledger.settled("vision", since)
+            assert found[month] == (format_nanos(settled) if settled else None)
+            assert told[month]["since"] == format_instant(Instant(since))
 
     story(tell)

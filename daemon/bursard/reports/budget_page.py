@@ -7,9 +7,11 @@ Why     the amounts are the ledger's own balances, which admission goes by, so t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Final
+from zoneinfo import ZoneInfo
 
-from bursar.clock import Instant, format_instant
+from bursar.clock import SECOND_US, Instant, format_instant
 from bursar_policies.periods import is_period, period_bounds
 from bursard.reports.budget_history import Version, in_force
 from bursard.reports.budgets import BudgetView, budget_views
@@ -34,15 +36,15 @@ Limits = Mapping[str, Sequence[Version]]
 def budget_page(
     state: State, period: Period, now: int, project: str = "", limits: Limits | None = None
 ) -> Page:
-    """Each budget in the period of its own that holds the end of a period, or now.
+    """Each budget in the period of its own that holds the end of a period, by the clocks of its own place, or
+    now.
 
     Args:
         project: only budgets of it and of what is below. limits: what a period that has ended had as limit;
             of a budget that is not among them it is that of now.
     """
-    at = min(period.until - 1, max(now, period.since))
     rows = [
-        _row(state, view, at, (limits or {}).get(view.name, ()))
+        _row(state, view, _at(state, view, period, now), (limits or {}).get(view.name, ()))
         for view in budget_views(state)
         if not project
         or f"{state.budgets.records[view.name].spec.scope.project}/".startswith(f"{project.lower()}/")
@@ -55,9 +57,18 @@ def budget_page(
         columns=_COLUMNS,
         rows=tuple(rows),
         notes=(
-            "Each budget is shown in the period of its own that holds the end, with the limit it ended with.",
+            "Each budget is shown in the period of its own that holds the end, by the clocks of its place,"
+            " with the limit it ended with.",
         ),
     )
+
+
+def _at(state: State, view: BudgetView, period: Period, now: int) -> int:
+    """The instant whose period is shown: October ends in India before it does in UTC, and is October."""
+    last = datetime.fromtimestamp(period.until // SECOND_US, ZoneInfo(period.timezone))
+    zone = ZoneInfo(state.budgets.records[view.name].spec.timezone)
+    ends = int(datetime(last.year, last.month, last.day, tzinfo=zone).timestamp()) * SECOND_US
+    return min(ends - 1, max(now, period.since))
 
 
 def _row(state: State, view: BudgetView, at: int, versions: Sequence[Version]) -> tuple[Cell, ...]:
