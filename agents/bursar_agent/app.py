@@ -297,10 +297,10 @@ class App:
             reading = await self._devices.read(reading, trees)
             reading = await self._progress.look(reading)
             batch = wire.telemetry(self._cluster_id, self._settings.name, (reading,))
+            # The daemon believes this stream alone: a broker does not say who has published what.
+            self._link.send_telemetry(wire.telemetry_message(batch))
             if self._publisher is not None:
                 self._publisher.offer(batch.SerializeToString())
-            else:
-                self._link.send_telemetry(wire.telemetry_message(batch))
 
     async def _janitor(self) -> None:
         """Remove directories of members whose log nobody needs any more."""
@@ -380,7 +380,7 @@ class App:
             try:
                 broker = Broker.parse(welcome.mqtt_url)
             except InvalidRequest as problem:
-                log.error("telemetry goes over the stream", extra={"problem": problem.message})
+                log.error("telemetry goes to no broker", extra={"problem": problem.message})
                 return
             self._publisher = Publisher(broker, welcome.cluster_id, self._settings.name, self._uniform)
             task = asyncio.get_running_loop().create_task(self._publisher.run(), name="publisher")

@@ -2,8 +2,9 @@
 
 Owns    the connection to the broker, the retained status and its last will.
 Input   telemetry as bytes (protobuf `TelemetryBatch`), offered once a second.
-Why     many may watch a cluster without asking the daemon. Lossy by contract: what cannot be sent is
-        dropped and counted, and nothing here ever makes the agent wait.
+Why     many may watch a cluster without asking the daemon, which takes nothing from there: it has the same
+        readings over the agent's stream. Lossy by contract: what cannot be sent is dropped and counted, and
+        nothing here ever makes the agent wait.
 """
 
 from __future__ import annotations

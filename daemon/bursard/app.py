@@ -31,7 +31,6 @@ from bursar.v1 import (
     money_pb2_grpc,
     nodes_pb2_grpc,
     services_pb2_grpc,
-    types_pb2,
 )
 from bursard import startup
 from bursard.access.allowances import Allowances
@@ -149,7 +148,7 @@ async def run(settings: Settings) -> int:
         maximum_concurrent_rpcs=CONCURRENT_CALLS_MAX,
     )
     add_services(server, engine, cycle, hub, telemetry, vault, door.refusals, allowances, settings, keeper)
-    bridge = _bridge(engine, telemetry, settings)
+    bridge = _bridge(engine, settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -337,21 +336,10 @@ def _renting(engine: Engine, cycle: Cycle, hub: Agents, settings: Settings) -> R
     )
 
 
-def _bridge(engine: Engine, telemetry: LiveTelemetry, settings: Settings) -> MqttBridge | None:
+def _bridge(engine: Engine, settings: Settings) -> MqttBridge | None:
     if not settings.telemetry_mqtt_url:
         return None
-
-    def on_telemetry(node: str, payload: bytes) -> None:
-        try:
-            batch = types_pb2.TelemetryBatch.FromString(payload)
-        except Exception:
-            log.debug("a telemetry message could not be read", extra={"node": node})
-            return
-        record = engine.state.node_by_name(node)
-        if record is not None:
-            telemetry.take(node, batch, record.live, record.facts, engine.now())
-
-    bridge = MqttBridge(settings.telemetry_mqtt_url, engine.state.cluster_id, on_telemetry)
+    bridge = MqttBridge(settings.telemetry_mqtt_url, engine.state.cluster_id)
 
     def on_event(seq: int, event: Event, at: int, actor: str) -> None:
         payload = public(event)

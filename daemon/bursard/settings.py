@@ -121,7 +121,7 @@ class Settings:
     """Agents that run as root start jobs under the submitter's account."""
 
     telemetry_mqtt_url: str = ""
-    """mqtt://host:1883: live telemetry and events go through this broker; `url` under [telemetry.mqtt]."""
+    """mqtt://host:1883: telemetry and events are published there; `url` under [telemetry.mqtt]."""
 
     log_level: str = "INFO"
     """DEBUG | INFO | WARNING | ERROR."""

@@ -234,7 +234,7 @@ def test_readings_go_to_the_broker_that_a_welcome_names(
 
     asyncio.run(story())
     assert [(record.getMessage(), record.problem) for record in caplog.records] == [  # type: ignore[attr-defined]
-        ("telemetry goes over the stream", "no broker")
+        ("telemetry goes to no broker", "no broker")
     ]
 
 

@@ -11,12 +11,12 @@ from bursar.model import JobSpec
 from bursard.app import _bridge
 from bursard.events import AttemptPlaced, JobSubmitted, NodeScheduling
 from bursard.events.public import public
-from bursard.telemetry import LiveTelemetry, mqtt
+from bursard.telemetry import mqtt
 from bursard.telemetry.mqtt import MqttBridge
 
 
 def bridge(url: str) -> MqttBridge:
-    return MqttBridge(url, "c1", lambda *_: None)
+    return MqttBridge(url, "c1")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_the_broker_gets_the_public_form_of_an_event_and_nothing_else() -> None:
     """Of which `tests/unit/test_events_public.py` looks at every field."""
     engine = SimpleNamespace(state=SimpleNamespace(cluster_id="c1"), listeners=[])
     settings = SimpleNamespace(telemetry_mqtt_url="mqtt://b")
-    made = _bridge(engine, LiveTelemetry(), settings)  # type: ignore[arg-type]
+    made = _bridge(engine, settings)  # type: ignore[arg-type]
     assert made is not None
     [listener] = engine.listeners
     secret = JobSpec(name="train", command=("python", "canary"), env=(("TOKEN", "canary"),))

@@ -430,7 +430,7 @@ def _summary(summary: Any) -> None:
 
 
 def telemetry(node: str, batch_node: str, samples: Any) -> None:
-    """A batch of readings of one node, and no other's. Over MQTT the topic says whose it is."""
+    """A batch of readings of one node, and no other's."""
     _require(batch_node in ("", node), "telemetry.node", f"{node}, whose readings these are")
     _require(len(samples) <= SAMPLES_MAX, "telemetry.samples", f"at most {SAMPLES_MAX}")
     for reading in samples:

@@ -1,6 +1,7 @@
-"""A window of samples per node, fed by agent streams or by MQTT.
+"""A window of samples per node, fed by the agents' own streams and by nothing else.
 
-Why     `top` and `show` want now; a bounded window cannot grow with the cluster's age. What was is in
+Why     idle policies stop jobs by what stands here, so each reading comes from who has proved to be its node.
+        `top` and `show` want now; a bounded window cannot grow with the cluster's age. What was is in
         `history`, as means.
 """
 

@@ -1,14 +1,15 @@
-"""MQTT: takes in what agents publish, gives out events. Lossy by contract on both ways.
+"""MQTT: gives out events. Lossy by contract.
 
-Why     a broker can lose acknowledged messages (it did, in our trials), so nothing of money passes here;
-        it may be down for a day and only `top` and dashboards notice.
+Why     a broker can lose acknowledged messages (it did, in our trials), so nothing of money passes here; it
+        may be down for a day and only those who listen notice. Nothing is taken from it either: whoever may
+        publish there (every agent may) could say of any node that it is idle. What agents read comes over
+        their own streams.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import aiomqtt
@@ -18,14 +19,11 @@ log = logging.getLogger(__name__)
 BUFFER_MAX = 10_000
 RETRY_S = 2.0
 
-OnTelemetry = Callable[[str, bytes], None]
-"""Called with (node name, payload) for each batch."""
-
 
 class MqttBridge:
     """One connection to the broker, kept up for ever."""
 
-    def __init__(self, url: str, cluster_id: str, on_telemetry: OnTelemetry) -> None:
+    def __init__(self, url: str, cluster_id: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
             raise ValueError(f"telemetry.mqtt.url {url!r} is not of the form mqtt://host:1883")
@@ -34,7 +32,6 @@ class MqttBridge:
         self._username, self._password = parts.username, parts.password
         self._tls = parts.scheme == "mqtts"
         self._cluster_id = cluster_id
-        self._on_telemetry = on_telemetry
         self._events: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(BUFFER_MAX)
         self.dropped = 0
         self.connected = asyncio.Event()
@@ -66,18 +63,16 @@ class MqttBridge:
             tls_params=aiomqtt.TLSParameters() if self._tls else None,
         )
         async with client:
-            await client.subscribe(f"bursar/v1/{self._cluster_id}/+/telemetry", qos=0)
             self.connected.set()
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._receive(client), name="mqtt-receive")
+                group.create_task(self._away(client), name="mqtt-away")
                 group.create_task(self._send(client), name="mqtt-send")
 
-    async def _receive(self, client: aiomqtt.Client) -> None:
-        async for message in client.messages:
-            node = message.topic.value.split("/")[3]
-            if isinstance(message.payload, bytes):
-                self._on_telemetry(node, message.payload)
-        raise aiomqtt.MqttError("the message stream ended")
+    async def _away(self, client: aiomqtt.Client) -> None:
+        """Raises when the broker goes. Nothing is subscribed to, and what comes all the same is unread."""
+        async for _ in client.messages:
+            pass
+        raise aiomqtt.MqttError("the connection ended")
 
     async def _send(self, client: aiomqtt.Client) -> None:
         while True:

@@ -298,7 +298,7 @@ class Welcome(google.protobuf.message.Message):
     meter_interval_us: builtins.int
     heartbeat_interval_us: builtins.int
     mqtt_url: builtins.str
-    """empty: telemetry over this stream"""
+    """empty: none; telemetry comes over this stream in any case"""
     spend_lease_us: builtins.int
     log_seq: builtins.int
     """the end of the durable log"""

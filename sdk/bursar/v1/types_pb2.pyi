@@ -2214,7 +2214,7 @@ global___Progress = Progress
 
 @typing.final
 class TelemetryBatch(google.protobuf.message.Message):
-    """What an agent publishes over MQTT or the stream, about once a second."""
+    """What an agent says over its stream, and publishes over MQTT where there is a broker, about once a second."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
