@@ -250,10 +250,12 @@ def test_what_the_daemon_says_goes_to_whom_it_concerns_in_order() -> None:
     )
     link = bench.opened(welcomed=False)
     link._problem, link._problem_count = "before", 7
-    asyncio.run(link._read(Call(WELCOME, step, pb.DaemonMessage(meter_now=pb.MeterNow()))))
-    assert [type(event).__name__ for event in bench.events] == ["Welcomed", "MeterAsked"]
+    grew = pb.DaemonMessage(forget=pb.ForgetBatch(log_seq=15, log_hash=b"i"))
+    older = pb.DaemonMessage(forget=pb.ForgetBatch(members=[pb.Forget(attempt_id="att_2")]))
+    asyncio.run(link._read(Call(WELCOME, step, pb.DaemonMessage(meter_now=pb.MeterNow()), grew, older)))
+    assert [type(event).__name__ for event in bench.events] == ["Welcomed", "MeterAsked", "ForgetReceived"]
     assert [welcome.cluster_id for welcome in bench.welcomes] == ["c1"]
-    assert bench.log_ends == [(12, b"h")]
+    assert bench.log_ends == [(12, b"h"), (15, b"i")], "an older daemon does not tell it with ends"
     assert [(frame.attempt_id, frame.to_rank, frame.channel, frame.data) for frame in bench.steps] == [
         ("att_1", 1, 3, b"x")
     ]

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from bursar.model import EndCause, JobState
 from bursar_agent.statedir import LogEnd, StateDir
-from bursard.fleet import AgentLink, Agents, Assign, Exited, Hello
+from bursard.fleet import AgentLink, Agents, Assign, Exited, Forget, Heartbeat, Hello, LogGrew, MeterNow
 from bursard.fleet.agents import FENCED_MAX, FENCED_STEP_MAX, LogBehind
 from bursard.fleet.believe import EPOCH_STEP_MAX
 from bursard.fleet.door import EPOCH_MAX
 from bursard.fleet.link import WORDS_BURST, WORDS_PER_S
 from bursard.fleet.testing import FACTS, World
+from bursard.services.agents import AgentsService
+from bursard.store import LogHead
+from bursard.telemetry import LiveTelemetry
 
 HELLO = Hello(facts=FACTS, boot_id="boot-1", boot_us=1_000_000_000, instance="agent_1")
 
@@ -215,3 +219,33 @@ def test_the_end_of_the_log_outlives_the_agent_and_a_damaged_one_is_none(tmp_pat
         (tmp_path / "a" / "log-end.json").write_bytes(damage)
         assert state.log_end() is None
     state.close()
+
+
+def test_an_agent_is_told_on_its_heartbeat_that_the_log_grew_by_whatever_and_once() -> None:
+    async def story(site: Site) -> None:
+        link = await site.connect()
+
+        async def heard() -> list[Any]:
+            site.hub.take(link, Heartbeat(boot_us=site.clock.boot_us()))
+            link.send(MeterNow())  # so that there is something to be taken
+            return [one for one in await link.take() if not isinstance(one, MeterNow)]
+
+        assert await heard() == []
+        site.log.head = LogHead(5, b"h" * 32)
+        assert await heard() == [LogGrew()]
+        assert await heard() == []
+
+    play(story)
+
+
+def test_ends_are_acknowledged_with_the_end_of_the_log_that_they_are_in() -> None:
+    async def story(site: Site) -> None:
+        made = AgentsService(site.hub, LiveTelemetry(), mqtt_url="")
+        head = site.log.head = LogHead(5, b"h" * 32)
+        (told,) = made._pack([LogGrew(), Forget("att_1", 0), Forget("att_2", 1)])
+        assert [one.attempt_id for one in told.forget.members] == ["att_1", "att_2"]
+        assert (told.forget.log_seq, told.forget.log_hash) == (head.seq, head.hash)
+        (alone,) = made._pack([LogGrew()])
+        assert (len(alone.forget.members), alone.forget.log_seq) == (0, head.seq)
+
+    play(story)

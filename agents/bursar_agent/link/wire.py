@@ -322,6 +322,8 @@ def log_end(message: pb.DaemonMessage) -> tuple[int, bytes] | None:
             end = (message.welcome.log_seq, message.welcome.log_hash)
         case "ack":
             end = (message.ack.log_seq, message.ack.log_hash)
+        case "forget":
+            end = (message.forget.log_seq, message.forget.log_hash)
         case _:
             return None
     return end if end[0] else None

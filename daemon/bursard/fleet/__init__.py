@@ -9,7 +9,7 @@ Why     idempotent by attempt id and rank: everything here may be said twice (a 
 from bursard.fleet.agents import Agents
 from bursard.fleet.backend import Backend
 from bursard.fleet.fleet import Fleet
-from bursard.fleet.link import AgentLink, LogAsk, MeterNow, Outgoing, UsageAck
+from bursard.fleet.link import AgentLink, LogAsk, LogGrew, MeterNow, Outgoing, UsageAck
 from bursard.fleet.words import (
     Assign,
     Condition,
@@ -48,6 +48,7 @@ __all__ = [
     "LimitTaken",
     "LogAnswer",
     "LogAsk",
+    "LogGrew",
     "LogRange",
     "MemberTruth",
     "MeterNow",

@@ -21,7 +21,7 @@ from bursard.fleet import believe, door
 from bursard.fleet.attachments import Attachments
 from bursard.fleet.fleet import Fleet
 from bursard.fleet.hellos import Hellos
-from bursard.fleet.link import AgentLink, MeterNow, UsageAck
+from bursard.fleet.link import AgentLink, LogGrew, MeterNow, UsageAck
 from bursard.fleet.words import (
     Assign,
     Condition,
@@ -312,6 +312,10 @@ class Agents:
             )
         link.heard_boot_us = word.boot_us
         self.fleet.heartbeat(node, word.boot_us)
+        # Its node is a witness of all that was acknowledged, also of what has nothing to do with it.
+        if (end := self.engine.log.head.seq) > link.log_seq:
+            link.log_seq = end
+            link.send(LogGrew())
 
     def _fenced(self, link: AgentLink, node: NodeRecord, word: Exited) -> None:
         """An order was not obeyed: give it again for a higher epoch. The job knows nothing of it."""

@@ -21,6 +21,10 @@ class UsageAck(msgspec.Struct, frozen=True):
     log_hash: bytes = b""
 
 
+class LogGrew(msgspec.Struct, frozen=True):
+    """Remember where the log ends now: whoever is shown an older one by a daemon knows that it is."""
+
+
 class MeterNow(msgspec.Struct, frozen=True):
     """Report usage at once."""
 
@@ -32,7 +36,7 @@ class LogAsk(msgspec.Struct, frozen=True):
     wanted: LogRange
 
 
-Outgoing = Assign | Stop | Limit | Probe | Forget | UsageAck | MeterNow | LogAsk | StepFrame
+Outgoing = Assign | Stop | Limit | Probe | Forget | UsageAck | LogGrew | MeterNow | LogAsk | StepFrame
 
 
 LAZY_S = 0.05
@@ -57,6 +61,7 @@ class AgentLink:
         takes_limits: its agent knows orders for another time limit.
         heard_boot_us: the newest reading of the node's boot clock that came over it.
         fenced: how often each member's order was refused for its epoch.
+        log_seq: where it was told last, on a heartbeat, that the log ends.
         token_sha256: of the secret it was admitted with; empty: the unix socket vouched for it.
     """
 
@@ -73,7 +78,7 @@ class AgentLink:
         self.last_seen_at = 0
         self.heard_boot_us = 0
         self.token_sha256 = ""
-        self.ahead = 0
+        self.ahead = self.log_seq = 0
         self.takes_limits = False
         self.attaches = False
         self.fenced: Counter[tuple[str, int]] = Counter()

@@ -31,6 +31,7 @@ from bursard.fleet import (
     LimitTaken,
     LogAnswer,
     LogAsk,
+    LogGrew,
     MemberTruth,
     MeterNow,
     Notice,
@@ -164,8 +165,11 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
     # --- out
 
     def _pack(self, messages: list[Outgoing]) -> list[pb.DaemonMessage]:
-        """In order, neighbouring assignments together; acknowledged ends last, all in one."""
+        """In order, neighbouring assignments together; acknowledged ends last, all in one, with where the log
+        ends that they are in.
+        """
         packed: list[pb.DaemonMessage] = []
+        grew = False
         forgotten = pb.ForgetBatch()
         for message in messages:
             if isinstance(message, Assign):
@@ -176,9 +180,13 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
                 last.assign.assignments.append(_assignment(message))
             elif isinstance(message, Forget):
                 forgotten.members.append(pb.Forget(attempt_id=message.attempt_id, rank=message.rank))
+            elif isinstance(message, LogGrew):
+                grew = True
             else:
                 packed.append(self._word(message))
-        if forgotten.members:
+        if forgotten.members or grew:
+            head = self.engine.log.head
+            forgotten.log_seq, forgotten.log_hash = head.seq, head.hash
             packed.append(pb.DaemonMessage(forget=forgotten))
         return packed
 

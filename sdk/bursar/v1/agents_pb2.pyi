@@ -827,19 +827,26 @@ global___Ack = Ack
 
 @typing.final
 class ForgetBatch(google.protobuf.message.Message):
-    """Not urgent: many ends are acknowledged together."""
+    """Not urgent: many ends are acknowledged together. Without members it only tells where the log ends."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MEMBERS_FIELD_NUMBER: builtins.int
+    LOG_SEQ_FIELD_NUMBER: builtins.int
+    LOG_HASH_FIELD_NUMBER: builtins.int
+    log_seq: builtins.int
+    """the end of the durable log, these ends included"""
+    log_hash: builtins.bytes
     @property
     def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Forget]: ...
     def __init__(
         self,
         *,
         members: collections.abc.Iterable[global___Forget] | None = ...,
+        log_seq: builtins.int = ...,
+        log_hash: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["members", b"members"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["log_hash", b"log_hash", "log_seq", b"log_seq", "members", b"members"]) -> None: ...
 
 global___ForgetBatch = ForgetBatch
 
