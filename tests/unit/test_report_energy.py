@@ -13,6 +13,8 @@ from money_daemon import Daemon, in_a_daemon
 
 from bursar.clock import HOUR_US
 from bursar.errors import InvalidRequest
+from bursard.reports.energy import Sourced, live_sources
+from bursard.store import ChargeFilter
 
 MODEL = (
     "kind: CostModel\nname: m\nspec: {pool: p, node_capex: 9000 USD, useful_life: 5y,"
@@ -91,5 +93,34 @@ def test_energy_that_cannot_be_told_so_is_refused(more: dict[str, str], message:
     async def story(daemon: Daemon) -> None:
         with pytest.raises(InvalidRequest, match=message):
             await asked(daemon, **more)
+
+    in_a_daemon(story)
+
+
+def test_the_focus_export_says_of_each_energy_whether_it_was_measured() -> None:
+    async def story(daemon: Daemon) -> None:
+        await worked(daemon)
+        text, _ = await daemon.report(kind="focus", format="csv")
+        told = {
+            (line["x_Project"], line["x_EnergySource"])
+            for line in csv.DictReader(io.StringIO(text.decode()))
+            if line["x_EnergyKWh"]
+        }
+        assert told == {("vision", "measured"), ("nlp", "modelled")}
+        none = [line for line in csv.DictReader(io.StringIO(text.decode())) if not line["x_EnergyKWh"]]
+        assert {line["x_EnergySource"] for line in none} == {""}
+
+    in_a_daemon(story)
+
+
+def test_of_a_job_that_is_not_in_memory_its_document_says_it() -> None:
+    async def story(daemon: Daemon) -> None:
+        await worked(daemon)
+        for live in (live_sources(daemon.engine.state.jobs.values()), {}):
+            sourced = Sourced(daemon.engine.views, live)
+            rows = [row for row in daemon.store.charges(ChargeFilter()) if row.energy_millijoules]
+            assert sorted(sourced.of(row) for row in rows) == ["measured", "modelled"]
+        stranger = rows[0]._replace(job_id="job_none", attempt_id="att_none")
+        assert sourced.of(stranger) == "unknown"
 
     in_a_daemon(story)

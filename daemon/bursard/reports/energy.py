@@ -26,6 +26,7 @@ from bursard.store import ChargeFilter, ChargeRow, Unposted, Views
 
 KWH_MILLIJOULES: Final = 3_600_000_000
 MEASURED: Final = "measured"
+UNKNOWN: Final = "unknown"
 _NANO: Final = 10**9
 _BY: Final[Mapping[str, Callable[[ChargeRow], str]]] = {
     "project": lambda charge: charge.project,
@@ -92,23 +93,28 @@ class _Sum(msgspec.Struct):
         return len(known), len(silent)
 
 
-class _Sourced:
-    """Whence energy is known: of what is in memory as it was copied, of the rest by its document."""
+class Sourced:
+    """Whence energy is known: of what is in memory as it was copied (`live`), of the rest by its document."""
 
     def __init__(self, views: Views, live: Sources) -> None:
         self._views, self._live = views, live
         self._job, self._of_job = "", dict[Member, str]()
 
-    def measured(self, charge: ChargeRow) -> bool:
-        """All of it, by counters? What nobody knows any more is not."""
+    def of(self, charge: ChargeRow) -> str:
+        """measured: all of it, by counters; modelled, simulated; unknown: nobody knows it any more."""
         member = charge.attempt_id, charge.rank
         if member in self._live:
-            return self._live[member] == MEASURED
+            return self._live[member] or UNKNOWN
         if charge.job_id != self._job:  # the charges of a job mostly stand beside each other
             row = self._views.find_job(charge.job_id)
             self._job = charge.job_id
             self._of_job = {} if row is None else sources_of(decode(row.document))
-        return self._of_job.get(member) == MEASURED
+        return self._of_job.get(member) or UNKNOWN
+
+
+def live_sources(jobs: Iterable[JobRecord]) -> Sources:
+    """Whence the energy of members is known of what is in memory."""
+    return {member: source for job in jobs for member, source in sources_of(job).items()}
 
 
 def sources_of(job: JobRecord) -> dict[Member, str]:
@@ -146,13 +152,13 @@ def energy(
 ) -> Page:
     """What was told of energy in a period. Of a charge, `carbon`: grams of CO2e for a kWh; `price`: nanos."""
     query = ChargeFilter(since=period.since, until=period.until, project=project, kinds=PAID)
-    sourced, whole = _Sourced(views, live), _Sum()
+    sourced, whole = Sourced(views, live), _Sum()
     sums: dict[tuple[str, ...], _Sum] = {}
     for charge in views.charges(query, unposted):
         if not charge.gpu_milli and not charge.energy_millijoules:
             continue
         told = bool(charge.energy_millijoules)
-        measured = not told or sourced.measured(charge)
+        measured = not told or sourced.of(charge) == MEASURED
         each, nanos = (carbon(charge), price(charge)) if told else (None, None)
         row = sums.setdefault(tuple(_BY[name](charge) for name in by), _Sum())
         for one in (row, whole):

@@ -41,6 +41,7 @@ _VARYING = (
     "x_GpuHours",
     "x_EnergyKWh",
     "x_CarbonGrams",
+    "x_EnergySource",
     "x_Late",
 )
 """Columns whose cells are a line's own, in the order of `_own`."""
@@ -91,6 +92,7 @@ def _own(line: Line) -> tuple[Cell, ...]:
         line.gpu_hours,
         line.energy,
         line.carbon,
+        line.energy_source,
         "true" if line.late else "false",
     )
 

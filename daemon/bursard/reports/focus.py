@@ -100,6 +100,10 @@ def _unsaid(charge: ChargeRow) -> Fraction | None:
     return None
 
 
+def _unknown(charge: ChargeRow) -> str:
+    return "unknown"
+
+
 class FocusContext(msgspec.Struct, frozen=True):
     """What charges do not carry themselves.
 
@@ -110,6 +114,7 @@ class FocusContext(msgspec.Struct, frozen=True):
         purchases: what was paid for them, by time.
         carbon: of a charge with energy, grams of CO2e for a kWh of its devices over all of its attempt; None
             where nobody says.
+        energy_source: of a charge with energy, whence that is known: measured, modelled, simulated, unknown.
     """
 
     cluster_id: str
@@ -121,6 +126,7 @@ class FocusContext(msgspec.Struct, frozen=True):
     unused: bool = False
     purchases: Sequence[Purchase] = ()
     carbon: Callable[[ChargeRow], Fraction | None] = _unsaid
+    energy_source: Callable[[ChargeRow], str] = _unknown
 
 
 class Coverage(msgspec.Struct):
@@ -171,6 +177,7 @@ class Line(NamedTuple):
     gpu_hours: int | None
     energy: int | None
     carbon: int | None
+    energy_source: str | None
     late: bool
     effective: int | None = None
     committed: int | None = None
@@ -271,7 +278,7 @@ class _Maker:
 
     def _parts(self, line: Line, pieces: Sequence[Piece], before: int) -> Iterator[Line]:
         """What each commitment covers of a row, and the rest of it. `before`: of its node, told already."""
-        done, after, energy, carbon = 0, before + line.nanos, line.energy, line.carbon
+        done, after, told = 0, before + line.nanos, (line.energy, line.carbon, line.energy_source)
         for piece in pieces:
             covered = _cut(piece.nanos, before, after, piece.of)
             effective = _cut(piece.effective, before, after, piece.of)
@@ -284,15 +291,16 @@ class _Maker:
                 constant=self._committed(line.constant, piece.commitment),
                 effective=effective,
                 committed=_cut(amount, before, after, piece.of),
-                energy=energy,
-                carbon=carbon,
+                energy=told[0],
+                carbon=told[1],
+                energy_source=told[2],
             )
-            done, energy, carbon = done + covered, None, None
+            done, told = done + covered, (None, None, None)
             self._coverage.rows += 1
         if done == 0:
             yield line
         elif done != line.nanos:
-            yield _share(line, done, line.nanos)._replace(energy=None, carbon=None)
+            yield _share(line, done, line.nanos)._replace(energy=None, carbon=None, energy_source=None)
         else:
             self._coverage.rows -= 1
 
@@ -358,6 +366,7 @@ class _Maker:
             gpu_hours,
             _kwh(group.energy) if group.energy else None,
             self._carbon(charge, group.energy) if group.energy else None,
+            self._context.energy_source(charge) if group.energy else None,
             charge.told_late or group.posted_at >= constant.month_end + LATE_AFTER_US,
         )
 
@@ -461,7 +470,7 @@ def _unused(spent: Spent, hour: int, context: FocusContext) -> Line:
     words = f"what was not used of commitment {name}"
     return Line(
         Constant(cells, 0, 0, 0, words, month[1], True),
-        *(0, hour, hour + HOUR_US, quantity, 0, words, "", "", None, None, None, False),
+        *(0, hour, hour + HOUR_US, quantity, 0, words, "", "", None, None, None, None, False),
         effective=spent.unused,
         committed=quantity,
         unused=True,
@@ -510,7 +519,8 @@ def _purchase(bought: Purchase, context: FocusContext) -> Line:
     words = f"purchase of commitment {name}, {'upfront' if bought.upfront else 'by the hour'}"
     return Line(
         Constant(cells, price, 0, 0, words, month[1], True),
-        *(0, bought.start, bought.end, quantity, quantity * price, words, "", "", None, None, None, False),
+        *(0, bought.start, bought.end, quantity, quantity * price, words, "", "", None, None, None, None),
+        late=False,
         effective=0,
         committed=hours,
         unused=True,

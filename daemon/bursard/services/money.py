@@ -30,6 +30,7 @@ from bursard.reports.budget_page import Limits, budget_page
 from bursard.reports.carbon import Carbon
 from bursard.reports.commitments import Commitments, covered
 from bursard.reports.cost import cost_table
+from bursard.reports.energy import Sourced, live_sources
 from bursard.reports.files import FORMATS as FOCUS_FORMATS
 from bursard.reports.focus import Coverage, FocusContext, focus_lines
 from bursard.reports.focus_columns import DEFAULT_VERSION, focus_columns
@@ -305,6 +306,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             currency=state.currency,
             nodes={node.id: node.facts for node in state.nodes.values()},
             carbon=Carbon(views, prices).of,
+            energy_source=Sourced(views, live_sources(state.jobs.values())).of,
         )
         return make
 

@@ -20,7 +20,7 @@ from bursard.reports.bills import bills
 from bursard.reports.budget_page import Limits, budget_page
 from bursard.reports.carbon import Carbon
 from bursard.reports.commitments import Commitments, commitments
-from bursard.reports.energy import energy, read_energy_by, sources_of
+from bursard.reports.energy import energy, live_sources, read_energy_by
 from bursard.reports.machines import idle, utilization
 from bursard.reports.models import models, work_of
 from bursard.reports.pages import Page
@@ -126,7 +126,7 @@ def energy_page(engine: Engine, period: Period, project: str, by: str) -> MakePa
     names = read_energy_by(by)
     _of_utc(period, "the months of energy are of UTC, as those of focus")
     views, currency, prices = engine.views, engine.state.currency, engine.prices
-    live = {member: told for job in engine.state.jobs.values() for member, told in sources_of(job).items()}
+    live = live_sources(engine.state.jobs.values())
 
     def make(unposted: Unposted) -> Page:
         told = Carbon(views, prices)
