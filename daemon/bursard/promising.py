@@ -10,7 +10,7 @@ Why     a promise is a place for all that a job may hold it, on nodes that are t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
@@ -18,31 +18,37 @@ from numpy.typing import NDArray
 
 from bursar.clock import DAY_US, SECOND_US, Instant, format_duration, format_instant
 from bursar.errors import DeadlineRefused, InvalidRequest, NotBuilt, RateLimited
-from bursar.model import EndCause, JobSpec, JobState
+from bursar.model import DeviceShare, EndCause, JobSpec, JobState
 from bursar.model.allocation import FREE
 from bursar.model.check import TIME_LIMIT_MAX_US
 from bursar.money import cumulative, format_nanos
+from bursar.words import plural
 from bursar_policies.allocators import ONE, Size
 from bursar_policies.decision import JobClass, Placement, Promised, Snapshot
+from bursar_policies.specs import PPM, PROMISES_MAX, PriorityPolicySpec
 from bursard.events import DeadlineBroken, DeadlinePromised, Event, PromisedMember
 from bursard.scheduler import PlanCache, targets
 from bursard.scheduler.admit import Rooms
 from bursard.scheduler.candidates import asks_of
+from bursard.scheduler.kept import Amounts
+from bursard.scheduler.portion import Portion, Span, named
 from bursard.scheduler.promises import SLACK_US, Asked, Place, place_for
 from bursard.scheduler.releases import NEVER
 from bursard.scheduler.text import instant, money
 from bursard.state import JobRecord, State
 from bursard.state.budgets import promises as asks
 
-PROMISES_MAX: Final = 1_000
-"""That are kept open at a time, of a site, and of one user."""
-USER_MAX: Final = 200
 _NO_OTHER: Final = "and there is no other room in time"
-HORIZON_US: Final = 30 * DAY_US
-"""A place that is promised begins at most so far ahead: of a later deadline it is so much earlier."""
+_NO_RULES: Final = PriorityPolicySpec()
+"""What bounds promises where no PriorityPolicy does."""
+NAMED_MAX: Final = 3
+"""So many of the promises that are in the way of one are named."""
 MINUTE_US: Final = 60 * SECOND_US
 LOOK_US: Final = SECOND_US
 """Places that are kept are looked at this often."""
+
+
+Less = Literal["", "money", "all"]
 
 
 class _Job(NamedTuple):
@@ -173,12 +179,28 @@ class Promising:
             return  # it has one already
         given = len(table.given) + len(job.beside)
         mine = table.of_user(job.user) + sum(user == job.user for user, _ in job.beside)
-        if given >= PROMISES_MAX or mine >= USER_MAX:
+        most = self._rules.promise_user_max
+        other = "add --deadline-policy best-effort to wait without a promise"
+        if not most:
+            raise DeadlineRefused(f"deadlines are promised to nobody here{self._by_policy()}; {other}")
+        if given >= PROMISES_MAX or mine >= most:
             raise RateLimited(
-                f"{given} deadlines are promised, {mine} of them to {job.user};"
-                f" at most {PROMISES_MAX} and {USER_MAX} are open at a time: wait for some to end, or add"
-                " --deadline-policy best-effort"
+                f"{given} deadlines are promised, {mine} of them to {job.user}; at most {PROMISES_MAX} are"
+                f" open at a time, and {most} of one user{self._by_policy()}: wait for some to end, or"
+                f" {other}"
             )
+
+    @property
+    def _rules(self) -> PriorityPolicySpec:
+        return self._state.priority or _NO_RULES
+
+    def _by_policy(self) -> str:
+        """Who says so, where a policy bounds promises."""
+        if not self._rules.bounds_promises:
+            return ""
+        records = self._state.policies.values()
+        names = [one.name for one in records if isinstance(one.spec, PriorityPolicySpec)]
+        return f" (`promises` of PriorityPolicy {names[-1]})" if names else ""
 
     def _last_start(self, job: _Job, now: int) -> int:
         """A new place begins by then: what begins in a later period of its budgets cannot be paid for from
@@ -186,7 +208,7 @@ class Promising:
         """
         records = (self._state.budgets.records.get(name) for name in job.job_class.budgets)
         ends = (one.period_end for one in records if one is not None and not one.rolling)
-        return min([now + HORIZON_US, *(end - 1 for end in ends if end > now)])
+        return min([now + self._rules.promise_horizon_us, *(end - 1 for end in ends if end > now)])
 
     def _refusal(self, job: _Job, now: int) -> DeadlineRefused:
         """With the first deadline that could be promised, and what it may cost then: it is, when it is asked
@@ -194,18 +216,19 @@ class Promising:
         """
         cash, by, last = self._state.currency, job.spec.deadline_at, self._last_start(job, now)
         first = self._place(job, NEVER, now, last)
+        way, in_way = self._in_way(job, now, last)
         said = f"deadline {instant(by)} cannot be promised"
         other = "add --deadline-policy best-effort to wait without a promise"
-        facts = {"deadline": format_instant(by)}
+        facts = {"deadline": format_instant(by)} | ({"promised_to": ",".join(in_way)} if in_way else {})
         hold_us = job.job_class.hold_us if first is None else first.hold_us
         needs = f"it may hold its nodes for {format_duration(hold_us)}"
         named = None if first is None else self._named(job, first, now, last)
         if first is None or named is None:
             return DeadlineRefused(
                 f"{said}: {needs}, and no node that is there could hold it from an instant before"
-                f" {instant(last)} on, or no budget pays for it (`bursar plan` says which). Places are kept"
-                f" at most {HORIZON_US // DAY_US} days ahead, and within the period of the budgets that pay;"
-                f" {other}",
+                f" {instant(last)} on, or no budget pays for it (`bursar plan` says which){way}. Places are"
+                f" kept at most {_days(self._rules.promise_horizon_us)} ahead{self._by_policy()},"
+                f" and within the period of the budgets that pay; {other}",
                 facts,
             )
         earliest, found = named
@@ -220,11 +243,73 @@ class Promising:
             facts["cost_at_most"] = format_nanos(nanos)
             price = f", for {money(nanos, cash)} at most"
         return DeadlineRefused(
-            f"{said}: {needs}, and the first place for it is there from {instant(first.place.at)}; the"
+            f"{said}: {needs}, and the first place for it is there from {instant(first.place.at)}{way}; the"
             f" earliest deadline that can be promised is {format_instant(earliest)}{price}: set"
             f" --deadline {format_instant(earliest)}, ask for a shorter --time-limit, or {other}",
             facts,
         )
+
+    def _in_way(self, job: _Job, now: int, last: int) -> tuple[str, list[str]]:
+        """What but running jobs is in the way of a deadline, in words, and which promises: those that hold
+        the room or the money of the place that it would have without any.
+        """
+        by, kept = job.spec.deadline_at - SLACK_US, self._portion(job)
+        if kept is not None:
+            asked = job.job_class
+            over = [kept.beyond(one, asked.nodes) for one in asked.options]
+            if all(over) and over[0] is not None:
+                _, wants, most = over[0]
+                amounts = [named(over[0].which, amount) for amount in (wants, most)]
+                return (
+                    f"; it asks for {amounts[0]}, and promises may have {amounts[1]}{self._by_policy()}",
+                    [],
+                )
+        alone = self._place(job, by, now, last, bounded=False, less="all")
+        if alone is None:
+            return "", []
+        if kept is not None and self._place(job, by, now, last, bounded=False) is not None:
+            part = f"{self._rules.promise_share_ppm / 10_000:g}%"
+            return f"; by then promises have {part} of the cluster, all that they may{self._by_policy()}", []
+        others = [one for one in self._state.snapshot().promises if one.job_id != job.job_id]
+        what = "its money is set aside for"
+        held = [one for one in others if set(one.budgets) & set(job.job_class.budgets)]
+        if self._place(job, by, now, last, bounded=False, less="money") is None:
+            what, on = "its room then is promised to", {one.node for one in alone.place.members}
+            ends = alone.place.at + alone.hold_us
+            met = [one for one in others if one.start < ends and alone.place.at < one.until]
+            held = [one for one in met if any(member.node in on for member in one.members)]
+        held.sort(key=lambda one: (one.until, one.job_id))
+        if not held:
+            return "", []
+        called = [f"{self._called(one.job_id)} until {instant(one.until)}" for one in held[:NAMED_MAX]]
+        more = f" and {len(held) - NAMED_MAX} more" if len(held) > NAMED_MAX else ""
+        return f"; {what} {', '.join(called)}{more}", [one.job_id for one in held[:NAMED_MAX]]
+
+    def _called(self, job_id: str) -> str:
+        return f"job {self._state.jobs[job_id].display}"
+
+    def _portion(self, job: _Job) -> Portion | None:
+        """What may be promised in all, and what is promised to others; None: there is no such bound."""
+        state, ppm = self._state, self._rules.promise_share_ppm
+        if ppm >= PPM:
+            return None
+        spans = list[Span]()
+        for other in state.promises.given.values():
+            if other.id == job.job_id or other.promise is None:
+                continue
+            since, until = other.promise.start, other.promise.until
+            if other.state is JobState.PENDING:
+                held = [(one.cpu_milli, one.memory_bytes, one.devices) for one in other.promise.members]
+            else:
+                attempt = other.attempts[-1]
+                since, until = attempt.placed_at, attempt.placed_at + until - since
+                there = [one.alloc for one in attempt.members]
+                held = [(one.cpu_milli, one.memory_bytes, one.devices) for one in there]
+            spans.append(Span(since, until, _sums(held)))
+        for _, one in job.beside:
+            held = [(member.cpu_milli, member.memory_bytes, member.devices) for member in one.members]
+            spans.append(Span(one.start, one.until, _sums(held)))
+        return Portion(ppm, state.cluster.columns(), spans)
 
     def _named(self, job: _Job, first: _Found, now: int, last: int) -> tuple[Instant, _Found] | None:
         """A deadline that would be promised, the earliest to the second, and its place. What has its place
@@ -241,9 +326,22 @@ class Promising:
                 return Instant(by), found
         return None
 
-    def _place(self, job: _Job, by: int, now: int, last: int = NEVER) -> _Found | None:
+    def _place(
+        self,
+        job: _Job,
+        by: int,
+        now: int,
+        last: int = NEVER,
+        *,
+        bounded: bool = True,
+        less: Less = "",
+    ) -> _Found | None:
         """The cheapest place from which it has ended by an instant, beside all that runs and all that was
-        promised to others; of `NEVER` the one with the first end. `last`: it begins by then.
+        promised to others; of `NEVER` the one with the first end.
+
+        Args:
+            last: it begins by then; `NEVER`: of a place that is lost, which no policy bounds.
+            bounded: as far as a policy lets it. less: what is promised to others that counts for nothing.
         """
         state = self._state
         since = max(now, job.spec.begin_after)
@@ -258,15 +356,18 @@ class Promising:
             for one in more:
                 rooms.promise(one.budgets, one.hold_nanos)
         for one in snapshot.promises:
-            if one.job_id == job.job_id:
+            if one.job_id == job.job_id or less:
                 rooms.promise(one.budgets, -one.hold_nanos)
+        if less == "all":
+            snapshot = replace(snapshot, promises=())
+        portion = self._portion(job) if bounded and last != NEVER else None
         barred = self._barred(snapshot, job.job_class)
         found = list[_Found]()
         with self._cache.world(replace(snapshot, promises=())) as world:
             for way, size in ways:
                 hold_us = way.job_class.hold_us
                 latest = by if by == NEVER else min(by - hold_us, last)
-                asked = Asked(job.job_id, way.job_class, since, latest, barred)
+                asked = Asked(job.job_id, way.job_class, since, latest, barred, portion)
                 place = place_for(world, snapshot, rooms, asked, now)
                 if place is not None and place.at <= last:
                     limit_us = way.job_class.time_limit_us if size is not None else 0
@@ -429,6 +530,18 @@ class Promising:
             "the place and the money that were kept for it were taken away: a node was late, a limit or a"
             " price changed, or nodes were reserved (`bursar events` shows which)",
         )
+
+
+def _days(us: int) -> str:
+    return plural(us // DAY_US, "day") if us % DAY_US == 0 else format_duration(us)
+
+
+def _sums(held: Iterable[tuple[int, int, Iterable[DeviceShare]]]) -> Amounts:
+    cpus = memory = gpus = 0
+    for cpu_milli, memory_bytes, devices in held:
+        cpus, memory = cpus + cpu_milli, memory + memory_bytes
+        gpus += sum(share.milli for share in devices)
+    return cpus, memory, gpus
 
 
 def _columns_of(state: State) -> tuple[NDArray[np.intp] | None, NDArray[np.int64]]:

@@ -14,7 +14,14 @@ from bursar.clock import DAY_US
 from bursar.projects import problem_of
 from bursar.resources import MILLI
 from bursar.yamlfile import Faults, Fields, Node, nearest, read_decimal
-from bursar_policies.specs import FACTORS, PPM, PriorityPolicySpec
+from bursar_policies.specs import (
+    FACTORS,
+    PPM,
+    PROMISE_HORIZON_US,
+    PROMISE_USER_MAX,
+    PROMISES_MAX,
+    PriorityPolicySpec,
+)
 
 WEIGHT_MAX: Final = 1_000
 SHARES_MAX: Final = 1_000
@@ -23,7 +30,10 @@ AGE_POWER_MAX: Final = 4
 SHARE_DAYS_MAX: Final = 365
 KEEP_MAX: Final = Decimal(90)
 RESTART_US: Final = 300_000_000
-_KEYS = ("weights", "max_wait", "age_full", "age_power", "share_days", "shares", "short_jobs", "preempt")
+_KEYS = (
+    *("weights", "max_wait", "age_full", "age_power", "share_days", "shares"),
+    *("short_jobs", "preempt", "promises"),
+)
 
 
 def read_priority(node: Node, faults: Faults) -> PriorityPolicySpec | None:
@@ -38,9 +48,10 @@ def read_priority(node: Node, faults: Faults) -> PriorityPolicySpec | None:
     share_days = fields.integer("share_days", minimum=1, maximum=SHARE_DAYS_MAX) or 30
     short_limit_us, kept_ppm = _short_jobs(fields)
     preempt_gap, restart_us = _preempt(fields)
+    horizon_us, share_ppm, user_max = _promises(fields)
     if len(faults.found) > before:
         return None
-    if not (weights or max_wait_us or preempt_gap):
+    if not (weights or max_wait_us or preempt_gap or fields.get("promises") is not None):
         faults.add(node, "orders nothing; give `weights` above 0, `max_wait`, or both")
         return None
     factors = {factor for factor, _ in weights}
@@ -62,6 +73,26 @@ def read_priority(node: Node, faults: Faults) -> PriorityPolicySpec | None:
         kept_ppm=kept_ppm,
         preempt_gap=preempt_gap,
         restart_us=restart_us,
+        promise_horizon_us=horizon_us,
+        promise_share_ppm=share_ppm,
+        promise_user_max=user_max,
+    )
+
+
+def _promises(fields: Fields) -> tuple[int, int, int]:
+    """How far ahead, of what part of the cluster and how many of a user deadlines are promised."""
+    inner = fields.fields("promises", ("horizon", "share", "per_user"))
+    if inner is None:
+        return PROMISE_HORIZON_US, PPM, PROMISE_USER_MAX
+    horizon_us = _duration(inner, "horizon", PROMISE_HORIZON_US)
+    if horizon_us > PROMISE_HORIZON_US and (node := inner.get("horizon")) is not None:
+        inner.faults.add(node, f"must be at most {PROMISE_HORIZON_US // DAY_US}d")
+    share = inner.percent("share", minimum=Decimal("0.0001"), maximum=Decimal(100))
+    user_max = inner.integer("per_user", minimum=0, maximum=PROMISES_MAX)
+    return (
+        horizon_us,
+        PPM if share is None else int(share * PPM),
+        PROMISE_USER_MAX if user_max is None else user_max,
     )
 
 

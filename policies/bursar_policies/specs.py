@@ -283,6 +283,10 @@ class PlacementPolicySpec(msgspec.Struct, frozen=True, tag="PlacementPolicy"):
 
 FACTORS: Final = ("age", "fair_share", "size", "run_time", "deadline", "budget", "qos")
 """What a PriorityPolicy may weigh."""
+PROMISE_HORIZON_US: Final = 30 * DAY_US
+PROMISE_USER_MAX: Final = 200
+PROMISES_MAX: Final = 1_000
+"""What promises of deadlines are bounded by where no PriorityPolicy says more."""
 
 
 class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
@@ -299,6 +303,9 @@ class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
             `short_limit_us`; 0: none. Only with a `max_wait_us`, past which a job need not leave it.
         preempt_gap: a job may have others stopped whose priority is at least so much below its own; 0: none.
         restart_us: what a stopped job loses beside its work since its last checkpoint.
+        promise_horizon_us: a place that is promised begins at most so far ahead.
+        promise_share_ppm: what part of the cluster's CPUs, memory and GPUs may be promised at a time.
+        promise_user_max: so many promises of one user are open at a time.
     """
 
     weights: tuple[tuple[str, int], ...] = ()
@@ -311,6 +318,15 @@ class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
     kept_ppm: int = 0
     preempt_gap: int = 0
     restart_us: int = 0
+    promise_horizon_us: int = PROMISE_HORIZON_US
+    promise_share_ppm: int = PPM
+    promise_user_max: int = PROMISE_USER_MAX
+
+    @property
+    def bounds_promises(self) -> bool:
+        """Does it bound them otherwise than every site does?"""
+        mine = self.promise_horizon_us, self.promise_share_ppm, self.promise_user_max
+        return mine != (PROMISE_HORIZON_US, PPM, PROMISE_USER_MAX)
 
 
 EACH: Final = "*"

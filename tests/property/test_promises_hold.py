@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from bursar.resources import MILLI, GpuRequest, ResourceRequest
 from bursar_policies.document import parse_documents
+from bursard.scheduler.portion import Portion, Span
+from bursard.scheduler.testing import Node, columns
 from bursard.sim.rows import JobRow, NodeRow
 from bursard.sim.simulation import Simulation
 
@@ -160,3 +162,35 @@ def test_on_an_empty_cluster_a_deadline_is_refused_only_where_it_leaves_no_time(
     feasible = nodes <= 2 and spare >= OVERHEAD_S
     assert (run.state == "SUCCEEDED") is feasible
     assert simulation.checks.found == []
+
+
+AMOUNTS = st.tuples(st.integers(0, 8 * MILLI), st.integers(0, 8 << 30), st.integers(0, 4 * MILLI))
+SPANS = st.builds(
+    lambda since, lasts, amounts: Span(since, since + lasts, amounts),
+    st.integers(-5, 30),
+    st.integers(1, 12),
+    AMOUNTS,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(SPANS, max_size=6), st.integers(1, 2), st.integers(100_000, 1_000_000))
+def test_a_job_is_beyond_what_may_be_promised_exactly_where_the_sum_is(
+    spans: list[Span], nodes: int, ppm: int
+) -> None:
+    there = columns([Node(name="a", gpus=4), Node(name="b", gpus=4)])
+    portion = Portion(ppm, there, spans)
+    asks = ResourceRequest(GpuRequest(1, (), MILLI), MILLI, 1 << 30)
+    asked = (nodes * MILLI, nodes << 30, nodes * MILLI)
+    totals = (there.cpu_total, there.memory_total, there.gpu_total * MILLI)
+    most = [int(total.sum()) * ppm // 1_000_000 for total in totals]
+    over = any(wants > bound for wants, bound in zip(asked, most, strict=True))
+    assert (portion.beyond(asks, nodes) is not None) is over
+    if over:
+        return
+    closed = portion.closed(asks, nodes, 0)
+    late = [Span(max(one.since, 0), max(one.until, one.until - one.since), one.amounts) for one in spans]
+    for at in range(50):
+        sums = [sum(one.amounts[which] for one in late if one.since <= at < one.until) for which in range(3)]
+        beyond = any(have + wants > bound for have, wants, bound in zip(sums, asked, most, strict=True))
+        assert beyond is any(since <= at < until for since, until in closed)

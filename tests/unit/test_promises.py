@@ -12,7 +12,7 @@ from bursar.errors import DeadlineRefused, InvalidRequest, NotBuilt, RateLimited
 from bursar.model import ArraySpec, Dependency, JobSpec, JobState
 from bursar.model.check import check
 from bursar.resources import ResourceRequest
-from bursar_policies.specs import ReservationSpec
+from bursar_policies.specs import PROMISE_HORIZON_US, PriorityPolicySpec, ReservationSpec
 from bursard import promising
 from bursard.events import DeadlineBroken, DeadlinePromised
 from bursard.fleet.testing import FACTS, World
@@ -248,7 +248,7 @@ def test_what_one_call_releases_is_promised_each_beside_the_others_before_any_is
     assert promising_.for_changed(other, other.spec, now)  # alone it is promised as well
     with pytest.raises(DeadlineRefused):
         promising_.for_changed(other, other.spec, now, [first])
-    monkeypatch.setattr(promising, "USER_MAX", 2)
+    monkeypatch.setattr(promising, "_NO_RULES", PriorityPolicySpec(promise_user_max=2))
     with pytest.raises(RateLimited):
         promising_.for_changed(other, other.spec, now, [first])
 
@@ -363,7 +363,7 @@ def test_the_deadline_that_a_refusal_names_is_promised_when_it_is_asked_for_at_o
 
 
 def test_no_way_in_leads_past_the_bounds(monkeypatch):
-    monkeypatch.setattr(promising, "USER_MAX", 2)
+    monkeypatch.setattr(promising, "_NO_RULES", PriorityPolicySpec(promise_user_max=2))
     world = site("n-1", "n-2", "n-3")
     first = submit(world, by_h=9)
     world.engine.commit(jobs.hold(world.state, first), "ann")
@@ -385,7 +385,7 @@ def test_a_place_is_at_most_thirty_days_ahead_however_late_the_deadline_is():
     world = site()
     now = world.engine.now()
     submit(world, by_h=24 * 365 * 70)
-    assert promised(world)[-1].start == now + promising.HORIZON_US
+    assert promised(world)[-1].start == now + PROMISE_HORIZON_US
     with pytest.raises(DeadlineRefused, match="at most 30 days ahead"):
         submit(world, by_h=24 * 90, begin_after=now + 31 * 24 * HOUR_US)
 
@@ -395,7 +395,7 @@ def test_a_place_begins_in_the_period_of_the_budget_that_pays_for_it():
     world.apply(budget(10**15).replace("one-time", "month"))
     submit(world, by_h=24 * 365)
     record = world.state.budgets.records["cap"]
-    assert promised(world)[-1].start == min(record.period_end - 1, world.engine.now() + promising.HORIZON_US)
+    assert promised(world)[-1].start == min(record.period_end - 1, world.engine.now() + PROMISE_HORIZON_US)
     assert promised(world)[-1].start < record.period_end
 
 

@@ -57,12 +57,12 @@ class Kept:
         return all(self._holds_beside(job_class, option) for option in job_class.options)
 
     def _holds_beside(self, job_class: JobClass, request: ResourceRequest) -> bool:
-        parts = zip(_asked(request, job_class.nodes), self._kept, self._totals, strict=True)
+        parts = zip(asked_of(request, job_class.nodes), self._kept, self._totals, strict=True)
         return all(asked + kept <= total for asked, kept, total in parts if asked)
 
     def short(self, request: ResourceRequest, nodes: int) -> Short | None:
         """What would be left too little of, of what is asked for; None when enough stays."""
-        for which, asked in enumerate(_asked(request, nodes)):
+        for which, asked in enumerate(asked_of(request, nodes)):
             left = self._free[which] - asked
             if asked and left < self._kept[which]:
                 return Short(which, left, self._kept[which], self._totals[which])
@@ -76,6 +76,7 @@ class Kept:
             self._free[2] -= sum(share.milli for share in member.devices)
 
 
-def _asked(request: ResourceRequest, nodes: int) -> Amounts:
+def asked_of(request: ResourceRequest, nodes: int) -> Amounts:
+    """What all members of a job take together."""
     gpus = request.gpus.count * request.gpus.milli if request.gpus is not None else 0
     return nodes * request.cpu_milli, nodes * request.memory_bytes, nodes * gpus

@@ -188,10 +188,17 @@ class Search:
 
     Args:
         since: it may not begin before. barred: bool (n), nodes that are not to be used.
+        closed: windows of time in which it may hold no node.
     """
 
     def __init__(
-        self, future: Future, table: Table, job_class: JobClass, since: int, barred: Mask | None = None
+        self,
+        future: Future,
+        table: Table,
+        job_class: JobClass,
+        since: int,
+        barred: Mask | None = None,
+        closed: Sequence[tuple[int, int]] = (),
     ) -> None:
         self._future, self._table = future, table
         self._count, self._hold_us = job_class.nodes, job_class.hold_us
@@ -199,6 +206,8 @@ class Search:
         self._since = max(since, future.now)
         usable = table.usable if barred is None else table.usable & ~barred
         shut = _windowed(world.windows, job_class)
+        for row in np.flatnonzero(usable).tolist() if closed else ():
+            shut.setdefault(row, []).extend(closed)
         rows = np.array(sorted({row for row in (*future.rows, *shut) if usable.item(row)}), dtype=np.intp)
         self._spans = self._spans_of(rows, shut)
         first = future.releases.first_fit(table.request, future.now, usable)

@@ -25,6 +25,7 @@ from bursard.scheduler.backfill import has_room, least
 from bursard.scheduler.candidates import asks_of
 from bursard.scheduler.free import Mask, Rows
 from bursard.scheduler.openings import Future, Opening, Search, Timeline
+from bursard.scheduler.portion import Portion
 from bursard.scheduler.releases import NEVER, Ints, Releases
 from bursard.scheduler.table import Table
 from bursard.scheduler.world import World
@@ -283,6 +284,7 @@ class Asked(NamedTuple):
     Attributes:
         latest: it must begin by then; `NEVER`: the first place is wanted.
         since: it may not begin before. barred: bool (n), nodes on which nothing is promised.
+        portion: what may be promised in all; None: everything.
     """
 
     job_id: str
@@ -290,6 +292,7 @@ class Asked(NamedTuple):
     since: int
     latest: int
     barred: Mask | None = None
+    portion: Portion | None = None
 
 
 def place_for(world: World, snapshot: Snapshot, rooms: Rooms, asked: Asked, now: int) -> Place | None:
@@ -304,7 +307,11 @@ def place_for(world: World, snapshot: Snapshot, rooms: Rooms, asked: Asked, now:
         table = world.table(ask)
         if table.usable_count < job_class.nodes:
             continue
-        search = Search(future, table, job_class, asked.since, asked.barred)
+        nodes, portion = job_class.nodes, asked.portion
+        if portion is not None and portion.beyond(table.request, nodes) is not None:
+            continue
+        closed = portion.closed(table.request, nodes, now) if portion is not None else ()
+        search = Search(future, table, job_class, asked.since, asked.barred, closed)
 
         def pays(rate: int) -> bool:
             answer = rooms.admit(job_class, rate)

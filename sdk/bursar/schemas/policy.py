@@ -433,6 +433,22 @@ def _priority() -> Schema:
                 },
                 required=("limit", "keep"),
             ),
+            "promises": forms.mapping(
+                "What bounds the promises of deadlines.",
+                {
+                    "horizon": forms.duration(
+                        "A place that is promised begins at most so far ahead; at most 30d.", default="30d"
+                    ),
+                    "share": forms.text(
+                        "What part of CPUs, memory and GPUs may be promised at a time.",
+                        forms.PERCENT,
+                        examples=["50%"],
+                    ),
+                    "per_user": forms.whole(
+                        "So many promises of one user are open at a time; 0: none.", 0, 1000, default=200
+                    ),
+                },
+            ),
         },
     )
 
