@@ -152,7 +152,7 @@ def children(pid: int) -> list[int]:
     [
         (
             {"PATH": "/usr/bin:/bin"},
-            "notebook: no jupyter-lab, jupyter-server or jupyter-notebook is on",
+            "notebook: no jupyter-lab, jupyter-notebook or jupyter-server is on",
         ),
         ({"JUPYTER": "/nowhere/jupyter"}, "notebook: JUPYTER names /nowhere/jupyter, which is not on"),
         ({"BURSAR_SESSION_DIR": ""}, "notebook: this is no interactive job"),

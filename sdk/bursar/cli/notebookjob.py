@@ -23,7 +23,7 @@ from typing import IO, Any
 
 FOLDER = os.environ.get("BURSAR_SESSION_DIR", "")
 PROGRESS = os.environ.get("BURSAR_PROGRESS_FILE", "")
-PROGRAMS = (("jupyter-lab", "lab"), ("jupyter-server", "tree"), ("jupyter-notebook", "tree"))
+PROGRAMS = (("jupyter-lab", "lab"), ("jupyter-notebook", "tree"), ("jupyter-server", ""))
 TRIES = 5
 
 
@@ -39,13 +39,13 @@ def found() -> tuple[list[str], str]:
     if named:
         if shutil.which(named) is None:
             sys.exit(f"notebook: JUPYTER names {named}, which is not on {socket.gethostname()}")
-        page = "lab" if "lab" in os.path.basename(named) else "tree"
-        return [named], page
+        base = os.path.basename(named)
+        return [named], next((page for name, page in PROGRAMS if name == base), "lab")
     for name, page in PROGRAMS:
         if shutil.which(name):
             return [name], page
     sys.exit(
-        "notebook: no jupyter-lab, jupyter-server or jupyter-notebook is on the PATH of"
+        "notebook: no jupyter-lab, jupyter-notebook or jupyter-server is on the PATH of"
         f" {socket.gethostname()}; `python3 -m pip install jupyterlab` in the environment of the job, or"
         " name it: --env JUPYTER=PATH"
     )
