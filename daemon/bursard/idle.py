@@ -17,32 +17,25 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from bursar.clock import HOUR_US, SECOND_US, format_duration
-from bursar.model import EndCause
+from bursar.clock import SECOND_US
 from bursar_policies.idleness import (
     ATTENDANCE,
     CPU,
     GPU,
-    OWN,
     Rule,
     Sight,
     Spell,
-    left_us,
     look,
     resumed,
 )
 from bursard.engine import Engine
 from bursard.events import (
-    AttemptIdle,
     Event,
-    IdleActed,
     IdleOver,
     IdleSeen,
-    JobHeld,
-    JobRequeued,
-    StopRequested,
 )
 from bursard.state import AttemptRecord
+from bursard.state.decide import idle as decide
 from bursard.state.idling import rules_of, snoozed_until
 
 LOOK_EVERY_S: Final = 5.0
@@ -50,8 +43,6 @@ STEP_US_MAX: Final = 15 * SECOND_US
 """Between two looks no more counts than this."""
 STALE_US: Final = 30 * SECOND_US
 """A node that has told nothing new for so long is not known."""
-
-_BY: Final = {"sm": "of their multiprocessors", "utilization": "of utilization"}
 
 
 class IdleWatch:
@@ -124,15 +115,17 @@ class IdleWatch:
             before = spells.get(rule.key, Spell())
             spell, said = look(rule, before, sight, step_us, put_off=put_off)
             if said == "act":
-                return self._act(attempt, rule, spell, sight)
+                return decide.acted(state, attempt, rule, spell, sight)
             spells[rule.key] = spell
             if said == "seen":
-                events.append(IdleSeen(attempt.id, rule.policy, rule.ground, spell.idle_us, _ppm(spell)))
+                events.append(
+                    IdleSeen(attempt.id, rule.policy, rule.ground, spell.idle_us, decide.most_ppm(spell))
+                )
             elif said == "over":
                 why = "snoozed" if put_off else "unknown" if sight.share is None else "busy"
                 events.append(IdleOver(attempt.id, rule.policy, rule.ground, why))
             elif said == "warn":
-                events.append(self._warning(attempt, rule, spell, sight))
+                events.append(decide.warned(attempt, rule, spell, sight))
         # What was kept under a policy that is no longer about it, or under another ground of it.
         kept = attempt.idle.keys() - {rule.key for rule in rules}
         for key in sorted(kept):
@@ -140,46 +133,6 @@ class IdleWatch:
             spells.pop(key, None)
             events.append(IdleOver(attempt.id, policy, ground, "policy"))
         return events
-
-    # --- what follows
-
-    def _warning(self, attempt: AttemptRecord, rule: Rule, spell: Spell, sight: Sight) -> AttemptIdle:
-        return AttemptIdle(
-            attempt.id,
-            spell.idle_us,
-            left_us(rule, spell),
-            rule.policy,
-            rule.ground,
-            rule.action,
-            sight.by,
-            _ppm(spell),
-            -1 if sight.memory_bytes is None else sight.memory_bytes,
-            cost_nanos(attempt, spell.idle_us),
-        )
-
-    def _act(self, attempt: AttemptRecord, rule: Rule, spell: Spell, sight: Sight) -> list[Event]:
-        held = -1 if sight.memory_bytes is None else sight.memory_bytes
-        cost = cost_nanos(attempt, spell.idle_us)
-        acted = IdleActed(
-            attempt.id,
-            spell.idle_us,
-            rule.policy,
-            rule.ground,
-            rule.action,
-            sight.by,
-            _ppm(spell),
-            held,
-            cost,
-        )
-        cause = EndCause.CANCELLED if rule.action == "cancel" else EndCause.IDLE
-        stop = StopRequested(attempt.id, cause, attempt.grace_us, _why(rule, spell, sight))
-        job = self._engine.state.jobs[attempt.job_id]
-        if rule.action not in ("hold", "requeue"):
-            return [acted, stop]
-        again: list[Event] = [JobRequeued(job.id)]
-        if rule.action == "hold" and not job.held:
-            again.append(JobHeld(job.id))
-        return [acted, *again, stop]
 
     # --- what was seen
 
@@ -277,26 +230,3 @@ class IdleWatch:
             self._readings[node] = (sample, now_us)
             return sample
         return sample if now_us - since_us <= STALE_US else None
-
-
-def cost_nanos(attempt: AttemptRecord, idle_us: int) -> int:
-    """What it cost to hold all of it so long, at its rate; -1 where some node of it has no price."""
-    return attempt.rate * idle_us // HOUR_US if attempt.priced else -1
-
-
-def _ppm(spell: Spell) -> int:
-    return min(round(spell.most * 1_000_000), 1_000_000)
-
-
-def _why(rule: Rule, spell: Spell, sight: Sight) -> str:
-    """For people; whoever may see the job may see it."""
-    held = format_duration(spell.idle_us // SECOND_US * SECOND_US)
-    whose = f" (idle policy {rule.policy})" if rule.policy != OWN else ""
-    if rule.ground == ATTENDANCE:
-        return f"nobody used it for {held}{whose}"
-    below = f"{100 * rule.below:.0f} %"
-    if rule.ground == GPU:
-        what = f"all its GPUs were below {below} {_BY[sight.by]}"
-    else:
-        what = f"it used less than {below} of its CPUs"
-    return f"{what} for {held}, {100 * spell.most:.2g} % at most{whose}"

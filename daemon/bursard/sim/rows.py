@@ -34,7 +34,7 @@ DEFAULT_GPU_TYPE = "GPU"
 JOB_COLUMNS = (
     "job_id", "submit_s", "duration_s", "nodes", "gpus", "gpu_milli", "gpu_type", "cpu_milli", "memory_mib",
     "priority", "project", "user", "experiment", "deadline_s", "deadline_policy", "time_limit_s",
-    "preemptible", "max_cost", "checkpoint_s", "throughput", "restart_s", "saves",
+    "preemptible", "max_cost", "checkpoint_s", "throughput", "restart_s", "saves", "idle_after_s",
 )  # fmt: skip
 NODE_COLUMNS = (
     "node_id", "cpu_milli", "memory_mib", "gpus", "gpu_type", "gpu_memory_mib", "pool", "rack",
@@ -80,6 +80,7 @@ class JobRow(msgspec.Struct, kw_only=True):
             on a node, of which `request` has the most; 0: it is none.
         first_us: its first attempt works only after so long.
         saves: it saves all that it has done when it is asked to end.
+        idle_after_us: its first attempt works so long, and then does nothing; None: it works to its end.
     """
 
     job_id: str
@@ -103,6 +104,7 @@ class JobRow(msgspec.Struct, kw_only=True):
     least_gpus: int = 0
     first_us: int = 0
     saves: bool = False
+    idle_after_us: int | None = None
 
     def pace_on(self, gpu_type: str, gpus: int) -> Pace:
         """How it gets on there."""
@@ -177,6 +179,7 @@ def _job(table: Table) -> JobRow:
         throughput=table.cell("throughput", {}, _throughput),
         restart_us=table.cell("restart_s", 0, seconds_us),
         saves=table.cell("saves", False, flag),
+        idle_after_us=table.cell("idle_after_s", None, _maybe_seconds),
     )
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from bursar_policies.idleness import Rule, Spell
 from bursard.sim.rows import JobRow, Pace
 
 
@@ -16,6 +17,7 @@ class JobRun(msgspec.Struct):
     Attributes:
         work_us: how much of its duration is saved, at speed 1.
         wasted_nanos: cost of work that was lost with a node.
+        held_idle_nanos: cost of what it held and did not use.
         state: a `JobState`, DROPPED (could not start when it arrived) or REFUSED (no budget can ever pay).
     """
 
@@ -30,6 +32,7 @@ class JobRun(msgspec.Struct):
     work_us: Fraction = Fraction(0)
     wasted_nanos: int = 0
     never_fits: bool = False
+    held_idle_nanos: int = 0
 
 
 class Running(NamedTuple):
@@ -43,6 +46,14 @@ class Running(NamedTuple):
     def needs_us(self, duration_us: int) -> int:
         """How long it is held until the job is done."""
         return self.restart_us + self.pace.needs_us(self.run.work_us, duration_us)
+
+
+class IdleCourse(NamedTuple):
+    """An attempt that does nothing, under one rule of an idle policy, as far as that is."""
+
+    attempt_id: str
+    rule: Rule
+    spell: Spell
 
 
 class Totals(msgspec.Struct):
@@ -61,6 +72,8 @@ class Totals(msgspec.Struct):
     node_us: int = 0
     priced_node_us: int = 0
     preemptions: int = 0
+    idle_told: int = 0
+    idle_acted: int = 0
     cycles: int = 0
     decisions: int = 0
     cpu_ns: int = 0

@@ -19,13 +19,14 @@ from functools import partial
 
 import msgspec
 
-from bursar.clock import DAY_US
+from bursar.clock import DAY_US, HOUR_US
 from bursar.errors import BursarError
 from bursar.ids import SequentialIds
 from bursar.model import CheckpointSpec, Device, EndCause, JobSpec, JobState, NodeFacts, ReasonCode
 from bursar.resources import MICRO, sizes_of
 from bursar_policies import allocators
 from bursar_policies.decision import JobClass, NodeColumns, QueueKey, Stop
+from bursar_policies.idleness import NOTIFY, Sight, Spell, look
 from bursar_policies.specs import Document, ReservationSpec
 from bursard.events import (
     AttemptPlaced,
@@ -50,9 +51,10 @@ from bursard.sim.offers import OfferRow
 from bursard.sim.prices import RowPrices
 from bursard.sim.rented import NOTICE_US, Made, Rented, is_rented
 from bursard.sim.rows import JobRow, NodeRow
-from bursard.sim.runs import JobRun, Running, Totals
+from bursard.sim.runs import IdleCourse, JobRun, Running, Totals
 from bursard.state import Applied, AttemptRecord, JobRecord, MachineState, NodeRecord, State
-from bursard.state.decide import attempts, conduct, jobs, limits, machines, nodes, policies
+from bursard.state.decide import attempts, conduct, idle, jobs, limits, machines, nodes, policies
+from bursard.state.idling import rules_of
 
 START_AT = 1_767_225_600_000_000
 """2026-01-01T00:00:00Z: second 0 of every simulation; budget periods are cut from here."""
@@ -62,10 +64,10 @@ NO_LIMIT_US = 100 * 365 * DAY_US
 """Time limit of a job that never ends."""
 
 # What happens at one instant happens in this order.
-_KINDS = range(16)
+_KINDS = range(17)
 (
     _END, _LEAVE, _TAKE, _REPORT, _ROLL, _PRICE, _JOIN, _ARRIVE, _RESERVE, _OPEN, _SUBMIT, _RETRY, _OVERDUE,
-    _LEASE, _ROUND, _LOOK,
+    _LEASE, _IDLE, _ROUND, _LOOK,
 ) = _KINDS  # fmt: skip
 _MONEY = (ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED)
 
@@ -180,7 +182,7 @@ class Simulation:
             return True
         if waiting[_ROUND] and self._housekeeping.allocator_wrong:
             return True  # until it answers, or is set aside
-        others = (_LEAVE, _JOIN, _PRICE, _OVERDUE, _RESERVE, _OPEN, _ARRIVE)
+        others = (_IDLE, _LEAVE, _JOIN, _PRICE, _OVERDUE, _RESERVE, _OPEN, _ARRIVE)
         if self._by_id and any(waiting[kind] for kind in others):
             return True
         if self._rented is not None and self._look_at is not None and self._awaits(self._rented):
@@ -215,6 +217,9 @@ class Simulation:
         if kind == _LEASE:
             assert isinstance(what, str)
             self._lease(what)
+        elif kind == _IDLE:
+            assert isinstance(what, IdleCourse)
+            return self._idle(what)
         elif kind == _ARRIVE:
             assert isinstance(what, str)
             self._arrive(what)
@@ -369,6 +374,7 @@ class Simulation:
         slowest = min(sorted(kinds), key=lambda kind: run.row.speed_on(kind, gpus))
         pace = run.row.pace_on(slowest, gpus)
         running = self._live[attempt.id] = Running(run, self._now_us, pace, restart_us)
+        self._expect_idleness(attempt, run)
         held_us = attempt.time_limit_us
         if run.row.duration_us is not None:
             held_us = min(held_us, running.needs_us(run.row.duration_us))
@@ -379,6 +385,43 @@ class Simulation:
             self._push(
                 self._now_us + max(attempt.time_limit_us - attempt.lease_us // 2, 0), _LEASE, attempt.id
             )
+
+    def _expect_idleness(self, attempt: AttemptRecord, run: JobRun) -> None:
+        """Of its first attempt, from when on it does nothing: when an idle policy would tell it."""
+        idle_after_us = run.row.idle_after_us
+        if idle_after_us is None or run.attempts > 1:
+            return
+        job = self.state.jobs[attempt.job_id]
+        gpus = any(member.alloc.devices for member in attempt.members)
+        for rule in rules_of(self.state, job.user, job.spec, gpus):
+            course = IdleCourse(attempt.id, rule, Spell())
+            self._push(self._now_us + idle_after_us + rule.warn_after_us, _IDLE, course)
+
+    def _idle(self, course: IdleCourse) -> bool:
+        """So long as a rule waits, its attempt did nothing: it is judged as the daemon's watch does."""
+        attempt, rule = self.state.attempts.get(course.attempt_id), course.rule
+        if attempt is None or course.attempt_id not in self._live:
+            return False
+        passed_us = rule.warn_after_us if not course.spell.idle_us else rule.window_us - rule.warn_after_us
+        sight = Sight(0.0, "cpu" if rule.ground == "cpu" else "sm")
+        spell, said = look(rule, course.spell, sight, passed_us)
+        if said == "warn":
+            self.totals.idle_told += 1
+            self._commit([idle.warned(attempt, rule, spell, sight)])
+            if rule.action != NOTIFY:
+                self._push(
+                    self._now_us + rule.window_us - rule.warn_after_us,
+                    _IDLE,
+                    IdleCourse(attempt.id, rule, spell),
+                )
+        elif said == "act":
+            self.totals.idle_acted += 1
+            self._keep_work(attempt, asked=True)
+            self._commit(idle.acted(self.state, attempt, rule, spell, sight))
+            cause = EndCause.CANCELLED if rule.action == "cancel" else EndCause.IDLE
+            self._exit(attempt.id, cause, -1)
+            return True
+        return False
 
     def _taken(self, order: LimitChanged) -> list[Event]:
         """Its members live by another limit at once."""
@@ -422,11 +465,18 @@ class Simulation:
     def _exit(self, attempt_id: str, cause: EndCause, exit_code: int) -> None:
         """Every member that lives is gone now."""
         running = self._live.pop(attempt_id)
+        self._count_idleness(self.state.attempts[attempt_id], running)
         report = ExitReport(cause=cause, exit_code=exit_code, held_us=self._now_us - running.since_us)
         for member in self.state.attempts[attempt_id].live():
             node = self.state.nodes[member.alloc.node_id]
             self._allocated -= sum(share.milli for share in member.alloc.devices)
             self._commit(attempts.exited(self.state, node, attempt_id, member.alloc.rank, report, 0))
+
+    def _count_idleness(self, attempt: AttemptRecord, running: Running) -> None:
+        run, idle_after_us = running.run, running.run.row.idle_after_us
+        if idle_after_us is not None and run.attempts == 1:
+            idle_us = max(self._now_us - running.since_us - idle_after_us, 0)
+            run.held_idle_nanos += attempt.rate * idle_us // HOUR_US
 
     def _ended(self, job: JobRecord) -> None:
         run = self._by_id.pop(job.id)
@@ -498,14 +548,20 @@ class Simulation:
             self._push(job.retry_at - START_AT, _RETRY, job_id)
 
     def _lose(self, attempt: AttemptRecord, asked: bool = False) -> None:
+        """It was stopped from outside. `asked`: to end."""
+        self.totals.preemptions += 1
+        self._keep_work(attempt, asked)
+
+    def _keep_work(self, attempt: AttemptRecord, asked: bool = False) -> None:
         """Work since the last checkpoint is lost, and what it cost is wasted. `asked`: to end."""
         run, since_us, pace, restart_us = self._live[attempt.id]
         held_us = self._now_us - since_us
         checkpoint_us, worked_us = run.row.checkpoint_us, max(held_us - restart_us, 0)
+        if run.row.idle_after_us is not None and run.attempts == 1:
+            worked_us = min(worked_us, run.row.idle_after_us)
         kept_us = worked_us // checkpoint_us * checkpoint_us if checkpoint_us else 0
         kept_us = worked_us if asked and run.row.saves else kept_us
         run.work_us = pace.reaches_us(run.work_us, kept_us)
-        self.totals.preemptions += 1
         # What its other members cost is not charged yet, but known: rate times time.
         cost = attempt.rate * held_us // 3_600_000_000
         run.wasted_nanos += cost * (held_us - kept_us) // held_us if held_us else 0

@@ -45,6 +45,7 @@ def summarize(simulation: Simulation, cpu_s: float | None, timing: bool) -> Json
         "cost": _cost(simulation),
         "deadlines": _deadlines(simulation),
         "preemptions": totals.preemptions,
+        "idle": {"told": totals.idle_told, "acted": totals.idle_acted},
         "budgets": _budgets(simulation),
         "scheduler": {
             "cycles": totals.cycles,
@@ -129,6 +130,7 @@ def _cost(simulation: Simulation) -> Json:
         # paid beyond their share, and what was idle.
         "idle": money(totals.idle_nanos),
         "absorption": money(totals.absorbed_nanos),
+        "held_idle": money(sum(run.held_idle_nanos for run in simulation.runs)),
         "wasted_on_preemption": money(sum(run.wasted_nanos for run in simulation.runs)),
         "priced_ratio": round(totals.priced_node_us / totals.node_us, 9) if totals.node_us else None,
     }
