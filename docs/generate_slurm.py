@@ -96,9 +96,15 @@ once its job has ended: 16 of them, those that failed before others, of a script
 asks for one alone, `-X` for none. A job that ended well over a step that failed is `COMPLETED`, as in Slurm,
 and `DerivedExitCode` has the step's; `show`, `explain` and `--follow` name it.
 `sinfo` has a line for each value that it prints. `scontrol` knows
-`show hostnames`, `show job`, `show node`, `show partition`, `update` (time limit, name, comment, account,
-number of nodes), `getaddrs`, `requeue`, `hold`, `release`. A number of which there is no job is Slurm's own
+`show hostnames`, `show job`, `show node`, `show partition`, `update` (time limit, also by `+10:00` and
+`-10:00`, name, comment, account, number of nodes), `getaddrs`, `requeue`, `hold`, `release`. Reasons are told
+in Slurm's words where it has one: `Resources`, `Priority`, `JobHeldUser`, `AssocGrpBillingMinutes` for want
+of budget; others, such as `PriceCapExceeded`, in ours. A number of which there is no job is Slurm's own
 error of `squeue` and `scontrol`, exit code 1.
+
+A job that requeues itself within a minute of its start, again and again, waits 2, 4, 8 seconds and so on, 5
+minutes at most, and says so in `explain` (`BeginTime`); the sixteenth time in a row it is put on hold
+(`JobHoldMaxRequeue`) until somebody releases it. One that runs a while before it asks never waits.
 
 ## Names of partitions, QOS and accounts
 

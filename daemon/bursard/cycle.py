@@ -30,7 +30,7 @@ from bursard.place import LastPlan, Outcome, carry_out
 from bursard.promising import Promising
 from bursard.scheduler import PlanCache, plan
 from bursard.scheduler.saved import Saved
-from bursard.state import JobRecord, State, trouble
+from bursard.state import JobRecord, State, requeues, trouble
 from bursard.state.fold.jobs import first_pending
 from bursard.state.pending import Turn
 from bursard.state.records import ArrayRecord
@@ -301,12 +301,13 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
     if parent is not None and not job.held and (parent.held or parent.waiting_on):
         job = parent
     if job.held:
-        remedy = f"release it with `bursar release {job.display}`"
-        return Reason(ReasonCode.HELD, "the job is on hold", remedy)
+        return _held(job)
     if job.waiting_on:
         return depends(state, job.waiting_on.items())
     if job.retry_at > max(now, job.spec.begin_after) and job.spec.service is not None:
         return restarts(job, now)
+    if job.retry_at > max(now, job.spec.begin_after) and not job.free_retries:
+        return _requeued(job, now)
     if job.retry_at > max(now, job.spec.begin_after):
         return Reason(
             ReasonCode.WAITING_FOR_RESOURCES,
@@ -433,6 +434,28 @@ def _called(state: State, job_id: str) -> str:
         return job.display
     met = state.just_met(job_id)
     return met.display if met is not None else job_id
+
+
+def _held(job: JobRecord) -> Reason:
+    remedy = f"release it with `bursar release {job.display}`"
+    times = requeues.in_a_row(job)
+    if times < requeues.ROW_MAX:
+        return Reason(ReasonCode.HELD, "the job is on hold", remedy)
+    said = f"the job is on hold: it was requeued {times} times in a row, each soon after its start"
+    mend = f"see that it asks for that once, as by SLURM_RESTART_COUNT, and {remedy}"
+    return Reason(ReasonCode.HELD, said, mend, (("requeues", str(times)),))
+
+
+def _requeued(job: JobRecord, now: int) -> Reason:
+    """It was requeued soon after its start, not for the first time."""
+    times = requeues.in_a_row(job)
+    return Reason(
+        ReasonCode.BEGIN_TIME,
+        f"was requeued {plural(times, 'time')} in a row, each soon after its start: it is tried again in"
+        f" {(job.retry_at - now) // 1_000_000} s",
+        f"it starts by itself then; after {requeues.ROW_MAX} times it is put on hold",
+        (("retry_at", str(job.retry_at)), ("requeues", str(times))),
+    )
 
 
 def begins(begin_after: int, now: int) -> Reason:

@@ -55,6 +55,18 @@ def test_csv_text_is_never_a_formula(text):
     assert output.csv_cell({"amount": "-1.000000000", "currency": "USD"}) == "-1.000000000"
 
 
+def test_what_holds_more_than_one_thing_is_told_by_its_words(capsys):
+    reason = {"code": "Held", "message": "the job is on hold", "remedy": "release it", "facts": {}}
+    end = {"cause": "failed", "message": "failed: exit code 3", "remedy": "", "rank": 0}
+    many = [{"n": 1, "x": None, "cost": USD}, {"n": 2}]
+    rows = [{"a": reason, "b": many, "c": {"k": ["x", "y"]}, "d": end}]
+    output.emit(rows, COLUMNS, Output(columns=("a", "b", "c", "d")))
+    (_, line) = capsys.readouterr().out.splitlines()
+    assert line.split("  ") == [
+        "Held: the job is on hold", "n=1,cost=12.34 USD; n=2", "k=x,y", "failed: failed: exit code 3",
+    ]  # fmt: skip
+
+
 def test_rows_are_sorted_by_value_and_unknown_comes_last(capsys):
     assert emitted(capsys, quiet=True, sort_by="cost").split() == [row["id"] for row in ROWS]
     assert [row["n"] for row in output.ordered(ROWS, COLUMNS, "n")] == [9, 10, None]

@@ -62,6 +62,12 @@ def test_torch_without_its_program_is_started_as_a_module(tmp_path: Path) -> Non
     env = member(tmp_path, programs={"python3": ""})
     found = engines._torchrun(engines.job_of(env, ["./a"]))
     assert found[:3] == [f"{tmp_path}/python3", "-m", "torch.distributed.run"]
+    python = tmp_path / "python3"
+    python.write_text("#!/bin/sh\nexit 1\n")  # as it answers when it is asked for a module that it has not
+    python.chmod(0o755)
+    with pytest.raises(Refused, match=r"launch: torchrun needs torch: .*python3 no torch") as refused:
+        engines._torchrun(engines.job_of(env, ["./a"]))
+    assert refused.value.code == 127
 
 
 def test_open_mpi_gets_hosts_with_slots_and_steps_for_its_daemons(tmp_path: Path) -> None:

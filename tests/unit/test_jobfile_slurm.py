@@ -756,3 +756,33 @@ def test_a_qos_with_the_name_of_a_priority_is_that_priority_and_another_one_is_r
 def test_a_flag_for_the_priority_stands_above_the_qos() -> None:
     assert read("--qos=high", flags=RunFlags(priority="10"))[0].priority == 10
     assert read("--qos=high\n#BURSAR --priority low")[0].priority == 25
+
+
+@pytest.mark.parametrize("words", ["afterok:", "afterany:12:", "after::12", "afterok: "])
+def test_a_dependency_on_no_job_says_what_may_be_empty(words: str) -> None:
+    said = refused(f"--dependency='{words}'")
+    assert "names no job; an empty variable may stand where its number was to be" in said
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        ("[[ a = b ]] && true", "[["), ("source x", "source"), ("A=(1 2)", "an array"), ("cat <<< x", "<<<"),
+        ("diff <(a) b", "<(...)"), ("function f { a; }", "function"), ("declare -A m", "declare"),
+    ],
+)  # fmt: skip
+def test_what_only_bash_knows_is_noted_in_a_script_of_sh(body: str, what: str) -> None:
+    text = f"#!/bin/sh\n#SBATCH -N1\ntrue\n{body}\n"
+    _, notices = parse_script(text, "s.sh", "/w", caller=CALLER)
+    (one,) = [one for one in notices if "begin with #!/bin/bash" in one.message]
+    assert (one.line, one.message.partition(" is bash's")[0]) == (4, what)
+    for first in ("#!/bin/bash", "#!/usr/bin/env bash", "#!/usr/bin/env -S bash -e"):
+        _, notices = parse_script(text.replace("#!/bin/sh", first), "s.sh", "/w", caller=CALLER)
+        assert not [one for one in notices if "begin with" in one.message]
+
+
+def test_a_script_that_sh_can_run_is_not_noted() -> None:
+    text = (
+        "#!/bin/sh\n#SBATCH -N1\nf() { a; }\n[ a = b ]\n. x\necho $((1 + 2)) > o 2>&1\ncat <<E\n[[ x ]]\nE\n"
+    )
+    assert not [one for one in parse_script(text, "s.sh", "/w", caller=CALLER)[1] if "bash" in one.message]

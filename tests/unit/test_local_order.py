@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bursar.aside import Damaged
 from bursar.cli import local
 from bursar.cli.main import run
 from bursar.errors import BursarError, ServerUnavailable, StoreUnavailable
@@ -540,5 +541,36 @@ def test_the_words_of_up_that_take_back_what_was_asked_for(
     assert run(["up", "--state-dir", str(tmp_path / "s")]) == 0
     assert run(["up", "--state-dir", str(tmp_path / "s"), "--http", "none", "--cloud", "none",
                 "--gateway", "none"]) == 0  # fmt: skip
+    assert run(["up", "--state-dir", str(tmp_path / "s"), "--agents", "3", "--cpus", "4"]) == 0
     asked = [(None, "", ""), (None, str(tmp_path / "own"), "H100:2"), (None, None, None)]
-    assert wishes == [*((*one, None, None, None) for one in asked), (None, None, None, "", "", "")]
+    assert wishes == [
+        *((*one, None, None, None, None) for one in asked),
+        (None, None, None, "", "", "", None),
+        (3, None, None, None, None, None, 4),
+    ]
+
+
+def test_each_node_tells_of_the_cpus_that_were_asked_for_until_that_is_taken_back(
+    made: LocalCluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(wish: Desired) -> list[str]:
+        return [one.command[one.command.index("--cpus") + 1] for one in wish.children[1:]]
+
+    wish = made.desire(2, None, None, cpus=4)
+    assert told(wish) == ["4", "4"]
+    files.write_json(made.directory / files.DESIRED, wish.to_json())
+    assert told(made.desire(None, None, None)) == ["4", "4"]
+    monkeypatch.setattr(room, "machine", lambda: (6, 64_000))
+    assert told(made.desire(None, None, None, cpus=0)) == ["3", "3"]
+    monkeypatch.setattr(local, "machine", lambda: (7, 64_000))
+    local.say_kept(local.Wish(None, None, None), wish, [])
+    assert capsys.readouterr().err.splitlines() == [
+        "as before: --agents 2 --cpus 4 (`bursar up --help` tells how to take it back)",
+        "each of 2 nodes tells of 4 CPUs; this machine has 7, which jobs share",
+    ]
+    monkeypatch.setattr(local, "machine", lambda: (8, 64_000))
+    local.say_kept(local.Wish(2, None, None, cpus=4), wish, [])
+    assert capsys.readouterr().err == ""
+    files.write_json(made.directory / files.DESIRED, {**wish.to_json(), "cpus": 5_000})
+    with pytest.raises(Damaged, match="its cpus are not 0 to 1024"):
+        files.read_desired(made.directory)

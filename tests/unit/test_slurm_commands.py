@@ -46,6 +46,7 @@ class Ran:
         self.commands: list[list[str]] = []
         self.scripts: list[str] = []
         self.stdout = "77\n"
+        self.stderr = b""
         self.code = 0
 
     def __call__(self, command: list[str], **kwargs: Any) -> Any:
@@ -53,7 +54,7 @@ class Ran:
             Path(word).read_text() for word in command if "/tmp" in word and Path(word).is_file()
         ]
         self.commands.append([Path(word).name if Path(word).is_file() else word for word in command])
-        return subprocess.CompletedProcess(command, self.code, self.stdout)
+        return subprocess.CompletedProcess(command, self.code, self.stdout, self.stderr)
 
 
 @pytest.fixture
@@ -135,9 +136,22 @@ def test_scancel_names_jobs_or_filters(
     ran: Ran, monkeypatch: pytest.MonkeyPatch, words: list[str], command: list[str]
 ) -> None:
     monkeypatch.setenv("USER", "ann")
-    ran.code = 4
-    assert queue.main("scancel", words) == 4
+    ran.code = 3
+    assert queue.main("scancel", words) == 3
     assert ran.commands == [[BURSAR, "cancel", *command]]
+
+
+def test_filters_that_find_no_job_are_no_mistake_and_an_id_of_none_is(
+    ran: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran.code, ran.stderr = 4, b"error: no job named 'x'\n"
+    assert queue.scancel(["-n", "x"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert queue.scancel(["12"]) == 1
+    assert capsys.readouterr() == ("", "error: no job named 'x'\n")
+    ran.code, ran.stderr = 0, b"2 jobs to cancel\n"
+    assert queue.scancel(["-u", "ann"]) == 0
+    assert capsys.readouterr() == ("", "")
 
 
 def test_whoever_asks_is_known_without_a_variable(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -629,13 +629,13 @@ def test_scontrol_changes_a_job_as_far_as_bursar_can(shows: Printed, monkeypatch
     monkeypatch.setattr(shown.subprocess, "run", run)
     monkeypatch.setenv(names.DIRECTORY, "/steps")
     assert shows("update", "JobId=12_3,13", "TimeLimit=1-00:00:30", "jobname=b", "NumNodes=2") == ""
-    flags = ["--time-limit", "86430s", "--name", "b", "--nodes", "2"]
+    flags = ["--name", "b", "--nodes", "2", "--time-limit", "86430s"]
     assert ran == [["update", "12[3]", *flags], ["update", "13", *flags]]
     assert shows("update", "job=12", "Comment=x", code=3) == ""
     for words, said in (
         (
-            ("JobId=1", "TimeLimit=+30"),
-            "update TimeLimit=+30: it is no time such as 30, 2:00:00 or 1-12:00:00",
+            ("JobId=1", "TimeLimit=soon"),
+            "update TimeLimit=soon: it is no time such as 30, 2:00:00, 1-12:00:00 or +10:00",
         ),
         (
             ("JobId=1", "Partition=x"),
@@ -680,3 +680,53 @@ def test_what_a_list_does_not_have_is_refused_by_name(
     printed: Printed, words: tuple[str, ...], said: str
 ) -> None:
     assert printed(*words, code=2)[: len(said)] == said
+
+
+def test_a_time_limit_is_changed_by_so_much(
+    shows: Callable[..., str], asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[list[str]] = []
+
+    def run(command: list[str], stdout: int) -> Any:
+        ran.append(command[1:])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(shown.subprocess, "run", run)
+    monkeypatch.setenv(names.DIRECTORY, "/steps")
+    monkeypatch.setattr(listing, "job_of", lambda word: {**RUNNING, "time_limit_s": 3600})
+    assert shows("update", "JobId=12", "TimeLimit=+10:00") == ""
+    assert shows("update", "JobId=12_3", "timelimit=-30") == ""
+    assert ran == [["update", "12", "--time-limit", "4200s"], ["update", "12[3]", "--time-limit", "1800s"]]
+    for value, said in (
+        ("-1:00:00", "is 3600 s, from which 3600 s cannot go"),
+        ("-2:00:00", "from which 7200 s"),
+    ):
+        assert said in shows("update", "JobId=12", f"TimeLimit={value}", code=2)
+    monkeypatch.setattr(listing, "job_of", lambda word: {**RUNNING, "time_limit_s": None})
+    assert "has no time limit to change" in shows("update", "JobId=12", "TimeLimit=+10", code=2)
+    monkeypatch.setattr(listing, "job_of", lambda word: None)
+    assert "there is no job 12" in shows("update", "JobId=12", "TimeLimit=+10", code=2)
+    assert len(ran) == 2
+
+
+@pytest.mark.parametrize(
+    ("reason", "word"),
+    [
+        ({"code": "WaitingForResources"}, "Resources"),
+        ({"code": "BehindHigherPriority"}, "Priority"),
+        ({"code": "Held"}, "JobHeldUser"),
+        ({"code": "Held", "facts": {"requeues": "16"}}, "JobHoldMaxRequeue"),
+        ({"code": "BeginTime", "facts": {"requeues": "3"}}, "BeginTime"),
+        ({"code": "Dependency"}, "Dependency"),
+        ({"code": "WaitingForQuota", "facts": {"max_parallel": "2"}}, "JobArrayTaskLimit"),
+        ({"code": "WaitingForQuota"}, "AssocGrpLimit"),
+        ({"code": "BudgetCommitted"}, "AssocGrpBillingMinutes"),
+        ({"code": "PriceCapExceeded"}, "PriceCapExceeded"),
+        (None, "None"),
+    ],
+)
+def test_a_reason_is_told_in_slurms_word_where_it_has_one(
+    printed: Printed, asked: Asked, reason: dict[str, Any] | None, word: str
+) -> None:
+    asked.answers["ls"] = [{**WAITING, "reason": reason}]
+    assert printed("squeue", "-h", "-o", "%r %R") == f"{word} ({word})\n"

@@ -126,7 +126,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     DeadlineBroken: _shape("job_id by cause message given_up"),
     e.MemberOverdue: _shape("attempt_id rank phase message"),
     e.MemberEnded: _shape("attempt_id rank", report=_REPORT, pieces=_PIECE),
-    e.AttemptEnded: _shape("attempt_id cause exit_code requeue counts"),
+    e.AttemptEnded: _shape("attempt_id cause exit_code requeue counts wait_us"),
     e.NodeRegistered: _shape("node_id", facts=_FACTS),
     e.NodePriced: _shape("node_id price_id since", rates=_RATES),
     e.NodeBooted: _shape("node_id boot_id anchor_at anchor_boot_us", charges=_CHARGE),

@@ -347,7 +347,7 @@ class MemberEnded(msgspec.Struct, frozen=True, tag="member-ended", omit_defaults
 class AttemptEnded(msgspec.Struct, frozen=True, tag="attempt-ended", omit_defaults=True):
     """All members are gone: exactly one terminal state, immutable. What was held is released.
 
-    `requeue`: the job goes back to PENDING; `counts`: whether this used up one of `retry.max`.
+    `requeue`: the job goes back to PENDING, and waits `wait_us`; `counts`: this used up one of `retry.max`.
     """
 
     attempt_id: str
@@ -356,6 +356,7 @@ class AttemptEnded(msgspec.Struct, frozen=True, tag="attempt-ended", omit_defaul
     message: str = ""
     requeue: bool = False
     counts: bool = True
+    wait_us: int = 0
 
 
 class NodeRegistered(msgspec.Struct, frozen=True, tag="node-registered"):

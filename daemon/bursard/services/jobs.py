@@ -463,7 +463,9 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
     @after_room
     async def Requeue(self, request: pb.JobsRequest, context: Any) -> pb.JobsResponse:
         """Run jobs again."""
-        return await self._each(request.jobs, lambda job: decide.requeue(self.engine.state, job))
+        return await self._each(
+            request.jobs, lambda job: decide.requeue(self.engine.state, job, self.engine.now())
+        )
 
     @after_room
     async def Update(self, request: pb.UpdateRequest, context: Any) -> types_pb2.Job:

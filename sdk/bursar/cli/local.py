@@ -20,9 +20,10 @@ from bursar.clock import SECOND_US
 from bursar.errors import BursarError, InvalidRequest, ServerUnavailable
 from bursar.local import books, clouds, fewer, pages, processes, stopping, waiting, which
 from bursar.local.cluster import LocalCluster, connected
-from bursar.local.files import Desired, Kept
-from bursar.local.machine import check_installed
+from bursar.local.files import CPUS_MAX, Desired, Kept
+from bursar.local.machine import check_installed, machine
 from bursar.local.processes import Process
+from bursar.words import plural
 
 SHIPPED: Final = "shipped"
 NOTHING: Final = "none"
@@ -38,6 +39,7 @@ class Wish(NamedTuple):
     http: str | None = None
     cloud: str | None = None
     gateway: str | None = None
+    cpus: int | None = None
 
 
 _GPUS = re.compile(r"([A-Za-z][A-Za-z0-9._-]{0,39}):([1-9]\d?)")
@@ -45,6 +47,12 @@ _GPUS = re.compile(r"([A-Za-z][A-Za-z0-9._-]{0,39}):([1-9]\d?)")
 
 @click.command()
 @click.option("--agents", type=click.IntRange(1, 64), default=None, help="Nodes.  [default: as before, or 1]")
+@click.option(
+    "--cpus",
+    type=click.IntRange(0, CPUS_MAX),
+    default=None,
+    help="CPUs that each node tells of; 0: its part of the machine's.  [as before]",
+)
 @click.option("--state-dir", metavar="DIR", default=None, help="Where everything is kept.")
 @click.option(
     "--policies", metavar="DIR", default=None, help="As before, or the shipped catalogue (`shipped`)."
@@ -70,6 +78,7 @@ _GPUS = re.compile(r"([A-Za-z][A-Za-z0-9._-]{0,39}):([1-9]\d?)")
 @click.option("--detach", is_flag=True, help="Return when every agent is ready.")
 def up(
     agents: int | None,
+    cpus: int | None,
     state_dir: str | None,
     policies: str | None,
     http: str | None,
@@ -81,10 +90,11 @@ def up(
     """Start a whole cluster on this machine: a daemon and agents, no configuration, no root.
 
     On a directory that was used before it goes on where it stopped, with the flags of then where
-    none are given (--simulate-gpus none, --http none, --gateway none, --cloud none and --policies shipped
-    take them back), and agents that run stay as they were started. --cloud demo is a cloud on this
-    machine, whose machines are processes. Without --detach it stays in the foreground, and Ctrl-C
-    stops everything.
+    none are given (--simulate-gpus none, --http none, --gateway none, --cloud none, --cpus 0 and
+    --policies shipped take them back), and agents that run stay as they were started. With --cpus
+    nodes may tell of more CPUs than there are: jobs then share what there is. --cloud demo is a
+    cloud on this machine, whose machines are processes. Without --detach it stays in the
+    foreground, and Ctrl-C stops everything.
 
     Example: bursar up --agents 2 --detach
     """
@@ -115,6 +125,7 @@ def up(
                 "" if http == NOTHING else http,
                 "" if cloud == NOTHING else cloud and clouds.checked(cloud),
                 "" if gateway == NOTHING else gateway,
+                cpus,
             )
             desired = _start(cluster, wish, detach)
             if detach or desired is None:
@@ -187,6 +198,7 @@ def say_kept(wish: Wish, desired: Desired, unlike: list[str]) -> None:
     kept = [
         f"--agents {desired.agents}" if wish.agents is None and desired.agents > 1 else "",
         f"--policies {desired.policies}" if wish.policies is None and desired.policies else "",
+        f"--cpus {desired.cpus}" if wish.cpus is None and desired.cpus else "",
         f"--simulate-gpus {desired.simulate_gpus}" if wish.gpus is None and desired.simulate_gpus else "",
         f"--cloud {desired.cloud}" if wish.cloud is None and desired.cloud else "",
         f"--http {desired.http}" if wish.http is None and desired.http else "",
@@ -194,6 +206,9 @@ def say_kept(wish: Wish, desired: Desired, unlike: list[str]) -> None:
     ]
     if any(kept):
         say(f"as before: {' '.join(filter(None, kept))} (`bursar up --help` tells how to take it back)")
+    if desired.cpus * desired.agents > (here := machine()[0]):
+        each = "the node tells" if desired.agents == 1 else f"each of {desired.agents} nodes tells"
+        say(f"{each} of {plural(desired.cpus, 'CPU')}; this machine has {here}, which jobs share")
     if unlike:
         say(
             f"already running, and so with the CPUs, memory and GPUs of its start: {', '.join(unlike)};"

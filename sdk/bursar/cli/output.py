@@ -298,6 +298,24 @@ def human(rows: Sequence[Row], column: Column) -> list[str]:
     return ["~" * column.mark(row) + cell for row, cell in zip(rows, cells, strict=True)]
 
 
+def _plain(value: Any) -> str:
+    """What holds more than one thing, as people read it: a reason or an end by its words, others by their
+    parts that say something.
+    """
+    if _is_money(value):
+        return f"{_amount(value, 2, True)}"
+    if isinstance(value, dict):
+        if "message" in value and ("code" in value or "cause" in value):
+            word = str(value.get("code") or value.get("cause") or "")
+            return ": ".join(filter(None, (word, str(value["message"]))))
+        said = ((key, _plain(item)) for key, item in value.items() if item not in (None, "", [], {}))
+        return ",".join(f"{key}={item}" for key, item in said)
+    if isinstance(value, list):
+        mark = "; " if any(isinstance(item, dict) for item in value) else ","
+        return mark.join(map(_plain, value))
+    return str(value)
+
+
 def _text(value: Any, column: Column, places: int) -> str:
     if value is None or value == "" or value in ([], {}):
         return column.missing
@@ -305,10 +323,8 @@ def _text(value: Any, column: Column, places: int) -> str:
         return "yes" if value else "no"
     if _is_money(value):
         return _amount(value, places, column.left) + column.suffix
-    if isinstance(value, list):
-        return ",".join(str(item) for item in value)
-    if isinstance(value, dict):
-        return ",".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, list | dict):
+        return _plain(value)
     if isinstance(value, str) and (column.path or column.name).endswith(_TIMES):
         return time_text(value)
     return str(value)

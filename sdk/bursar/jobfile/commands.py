@@ -44,6 +44,7 @@ MODULES: Final = (
 """What becomes of a script with `#SBATCH` lines that runs one of `modules.COMMANDS`."""
 SHOWN_MAX: Final = 20
 
+_PLAIN = re.compile(r"#!\s*(?:/usr)?(?:/bin/sh|/bin/env sh|/bin/dash)\b")
 _HOOKS: Final = (".", "source", "eval", "module", "ml", "conda_setup")
 _UNHOOKED: Final = (
     "conda activate works in a script only below `source .../etc/profile.d/conda.sh` or "
@@ -152,6 +153,13 @@ def _notes(content: str, found: shell.Found, spec: JobSpec) -> Iterator[tuple[in
             yield _place(content, offset)[0], f"{name} {sentence}"
     if (unhooked := _unhooked(content, found)) is not None:
         yield _place(content, unhooked)[0], _UNHOOKED
+    if found.of_bash and _PLAIN.match(content):
+        offset, what = min(found.of_bash)
+        more = f" ({len(found.of_bash) - 1} more below)" if found.of_bash[1:] else ""
+        yield (
+            _place(content, offset)[0],
+            f"{what} is bash's, which the sh of a node need not know; begin with #!/bin/bash{more}",
+        )
     for offset, sentence in lost_ends(content, found):
         yield _place(content, offset)[0], sentence
     if is_slurm_script(content) and content.startswith("#!") and "bash" not in content.partition("\n")[0]:

@@ -23,6 +23,10 @@ _KEYWORDS: Final = frozenset(
     ("then", "do", "else", "elif", "if", "while", "until", "!", "{", "}", "fi", "done")
 )
 _DECLARE: Final = frozenset(("export", "declare", "local", "readonly", "typeset"))
+_OF_BASH: Final = frozenset((
+    "[[", "source", "declare", "typeset", "mapfile", "readarray", "shopt", "pushd", "popd", "let", "select",
+))  # fmt: skip
+"""Commands that a plain sh need not know."""
 _LOOK_UP: Final = frozenset(("which", "type", "hash"))
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _ASSIGNS = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:\[[^\]]*\])?\+?=", re.ASCII)
@@ -80,6 +84,7 @@ class Found:
         known: name: from which offset on the script itself has set it, or asked whether it is set.
         has: likewise, for commands: defined as a function, or looked for.
         documents: from where to where the text of each here-document goes.
+        of_bash: what a plain sh need not know, and where it stands.
     """
 
     def __init__(self) -> None:
@@ -88,6 +93,7 @@ class Found:
         self.known: dict[str, int] = {}
         self.has: dict[str, int] = {}
         self.documents: list[tuple[int, int]] = []
+        self.of_bash: list[tuple[int, str]] = []
 
     def trusting(self) -> list[Read]:
         """The reads that take a variable to be set, without its having been set or asked for before."""
@@ -175,6 +181,9 @@ class _Reader:
             self._words.append(self._word())
             self._keyword()
 
+    def _of_bash(self, what: str) -> None:
+        self._found.of_bash.append((self._at + self._base, what))
+
     def _in_test(self) -> bool:
         return bool(self._words) and self._words[0].text == "[[" and self._words[-1].text != "]]"
 
@@ -213,6 +222,7 @@ class _Reader:
         elif first in ("for", "select") and len(words) == 2:
             self._set(words[1], self._words[1].offset)
         elif first == "function" and len(words) == 2:
+            self._found.of_bash.append((self._words[0].offset + self._base, "function"))
             self._define(self._words[1])
             self._begin()
 
@@ -235,6 +245,8 @@ class _Reader:
         behind = self._found.commands[-1].then if self._found.commands else ""
         maybe = self._nested > 0 or behind in ("&&", "||")
         self._found.commands.append(Command(texts, words[0].offset + self._base, then, self._captured, maybe))
+        if texts[0] in _OF_BASH:
+            self._found.of_bash.append((words[0].offset + self._base, texts[0]))
         self._effects(texts, words)
         if texts[0] in ("[", "[[", "test"):
             self._tested(texts, first_read)
@@ -315,6 +327,7 @@ class _Reader:
                 self._at += 1
         whole = "".join(parts)
         if text.startswith("(", self._at) and self._depth <= _DEPTH_MAX and _ASSIGNS.fullmatch(whole):
+            self._of_bash("an array")
             self._at += 1
             self._depth += 1
             self._list()
@@ -450,9 +463,11 @@ class _Reader:
         text, at = self._text, self._at
         match = re.compile(r"<<(-?)\s*(?!<)").match(text, at)
         if text.startswith(("<(", ">("), at) and self._depth <= _DEPTH_MAX:
+            self._of_bash(f"{text[at : at + 2]}...)")
             self._at += 2
             self._capture(")")
         elif text.startswith("<<<", at):
+            self._of_bash("<<<")
             self._at += 3
         elif match is not None:
             self._at = match.end()

@@ -301,7 +301,14 @@ class SlurmOptions(Sizes):
                 self.singleton = option
                 continue
             when = _DEPENDENCY.get(kind.lower())
-            if when is None or not ids:
+            if when is not None and not all(one.strip() for one in ids.split(":")):
+                self.fault(
+                    option,
+                    f"{quote(part)} names no job; an empty variable may stand where its number was to be "
+                    "(`sbatch --parsable` prints it)",
+                )
+                continue
+            if when is None:
                 listed = ", ".join(f"{word}:ID" for word in _DEPENDENCY)
                 self.fault(option, f"{quote(part)} is not supported; use {listed} or singleton")
                 continue

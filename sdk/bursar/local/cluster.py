@@ -210,6 +210,7 @@ class LocalCluster:
         http: str | None = None,
         cloud: str | None = None,
         gateway: str | None = None,
+        cpus: int | None = None,
     ) -> Desired:
         """What should run: what is given now, else what the last `up` on this directory wanted."""
         old = self._desired_before()
@@ -225,11 +226,12 @@ class LocalCluster:
         options = ["--socket-dir", str(run), *(["--policies", used] if used else [])]
         options += ["--local-cloud", str(clouds.file_of(cloud))] if cloud else []
         children = [_child("daemon", DAEMON_MODULE, self.directory / "daemon", options)]
-        cpus, memory = machine()
+        each = cpus if cpus is not None else old.cpus
+        found, memory = machine()
         for number in range(1, count + 1):
             name = f"local-{number}"
             options = ["--server", server, "--name", name, "--pool", "local"]
-            options += ["--cpus", str(max(1, cpus // count)), "--memory-bytes", str(memory // count)]
+            options += ["--cpus", str(each or max(1, found // count)), "--memory-bytes", str(memory // count)]
             options += ["--simulate-gpus", gpus] if gpus else []
             children.append(_child(name, AGENT_MODULE, self.directory / "agents" / name, options))
         if http:
@@ -249,6 +251,7 @@ class LocalCluster:
             http,
             cloud,
             gateway,
+            each,
         )
 
     def refuse_other_cloud(self, desired: Desired) -> None:

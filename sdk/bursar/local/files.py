@@ -51,13 +51,17 @@ class ChildSpec:
         }
 
 
+CPUS_MAX: Final = 1024
+"""Of one agent of `bursar up`."""
+
+
 @dataclass(frozen=True)
 class Desired:
     """What `bursar up` wants to run.
 
     Attributes:
         http: where its pages listen. gateway: where its gateway does. cloud: `demo`, or the file of a local
-            cloud. Empty for none.
+            cloud. Empty for none. cpus: of each agent; 0: the machine's, divided among them.
     """
 
     server: str = ""
@@ -70,6 +74,7 @@ class Desired:
     http: str = ""
     cloud: str = ""
     gateway: str = ""
+    cpus: int = 0
 
     @property
     def agent_names(self) -> tuple[str, ...]:
@@ -160,9 +165,14 @@ def _desired(found: dict[str, Any]) -> Desired:
     http = _typed(found, "http", str) if "http" in found else ""  # before pages were kept there was none
     cloud = _typed(found, "cloud", str) if "cloud" in found else ""  # likewise
     gateway = _typed(found, "gateway", str) if "gateway" in found else ""
+    cpus = _typed(found, "cpus", int) if "cpus" in found else 0
+    if not 0 <= cpus <= CPUS_MAX:
+        raise Damaged(f"its cpus are not 0 to {CPUS_MAX}")
     if not 1 <= agents <= 64 or len(children) != agents + 1 + bool(http) + bool(gateway):
         raise Damaged("it does not name one daemon and 1 to 64 agents")
-    return Desired(**texts, agents=agents, http=http, cloud=cloud, gateway=gateway, children=children)
+    return Desired(
+        **texts, agents=agents, http=http, cloud=cloud, gateway=gateway, cpus=cpus, children=children
+    )
 
 
 def _child(value: Any) -> ChildSpec:

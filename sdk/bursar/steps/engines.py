@@ -85,9 +85,22 @@ def _torchrun(job: Job) -> list[str]:
             f"--master-port={job.env['MASTER_PORT']}",
         ]
     found = shutil.which("torchrun", path=job.env.get("PATH"))
-    program = [found] if found else [_needs(job, "python3", "torch"), "-m", "torch.distributed.run"]
+    program = [found] if found else [_python_with_torch(job), "-m", "torch.distributed.run"]
     script = job.argv[0].endswith(".py")
     return [*program, *world, f"--nproc-per-node={tasks}", *([] if script else ["--no-python"]), *job.argv]
+
+
+def _python_with_torch(job: Job) -> str:
+    """The job's python3. Raises `Refused` where that has no torch: what it says of itself helps nobody."""
+    program = _needs(job, "python3", "torch")
+    look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)"
+    if subprocess.run([program, "-c", look], env=dict(job.env), stderr=subprocess.DEVNULL).returncode:
+        raise Refused(
+            f"launch: torchrun needs torch: the job's PATH has no torchrun, and {program} no torch; activate "
+            "the environment that has it, install it in `setup`, or name its directory in env: {PATH: ...}",
+            127,
+        )
+    return program
 
 
 def _mpi(job: Job) -> tuple[list[str], dict[str, str]]:

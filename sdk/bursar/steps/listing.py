@@ -13,11 +13,9 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from bursar.steps.queue import program
+from bursar.steps.queue import NOT_FOUND, program
 
 Row = Mapping[str, Any]
-_NO_SUCH_JOB: Final = 4
-"""The exit code of `bursar` for what it does not know."""
 _FIELD: Final = re.compile(r"%(\.?)(\d*)([A-Za-z])")
 
 
@@ -74,7 +72,7 @@ def job_of(word: str) -> Row | None:
     """One job by bursar's word for it; None where there is no such job. Raises `SystemExit` as `ask` does."""
     command = [*program(os.environ), "show", word, "-o", "json"]
     done = subprocess.run(command, capture_output=True)
-    if done.returncode == _NO_SUCH_JOB:
+    if done.returncode == NOT_FOUND:
         return None
     if done.returncode:
         sys.stderr.write(done.stderr.decode(errors="replace"))

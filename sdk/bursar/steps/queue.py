@@ -18,6 +18,8 @@ from bursar.steps import names
 from bursar.steps.hosts import expand_hosts
 
 _MOST_AT_ONCE: Final = re.compile(r"%\d+(?=\])")
+NOT_FOUND: Final = 4
+"""The exit code of `bursar` for what it does not know."""
 _HELP: Final = "the options are Slurm's, as far as docs/from-slurm.md lists them\n"
 
 
@@ -105,10 +107,18 @@ def scancel(arguments: Sequence[str]) -> int:
         return refuse("scancel", "no job is named")
     if ids and words:
         return refuse("scancel", "ids and filters together cannot be done here")
+    return _cancel(words, ids)
+
+
+def _cancel(words: Sequence[str], ids: Sequence[str]) -> int:
+    """As `scancel` ends: without words where it could; filters that let nothing through are no mistake."""
     more = ["--yes"] if words else []
-    return subprocess.run(
-        [*program(os.environ), "cancel", *more, *words, *ids], stdout=subprocess.DEVNULL
-    ).returncode
+    command = [*program(os.environ), "cancel", *more, *words, *ids]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if not done.returncode or (words and done.returncode == NOT_FOUND):
+        return 0
+    sys.stderr.write(done.stderr.decode(errors="replace"))
+    return 1 if done.returncode == NOT_FOUND else done.returncode
 
 
 def main(name: str, arguments: Sequence[str]) -> int:

@@ -170,7 +170,8 @@ def _partition(name: str, members: Sequence[Row]) -> Iterator[str]:
 
 def update(words: Sequence[str]) -> int:
     """`update JobId=12 TimeLimit=2:00:00`; the exit code. Raises `ValueError` for what cannot be changed."""
-    wanted, flags = "", []
+    wanted, limit = "", None
+    flags: list[str] = []
     for word in words:
         name, mark, value = word.partition("=")
         key = name.lower()
@@ -179,20 +180,45 @@ def update(words: Sequence[str]) -> int:
         if key in ("jobid", "job"):
             wanted = value
         elif key == "timelimit":
-            seconds = parse_slurm_time(value)
-            if not seconds:
-                raise ValueError(f"update {word}: it is no time such as 30, 2:00:00 or 1-12:00:00")
-            flags += [_UPDATED[key], f"{seconds}s"]
+            limit = _limit(word, value)
         elif key in _UPDATED:
             flags += [_UPDATED[key], value]
         else:
             known = "JobId, TimeLimit, JobName, Comment, Account, NumNodes, WCKey"
             raise ValueError(f"update {name} cannot be done here; these can: {known}")
-    if not wanted or not flags:
+    if not wanted or not (flags or limit):
         raise ValueError("update: name a job with JobId=, and what to change")
     for one in wanted.split(","):
-        command = [*program(os.environ), "update", job_word(one), *flags]
+        more = [_UPDATED["timelimit"], f"{_limit_of(one, *limit)}s"] if limit else []
+        command = [*program(os.environ), "update", job_word(one), *flags, *more]
         code = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
         if code:
             return code
     return 0
+
+
+def _limit(word: str, value: str) -> tuple[str, int]:
+    """Sign and seconds of `2:00:00`, `+10:00` (so much more) or `-30`. Raises `ValueError`."""
+    sign = value[:1] if value[:1] in ("+", "-") else ""
+    seconds = parse_slurm_time(value[len(sign) :])
+    if not seconds:
+        raise ValueError(f"update {word}: it is no time such as 30, 2:00:00, 1-12:00:00 or +10:00")
+    return sign, seconds
+
+
+def _limit_of(word: str, sign: str, seconds: int) -> int:
+    """The limit that a job is to have. Raises `ValueError` where it cannot be changed by so much."""
+    if not sign:
+        return seconds
+    row = listing.job_of(job_word(word))
+    if row is None:
+        raise ValueError(f"update: there is no job {word}")
+    now_s = int(row["time_limit_s"] or 0)
+    if not now_s:
+        raise ValueError(f"update: job {word} has no time limit to change by {sign}{seconds} s")
+    limit_s = now_s + seconds if sign == "+" else now_s - seconds
+    if limit_s <= 0:
+        raise ValueError(
+            f"update: the time limit of job {word} is {now_s} s, from which {seconds} s cannot go"
+        )
+    return limit_s

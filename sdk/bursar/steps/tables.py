@@ -81,16 +81,26 @@ def moment(text: str | None) -> str:
     return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%dT%H:%M:%S") if text else "N/A"
 
 
-_QUOTA: Final = "WaitingForQuota"
+_SLURMS: Final = {
+    "Held": "JobHeldUser", "WaitingForResources": "Resources", "WaitingForTopology": "Resources",
+    "Provisioning": "Resources", "PreemptionPending": "Resources", "BehindHigherPriority": "Priority",
+    "ReservedForOther": "ReqNodeNotAvail", "WaitingForQuota": "AssocGrpLimit",
+    "ExceedsMaxQuota": "AssocMaxLimit", "BudgetExhausted": "AssocGrpBillingMinutes",
+    "BudgetCommitted": "AssocGrpBillingMinutes", "ExceedsNodeCapacity": "BadConstraints",
+    "Misconfigured": "BadConstraints", "ApprovalRequired": "JobHeldAdmin",
+}  # fmt: skip
+"""Reasons for which Slurm has a word of its own; `BeginTime` and `Dependency` are the same in both."""
 
 
 def reason_of(job: Row) -> str:
-    """Why it waits, in one word; where Slurm has a word of its own that scripts look for, in that."""
+    """Why it waits, in the word that Slurm has for it and scripts look for; where it has none, in ours."""
     reason = job["reason"] or {}
-    code = str(reason.get("code") or "None")
-    if code == _QUOTA and "max_parallel" in (reason.get("facts") or {}):
+    code, facts = str(reason.get("code") or "None"), reason.get("facts") or {}
+    if code == "WaitingForQuota" and "max_parallel" in facts:
         return "JobArrayTaskLimit"
-    return code
+    if code == "Held" and "requeues" in facts:
+        return "JobHoldMaxRequeue"
+    return _SLURMS.get(code, code)
 
 
 def _where(job: Row) -> str:

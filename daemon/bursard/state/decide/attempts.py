@@ -13,6 +13,7 @@ from bursard.events import (
     StopRequested,
 )
 from bursard.ledger import member_charges
+from bursard.state import requeues
 from bursard.state.core import State
 from bursard.state.decide import leases
 from bursard.state.ends import Ended, ended, first_to_fail, ran
@@ -136,7 +137,10 @@ def _end(state: State, attempt: AttemptRecord, members: list[Ended]) -> AttemptE
     code = first.exit_code if first.exit_code >= 0 else (128 + first.signal if first.signal else -1)
     blamed = cause is EndCause.START_FAILED and _node_is_blamed(state, job, attempt, members)
     requeue, counts = (True, False) if blamed else _again(state, job, attempt, cause)
-    return AttemptEnded(attempt.id, cause, code, message, requeue, counts)
+    again_us = 0
+    if requeue and job.requeue:
+        again_us = requeues.wait_us(job, max(one.report.ran_us or one.report.held_us for one in members))
+    return AttemptEnded(attempt.id, cause, code, message, requeue, counts, again_us)
 
 
 def _node_is_blamed(state: State, job: JobRecord, attempt: AttemptRecord, members: list[Ended]) -> bool:

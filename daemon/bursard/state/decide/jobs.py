@@ -28,6 +28,7 @@ from bursard.events import (
     TasksEnded,
 )
 from bursard.events.changes import difference
+from bursard.state import requeues
 from bursard.state.admission import check_currency, refuse_beyond_quota, refuse_cap_below, refuse_unaffordable
 from bursard.state.arrays import size_of_spec
 from bursard.state.core import State
@@ -292,8 +293,11 @@ def _cancel_one(job: JobRecord, grace_us: int | None, message: str) -> list[Even
     return [StopRequested(attempt.id, EndCause.CANCELLED, grace, message)]
 
 
-def requeue(state: State, job: JobRecord) -> list[Event]:
-    """End the live attempt and run the job again. Raises `WrongState`."""
+def requeue(state: State, job: JobRecord, now: int = 0) -> list[Event]:
+    """End the live attempt and run the job again; one that asks for that too often in a row is put on hold.
+
+    Raises `WrongState`.
+    """
     live = _live(state, job)
     if live is None:
         raise WrongState(f"job {job.display} is {_word(live, job)}; only a running job can be requeued")
@@ -312,10 +316,10 @@ def requeue(state: State, job: JobRecord) -> list[Event]:
         raise WrongState(f"job {live.display} is being cancelled; submit it again to run it again")
     if live.requeue and attempt.stop_cause is not None:
         return []
-    return [
-        JobRequeued(live.id),
-        StopRequested(attempt.id, EndCause.PREEMPTED, attempt.grace_us, REQUEUED),
-    ]
+    stop = StopRequested(attempt.id, EndCause.PREEMPTED, attempt.grace_us, REQUEUED)
+    if not live.held and requeues.is_too_often(live, attempt, now):
+        return [JobRequeued(live.id), JobHeld(live.id), stop]
+    return [JobRequeued(live.id), stop]
 
 
 def update(state: State, job: JobRecord, changes: Mapping[str, object], now: int = 0) -> list[Event]:

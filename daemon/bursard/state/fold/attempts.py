@@ -256,7 +256,7 @@ def _wait(job: JobRecord, attempt: AttemptRecord, event: AttemptEnded, at: int) 
     if job.spec.service is not None:
         first_us, most_us, row_us = RESTART_US, RESTART_MAX_US, RESTART_ROW_US
     job.free_retries = job.free_retries * (ran_us < row_us) + 1 if free else 0
-    job.retry_at = 0
+    job.retry_at = at + event.wait_us if event.wait_us else 0
     if job.free_retries > 1:
         doublings = min(job.free_retries - 2, WAIT_MAX_US.bit_length())
         job.retry_at = at + min(first_us << doublings, most_us)
