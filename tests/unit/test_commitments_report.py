@@ -11,17 +11,19 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from cloud_month import BOOK, RESERVED, month
+from cloud_month import BOOK, RESERVED, machine, month
 from hypothesis import given
 from hypothesis import strategies as st
 from money_daemon import Daemon, in_a_daemon
 
 from bursar.clock import HOUR_US
 from bursar.errors import InvalidRequest
+from bursar.resources import GpuRequest, ResourceRequest
 from bursar.v1 import money_pb2 as pb
 from bursar_policies.commitments import Promise
 from bursar_policies.specs import CommitmentSpec
 from bursard.reports.commitments import Change, promises
+from bursard.state.decide import nodes
 
 PLAN = """kind: Commitment
 name: plan
@@ -37,6 +39,7 @@ spec:
 """
 
 
+WHOLE = ResourceRequest(GpuRequest(2), 8_000, 64 << 30)
 DECEMBER = 1_796_083_200_000_000
 
 
@@ -325,3 +328,32 @@ def test_nothing_that_is_applied_or_removed_after_a_close_is_told_of_what_is_clo
 
 def _keys(found: Sequence[Promise], hour: int) -> list[str]:
     return [one.key for one in found if one.since <= hour < one.until]
+
+
+DEARER = BOOK.replace("price: 7.000000001 USD/h", "price: 14 USD/h")
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_machine_whose_price_changed_uses_whole_hours_of_its_reservation(busy: bool) -> None:
+    """Half an hour at 7 and half at 14, then an hour at 14; what runs on pays 7 all the time."""
+
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(BOOK, RESERVED)
+        machine(daemon, "a", "p5.x")
+        job = daemon.submit(project="x", options=(WHOLE,)) if busy else ""
+        daemon.clock.advance(HOUR_US // 2)
+        daemon.meter()
+        await daemon.apply(DEARER)
+        state, engine = daemon.engine.state, daemon.engine
+        engine.commit(nodes.reprice(state, engine.prices, engine.now()), "bursard")
+        daemon.clock.advance(HOUR_US * 3 // 2)
+        daemon.meter()
+        if busy:
+            daemon.finish(job)
+        [row] = (await table(daemon))["rows"]
+        # From 1 o'clock on; nothing ran in the hour before it, and its fee was for nothing.
+        assert amount(row, "unused") * 3 == pytest.approx(amount(row, "fee"), abs=Decimal("0.000001"))
+        listed = Decimal(14 if busy else "24.5")
+        assert amount(row, "at_list") == pytest.approx(listed, abs=Decimal("0.00001"))
+
+    in_a_daemon(story)

@@ -8,13 +8,15 @@ Dates   each hour is told by the documents that were in force in it, so a new do
         was told before. The first of a name counts from its start on, since what it promises was bought
         before anybody wrote it down; but in no month that was published when it was applied: that was
         closed, or whose day for what comes late was over.
-Limits  a machine's hours are its cost over the list price of the hour.
+Hours   a machine's hours are what each part of its cost is of the list price that this part was booked at: an
+        hour in which the price changed, or whose job pays the price of its placement, is a whole one too.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Final, NamedTuple
 
 from bursar.clock import HOUR_US, Instant
@@ -113,18 +115,20 @@ def covered(views: Views, period: Period, unposted: Unposted, about: Commitments
     return Covered(found, eligible)
 
 
-NodeHours = Mapping[tuple[int, str], tuple[str, int]]
+NodeHours = Mapping[tuple[int, str], tuple[str, Mapping[str, int]]]
 
 
 def _node_hours(views: Views, period: Period, unposted: Unposted) -> NodeHours:
-    """By hour and node: what it is (`aws/r/type/on-demand`), and what its time cost."""
+    """By hour and node: what it is (`aws/r/type/on-demand`), and what its time cost, by the id of a price."""
     query = ChargeFilter(since=period.since, until=period.until)
     by = [Dim.HOUR, Dim.NODE_ID, Dim.KIND, Dim.CLASS, Dim.PRICE]
-    found: dict[tuple[int, str], tuple[str, int]] = {}
+    found: dict[tuple[int, str], tuple[str, Counter[str]]] = {}
     for part in views.charge_sums(by, query, unposted):
         key, what = (int(part.keys[0]), str(part.keys[1])), _machine(part)
         if what:
-            found[key] = (what, found.get(key, ("", 0))[1] + part.nanos)
+            costs = found[key][1] if key in found else Counter[str]()
+            costs[str(part.keys[4])] += part.nanos
+            found[key] = (what, costs)
     return found
 
 
@@ -136,14 +140,36 @@ def _machine(part: ChargeSum) -> str:
 
 
 def _usages(node_hours: NodeHours, prices: PriceTable) -> Iterator[tuple[Usage, int]]:
-    rates: dict[tuple[str, int], int] = {}
-    for (hour, node_id), (what, nanos) in node_hours.items():
-        if (what, hour) not in rates:
-            quote = prices.lookup_machine(*_parts(what), Instant(hour + HOUR_US - 1))
-            rates[what, hour] = quote.list_nanos_per_hour if quote is not None else 0
-        if (rate := rates[what, hour]) and nanos > 0:
-            provider, region, instance_type, _ = _parts(what)
-            yield Usage(node_id, provider, region, instance_type, nanos, rate), hour
+    rates = _ListRates(prices)
+    for (hour, node_id), (what, costs) in node_hours.items():
+        nanos = sum(costs.values())
+        each = [(part, rates.of(what, price_id, hour)) for price_id, part in costs.items() if part > 0]
+        if nanos <= 0 or not all(rate for _, rate in each):
+            continue
+        hours = sum((Fraction(part, rate) for part, rate in each), Fraction(0))
+        provider, region, instance_type, _ = _parts(what)
+        yield Usage(node_id, provider, region, instance_type, nanos, max(round(nanos / hours), 1)), hour
+
+
+class _ListRates:
+    """What a whole hour of a machine cost at list, by the price that it was booked at."""
+
+    def __init__(self, prices: PriceTable) -> None:
+        self._prices = prices
+        self._booked: dict[str, dict[str, int]] = {}
+        self._then: dict[tuple[str, int], int] = {}
+
+    def of(self, what: str, price_id: str, hour: int) -> int:
+        """Nanos; 0: it is not known. Of a price that no document has any more, that of the hour's end."""
+        if what not in self._booked:
+            known = self._prices.history(*_parts(what))
+            self._booked[what] = {quote.price_id: quote.list_nanos_per_hour for _, _, quote in known}
+        if rate := self._booked[what].get(price_id, 0):
+            return rate
+        if (what, hour) not in self._then:
+            quote = self._prices.lookup_machine(*_parts(what), Instant(hour + HOUR_US - 1))
+            self._then[what, hour] = quote.list_nanos_per_hour if quote is not None else 0
+        return self._then[what, hour]
 
 
 def _parts(what: str) -> tuple[str, str, str, str]:
