@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from money_daemon import COST_MODEL, Daemon, in_a_daemon
 
@@ -203,11 +204,15 @@ def test_a_channel_hears_of_the_projects_and_the_budgets_that_it_names(
 def test_an_alert_says_what_cost_how_much_and_what_in() -> None:
     alert = anomaly_alert_of(FOUND, 7, FOUND.day, "c1", "USD")
     assert alert.text == (
-        "Project nlp/speech on 2026-12-02 cost 81.00 USD; its like cost 20.00. Mostly: job 12 70.00."
+        "Project nlp/speech on 2026-12-02 cost 81.00 USD; its like cost 20.00 USD. Mostly: job 12 70.00."
     )
     assert (alert.id, alert.cost, alert.usual, alert.subject) == (
         "c1/7", "81.000000000", "20.000000000", "project nlp/speech cost more than usual",
     )  # fmt: skip
+    few = msgspec.structs.replace(FOUND, nanos=1_133_281, usual_nanos=511)
+    assert "cost 0.001133281 USD; its like cost 0.000000511 USD." in (
+        anomaly_alert_of(few, 7, FOUND.day, "c1", "USD").text
+    )
     data = {
         "name": "nlp",
         "nanos": 3 * USD,

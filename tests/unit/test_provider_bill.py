@@ -582,6 +582,8 @@ def test_names_of_machines_are_as_long_as_those_of_azure() -> None:
         lines = [machine(long + "m" * 64, 0), machine(long.ljust(1_024, "x"), 0)]
         assert len(lines[0].resource) > 250
         assert (await daemon.money.KeepBill(wire(lines=lines), None)).kept
+        text = (await daemon.report(kind="bills", format="text"))[0].decode()
+        assert max(map(len, text.splitlines())) <= 100, "they go on in further lines"
         with pytest.raises(InvalidRequest, match=r"lines\[0\].resource: has 1 to 1024 characters"):
             await daemon.money.KeepBill(wire(lines=[machine("x" * 1_025, 0)], name="b" * 64), None)
 

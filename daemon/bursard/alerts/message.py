@@ -8,6 +8,7 @@ from bursar.clock import format_instant
 from bursar.money import format_nanos
 from bursar_policies.specs import FORECAST
 from bursard.events import AnomalyFound, ThresholdCrossed
+from bursard.scheduler.text import money
 
 
 class Alert(msgspec.Struct, frozen=True, omit_defaults=False):
@@ -94,11 +95,13 @@ def alert_of(event: ThresholdCrossed, seq: int, at: int, cluster: str, currency:
     more = f" From now on: {', '.join(does)}." if does else ""
     expected = ""
     if event.on == FORECAST:
-        expected = f"{format_nanos(event.forecast_nanos, 2)} expected at the end of the period, "
+        expected = f"{money(event.forecast_nanos, '')} expected at the end of the period, "
+    limited, spent, kept = (
+        money(event.limit_nanos, currency), money(event.settled_nanos, ""), money(event.held_nanos, ""),
+    )  # fmt: skip
     text = (
-        f"Budget {event.budget} passed {percent} % of its limit {format_nanos(event.limit_nanos, 2)}"
-        f" {currency} on {event.on}: {expected}{format_nanos(event.settled_nanos, 2)} settled,"
-        f" {format_nanos(event.held_nanos, 2)} held.{more}"
+        f"Budget {event.budget} passed {percent} % of its limit {limited} on {event.on}:"
+        f" {expected}{spent} settled, {kept} held.{more}"
     )
     return Alert(
         id=f"{cluster}/{seq}",
@@ -121,7 +124,7 @@ def anomaly_alert_of(event: AnomalyFound, seq: int, at: int, cluster: str, curre
     day = format_instant(event.day)[:10]
     job = f"{event.job_number} {event.run}".rstrip() if event.job_number else ""
     what = f"Run {job} of project {event.name}" if job else f"Project {event.name} on {day}"
-    cost, usual = format_nanos(event.nanos, 2), format_nanos(event.usual_nanos, 2)
+    cost, usual = money(event.nanos, currency), money(event.usual_nanos, currency)
     mostly = f" Mostly: {event.lines}." if event.lines else ""
     return AnomalyAlert(
         id=f"{cluster}/{seq}",
@@ -135,5 +138,5 @@ def anomaly_alert_of(event: AnomalyFound, seq: int, at: int, cluster: str, curre
         usual=format_nanos(event.usual_nanos),
         currency=currency,
         lines=event.lines,
-        text=f"{what} cost {cost} {currency}; its like cost {usual}.{mostly}",
+        text=f"{what} cost {cost}; its like cost {usual}.{mostly}",
     )

@@ -14,13 +14,13 @@ from typing import Final, NamedTuple
 import msgspec
 
 from bursar.clock import DAY_US, format_instant
-from bursar.money import format_nanos
 from bursar.projects import is_within
 from bursard.forecast.anomalies import DAYS_BACK, unusual_days, unusual_runs
 from bursard.ledger import PAID
 from bursard.reports.cost import ppm
 from bursard.reports.pages import Cell, Column, Page
 from bursard.reports.period import Period
+from bursard.scheduler.text import money
 from bursard.state.documents import decode
 from bursard.state.records import JobRecord
 from bursard.state.runs import kind_of
@@ -139,7 +139,7 @@ def _lines(views: Views, day: int, project: str, unposted: Unposted) -> str:
 
 def _mostly(lines: list[tuple[str, int]]) -> str:
     ordered = sorted(lines, key=lambda line: (-line[1], line[0]))
-    told = [f"{name} {format_nanos(nanos, 2)}" for name, nanos in ordered[:_CAUSES]]
+    told = [f"{name} {money(nanos, '')}" for name, nanos in ordered[:_CAUSES]]
     more = len(ordered) - _CAUSES
     return ", ".join([*told, f"{more} more"] if more > 0 else told)
 

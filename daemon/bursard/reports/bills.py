@@ -21,7 +21,7 @@ from bursard.store import Views
 
 _COLUMNS: Final = (
     Column("bill", drop=2),
-    Column("resource"),
+    Column("resource", wrap=True),
     Column("state"),
     Column("hours", "count"),
     Column("from", drop=1),
