@@ -35,7 +35,8 @@ are its `$1`, `$2`, …; flags of `bursar run` before it stand above the directi
 | `tail -f slurm-12.out` | `bursar logs -f 12`; a file too where the script has `--output` |
 | `scontrol update nodename=n7 state=drain`, `state=resume` | `bursar node drain n7`, `node resume n7` |
 | the same with `state=down`, of a machine that is off | `bursar node drain n7 --confirm-dead` |
-| `salloc`, `srun --pty bash` | `bursar run --pty -- bash`; the job ends with it ([attach](attach.md)) |
+| `srun --pty bash` | the same (`bursar slurm-shims`), or `bursar run --pty -- bash` ([attach](attach.md)) |
+| `salloc` | `bursar run --pty -- bash` |
 | `sattach 12.0`, `ssh` to a node of the job | `bursar attach 12`, `attach --rank 3 12 -- nvidia-smi` |
 
 A node that does not answer keeps its jobs, as nobody can tell a machine that is off from a cut cable: Slurm

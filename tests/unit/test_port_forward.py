@@ -15,7 +15,18 @@ from bursar.cli.portforward import Forward, Ports, listen, read_ports
 from bursar.errors import BursarError, InvalidRequest, ServerUnavailable
 from bursar.steps import forward, frames
 from bursar.steps.far import Far
-from bursar.steps.forward import CLOSED, CONNECT, CONNECTIONS_MAX, DATA, TAKEN, WINDOW_BYTES, Forwarder
+from bursar.steps.forward import (
+    CLOSED,
+    CONNECT,
+    CONNECTIONS_MAX,
+    DATA,
+    END,
+    KNOWN,
+    KNOWS,
+    TAKEN,
+    WINDOW_BYTES,
+    Forwarder,
+)
 
 
 class Listener(socket.socket):
@@ -265,3 +276,45 @@ def test_frames_of_connections_are_no_frames_of_programs() -> None:
     assert not theirs & {CONNECT, DATA, TAKEN, CLOSED}
     assert forward.HOST == "127.0.0.1"
     assert Far(0).full is False
+
+
+def test_one_side_may_end_and_hear_the_other_to_its_end(there: There, listener: Listener) -> None:
+    assert there.hear(KNOWS, 0) == KNOWN
+    there.say(KNOWS, 0, KNOWN)
+    there.say(CONNECT, 7, port_of(listener))
+    there.say(DATA, 7, b"all that I have")
+    there.say(END, 7)
+    ours = listener.next()
+    asked = b""
+    while data := ours.recv(1 << 16):
+        asked += data
+    assert asked == b"all that I have"
+    ours.sendall(b"then this is my answer")
+    assert there.hear(DATA, 7) == b"then this is my answer"
+    ours.close()
+    assert there.hear(END, 7) == b""
+    assert there.hear(CLOSED, 7) == b""
+
+
+def test_the_node_may_end_first_and_still_be_told(there: There, listener: Listener) -> None:
+    there.say(KNOWS, 0, KNOWN)
+    there.say(CONNECT, 7, port_of(listener))
+    ours = listener.next()
+    ours.sendall(b"a page")
+    ours.shutdown(socket.SHUT_WR)
+    assert there.hear(DATA, 7) == b"a page"
+    assert there.hear(END, 7) == b""
+    there.say(DATA, 7, b"thanks")
+    there.say(END, 7)
+    said = b""
+    while data := ours.recv(1 << 16):
+        said += data
+    assert said == b"thanks"
+
+
+def test_who_does_not_know_of_halves_has_both_ended(there: There, listener: Listener) -> None:
+    there.say(CONNECT, 7, port_of(listener))
+    ours = listener.next()
+    ours.shutdown(socket.SHUT_WR)
+    assert there.hear(CLOSED, 7) == b""
+    assert ours.recv(1) == b""

@@ -325,7 +325,7 @@ def test_each_node_is_told_the_whole_step_and_its_own_part() -> None:
     )  # fmt: skip
     first, second = specs(asked, there, step_env(BURSAR_SECRETS_DIR="S"), 7)
     same = {
-        "argv": ["a"], "program": "srun", "tasks": 3, "step": 7, "cwd": "/w", "slurm": True,
+        "argv": ["a"], "program": "srun", "tasks": 3, "step": 7, "cwd": "/w", "slurm": True, "terminal": 0,
         "distributed": True, "gpus_per_task": 4, "gpus_per_node": 5, "steps": "/steps", "append": True,
         "output": "o", "error": "e", "input": "i", "stdin": False, "secrets": "S", "tasks_per_gpu": 0,
         "gpu_map": [], "gpu_places": None, "programs": {},

@@ -17,7 +17,15 @@ from bursar.cli.common import changing
 from bursar.cli.output import say
 from bursar.cli.terminal import clean
 from bursar.errors import BursarError, InvalidRequest, ServerUnavailable
-from bursar.steps.forward import CLOSED, CONNECT, CONNECTIONS_MAX, Connection, Connections
+from bursar.steps.forward import (
+    CLOSED,
+    CONNECT,
+    CONNECTIONS_MAX,
+    KNOWN,
+    KNOWS,
+    Connection,
+    Connections,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,6 +137,7 @@ class Forward:
         for kind, number, data in self._stream.frames():
             self._hear(kind, number, data)
         if self._stream.opened is not None and not self._told:
+            self._stream.far.say(KNOWS, 0, KNOWN)
             self._tell()
 
     def _accept(self, sock: socket.socket, remote: int) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+import msgspec
 
 from bursar.cli import texts
 from bursar.cli.common import changing_unless, connected, fail, listing, now
@@ -253,7 +254,26 @@ def run(
         return
     from bursar.cli.session import run_at_terminal
 
+    if SBATCH_WORDS in os.environ:  # `srun --pty` of a login machine
+        spec = spec_of_sbatch_words(client, given_flags(flags))
     run_at_terminal(client, spec, command, manner, output)
+
+
+def spec_of_sbatch_words(client: WireClient, given: RunFlags | None) -> JobSpec:
+    """What the words of Slurm ask for, without a program."""
+    from bursar import jobfile
+    from bursar.jobfile.exported import exported
+    from bursar.jobfile.request import job_of_script
+
+    here = datetime.fromtimestamp(now() / SECOND_US, UTC).astimezone()
+    text = "#!/bin/sh\n:\n"
+    caller = jobfile.Caller(
+        os.environ, here, socket.gethostname(), _site_of(client, text), exported(os.environ)
+    )
+    spec, sentences = job_of_script(text, "srun", str(Path.cwd()), (), given, caller)
+    for sentence in sentences:
+        say(sentence)
+    return msgspec.structs.replace(spec, script="", arguments=(), output_file="", error_file="")
 
 
 # ------------------------------------------------------------------ from words to a spec

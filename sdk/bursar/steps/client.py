@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bursar.steps import bridge, frames, host, kernel, names, patterns, reach, records
+from bursar.steps import bridge, frames, host, kernel, names, patterns, reach, records, terminal
 from bursar.steps.hosts import compress_hosts
 from bursar.steps.request import Place, Refused, Request, members, specs
 from bursar.steps.sinks import Lines, Sink
@@ -63,8 +63,9 @@ class Step:
         found = take_places(request, env, everybody)
         number = self._recorded(found)
         kernel.raise_file_limit()
-        signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
-        self._signals = kernel.signal_fd(FORWARDED)
+        heard = (*FORWARDED, signal.SIGWINCH) if request.terminal else FORWARDED
+        signal.pthread_sigmask(signal.SIG_BLOCK, heard)
+        self._signals = kernel.signal_fd(heard)
         self._poll = select.poll()
         self._poll.register(self._signals, select.POLLIN)
         self._open_files(found)
@@ -192,7 +193,10 @@ class Step:
     def _on(self, fd: int, event: int) -> None:
         if fd == self._signals:
             for number, sender in kernel.read_signals(fd):
-                self._forward(number, sender)
+                if number == signal.SIGWINCH:
+                    self._resize()
+                else:
+                    self._forward(number, sender)
         elif fd in self._nodes:
             self._on_node(self._nodes[fd], event)
         elif fd == 0:
@@ -318,6 +322,11 @@ class Step:
         else:
             self._signal_all(number)
 
+    def _resize(self) -> None:
+        first = self._first()
+        if first is not None:
+            first.say(frames.SIZE, terminal.size())
+
     # --- input
 
     def _read_stdin(self) -> None:
@@ -387,7 +396,8 @@ def run(request: Request, env: Mapping[str, str]) -> int:
         env: what its tasks inherit.
     """
     try:
-        return Step(request, env).run()
+        with terminal.raw() if request.terminal else contextlib.nullcontext():
+            return Step(request, env).run()
     except Refused as refused:
         sys.stderr.write(f"{request.program}: error: {refused}\n")
         if request.recorded:

@@ -14,10 +14,12 @@ from typing import Final
 
 from bursar.steps import frames
 
-CONNECT, DATA, TAKEN, CLOSED = 64, 65, 66, 67
+CONNECT, DATA, TAKEN, CLOSED, END, KNOWS = 64, 65, 66, 67, 68, 69
 """With the number of a connection. To the node: a port, as text. Both ways: bytes; so many were taken, as
-text; it is over, with why: empty for an end in order.
+text; it is over, with why: empty for an end in order; nothing more comes this way, the other goes on; and of
+none, what else is known: `END` is said to who says so alone, for older releases end both ways at once.
 """
+KNOWN: Final = b"end"
 CONNECTIONS_MAX: Final = 64
 WINDOW_BYTES: Final = 1 << 16
 """Of one connection on their way, each way, that the other end has not taken."""
@@ -31,9 +33,11 @@ class Connection:
     Attributes:
         credit: bytes that may be said of it before more were taken.
         rest: what came for it and it has not taken. ends: nothing more comes for it.
+        said_end: it says nothing more, which was told. told_end: nothing more comes for it, and it may still
+            speak. shut: it knows.
     """
 
-    __slots__ = ("connecting", "credit", "ends", "rest", "sock", "taken")
+    __slots__ = ("connecting", "credit", "ends", "rest", "said_end", "shut", "sock", "taken", "told_end")
 
     def __init__(self, sock: socket.socket, connecting: bool = False) -> None:
         self.sock = sock
@@ -42,11 +46,19 @@ class Connection:
         self.rest = bytearray()
         self.ends = False
         self.taken = 0
+        self.said_end = self.told_end = self.shut = False
 
     def wanted(self, may_read: bool) -> int:
         """What to poll for."""
-        reads = may_read and self.credit > 0 and not self.connecting
-        return (select.POLLIN if reads else 0) | (select.POLLOUT if self.rest or self.connecting else 0)
+        reads = may_read and self.credit > 0 and not self.connecting and not self.said_end
+        writes = self.rest or self.connecting or (self.told_end and not self.shut)
+        return (select.POLLIN if reads else 0) | (select.POLLOUT if writes else 0)
+
+    def shut_if_done(self) -> None:
+        """Tell it that nothing more comes, once it has all that came. Raises `OSError`."""
+        if self.told_end and not (self.rest or self.shut or self.connecting):
+            self.sock.shutdown(socket.SHUT_WR)
+            self.shut = True
 
     def send(self) -> None:
         """Give it what came for it. Raises `OSError`."""
@@ -66,9 +78,10 @@ class Connection:
 
 
 class Connections:
-    """All of one end: the same here and there, but for who connects."""
+    """All of one end: the same here and there, but for who connects. `halves`: the other end knows `END`."""
 
     def __init__(self) -> None:
+        self.halves = False
         self.open: dict[int, Connection] = {}
 
     def number_of(self, fd: int) -> int | None:
@@ -77,6 +90,9 @@ class Connections:
 
     def hear(self, kind: int, number: int, data: bytes) -> str | None:
         """A frame about one that is open; why it is over now, None while it is not. Raises `ValueError`."""
+        if kind == KNOWS:
+            self.halves = KNOWN in data.split()
+            return None
         one = self.open.get(number)
         if one is None:
             return None  # it was closed here, and the other side does not know yet
@@ -88,6 +104,9 @@ class Connections:
             one.credit += int(data)
             if one.credit > WINDOW_BYTES:
                 raise ValueError("more was taken than was said")
+        elif kind == END:
+            one.told_end = True
+            return self._after_end(one)
         elif kind == CLOSED:
             one.ends = True
             if data or not one.rest:
@@ -95,6 +114,13 @@ class Connections:
         else:
             raise ValueError("no word of a connection")
         return None
+
+    def _after_end(self, one: Connection) -> str | None:
+        try:
+            one.shut_if_done()
+        except OSError as problem:
+            return problem.strerror or str(problem)
+        return "" if one.shut and one.said_end else None
 
     def turn(self, number: int, event: int) -> list[tuple[int, int, bytes]]:
         """What its socket is ready for; frames to say of it. It is gone from `open` once it is over."""
@@ -110,17 +136,25 @@ class Connections:
                 if one.taken:
                     found.append((TAKEN, number, str(one.taken).encode()))
                     one.taken = 0
-                if one.ends and not one.rest:
+                one.shut_if_done()
+                if (one.ends and not one.rest) or (one.shut and one.said_end):
                     return [*found, *self.close(number)]
-            if event & ~select.POLLOUT and one.credit > 0 and not one.connecting:
+            if event & ~select.POLLOUT and one.credit > 0 and not (one.connecting or one.said_end):
                 data = one.read()
                 if data is not None:
-                    found += [(DATA, number, data)] if data else self.close(number)
+                    found += [(DATA, number, data)] if data else self._said_all(number, one)
         except BlockingIOError:
             pass
         except OSError as problem:
             found += self.close(number, problem.strerror or str(problem))
         return found
+
+    def _said_all(self, number: int, one: Connection) -> list[tuple[int, int, bytes]]:
+        """It says nothing more: the other way goes on, where the other end knows what that is."""
+        if not self.halves:
+            return self.close(number)
+        one.said_end = True
+        return [(END, number, b""), *(self.close(number) if one.shut else [])]
 
     def close(self, number: int, why: str = "") -> list[tuple[int, int, bytes]]:
         """End one; what to say of it."""
@@ -141,6 +175,7 @@ class Forwarder:
         self._outbox = bytearray()
         self._all = Connections()
         self._caller = True
+        self._say([(KNOWS, 0, KNOWN)])
 
     def run(self) -> None:
         """Until nobody asks any more."""

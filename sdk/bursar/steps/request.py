@@ -41,6 +41,7 @@ class Request:
         tasks_per_gpu: each task sees one device of its node, which so many share. gpu_map: places of the
             devices that tasks see one each, in turn.
         programs: what a rank runs in place of `argv`.
+        terminal: rows << 16 | columns of the one that its task has; 0: it has pipes.
         recorded: the job's record tells of it: it is no part of a launcher that tells of itself.
     """
 
@@ -72,6 +73,7 @@ class Request:
     cwd: str = ""
     quiet: bool = False
     slurm: bool = False
+    terminal: int = 0
     recorded: bool = False
     env: dict[str, str] = field(default_factory=dict)
 
@@ -195,6 +197,7 @@ def specs(
                 "tasks": tasks,
                 "step": step,
                 "cwd": request.cwd,
+                "terminal": request.terminal,
                 "slurm": request.slurm,
                 "distributed": distributed,
                 "gpus_per_task": request.gpus_per_task,

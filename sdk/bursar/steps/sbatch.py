@@ -96,7 +96,7 @@ def sbatch(arguments: Sequence[str]) -> int:
         env = {
             **os.environ,
             names.SUBMITTED_AS: os.path.abspath(rest[0]) if wrapped is None and rest else "",
-            names.SBATCH_WORDS: shlex.join([*_of_the_shell(os.environ), *words]),
+            names.SBATCH_WORDS: shlex.join([*of_the_shell(os.environ), *words]),
         }
         if plan:  # Slurm says on standard error when it would start
             return subprocess.run(command, stdout=sys.stderr, env=env).returncode
@@ -148,7 +148,7 @@ def _named(word: str) -> tuple[str, str | None]:
     return (known or [asked])[0], value if mark else None
 
 
-def _of_the_shell(environ: Mapping[str, str]) -> list[str]:
+def of_the_shell(environ: Mapping[str, str]) -> list[str]:
     """Options that variables of the shell stand for."""
     given = ((option, environ[name]) for name, option in VARIABLES.items() if environ.get(name))
     return [f"--{option}" if option in FLAGS else f"--{option}={value}" for option, value in given]

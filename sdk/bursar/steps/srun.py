@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bursar.steps import records
+from bursar.steps import login, records, terminal
 from bursar.steps.hosts import expand_hosts
 from bursar.steps.names import VERSION
 from bursar.steps.request import Refused, Request
 
 PROGRAM: Final = "srun"
+NO_TERMINAL: Final = "--pty cannot be done: a job has no terminal; in one of `bursar attach JOB` it can"
 
 
 class Option(NamedTuple):
@@ -65,7 +66,8 @@ TABLE: Final = (
     *_many("idle", 1, "", "network", "cpu-bind", "signal", "reservation", "licenses/L"),
     *_many("idle", 2, "", "propagate", "compress", "nice", "immediate/I", "resv-ports"),
     *_many("refused", 1, "jobs of several parts are not built; submit one job for each", "het-group"),
-    *_many("refused", 2, "a job has no terminal", "pty", "x11"),
+    *_many("done", 2, "", "pty"),
+    *_many("refused", 2, "a job has no display", "x11"),
     *_many("refused", 1, "give the GPUs of each task: --gpus-per-task", "gpus-per-socket"),
     *_many("refused", 1, "it is decided where it is submitted", "begin/b", "dependency/d", "deadline"),
     *_many("refused", 1, "it is decided where it is submitted", "uid", "gid"),
@@ -90,7 +92,7 @@ _BY_SHORT: Final = {option.short: option for option in TABLE if option.short}
 HELP: Final = """\
 srun of bursar: start tasks on the nodes of the running job.
 usage: srun [-N nodes] [-n tasks] [--ntasks-per-node n] [-w nodes] [-o file] [-e file] [-l] [-K] [-W s] cmd...
-docs/from-slurm.md lists every option. Outside of a job: bursar run, bursar submit.
+docs/from-slurm.md lists every option. Outside of a job: srun --pty, bursar run, bursar submit.
 """
 
 
@@ -114,6 +116,8 @@ def refusal_of(words: Sequence[str]) -> str:
     """
     try:
         found, _ = parse(words)
+        if "pty" in found:
+            raise Refused(NO_TERMINAL)
         if "$" not in found.get("mpi", ""):
             _check_mpi(found)
     except Refused as refused:
@@ -206,6 +210,8 @@ def request_of(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[Reques
     request.append = found.get("open-mode", "truncate")[:1] == "a"
     request.kill_on_bad_exit = "kill-on-bad-exit" in found and found["kill-on-bad-exit"] != "0"
     request.wait_s = _number(found, "wait", 0)
+    if "pty" in found:
+        _at_terminal(request, found)
     request.exclusive = "exclusive" in found or "exact" in found
     request.time_s = _seconds(found["time"]) if "time" in found else 0
     request.cwd = os.path.join(os.getcwd(), found["chdir"]) if "chdir" in found else ""
@@ -219,6 +225,18 @@ def request_of(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[Reques
     if "jobid" in found and found["jobid"] not in (own, ""):
         raise Refused(f"--jobid {found['jobid']} is another job; steps are started inside their own, {own}")
     return request, _exported(found.get("export", "ALL"), env)
+
+
+def _at_terminal(request: Request, found: Mapping[str, str]) -> None:
+    """`--pty`: one task, at the terminal of whoever asks. Raises `Refused`."""
+    if not (os.isatty(0) and os.isatty(1)):
+        raise Refused(NO_TERMINAL)
+    if ("ntasks" in found and request.tasks > 1) or "multi-prog" in found:
+        raise Refused("--pty is for one task; leave out --ntasks, or start the others by another srun")
+    if any(name in found for name in ("output", "error", "input", "label")):
+        raise Refused("--pty has the terminal; leave out --output, --error, --input and --label")
+    request.tasks, request.nodes, request.tasks_per_node = 1, min(request.nodes, 1), 0
+    request.terminal = terminal.size()
 
 
 def _check_mpi(found: Mapping[str, str]) -> None:
@@ -405,6 +423,8 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     try:
         if "BURSAR_ATTEMPT_MEMBER" not in os.environ:
+            if "pty" in parse(arguments)[0]:
+                return login.srun_pty(arguments)
             raise Refused("not inside a running job; use bursar run, or submit a script that calls srun")
         request, env = request_of(arguments, os.environ)
     except Refused as refused:
