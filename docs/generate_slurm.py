@@ -103,6 +103,10 @@ in Slurm's words where it has one: `Resources`, `Priority`, `JobHeldUser`, `Asso
 of budget; others, such as `PriceCapExceeded`, in ours. A number of which there is no job is Slurm's own
 error of `squeue` and `scontrol`, exit code 1.
 
+`--signal` reaches each process that has a handler for it, once: who sets one later is looked for until the
+limit is there. In a script of `sh` (dash) that reads a profile, `. /etc/profile`, the profile may set PATH
+anew, and Slurm's commands are not found then: begin it with `#!/bin/bash`, which puts them back.
+
 A job that requeues itself within a minute of its start, again and again, waits 2, 4, 8 seconds and so on, 5
 minutes at most, and says so in `explain` (`BeginTime`); the sixteenth time in a row it is put on hold
 (`JobHoldMaxRequeue`) until somebody releases it. One that runs a while before it asks never waits.

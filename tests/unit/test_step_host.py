@@ -256,7 +256,10 @@ class Heedful:
         self.below = {os.getpid(): [71, 72, 79], 71: [81], 81: [82]}
         self.heeds: set[int] = set()
         self.sent: list[tuple[int, int]] = []
-        self.now = 5.0
+        self.now, self.ticks = 5.0, 400
+        self.began: dict[int, int] = {}
+        monkeypatch.setattr(kernel, "began", lambda pid: self.began.get(pid, pid))
+        monkeypatch.setattr(kernel, "now_ticks", lambda: self.ticks)
         monkeypatch.setattr(kernel, "children", lambda: self.below)
         monkeypatch.setattr(kernel, "heeds", lambda pid, number: number == 10 and pid in self.heeds)
         monkeypatch.setattr(os, "kill", lambda pid, number: self.sent.append((pid, number)))
@@ -267,35 +270,51 @@ class Heedful:
         return found
 
 
-@pytest.mark.parametrize("told", [False, True])
-def test_a_warning_goes_to_who_heeds_it_now_and_to_each_other_task_once_it_does(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, told: bool
-) -> None:
-    """`told`: those that heed it now were told by the supervisor."""
-    world = Heedful(monkeypatch)
-    first, second = bench.task(0, 71), bench.task(1, 72)
-    world.heeds = {82, 79}  # a program deep in the first task, and one that a task has left
-    bench.hears(frames.encode(frames.SIGNAL, 10 | frames.HEEDED | (frames.LATE if told else 0)))
-    assert world.told() == ([] if told else [(79, 10), (82, 10)])
-    assert (bench.host._unwarned, bench.host._warn_at) == ({10: {72}}, 5.0 + host.WARN_AGAIN_S)
-    bench.host._warn_again()
-    assert world.told() == []
-    world.heeds |= {71, 72}
-    bench.host._warn_again()
-    assert (world.told(), bench.host._unwarned) == ([(72, 10)], {})
-    assert {first.pid, second.pid} == {71, 72}
-
-
-def test_a_task_that_ended_unwarned_is_looked_for_no_more(
+def test_a_warning_goes_to_each_process_once_as_soon_as_it_heeds_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = Heedful(monkeypatch)
-    task = bench.task(0, 71)
+    first, second = bench.task(0, 71), bench.task(1, 72)
+    world.heeds = {82, 79}  # a program deep in the first task, and one that a task has left
     bench.hears(frames.encode(frames.SIGNAL, 10 | frames.HEEDED))
-    assert bench.host._unwarned == {10: {71}}
-    del bench.host._tasks[task.pidfd]
-    bench.host._warn_again()
-    assert (bench.host._unwarned, world.told()) == ({}, [])
+    assert world.told() == [(79, 10), (82, 10)]
+    assert bench.host._tell_at == 5.0 + host.WARN_AGAIN_S
+    bench.host._tell_again()
+    assert world.told() == []
+    world.heeds |= {71, 72}  # though a program of the first task was told before
+    bench.host._tell_again()
+    assert world.told() == [(71, 10), (72, 10)]
+    bench.host._tell_again()
+    assert world.told() == []
+    world.began[72] = 500  # another process of that number
+    bench.host._tell_again()
+    assert world.told() == [(72, 10)]
+    bench.hears(frames.encode(frames.SIGNAL, 10 | frames.HEEDED))  # another warning
+    assert len(world.told()) == 4
+    assert {first.pid, second.pid} == {71, 72}
+
+
+def test_what_a_process_that_was_told_starts_then_is_its_own_to_tell(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = Heedful(monkeypatch)
+    bench.task(0, 71)
+    world.heeds, world.ticks = {71}, 300
+    bench.hears(frames.encode(frames.SIGNAL, 10 | frames.HEEDED))
+    assert world.told() == [(71, 10)]
+    world.below |= {71: [81, 83], 83: [84]}
+    world.began |= {83: 300, 84: 301}  # a writer of checkpoints and what that starts; 81 was there before
+    world.heeds |= {81, 82, 83, 84}
+    bench.host._tell_again()
+    assert world.told() == [(81, 10), (82, 10)]
+
+
+def test_on_its_own_node_the_supervisor_tells(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Heedful(monkeypatch)
+    bench.task(0, 71)
+    world.heeds = {71}
+    bench.hears(frames.encode(frames.SIGNAL, 10 | frames.HEEDED | frames.LATE))
+    assert (world.told(), bench.host._telling) == ([], {})
 
 
 def test_who_does_not_heed_a_warning_yet_is_looked_at_when_it_is_due_and_not_before(
@@ -324,7 +343,7 @@ def test_who_does_not_heed_a_warning_yet_is_looked_at_when_it_is_due_and_not_bef
 
     monkeypatch.setattr(bench.host, "_poll", Poll())
     bench.host.run()
-    assert (waits, world.told()) == ([host.WARN_AGAIN_S, host.WARN_AGAIN_S, None], [(81, 10)])
+    assert (waits, world.told()) == ([host.WARN_AGAIN_S] * 3, [(81, 10)])
 
 
 # --- ends

@@ -41,6 +41,7 @@ from bursar_agent.runner.layout import (
 )
 from bursar_agent.runner.logcap import LogCap
 from bursar_agent.runner.logtimes import LogTimes
+from bursar_agent.runner.told_once import ToldOnce
 
 STEP_SERVER = "serve"
 """In the directory of steps: `bursar.steps.names.SERVE`, which is not loaded here."""
@@ -75,7 +76,7 @@ KILL_POLL_MS = 20
 """A child that dies wakes us by SIGCHLD; this is only for trees that fork while being killed."""
 
 WARN_AGAIN_US = 500_000
-"""A job that did not heed the signal yet, since its program still starts, is warned when it does."""
+"""Between two looks whether more of a job heeds a signal: its programs may still start."""
 
 COPY_GRACE_US = 10_000_000
 """After the last process of a job its copier has so long to bring the rest into the job's files."""
@@ -129,6 +130,9 @@ class Supervisor:
             self._limit_at = self._start_at + int(request["time_limit_us"])
         self._warn_at: int | None = None
         self._warned = False
+        self._asked = ToldOnce()
+        self._asking = 0
+        self._look_at: int | None = None
         self._stop_cause: str | None = None
         self._term_at: int | None = None
         self._kill_at: int | None = None
@@ -363,6 +367,7 @@ class Supervisor:
                 self._leftover_kill_at,
                 self._limit_at if self._stop_cause is None else None,
                 self._warn_at if self._stop_cause is None else None,
+                self._look_at,
                 self._start_notice[0] if self._start_notice is not None else None,
             )
             if at is not None
@@ -473,6 +478,7 @@ class Supervisor:
     def _warn_before_limit(self) -> None:
         """A job that was warned of an earlier limit is warned again before the later one."""
         self._warn_at, self._warned = None, False
+        self._asked.clear()
         if self._job is not None and self._job.warn_us and self._limit_at is not None:
             self._warn_at = self._limit_at - self._job.warn_us
 
@@ -519,12 +525,15 @@ class Supervisor:
         self._act_on_time(now)
 
     def _ask_to_checkpoint(self, signal_number: int, now: int) -> bool:
-        """Send the checkpoint signal to every process that handles it; False if none does.
+        """Send the checkpoint signal to every process that handles it; False if none does. Those that come to
+        handle it within the grace are told then.
 
         Not to the process group as a whole: the default action would kill the shell that runs a
         script of several lines, and with it the trainer that is writing its checkpoint.
         """
+        self._asked.clear()
         if self._signal_handlers(signal_number, now):
+            self._asking, self._look_at = signal_number, now + WARN_AGAIN_US
             return True
         if signal_number != SIGTERM:  # which comes next anyway
             told = f"no process handled checkpoint signal {signal_number}; sent TERM instead"
@@ -534,19 +543,28 @@ class Supervisor:
     def _signal_handlers(self, signal_number: int, now: int) -> bool:
         alone = self._job is not None and self._job.script_only
         pids = [self._main_pid] if alone else self._processes()
-        sent = tree.send([pid for pid in pids if tree.catches(pid, signal_number)], signal_number)
+        sent = self._asked.tell(pids, signal_number, now)
         if sent:
             self._report["signal_sent_at"] = now
-        return bool(sent)
+        return sent
 
     def _warn(self, now: int) -> None:
-        """The limit is near: the job is told, and goes on. How it ends by itself is how it ended."""
+        """The limit is near: the job is told, and goes on. How it ends by itself is how it ended. Until then
+        who comes to have a handler is told too, each process once.
+        """
         self._warn_at = None
         number = self._request.get("checkpoint_signal")
         if number and not self._main_ended:
-            self._warned = self._signal_handlers(number, now)
-            if not self._warned:
-                self._warn_at = now + WARN_AGAIN_US
+            self._warned = self._signal_handlers(number, now) or self._warned
+            self._warn_at = now + WARN_AGAIN_US
+
+    def _look_again(self, now: int) -> None:
+        """While a job that is to end has time to save itself: who has a handler for that by now?"""
+        if self._report["term_sent_at"] is None and not self._main_ended:
+            self._signal_handlers(self._asking, now)
+            self._look_at = now + WARN_AGAIN_US
+        else:
+            self._look_at = None
 
     def _act_on_time(self, now: int) -> None:
         if self._start_notice is not None and now >= self._start_notice[0]:
@@ -554,6 +572,8 @@ class Supervisor:
             self._start_notice = None
         if self._warn_at is not None and now >= self._warn_at and self._stop_cause is None:
             self._warn(now)
+        if self._look_at is not None and now >= self._look_at:
+            self._look_again(now)
         if self._limit_at is not None and now >= self._limit_at and self._stop_cause is None:
             grace_us = int(self._request["grace_us"])
             if self._warned:

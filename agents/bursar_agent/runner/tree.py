@@ -64,6 +64,18 @@ def catches(pid: int, signal_number: int) -> bool:
     return False
 
 
+def lineage(pid: int, root: int) -> list[tuple[int, int]]:
+    """A process and those above it, below `root`: each with its start in clock ticks since boot."""
+    found: list[tuple[int, int]] = []
+    while pid > 1 and pid != root and len(found) < DEPTH_MAX:
+        fields = stat_fields(pid)
+        if fields is None:
+            break
+        found.append((pid, int(fields[19])))
+        pid = int(fields[1])
+    return found
+
+
 def send(pids: list[int], signal_number: int) -> int:
     """Signal each; returns how many were there to get it."""
     reached = 0
@@ -76,5 +88,6 @@ def send(pids: list[int], signal_number: int) -> int:
     return reached
 
 
+DEPTH_MAX = 1000
 _HAS_CHILDREN_FILE = os.path.exists(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
 """CONFIG_PROC_CHILDREN, asked once."""

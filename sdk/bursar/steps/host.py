@@ -17,7 +17,7 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 from bursar.steps import frames, kernel, names, patterns
@@ -60,18 +60,19 @@ class Host:
         self._paused = False
         self._client = True
         self._begun = False
-        self._unwarned: dict[int, set[int]] = {}
-        self._warn_at = 0.0
+        self._telling: dict[int, dict[int, tuple[int, int]]] = {}
+        """By signal: processes that were told, each with when it began and when that was, in clock ticks."""
+        self._tell_at = 0.0
 
     def run(self) -> None:
         """Until the step is over and told, or its client is gone."""
         kernel.inherit_orphans()
         kernel.raise_file_limit()
         while True:
-            for fd, event in self._poll.poll(WARN_AGAIN_S if self._unwarned else None):
+            for fd, event in self._poll.poll(WARN_AGAIN_S if self._telling else None):
                 self._on(fd, event)
-            if self._unwarned and time.monotonic() >= self._warn_at:
-                self._warn_again()
+            if self._telling and time.monotonic() >= self._tell_at:
+                self._tell_again()
             if not self._client:
                 self._hang_up()
                 kill_below(os.getpid())
@@ -254,7 +255,8 @@ class Host:
 
     def _signal(self, number: int) -> None:
         if number & frames.HEEDED:
-            self._warn(number & ~(frames.HEEDED | frames.LATE), bool(number & frames.LATE))
+            if not number & frames.LATE:  # on its own node the supervisor sees to it
+                self._warn(number & ~frames.HEEDED)
             return
         for task in self._tasks.values():
             try:
@@ -262,34 +264,25 @@ class Host:
             except OSError:
                 continue
 
-    def _warn(self, number: int, told: bool) -> None:
-        """Tell who heeds it, and note the tasks of which nothing does: they are told when something does."""
-        children = kernel.children()
-        # Looked at once: a task that comes to heed it meanwhile is not taken for one that was told.
-        heed = [pid for pid in kernel.descendants(os.getpid(), children) if kernel.heeds(pid, number)]
-        for pid in () if told else heed:
-            with contextlib.suppress(OSError):
-                os.kill(pid, number)
-        self._unwarned[number] = {
-            task.pid
-            for task in self._tasks.values()
-            if {*heed}.isdisjoint((task.pid, *kernel.descendants(task.pid, children)))
-        }
-        self._warned()
+    def _warn(self, number: int) -> None:
+        """Tell who heeds it now, and until the end who comes to heed it, each process once. What one that was
+        told starts afterwards is its own to tell.
+        """
+        self._telling[number] = {}
+        self._tell_again()
 
-    def _warn_again(self) -> None:
+    def _tell_again(self) -> None:
         children = kernel.children()
-        here = {task.pid for task in self._tasks.values()}
-        for number, pids in self._unwarned.items():
-            pids &= here
-            for pid in list(pids):
-                if _heeding([pid, *kernel.descendants(pid, children)], number):
-                    pids.discard(pid)
-        self._warned()
-
-    def _warned(self) -> None:
-        self._unwarned = {number: pids for number, pids in self._unwarned.items() if pids}
-        self._warn_at = time.monotonic() + WARN_AGAIN_S
+        parents = {child: parent for parent, many in children.items() for child in many}
+        at = kernel.now_ticks()
+        below = kernel.descendants(os.getpid(), children)
+        for number, told in self._telling.items():
+            for pid in below:
+                if kernel.heeds(pid, number) and not _knows(pid, told, parents):
+                    with contextlib.suppress(OSError):
+                        os.kill(pid, number)
+                        told[pid] = (kernel.began(pid), at)
+        self._tell_at = time.monotonic() + WARN_AGAIN_S
 
     def _reap(self, task: _Task) -> None:
         _, status = os.waitpid(task.pid, 0)
@@ -358,13 +351,21 @@ def _shell(env: dict[str, str]) -> str:
     return next((one for one in known if one.startswith("/") and os.access(one, os.X_OK)), "/bin/sh")
 
 
-def _heeding(pids: Iterable[int], number: int) -> bool:
-    """Give a signal to those of these that have a handler for it; is there one?"""
-    found = [pid for pid in pids if kernel.heeds(pid, number)]
-    for pid in found:
-        with contextlib.suppress(OSError):
-            os.kill(pid, number)
-    return bool(found)
+def _knows(pid: int, told: Mapping[int, tuple[int, int]], parents: Mapping[int, int]) -> bool:
+    """Was a process told, or one above it before this one began?"""
+    began = kernel.began(pid)
+    if told.get(pid, (-1, 0))[0] == began:
+        return True
+    below, above = began, parents.get(pid, 0)
+    for _ in range(len(parents)):
+        if above <= 1:
+            break
+        known, at = told.get(above, (-1, 0))
+        above_began = kernel.began(above)
+        if known == above_began and below >= at:
+            return True
+        below, above = above_began, parents.get(above, 0)
+    return False
 
 
 def kill_below(pid: int) -> None:

@@ -10,6 +10,7 @@ import ctypes
 import os
 import resource
 import struct
+import time
 from collections.abc import Iterable, Mapping
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -55,6 +56,20 @@ def heeds(pid: int, signal_number: int) -> bool:
     except (OSError, ValueError):
         pass
     return False
+
+
+def began(pid: int) -> int:
+    """When a process began, in clock ticks since boot; -2: it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return -2
+
+
+def now_ticks() -> int:
+    """Clock ticks since boot."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK") // 1_000_000_000
 
 
 def signal_fd(numbers: Iterable[int]) -> int:
