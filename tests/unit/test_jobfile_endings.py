@@ -22,6 +22,8 @@ def test_a_launcher_before_a_pipe_is_told_with_its_line_and_what_helps() -> None
         "4: srun stands before a pipe, which ends as `tee` does: the job can end SUCCEEDED though it failed;"
         " write `set -o pipefail` above it"
     ]
+    (one,) = said("srun bash -c 'echo a; exit 3' 2>&1 | tee x.log\n")
+    assert "which ends as `tee` does" in one
     (one,) = said("srun a | tee b\ntime srun c |& cat\nmpirun d | tee e\n")
     assert one.endswith("above it (and for 2 more below)")
     (one,) = said("srun a | tee b\n", "#!/bin/sh\n#SBATCH -N1\n")

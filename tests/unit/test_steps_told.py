@@ -16,7 +16,7 @@ from bursar.cli.stepped import step_lines
 from bursar.codec import view
 from bursar.codec.steps import steps_from_wire, steps_to_wire
 from bursar.errors import InvalidRequest, NotFound
-from bursar.model import EndCause, EndFacts, Exit, Step, Steps, kind_of, remedy_of, sentence_of
+from bursar.model import ArraySpec, EndCause, EndFacts, Exit, Step, Steps, kind_of, remedy_of, sentence_of
 from bursar.model.steps import STEPS_TOLD_MAX, failures_of, together, told_of
 from bursar.steps import records
 from bursar.steps.records import Record
@@ -28,6 +28,7 @@ from bursard.access.identity import Identity, Role
 from bursard.fleet import Exited
 from bursard.fleet.testing import FACTS, World
 from bursard.services import views
+from bursard.services.ends import end_view
 
 EXIT = Exit(cause=EndCause.COMPLETED, exit_code=0, started_boot_us=1_000_000, held_us=9_000_000)
 
@@ -279,3 +280,28 @@ def test_the_end_of_a_job_tells_its_steps_to_those_who_may_see_what_it_runs() ->
     assert mine.end.message == f"{said} (train) with exit code 1"
     assert [one.name for one in theirs.attempts[0].steps.told] == ["", ""]
     assert theirs.end.message == f"{said} with exit code 1"
+
+
+def test_an_array_says_how_many_of_its_tasks_completed_over_a_step_that_failed() -> None:
+    world = World()
+    world.backend.connect(msgspec.structs.replace(FACTS, name="n-1"))
+    job = world.submit(array=ArraySpec(((0, 3, 1),), 0))
+    bad = Steps(total=1, failed=1, told=(step(0, "failed"),))
+    done = 0
+    while not job.state.terminal:
+        world.cycle()
+        world.backend.report()
+        for task in list(world.state.tasks.get(job.id, {}).values()):
+            if task.attempt is None:
+                continue
+            word = Exited(
+                attempt_id=task.attempt.id, rank=0, cause=EndCause.COMPLETED, exit_code=0,
+                steps=bad if done < 2 else Steps(total=1, told=(step(0),)),
+            )  # fmt: skip
+            done += 1
+            world.fleet.exited(world.state.nodes[task.attempt.members[0].alloc.node_id], word)
+        world.writer.flush()
+    end = end_view(job, private=False)
+    assert end is not None
+    assert end.message == "completed, all of 3 tasks, but steps of 2 tasks failed"
+    assert "bursar show" in end.remedy

@@ -71,7 +71,13 @@ def _array_end(job: JobRecord) -> pb.End:
     counts, tasks = job.array.counts, plural(size_of(job), "task")
     failed, cancelled = counts.get(JobState.FAILED, 0), counts.get(JobState.CANCELLED, 0)
     if job.state is JobState.SUCCEEDED:
-        return pb.End(cause=EndCause.COMPLETED.value, exit_code=0, message=f"completed, all of {tasks}")
+        wire = pb.End(cause=EndCause.COMPLETED.value, exit_code=0, message=f"completed, all of {tasks}")
+        if job.array.stepped:
+            wire.message += f", but steps of {plural(job.array.stepped, 'task')} failed"
+            wire.remedy = (
+                f"`bursar show '{job.number}[INDEX]'` names them, `bursar logs '{job.number}[*]'` shows why"
+            )
+        return wire
     if job.state is JobState.CANCELLED:
         return pb.End(cause=EndCause.CANCELLED.value, message=f"{cancelled} of {tasks} were cancelled")
     return pb.End(

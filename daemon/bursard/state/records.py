@@ -171,6 +171,7 @@ class ArrayRecord(msgspec.Struct, omit_defaults=True):
         follows: by array whose tasks its own follow one by one, those that wait for theirs. lost: by what
             people call such an array, those whose own there did not succeed: they are to end.
         ready: of `unopened`, those that wait for no task of another array; None: all, since it follows none.
+        stepped: tasks that completed over a step that failed.
     """
 
     max_parallel: int = 0
@@ -183,6 +184,7 @@ class ArrayRecord(msgspec.Struct, omit_defaults=True):
     follows: dict[str, Ranges] = {}
     lost: dict[str, Ranges] = {}
     ready: Ranges | None = None
+    stepped: int = 0
 
     @property
     def openable(self) -> Ranges:

@@ -96,7 +96,7 @@ def _piped(content: str, found: shell.Found) -> list[tuple[shell.Command, str]]:
 
 def _next(commands: Sequence[shell.Command], at: int) -> str:
     """The command behind a pipe; what it is made of was read before it."""
-    behind = [one for one in commands[at + 1 :] if one.offset > commands[at].offset and not one.captured]
+    behind = [one for one in commands[at + 1 :] if one.offset > commands[at].end and not one.captured]
     return behind[0].words[0] if behind else "what follows"
 
 

@@ -51,6 +51,7 @@ class Command(NamedTuple):
     Attributes:
         then: the sign behind it: `|`, `&`, `&&`, `||`, `;`; empty for the end of a line.
         captured: what it prints becomes words of another one, as in `$( … )`.
+        end: where it ends, and `then` stands.
         may_not_run: it stands in an `if`, a `case`, a function or a group, or behind `&&` or `||`.
     """
 
@@ -59,6 +60,7 @@ class Command(NamedTuple):
     then: str = ""
     captured: bool = False
     may_not_run: bool = False
+    end: int = 0
 
     def words_of(self, name: str) -> tuple[str, ...] | None:
         """Words for the program `name`, where this command runs it, or a prefix of it such as `time`."""
@@ -244,7 +246,8 @@ class _Reader:
         texts = tuple(word.text for word in words)
         behind = self._found.commands[-1].then if self._found.commands else ""
         maybe = self._nested > 0 or behind in ("&&", "||")
-        self._found.commands.append(Command(texts, words[0].offset + self._base, then, self._captured, maybe))
+        begin, end = words[0].offset + self._base, self._at + self._base
+        self._found.commands.append(Command(texts, begin, then, self._captured, maybe, end))
         if texts[0] in _OF_BASH:
             self._found.of_bash.append((words[0].offset + self._base, texts[0]))
         self._effects(texts, words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.errors import InvariantViolation
 from bursar.model import EndCause, JobState, runs_once
+from bursar.model.steps import failures_of
 from bursar_policies.idleness import Mark
 from bursard.events import (
     AttemptAttached,
@@ -19,6 +20,7 @@ from bursard.events import (
     MemberStarted,
     StopRequested,
 )
+from bursard.state.ends import steps_of
 from bursard.state.fold import books
 from bursard.state.fold.jobs import begin_anew, claim, finish, meet_started, move, open_tasks, take_slot
 from bursard.state.fold.nodes import refresh
@@ -275,6 +277,13 @@ def _replica_ended(state: Tables, task: JobRecord, at: int) -> None:
     open_tasks(state, parent, at)
 
 
+def _count_stepped(state: Tables, task: JobRecord) -> None:
+    """A task has completed over a step that failed: its array says how many did."""
+    parent = state.jobs.get(task.parent_id)
+    if parent is not None and parent.array is not None:
+        parent.array.stepped += 1
+
+
 def attempt_ended(state: Tables, event: AttemptEnded, at: int, applied: Applied) -> None:
     """The attempt is over: its holds resolve, its job goes back to the queue or ends."""
     attempt = state.attempts.pop(event.attempt_id)
@@ -305,4 +314,6 @@ def attempt_ended(state: Tables, event: AttemptEnded, at: int, applied: Applied)
         state.enqueue(job, at)
         return
     job.exit_code = event.exit_code
+    if event.cause is EndCause.COMPLETED and failures_of(steps_of(attempt), ended_well=True):
+        _count_stepped(state, job)
     finish(state, job, _TERMINAL.get(event.cause, JobState.FAILED), at, applied, event.message)
