@@ -9,9 +9,9 @@ from msgspec.structs import replace
 
 from bursar.clock import Instant, format_instant, parse_instant
 from bursar.errors import DeadlineRefused, InvalidRequest, NotBuilt, RateLimited, WrongState
-from bursar.model import ArraySpec, Dependency, JobSpec, JobState
+from bursar.model import ArraySpec, Dependency, Device, JobSpec, JobState
 from bursar.model.check import check
-from bursar.resources import ResourceRequest
+from bursar.resources import GpuRequest, ResourceRequest
 from bursar_policies.specs import PROMISE_HORIZON_US, PriorityPolicySpec, ReservationSpec
 from bursard import promising
 from bursard.events import DeadlineBroken, DeadlinePromised
@@ -360,6 +360,20 @@ def test_the_deadline_that_a_refusal_names_is_promised_when_it_is_asked_for_at_o
     world.clock.advance(30 * SECOND_US)  # who reads it has a moment to ask for it
     submit(world, by_h=(named - world.engine.now()) / HOUR_US)
     assert promised(world)[-1].by == named
+
+
+def test_what_is_past_its_limit_and_has_not_told_its_end_has_not_ended():
+    """Its devices are asked for: they are not free by now, whatever its limit was."""
+    gpu = (ResourceRequest(GpuRequest(1), 1000, 1 << 20),)
+    world = World()
+    world.backend.connect(replace(FACTS, devices=(Device(0, "g-0", "H100", 80 << 30),)))
+    world.submit(options=gpu, time_limit_us=HOUR_US)
+    told(world)
+    world.clock.advance(2 * HOUR_US)
+    with pytest.raises(DeadlineRefused) as refused:
+        submit(world, 0.5, options=gpu)
+    assert "the first place for it is there from" in refused.value.message
+    assert submit(world, 1.1, options=gpu).promise is not None
 
 
 def test_no_way_in_leads_past_the_bounds(monkeypatch):

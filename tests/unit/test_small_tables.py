@@ -179,7 +179,7 @@ def test_ends_bring_room_soonest_first_those_of_this_plan_among_them() -> None:
     made = Releases(MemberColumns.of(running), Free(nodes))
     assert made.first_fit(request(1), 5).tolist() == [5, 10, 5]
     assert made.first_fit(request(2), 20).tolist() == [20, 30, NEVER]
-    assert made.first_fit(request(2), 40).tolist() == [40, 40, NEVER]
+    assert made.first_fit(request(2), 40).tolist() == [40, 41, NEVER], "what is late has not ended by now"
     assert made.first_fit(request(3), 5).tolist() == [50, NEVER, NEVER]
     assert [one.gpus for one in made.states_at([1], 9)] == [[0, 0, -1, -1]]
     assert [one.gpus for one in made.states_at([1, 0], 10)] == [[0, 1000, -1, -1], [1000, 1000, 0, 0]]

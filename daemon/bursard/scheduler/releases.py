@@ -78,7 +78,8 @@ class Releases:
             fits &= counted(have >= request.gpus.milli) >= request.gpus.count
         found = np.flatnonzero(fits)
         nodes, first = np.unique(node[found], return_index=True)
-        at[nodes] = np.minimum(at[nodes], np.maximum(members.ends_at[found[first]], now))
+        # What has not ended though its time is over may do so from now on, and has not by now.
+        at[nodes] = np.minimum(at[nodes], np.maximum(members.ends_at[found[first]], now + 1))
         at[~among] = NEVER
         return at
 
@@ -95,7 +96,7 @@ class Releases:
         np.maximum.at(last, self._running.node, self._running.ends_at)
         for row, ends_at, *_ in self._started:
             last[row] = max(int(last[row]), ends_at)
-        last = np.where(at == now, now, np.where(last < 0, NEVER, np.maximum(last, now)))[among]
+        last = np.where(at == now, now, np.where(last < 0, NEVER, np.maximum(last, now + 1)))[among]
         return int(np.partition(last, count - 1)[count - 1]) if len(last) >= count else NEVER
 
     def states_at(self, rows: Sequence[int], at: int) -> list[NodeState]:
