@@ -127,7 +127,11 @@ def check_store(store: Log, full: bool) -> list[Finding]:
     problems = store.verify(full)
     if full:
         problems += _rows(store)
-    free = store.free_bytes()
+    try:
+        free = store.free_bytes()
+        short = [f"only {free // 1_000_000} MB are free"] if free < 1_000_000_000 else []
+    except StoreUnavailable as problem:
+        free, short = 0, [problem.message]
     return [
         _finding(
             "log" if full else "log (newest part; --full for all)",
@@ -139,7 +143,7 @@ def check_store(store: Log, full: bool) -> list[Finding]:
         ),
         _finding(
             "disk",
-            [f"only {free // 1_000_000} MB are free"] if free < 1_000_000_000 else [],
+            short,
             f"{free // 1_000_000_000} GB are free",
             "free some space: below 64 MiB new work is refused",
             names_work=False,

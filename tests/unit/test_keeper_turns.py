@@ -365,6 +365,39 @@ def test_a_full_disk_does_not_end_the_keeping(
     assert lines(capsys) == ["cluster.json cannot be written: no space"]
 
 
+def test_a_keeper_whose_directory_was_moved_starts_and_writes_nothing_in_its_place(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.wish("daemon", "a1")
+    bench.load()
+    moved = bench.folder.rename(bench.folder.with_name("moved"))
+    bench.folder.mkdir()
+    bench.made._start_due()
+    bench.made._note()
+    assert bench.started == []
+    assert list(bench.folder.iterdir()) == []
+    assert lines(capsys)[0] == (
+        f"daemon: cannot start: {bench.folder} is not this cluster's any more: moved, or removed"
+    )
+    bench.folder.rmdir()
+    moved.rename(bench.folder)
+    bench.now_s += 10
+    bench.made._start_due()
+    assert bench.started == ["daemon", "a1"]
+    assert bench.noted()["processes"].keys() == {"daemon", "a1"}
+
+
+def test_a_wish_that_is_the_copy_of_anothers_is_not_kept(
+    bench: Bench, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    bench.wish("daemon", "a1")
+    wish = bench.folder / files.DESIRED
+    wish.write_text(wish.read_text().replace(f'"state_dir": "{bench.folder}"', '"state_dir": "/other"'))
+    assert bench.made.run() == 1
+    assert "it is a copy of that of /other" in lines(capsys)[0]
+
+
 def test_two_keepers_do_not_keep_one_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     held = files.lock(tmp_path / files.KEEPER_LOCK)
     assert held is not None

@@ -58,6 +58,8 @@ class Machine:
         monkeypatch.setattr(subprocess, "Popen", self._popen)
         monkeypatch.setattr(subprocess, "run", self._run)
         monkeypatch.setattr(processes.processes, "running_with", self.running.get)
+        self.elsewhere: set[int] = set()
+        monkeypatch.setattr(processes.processes, "works_in", lambda pid, _: pid not in self.elsewhere)
         monkeypatch.setattr(processes.processes, "noted", lambda pid: Process(pid, 7))
         monkeypatch.setattr(processes.processes, "alive", lambda one: one in self.running.values())
         monkeypatch.setattr(
@@ -166,6 +168,15 @@ def test_a_machine_ends_with_its_agent_then_its_jobs_then_its_directory(
     ]
     assert load(machine.asked[0].words[4:], {}).terminate_all
     assert not directory.exists()
+
+
+def test_the_agent_of_the_original_is_not_ended_by_a_copy_of_its_books(
+    machine: Machine, tmp_path: Path
+) -> None:
+    (tmp_path / "local-1").mkdir()
+    machine.elsewhere.add(100)
+    AgentProcesses(tmp_path).end("local-1", Handle(100, 7))
+    assert machine.ended == []
 
 
 def test_a_machine_that_never_had_a_process_has_none_to_end(machine: Machine, tmp_path: Path) -> None:

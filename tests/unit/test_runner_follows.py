@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from run_directory import (
 )
 
 from bursar.errors import NotFound, WrongState
+from bursar.local.processes import place_of
 from bursar_agent.runner import client, handle, leftovers, pulse, scratch, secretfiles, tree
 from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.runner.layout import (
@@ -93,7 +95,7 @@ def test_adopting_finds_what_runs_what_ended_what_was_lost_and_what_never_began(
 ) -> None:
     site.member("att_1.0", start=STARTED, lives=True)
     site.member("att_2.0", start=STARTED, report={**REPORT, "attempt_id": "att_2"})
-    mark = {"taken": 2, "epoch": 6, "boot_id": boot_id(), "place": "p"}
+    mark = {"taken": 2, "epoch": 6, "boot_id": boot_id(), "place": place_of(site.folder)}
     lost = site.member("att_3.0", mark=mark, start={**STARTED, "supervisor_pid": GONE})
     never = site.member("att_4.0", mark={"taken": 0})
     site.member("att_5.0", lives=True)
@@ -174,11 +176,42 @@ def test_the_report_of_one_whose_supervisor_cannot_says_what_is_known(
     assert site.runner._watches == {}
 
 
+@pytest.mark.parametrize("removed", [False, True])
+def test_of_a_copy_nothing_is_killed_that_the_original_runs(
+    site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, removed: bool
+) -> None:
+    """Only where the original was removed since, its directory was moved, and what runs has nobody else."""
+    work = tmp_path / "original"
+    work.mkdir()
+    killed: list[Any] = []
+    monkeypatch.setattr(leftovers, "kill", lambda *words: killed.append(words) and 0)
+    for module, name in ((scratch, "remove"), (scratch, "remove_file"), (secretfiles, "remove")):
+        monkeypatch.setattr(module, name, killed.append)
+    with subprocess.Popen(["sleep", "infinity"], cwd=work) as supervisor:
+        if removed:
+            work.rmdir()
+        start = {**STARTED, "supervisor_pid": supervisor.pid}
+        made = site.member(mark={"place": "1-2", "boot_id": boot_id(), "taken": 2}, start=start)
+
+        async def story(runner: ProcessRunner) -> None:
+            (found,) = await runner.adopt()
+            assert found.exit is not None
+            assert found.exit.end_cause == "failed"
+            assert bool(killed) is removed
+            assert ("is a copy" in found.exit.message) is not removed
+
+        site.play(story)
+        supervisor.kill()
+    assert (made / EXIT).exists()
+
+
 def test_nothing_is_buried_before_its_last_process_is_gone_and_nothing_of_it_is_left(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """1. Killed until none is found, after longer pauses. 2. Then its directories and its script go."""
-    made = site.member(mark={"place": "p", "boot_id": boot_id()}, start=STARTED)
+    site.folder.mkdir(exist_ok=True)
+    place = place_of(site.folder)
+    made = site.member(mark={"place": place, "boot_id": boot_id()}, start=STARTED)
     left = [2, 1, 0]
     killed: list[Any] = []
     removed: list[str] = []
@@ -205,9 +238,9 @@ def test_nothing_is_buried_before_its_last_process_is_gone_and_nothing_of_it_is_
             found = await runner._bury("att_1.0", dir_fd, "att_1", 0)
         os.close(dir_fd)
         assert found is not None
-        assert killed == [("att_1.0", "p", STARTED)] * 3
+        assert killed == [("att_1.0", place, STARTED)] * 3
         assert waited == [0.75, 1.0]
-        marker = "att_1.0@p"
+        marker = f"att_1.0@{place}"
         assert removed == [
             scratch.path_of(marker), secretfiles.path_of(marker), handle.script_of_another(marker),
             f"/tmp/bursar-{marker}.progress",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from bursar.local import files
 from bursar.local.files import ChildSpec, Damaged, Desired, Kept
-from bursar.local.processes import Process
+from bursar.local.processes import Process, place_of
 
 DAEMON = ChildSpec("daemon", "bursard", "/s/daemon", ("python", "-m", "bursard"))
 AGENT = ChildSpec("local-1", "bursar_agent", "/s/agents/local-1", ("python", "-m", "bursar_agent"))
@@ -79,12 +80,13 @@ def test_a_wish_that_cannot_be_meant_is_damaged(tmp_path: Path, changes: Any, pr
     ],
 )  # fmt: skip
 def test_notes_of_the_keeper_are_believed_word_by_word(tmp_path: Path, more: Any, expected: Kept) -> None:
-    found = {**WISH.to_json(), **more}
+    here = place_of(tmp_path)
+    found = {**WISH.to_json(), **more, "place": here}
     processes = found.get("processes", {})
     if "daemon" in processes:
         processes["daemon"] = Process(7, 9).to_json()
     files.write_json(tmp_path / files.CLUSTER, found)
-    assert files.read_kept(tmp_path) == expected
+    assert files.read_kept(tmp_path) == replace(expected, place=here)
 
 
 @pytest.mark.parametrize("more", [{"processes": [1]}, {"failures": [1]}, {"ready": {"a": 1}}])

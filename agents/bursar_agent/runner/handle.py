@@ -663,18 +663,16 @@ class ProcessRunner:
             same_boot = mark.get("boot_id", self._boot_id) == self._boot_id
             wait_s = _LOST_POLL_S
             place = str(mark.get("place") or "")
-            marker = marker_of(name, place)
-            while same_boot and leftovers.kill(name, place, start):
+            copied = same_boot and leftovers.another_has(place, place_of(self._run_fd), start)
+            while same_boot and not copied and leftovers.kill(name, place, start):
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, 1.0)
-            await asyncio.to_thread(scratch.remove, scratch.path_of(marker))
-            await asyncio.to_thread(secretfiles.remove, secretfiles.path_of(marker))
-            await asyncio.to_thread(scratch.remove_file, script_of_another(marker))
-            await asyncio.to_thread(scratch.remove, progressfile.directory_of_another(marker))
+            if not copied:
+                await asyncio.to_thread(_remove_all, marker_of(name, place))
             cause = pulse.cause_of(dir_fd)
             if cause == "failed" and truth.never_ran(dir_fd):
                 cause = "node_lost"  # no fault of its job
-            report = _lost_report(attempt_id, rank, mark, start, same_boot, cause)
+            report = _lost_report(attempt_id, rank, mark, start, same_boot, cause, copied)
             write_atomically(EXIT, json.dumps(report.to_json()).encode(), dir_fd)
             log.warning("supervisor lost", extra={"attempt_id": attempt_id, "rank": rank})
             return report
@@ -704,6 +702,14 @@ class ProcessRunner:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _remove_all(marker: str) -> None:
+    """What a member leaves outside of its directory."""
+    scratch.remove(scratch.path_of(marker))
+    secretfiles.remove(secretfiles.path_of(marker))
+    scratch.remove_file(script_of_another(marker))
+    scratch.remove(progressfile.directory_of_another(marker))
 
 
 def _boot_us() -> int:
@@ -753,11 +759,14 @@ def _lost_report(
     start: Mapping[str, Any] | None,
     same_boot: bool,
     cause: str,
+    copied: bool = False,
 ) -> ExitReport:
     started_at = None if start is None else int(start["start_boot_us"])
     ended_at = _boot_us() if same_boot else None
     if not same_boot:
         message = "the machine restarted while the attempt ran"
+    elif copied:
+        message = f"{SUPERVISOR_LOST}: this directory is a copy, and what ran is the original's, left alone"
     elif start is None:
         message = f"{SUPERVISOR_LOST} while the job was being started"
     else:

@@ -97,7 +97,7 @@ def member_name(attempt_id: str, rank: int) -> str:
 
 def place_of(run_fd: int) -> str:
     """What tells this run directory from every other on the machine: agents of two daemons give out the same
-    attempt ids. It stands in each member's mark, so a directory that was copied still finds what is its own.
+    attempt ids. It stands in each member's mark, so a directory that is a copy leaves the original's alone.
     """
     found = os.fstat(run_fd)
     return f"{found.st_dev:x}-{found.st_ino:x}"

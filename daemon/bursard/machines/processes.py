@@ -72,6 +72,8 @@ class AgentProcesses:
         """
         directory = self._folder / provider_id
         noted = Process(handle.pid, handle.start) if handle is not None else None
+        if noted is not None and directory.exists() and not processes.works_in(noted.pid, directory):
+            noted = None  # these books are a copy, and it is the original's
         running = noted or processes.running_with(directory)
         processes.end_all([running], END_S)
         if not directory.exists():

@@ -240,7 +240,10 @@ class SqliteStore(SqliteReader):
 
     def free_bytes(self) -> int:
         """Space left on the file system."""
-        return home.free_bytes(self._home.directory)
+        directory = self._home.directory
+        if not directory.is_dir():
+            raise StoreUnavailable(f"{directory}, where the books lie, is gone: put it back in its place")
+        return home.free_bytes(directory)
 
     def close(self) -> None:
         """Fold the log into the file, close, let the directory go."""

@@ -145,6 +145,7 @@ def _start(cluster: LocalCluster, wish: Wish, detach: bool) -> Desired | None:
     Raises `ServerUnavailable`: it does not come up, or it is late and nobody stays to see it.
     """
     with cluster.starting():
+        cluster.refuse_moved()
         aside_before = cluster.set_aside()
         cluster.prepare()
         desired = cluster.desire(*wish)
@@ -284,6 +285,8 @@ def status(state_dir: str | None, output: Output) -> None:
     if meant.note:
         say(meant.note)
     if meant.cluster is not None:
+        if old := meant.cluster.moved():
+            say(f"the directory was {old} when this was started: nothing of it that ends is started again")
         row = read_status(meant.cluster)
     else:
         assert meant.server is not None

@@ -13,6 +13,7 @@ import errno
 import hashlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from bursar.aside import Damaged, clear_for_file, found_aside, own_directory, set_aside
 from bursar.client import address
-from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
+from bursar.errors import BursarError, InvalidRequest, StoreUnavailable, WrongState
 from bursar.local import books, clouds, files, heartbeat, pages, processes
 from bursar.local.child import child_env
 from bursar.local.files import (
@@ -73,13 +74,40 @@ class LocalCluster:
     @property
     def server(self) -> str:
         """The address of its daemon; empty before the first `up`."""
-        noted = self.kept().desired.server
-        if noted or not self.directory.is_dir():
-            return noted
+        noted = self.kept().desired
+        if noted.server and self._named_here(noted):
+            return noted.server
+        if self.moved() and not Path(noted.run_dir).is_relative_to(noted.state_dir):
+            return noted.server  # its socket lies elsewhere, and did not move with it
+        if not self.directory.is_dir():
+            return ""
         for one in processes.running_below(str(self.directory)):
             if "--socket-dir" in one.words[:-1]:
                 return f"unix://{one.words[one.words.index('--socket-dir') + 1]}/bursar.sock"
         return f"unix://{self._run_path() / 'bursar.sock'}" if (self.directory / "daemon").is_dir() else ""
+
+    def _named_here(self, desired: Desired) -> bool:
+        return processes.same(desired.state_dir, str(self.directory))
+
+    def moved(self) -> str:
+        """The name that this directory had when what runs of it was started, where it has another one now."""
+        kept = self.kept()
+        if not kept.desired.state_dir or self._named_here(kept.desired):
+            return ""
+        runs = any(processes.alive(one) for one in (kept.keeper, *kept.processes.values()))
+        return kept.desired.state_dir if runs else ""
+
+    def refuse_moved(self) -> None:
+        """What runs goes on under the old name, which nothing that is started now would serve.
+
+        Raises `WrongState`.
+        """
+        if old := self.moved():
+            here, there = shlex.quote(str(self.directory)), shlex.quote(old)
+            raise WrongState(
+                f"{self.directory} was {old} when its cluster was started, which still runs: put the"
+                f" directory back (mv {here} {there}), or end what runs: bursar down --state-dir {here}"
+            )
 
     def keeper(self) -> Process | None:
         """The keeper that runs, hung or not."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bursar.aside import Damaged, clear_for_file, read_object, set_aside
-from bursar.local.processes import Process, alive, from_json
+from bursar.local.processes import Process, alive, from_json, place_of, same
 
 DESIRED: Final = "desired.json"
 CLUSTER: Final = "cluster.json"
@@ -99,6 +99,7 @@ class Kept:
         failures: how often each child has ended by itself with an error, since the keeper began.
         ready: names of the children that have said that they are ready.
         served: a daemon was ready once, in this life of the keeper or an earlier one: there are books.
+        place: the directory that it was noted in (`processes.place_of`); empty in notes of older releases.
     """
 
     desired: Desired = Desired()
@@ -107,6 +108,7 @@ class Kept:
     failures: Mapping[str, int] = field(default_factory=dict)
     ready: tuple[str, ...] = ()
     served: bool = False
+    place: str = ""
 
     @property
     def served_gateway(self) -> bool:
@@ -127,6 +129,7 @@ class Kept:
             "failures": dict(self.failures),
             "ready": list(self.ready),
             "served": self.served,
+            "place": self.place,
         }
 
 
@@ -136,21 +139,36 @@ def read_desired(directory: Path) -> Desired:
 
 
 def read_kept(directory: Path) -> Kept:
-    """`cluster.json`; an empty one when there is none. Raises `Damaged`."""
+    """`cluster.json`; an empty one when there is none. Raises `Damaged`.
+
+    Of a directory that is a copy it tells what was wanted and nothing of what runs: that is the original's.
+    """
     found = read_object(directory / CLUSTER)
     running, failures = found.get("processes") or {}, found.get("failures") or {}
     ready = found.get("ready") or []
     if not isinstance(running, dict) or not isinstance(failures, dict) or not isinstance(ready, list):
         raise Damaged("its processes are no table")
     named = {name: from_json(value) for name, value in running.items()}
+    desired, place = _desired(found), found.get("place")
+    served = found.get("served") is True or "daemon" in ready
+    if not _noted_in(directory, place if isinstance(place, str) else "", desired.state_dir):
+        return Kept(desired, served=served)
     return Kept(
-        _desired(found),
+        desired,
         from_json(found.get("keeper")),
         {name: process for name, process in named.items() if process is not None},
         {name: count for name, count in failures.items() if type(count) is int},
         tuple(name for name in ready if isinstance(name, str)),
-        found.get("served") is True or "daemon" in ready,
+        served,
+        place if isinstance(place, str) else "",
     )
+
+
+def _noted_in(directory: Path, place: str, state_dir: str) -> bool:
+    """Was it noted in this very directory, under whichever name, and not in one that this is a copy of?"""
+    if place:
+        return place == place_of(directory)
+    return not state_dir or same(state_dir, str(directory))
 
 
 def _desired(found: dict[str, Any]) -> Desired:

@@ -37,6 +37,7 @@ class Keeper:
 
     def __init__(self, directory: Path, lock_fd: int) -> None:
         self._directory = directory
+        self._place = processes.place_of(directory)
         self._lock_fd = lock_fd
         self._desired = Desired()
         self._children: dict[str, Child] = {}
@@ -83,7 +84,9 @@ class Keeper:
             child.hurry()
 
     def _load(self, desired: Desired) -> None:
-        """New children are adopted or started, surplus ones stopped."""
+        """New children are adopted or started, surplus ones stopped. Raises `Damaged`."""
+        if desired.state_dir and not processes.same(desired.state_dir, str(self._directory)):
+            raise Damaged(f"it is a copy of that of {desired.state_dir}")
         self._desired = desired
         self._open_door(Path(desired.run_dir))
         wanted = {spec.name: spec for spec in desired.children}
@@ -147,6 +150,8 @@ class Keeper:
         due = [c for c in self._children.values() if c.process is None and now_s >= c.start_at_s]
         for child in due:
             try:
+                if not self._is_here():
+                    raise OSError(f"{self._directory} is not this cluster's any more: moved, or removed")
                 if child.name == "daemon" and (why := books.missing(self._directory)):
                     raise OSError(why)
                 child.start(self._env, self._directory)
@@ -156,6 +161,10 @@ class Keeper:
                 child.cannot_start(time.monotonic())
         if due:
             self._note()
+
+    def _is_here(self) -> bool:
+        """Is the directory still where it was? What stands there else is another cluster's, or will be."""
+        return processes.place_of(self._directory) == self._place
 
     def _wait(self) -> None:
         """Sleep until a child ends or speaks, a signal comes, a start is due, or it is time to look."""
@@ -218,11 +227,14 @@ class Keeper:
             {name: child.failures for name, child in children},
             tuple(name for name, child in children if child.ready),
             self._served,
+            self._place,
         )
         self._write(kept)
 
     def _write(self, kept: Kept) -> None:
         try:
+            if not self._is_here():
+                raise OSError(f"{self._directory} was moved, or removed")
             files.write_json(self._directory / files.CLUSTER, kept.to_json())
         except OSError as error:  # a full disk must not end the keeping
             say(f"{files.CLUSTER} cannot be written: {error}")
@@ -239,7 +251,7 @@ class Keeper:
             self._door.close()
             with contextlib.suppress(OSError):
                 self._door.path.unlink()
-        self._write(Kept(self._desired, served=self._served))
+        self._write(Kept(self._desired, served=self._served, place=self._place))
         say("stopped")
 
     def _end(self, children: list[Child]) -> None:

@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from bursar.aside import Damaged, read_object
+
 KEEPER_MODULE: Final = "bursar.local.keeper"
 
 
@@ -84,13 +86,15 @@ def running_below(directory: str) -> list[Ours]:
         state_dir = Path(flags.get("--state-dir", ""))
         if "--terminate-all" in words or "--terminate-idle" in words:
             continue
-        if flags.get("-m") == "bursard" and _same(str(state_dir.parent), directory):
+        if flags.get("-m") == "bursard" and same(str(state_dir.parent), directory):
             name = "daemon"
-        elif flags.get("-m") == "bursar_agent" and _same(str(state_dir.parent.parent), directory):
+        elif flags.get("-m") == "bursar_agent" and same(str(state_dir.parent.parent), directory):
             name = state_dir.name
-        elif flags.get("-m") == "bursar_web" and _same(str(state_dir.parent), directory):
+        elif flags.get("-m") == "bursar_web" and same(str(state_dir.parent), directory):
             name = "web"
         else:
+            continue
+        if _left(pid, directory):
             continue
         process = noted(pid)
         if process is not None:
@@ -106,7 +110,7 @@ def running_with(state_dir: Path) -> Process | None:
         if (
             flags.get("-m") == "bursar_agent"
             and not ends
-            and _same(flags.get("--state-dir", ""), str(state_dir))
+            and same(flags.get("--state-dir", ""), str(state_dir))
         ):
             return noted(pid)
     return None
@@ -120,7 +124,8 @@ def keepers(directory: str) -> list[Process]:
             len(words) > 2
             and words[-2] == KEEPER_MODULE
             and words[-3] == "-m"
-            and _same(words[-1], directory)
+            and same(words[-1], directory)
+            and not _left(pid, directory)
         ):
             found.append(noted(pid))
     return [process for process in found if process is not None]
@@ -140,8 +145,38 @@ def _command_lines() -> Iterator[tuple[int, list[str]]]:
         yield int(entry.name), [os.fsdecode(word) for word in raw.rstrip(b"\0").split(b"\0")]
 
 
-def _same(path: str, other: str) -> bool:
+def same(path: str, other: str) -> bool:
+    """Do both lead to one place?"""
     return path == other or os.path.realpath(path) == os.path.realpath(other)
+
+
+def place_of(directory: Path) -> str:
+    """What tells a directory from every other, also from its copies, under whichever name; empty for none."""
+    try:
+        found = directory.stat()
+    except OSError:
+        return ""
+    return f"{found.st_dev:x}-{found.st_ino:x}"
+
+
+def works_in(pid: int, directory: Path) -> bool:
+    """Is this directory, and no copy of it, the one that the process works in?"""
+    here = place_of(directory)
+    return bool(here) and place_of(Path(f"/proc/{pid}/cwd")) == here
+
+
+def _left(pid: int, directory: str) -> bool:
+    """Does it work in a cluster's directory that had this name when it began, and has another one now?
+
+    Those of `bursar up` work in the directory that they serve, so their command line is that of before.
+    """
+    if works_in(pid, Path(directory)):
+        return False
+    try:
+        named = read_object(Path(f"/proc/{pid}/cwd/desired.json")).get("state_dir")
+    except Damaged:
+        return False
+    return isinstance(named, str) and same(named, directory)
 
 
 def kill(process: Process | None, number: int) -> None:
