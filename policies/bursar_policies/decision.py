@@ -592,7 +592,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     """The frozen world of one cycle: nothing in it changes, whatever happens to the cluster meanwhile.
 
     Attributes:
-        strategy: pack | spread.
+        strategy: pack | spread. weights: of its scorers, (name, thousandths of what it has of its own) pairs.
         typical: what jobs usually ask, (request, weight > 0), from past submissions; what packing
             calls a fragment is what these cannot use. May be empty. Change it seldom: a new list
             makes a `PlanCache` start over.
@@ -618,6 +618,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     running: MemberColumns
     budgets: Mapping[str, BudgetRoom]
     strategy: str = "pack"
+    weights: tuple[tuple[str, int], ...] = ()
     typical: Sequence[tuple[ResourceRequest, int]] = ()
     facts_version: int = 0
     prices: str = ""

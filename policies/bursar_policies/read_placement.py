@@ -1,8 +1,8 @@
 """Placement policies from their YAML nodes.
 
 Owns    the form of `kind: PlacementPolicy` (contract section 6).
-Why     an allocator that nobody has, or a weight that it does not know, would leave jobs where nobody meant
-        them: both are refused with their line.
+Why     an allocator or a scorer that nobody has, or a weight that it does not know, would leave jobs where
+        nobody meant them: each is refused with its line.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import Final
 
 from bursar.clock import DAY_US, SECOND_US
 from bursar.errors import InvalidRequest
+from bursar.resources import MILLI
 from bursar.yamlfile import Faults, Fields, Node, nearest, read_decimal, read_entries
 from bursar_policies import allocators
+from bursar_policies.scorers.strategy import WEIGHT_MAX, scorers_of
 from bursar_policies.specs import STRATEGIES, AllocatorSpec, PlacementPolicySpec
 
 ROUND_MIN_US: Final = 10 * SECOND_US
@@ -28,11 +30,14 @@ def read_placement(node: Node, faults: Faults) -> PlacementPolicySpec | None:
     fields = Fields(node, faults, ("strategy", "weights", "allocator"))
     strategy = fields.enum("strategy", STRATEGIES, required=True)
     weights: list[tuple[str, Decimal]] = []
+    known = scorers_of(strategy) if strategy is not None else ()
     for key, child in fields.entries("weights").items():
-        weight = read_decimal(child, faults, minimum=Decimal(0), maximum=Decimal(1_000_000))
-        if not key.isidentifier() or len(key) > 63:
-            near = nearest(key, ("fragmentation", "best_fit"))
-            faults.add_key(child, f"{key[:60]!r} is not the name of a scorer", nearest=near)
+        weight = read_decimal(child, faults, minimum=Decimal(0), maximum=Decimal(WEIGHT_MAX))
+        if strategy is not None and key not in known:
+            message = f"{key[:60]!r} is not a scorer of {strategy}; known: {', '.join(known)}"
+            faults.add_key(child, message, nearest=nearest(key, known))
+        elif weight is not None and weight * MILLI != int(weight * MILLI):
+            faults.add(child, "has more than three digits behind the point")
         elif weight is not None:
             weights.append((key, weight))
     given = fields.get("allocator")
@@ -44,6 +49,11 @@ def read_placement(node: Node, faults: Faults) -> PlacementPolicySpec | None:
 
 def _allocator(node: Node, faults: Faults) -> AllocatorSpec | None:
     """Which one, how often it is asked, and what of its own weights is not as it comes."""
+    if node.kind == "scalar":
+        near = nearest(str(node.text), allocators.names())
+        said = f"write {{name: {near}}}" if near else f"known: {', '.join(allocators.names())}"
+        faults.add(node, f"expected a mapping with the name of one; {said}")
+        return None
     entries = read_entries(node, faults)
     named = entries.get("name")
     name = str(named.text) if named is not None and named.kind == "scalar" else ""

@@ -272,7 +272,7 @@ class PlacementPolicySpec(msgspec.Struct, frozen=True, tag="PlacementPolicy"):
     """Where jobs go among the nodes that fit.
 
     Attributes:
-        weights: (scorer, weight) pairs, sorted by scorer; empty for the strategy's own.
+        weights: (scorer, times what the strategy has of its own) pairs, sorted by scorer.
         allocator: None: no job is moved for another to run better.
     """
 

@@ -242,7 +242,7 @@ FAULTS = [
     pytest.param(ledger_ownership, "_step", no_step_of("variance"), "L8", id="a frozen price leaves a gap"),
     pytest.param(ledger_ownership, "_step", no_step_of("absorption"), "L8", id="jobs pay what nodes cost"),
     pytest.param(nodes_fold, "_unmetered", lambda node: [], "L8|B5", id="a cut forgets what ended"),
-    pytest.param(state_image, "strategy_in_force", lambda state: "pack", "L10", id="no strategy"),
+    pytest.param(state_image, "place_by", lambda state: None, "L10", id="no strategy"),
     pytest.param(policies, "_last_priced_version", lambda *_: 0, "instead of", id="a price id comes back"),
 ]
 

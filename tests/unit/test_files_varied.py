@@ -217,7 +217,7 @@ PLACEMENT = """\
 kind: PlacementPolicy
 name: place
 spec:
-  strategy: spread
+  strategy: pack
   weights: {fragmentation: 3, best_fit: 1}
 """
 IDLE = """\

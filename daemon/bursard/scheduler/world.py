@@ -23,7 +23,7 @@ from bursar.errors import InvalidRequest
 from bursar.resources import ResourceRequest
 from bursar_policies.decision import JobClass, NodeColumns, PendingQueue, Placement, Promised, Snapshot
 from bursar_policies.filters import Ask
-from bursar_policies.scorers import Weights, scorers_for
+from bursar_policies.scorers import Weights, scorers_for, weighted
 from bursar_policies.specs import ReservationSpec
 from bursard.scheduler.candidates import asks_of
 from bursard.scheduler.fits import Fits
@@ -122,6 +122,7 @@ class World:
         self.kinds = Kinds(nodes)
         self.free = Free(nodes)
         places: list[int] = self.place.tolist()
+        weights = weights or weighted(snapshot.strategy, snapshot.weights)
         scorers = scorers_for(snapshot.strategy, nodes, snapshot.typical, places, weights)
         self.packing = Packing(self.free, scorers, self.kinds)
         self._fits = Fits(self.free)
@@ -248,7 +249,7 @@ class PlanCache:
     def __init__(self) -> None:
         self._in_use = Lock()
         self._world: World | None = None
-        self._key: tuple[int, str, Weights | None] = (0, "", None)
+        self._key: tuple[int, object, Weights | None] = (0, "", None)
         self._typical: Sequence[tuple[ResourceRequest, int]] = ()
 
     @contextmanager
@@ -263,7 +264,7 @@ class PlanCache:
             self._in_use.release()
 
     def _current(self, snapshot: Snapshot, weights: Weights | None) -> World:
-        key = (snapshot.facts_version, snapshot.strategy, weights)
+        key = (snapshot.facts_version, (snapshot.strategy, snapshot.weights), weights)
         world = self._world
         if (
             world is None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from itertools import islice
+from typing import Final
 
 import msgspec
 
@@ -39,6 +40,7 @@ from bursard.services.kinds import refuse_unknown_types
 from bursard.services.pushback import after_room
 from bursard.services.sources import named_texts
 from bursard.services.spent import Spent, spent
+from bursard.state import State
 from bursard.state.decide import policies
 from bursard.state.decide.nodes import reprice
 from bursard.state.periods import ClosedPeriod
@@ -109,7 +111,9 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         ]
         await self.engine.durable()
         history = await self._history()
-        return pb.ListPoliciesResponse(policies=[_row(_of(history, one)) for one in found])
+        standing = _standing(self.engine.state)
+        rows = [_row(_of(history, one), standing.get((one.kind, one.name), ())) for one in found]
+        return pb.ListPoliciesResponse(policies=rows)
 
     async def Get(self, request: pb.PolicyRequest, context: object) -> pb.Policy:
         """A document in force, or an earlier version of it, removed ones included."""
@@ -117,7 +121,8 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         history = await self._history()
         if not request.version:
             kind, name = self._key(request)
-            return _policy(_of(history, self.engine.state.policies[kind, name]))
+            notes = _standing(self.engine.state).get((kind, name), ())
+            return _policy(_of(history, self.engine.state.policies[kind, name]), notes=notes)
         # Releases before counted anew after a removal: the newest of that number is meant.
         for one in reversed(history):
             document = one.document
@@ -288,11 +293,26 @@ def _of(history: list[Applied], document: PolicyDocument) -> Applied:
     return next((one for one in reversed(history) if one.document == document), Applied(document, 0, ""))
 
 
-def _row(applied: Applied) -> pb.Policy:
-    wire = _policy(applied)
+def _row(applied: Applied, notes: Sequence[str]) -> pb.Policy:
+    wire = _policy(applied, notes=notes)
     wire.ClearField("text")
     wire.problem = wire.problem[:PROBLEM_CHARS_IN_ROW]
     return wire
+
+
+_ONE_AT_A_TIME: Final = ("PlacementPolicy", "PriorityPolicy")
+
+
+def _standing(state: State) -> dict[Key, list[str]]:
+    """Of kinds of which one document is in force at a time: where there are several, which it is."""
+    found: dict[Key, list[str]] = {}
+    for kind in _ONE_AT_A_TIME:
+        names = [name for one, name in state.policies if one == kind and state.policies[one, name].spec]
+        for name in names[:-1]:
+            found[kind, name] = [f"{kind} {name} is not in force: {names[-1]} was applied after it"]
+        if len(names) > 1:
+            found[kind, names[-1]] = [f"{kind} {names[-1]} is in force: it was applied last"]
+    return found
 
 
 def _policy(applied: Applied, change: str = "", notes: Sequence[str] = ()) -> pb.Policy:

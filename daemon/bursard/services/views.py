@@ -269,6 +269,8 @@ def promise_view(promise: PromiseRecord, job_state: JobState) -> pb.DeadlineProm
         state = "given-up" if promise.given_up else "broken"
     elif job_state is JobState.CANCELLED:
         state, cause, message = "given-up", "cancelled", "it was cancelled before its end"
+    elif job_state is JobState.FAILED:
+        state, cause, message = "given-up", "failed", "the job failed by itself before its deadline"
     wire = pb.DeadlinePromise(
         by=promise.by,
         given_at=promise.given_at,

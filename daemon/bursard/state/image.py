@@ -24,11 +24,11 @@ from bursard.state.fold.policies import (
     allocator_in_force,
     idle_policies_in_force,
     match_some,
+    place_by,
     priority_in_force,
     quotas_in_force,
     reservations_in_force,
     reserved_since,
-    strategy_in_force,
 )
 from bursard.state.given import Approval, Posting, Postings
 from bursard.state.periods import ClosedPeriod
@@ -233,7 +233,7 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
 def _policies(state: State, image: StateImage) -> None:
     for record in image.policies:
         state.policies[record.kind, record.name] = record
-    state.strategy = strategy_in_force(state)
+    place_by(state)
     state.priority = priority_in_force(state)
     state.idle_documents = idle_policies_in_force(state)
     state.allocator = allocator_in_force(state)

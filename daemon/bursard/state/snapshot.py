@@ -33,6 +33,7 @@ def take(tables: Tables, asked: str = "") -> Snapshot:
         running=tables.members.columns(),
         budgets=tables.rooms(queues),
         strategy=tables.strategy,
+        weights=tables.weights,
         typical=tables.typical.requests,
         facts_version=tables.cluster.facts_version + 1,
         prices=tables.cluster.prices_digest(),

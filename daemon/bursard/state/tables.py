@@ -228,6 +228,8 @@ class Tables:
         """Every version of every CostModel and PriceBook, oldest first: what prices are looked up in."""
         self.policies_version = 0
         self.strategy = "pack"
+        self.weights: tuple[tuple[str, int], ...] = ()
+        """See `Snapshot.weights`."""
         self.priority: PriorityPolicySpec | None = None
         self.idle_documents: tuple[tuple[str, IdlePolicySpec], ...] = ()
         self.allocator: AllocatorSpec | None = None

@@ -9,7 +9,7 @@ from bursar_policies.scorers.best_fit import BestFit, OpenedDevices
 from bursar_policies.scorers.consolidation import Consolidation
 from bursar_policies.scorers.fragmentation import Fragmentation
 from bursar_policies.scorers.starvation import Starvation
-from bursar_policies.scorers.strategy import Weights, scorers_for
+from bursar_policies.scorers.strategy import Weights, scorers_for, weighted
 
 __all__ = [
     "BestFit",
@@ -22,4 +22,5 @@ __all__ = [
     "Starvation",
     "Weights",
     "scorers_for",
+    "weighted",
 ]

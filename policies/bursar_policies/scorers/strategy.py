@@ -46,6 +46,31 @@ SPREAD = Weights(fragmentation=0, consolidation=0, starvation=0, opened_devices=
 STRATEGIES = {"pack": PACK, "spread": SPREAD}
 
 
+WEIGHT_MAX = 100
+"""Times what a strategy has of its own."""
+
+
+def scorers_of(strategy: str) -> tuple[str, ...]:
+    """By which it goes, so that a weight changes anything."""
+    own = STRATEGIES[strategy]
+    return tuple(name for name in own.__struct_fields__ if getattr(own, name))
+
+
+def weighted(strategy: str, weights: Sequence[tuple[str, int]]) -> Weights | None:
+    """What a PlacementPolicy makes of a strategy's weights; None: nothing.
+
+    Args:
+        weights: (scorer, thousandths of what it has of its own) pairs. What is none is of a document of
+            before there was a check, and changes nothing.
+    """
+    if strategy not in STRATEGIES or not weights:
+        return None
+    own = STRATEGIES[strategy]
+    times = {name: min(milli, WEIGHT_MAX * 1_000) for name, milli in weights}
+    made = {name: getattr(own, name) * times.get(name, 1_000) // 1_000 for name in own.__struct_fields__}
+    return Weights(**made)
+
+
 def scorers_for(
     strategy: str,
     nodes: NodeColumns,

@@ -96,6 +96,8 @@ def policy_ls(client: WireClient, kind: str, output: Output) -> None:
         if row["problem"]:
             name = f"{row['kind']} {clean(row['name'])}"
             say(f"{name} is not in force, this version cannot read it: {clean(row['problem'])}")
+    for row in rows:
+        _note(row)
     emit(rows, POLICY_COLUMNS, output, identity="name", empty="no policies")
 
 
@@ -114,6 +116,7 @@ def policy_show(client: WireClient, name: str, kind: str, version: int, output: 
     """
     kind, name = _split(name, kind)
     row = view.policy(client.policy(name, kind=kind, version=version))
+    _note(row)
     emit_one(row, output, _policy_text, columns=POLICY_COLUMNS, identity="name")
 
 

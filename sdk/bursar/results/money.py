@@ -284,7 +284,8 @@ class Policy(Result, frozen=True, kw_only=True):
         opening: of a Budget whose account was opened, by `apply_policies` and `check_policies`.
         change: created | changed | unchanged | removed; empty in lists.
         problem: why this version cannot read it: then it is not in force.
-        notes: of a change, what follows from it that one may not have meant.
+        notes: of a change, what follows from it that one may not have meant; else which of several is in
+            force.
         text: empty in lists.
     """
 

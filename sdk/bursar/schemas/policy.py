@@ -312,16 +312,21 @@ def _cost_model() -> Schema:
 
 
 def _placement() -> Schema:
+    scorers = {
+        "fragmentation": "Of `pack`: GPUs that become useless to what is usually asked for.",
+        "consolidation": "Of `pack`: nodes are filled in one order.",
+        "starvation": "Of `pack`: GPUs are left without the CPUs that go with them.",
+        "opened_devices": "Of `pack`: fractions go onto devices that others have begun.",
+        "best_fit": "How full a node is then: `pack` likes full ones, `spread` empty ones.",
+    }
     return forms.mapping(
         "Where jobs go among nodes that fit.",
         {
             "strategy": forms.word("Fill nodes, or spread over them.", ("pack", "spread")),
-            "weights": {
-                "type": "object",
-                "propertyNames": {"pattern": r"^[A-Za-z_][A-Za-z0-9_]{0,62}$"},
-                "additionalProperties": {"type": "number", "minimum": 0, "maximum": 1_000_000},
-                "description": "By scorer, such as `fragmentation` and `best_fit`.",
-            },
+            "weights": forms.mapping(
+                "By scorer: times what the strategy has of its own, which is 1.",
+                {name: forms.number(about, 0, 100) for name, about in scorers.items()},
+            ),
             "allocator": {
                 "type": "object",
                 "description": "Who decides, every round, how jobs run that may be moved or resized.",
@@ -340,6 +345,21 @@ def _placement() -> Schema:
                         "Of `relative-speed`: rounds in which a move must pay.", 1, 1_000
                     ),
                     "stay": forms.number("The least share of what a job has that a move must gain.", 0, 1),
+                    "power": forms.number(
+                        "Of `goodput`: below zero the first GPUs of a job count most, towards 1 those who use"
+                        " many well get more.",
+                        -4,
+                        1,
+                    ),
+                    "waiting": forms.number(
+                        "Of `goodput`: how much more than at its slowest size one that runs is worth than one"
+                        " that waits.",
+                        0,
+                        100,
+                    ),
+                    "fair": forms.number(
+                        "Which part of an equal share each job is sure of, whatever others say.", 0, 0.5
+                    ),
                 },
             },
         },

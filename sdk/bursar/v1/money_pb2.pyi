@@ -80,7 +80,7 @@ class Policy(google.protobuf.message.Message):
     """why this version cannot read it: then it is not in force"""
     @property
     def notes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """of a change: what follows from it that one may not have meant"""
+        """of a change: what follows from it that one may not have meant; else which of several is in force"""
 
     @property
     def opening(self) -> global___BudgetOpening:

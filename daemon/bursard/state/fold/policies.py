@@ -10,6 +10,7 @@ import msgspec
 
 from bursar.clock import DAY_US
 from bursar.model import Hold, JobState
+from bursar.resources import MILLI
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.decision import JobClass, QueueKey
 from bursar_policies.idleness import most_particular_first
@@ -91,22 +92,25 @@ def _end(state: Tables, kind: str, name: str, at: int) -> None:
     ]
 
 
-def strategy_in_force(state: Tables) -> str:
-    """Of the PlacementPolicy applied last; the default when there is none."""
-    found = PlacementPolicySpec().strategy
+def placement_in_force(state: Tables) -> PlacementPolicySpec:
+    """The PlacementPolicy applied last; the default when there is none."""
+    found = PlacementPolicySpec()
     for record in state.policies.values():
         if isinstance(record.spec, PlacementPolicySpec):
-            found = record.spec.strategy
+            found = record.spec
     return found
+
+
+def place_by(state: Tables) -> None:
+    """Nodes are chosen as the PlacementPolicy in force says."""
+    placement = placement_in_force(state)
+    state.strategy = placement.strategy
+    state.weights = tuple((name, int(weight * MILLI)) for name, weight in placement.weights)
 
 
 def allocator_in_force(state: Tables) -> AllocatorSpec | None:
     """Of the PlacementPolicy applied last; None when it names none."""
-    found = None
-    for record in state.policies.values():
-        if isinstance(record.spec, PlacementPolicySpec):
-            found = record.spec.allocator
-    return found
+    return placement_in_force(state).allocator
 
 
 def _allocator_changed(state: Tables, at: int) -> None:
@@ -157,7 +161,7 @@ def _metered(state: Tables, name: str) -> int:
 
 def _policies_changed(state: Tables, budgets: bool, at: int) -> None:
     state.policies_version += 1
-    state.strategy = strategy_in_force(state)
+    place_by(state)
     state.priority = priority_in_force(state)
     state.idle_documents = idle_policies_in_force(state)
     if allocator_in_force(state) != state.allocator:
