@@ -18,6 +18,7 @@ from bursar.cli.main import run
 from bursar.client.fake import FakeServer
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.errors import InvalidRequest
+from bursar.model import ArraySpec
 from bursar.v1 import money_pb2 as pb
 from bursard.reports.cost import CostRow, Shape, cost_table, fold, ppm
 from bursard.reports.period import Period, find_period
@@ -322,3 +323,39 @@ def test_files_and_documents_say_the_same_numbers(fake: Any, capsys: Any) -> Non
         "2026-10", BERLIN, "2026-09-30T22:00:00Z",
     )  # fmt: skip
     assert (lines[0]["percent"], lines[0]["before"], lines[0]["currency"]) == ("75", "2.000000000", "USD")
+
+
+def test_jobs_are_told_by_number_and_name_wherever_their_id_stands_and_whether_they_run_or_not() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL)
+        daemon.node("a")
+        daemon.run(name="train", project="nlp")
+        daemon.run(project="nlp")
+        daemon.submit(name="runs", project="vision")
+        sweep = daemon.submit(name="sweep", project="vision", array=ArraySpec((3, 5)))
+        daemon.clock.advance(HOUR_US)
+        daemon.meter()
+        await daemon.engine.durable()
+        told = [sorted(await names(daemon, by)) for by in (["job"], ["project", "job"])]
+        assert told[0] == told[1]
+        assert {"1 train", "2", "3 runs"} <= set(told[0])
+        assert any(name.startswith("4[") and name.endswith("] sweep") for name in told[0]), (sweep, told)
+        top = await daemon.money.Cost(pb.CostRequest(by=["job"], top=1), None)
+        assert [bool(row.called) for row in top.rows] == [True, False], "the others are no job"
+        assert not any((await daemon.money.Cost(pb.CostRequest(by=["user"]), None)).rows[0].called)
+
+    async def names(daemon: Daemon, by: list[str]) -> list[str]:
+        return [row.called for row in (await daemon.money.Cost(pb.CostRequest(by=by), None)).rows]
+
+    in_a_daemon(story)
+
+
+def test_the_verb_shows_what_a_job_is_called_beside_its_id(fake: Any, capsys: Any) -> None:
+    row = pb.CostRow(keys=["job_x"], nanos=5, called="12 train-99")
+    fake.answers["Money/Cost"] = pb.CostResponse(rows=[row], total=row, currency="USD")
+    assert run(["cost", "--by", "job"]) == 0
+    assert "12 train-99" in capsys.readouterr().out
+    assert run(["cost", "--by", "job", "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"][0]["called"] == "12 train-99"
+    assert run(["cost", "--by", "job", "-o", "csv"]) == 0
+    assert "job,called,cost" in capsys.readouterr().out

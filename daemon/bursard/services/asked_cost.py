@@ -6,6 +6,9 @@ Why     which stretch of time a question is about, and what it is compared with,
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
 import msgspec
 
 from bursar.clock import DAY_US, HOUR_US
@@ -18,6 +21,7 @@ from bursard.reports.cost import CostRow, CostTable, Shape, Use, ppm
 from bursard.reports.period import Period, find_period, find_zone
 from bursard.reports.serving import SERVICE
 from bursard.reports.zones import offsets_of
+from bursard.store import Views
 
 _ANCIENT_US = 365 * DAY_US
 """Nothing was charged before: from where the clocks of a zone are looked at when no time is named."""
@@ -79,11 +83,32 @@ def _before(compare: str, stretch: Period) -> Period | None:
     return Period("", stretch.since - length, stretch.since, stretch.timezone)
 
 
-def cost_answer(found: CostTable, asked: Asked, currency: str) -> pb.CostResponse:
-    """Rows and total on the wire, with the time that they are of."""
+def called(views: Views, ids: Iterable[str], live: Mapping[str, str]) -> dict[str, str]:
+    """What people call jobs: number and name. `live`: of those in memory; of others the books know it."""
+    found = dict(live)
+    for job_id in ids:
+        if job_id not in found and (row := views.find_job(job_id)) is not None:
+            number = f"{row.number}[{row.array_index}]" if row.parent_id else str(row.number)
+            found[job_id] = f"{number} {row.name}".rstrip()
+    return found
+
+
+def cost_answer(
+    found: CostTable,
+    asked: Asked,
+    currency: str,
+    names: Mapping[str, str] = MappingProxyType({}),
+    at: int = 0,
+) -> pb.CostResponse:
+    """Rows and total on the wire, with the time that they are of. `names`: of the jobs whose ids stand `at` a
+    place of the rows' keys.
+    """
     stretch, before = asked.stretch, asked.before
     return pb.CostResponse(
-        rows=[_row(row, found.total, before is not None) for row in found.rows],
+        rows=[
+            _row(row, found.total, before is not None, names.get(str(row.keys[at]), "") if names else "")
+            for row in found.rows
+        ],
         total=_row(found.total, found.total, before is not None),
         currency=currency,
         since=stretch.since,
@@ -96,7 +121,7 @@ def cost_answer(found: CostTable, asked: Asked, currency: str) -> pb.CostRespons
     )
 
 
-def _row(row: CostRow, total: CostRow, compared: bool) -> pb.CostRow:
+def _row(row: CostRow, total: CostRow, compared: bool, name: str = "") -> pb.CostRow:
     wire = pb.CostRow(
         keys=list(row.keys),
         held_us=saturated(row.held_us),
@@ -105,6 +130,7 @@ def _row(row: CostRow, total: CostRow, compared: bool) -> pb.CostRow:
         gpu_us=saturated(row.gpu_milli_us // MILLI),
         cpu_us=saturated(row.cpu_milli_us // MILLI),
         others=row.others,
+        called=name,
         share_ppm=_held(ppm(row.nanos, total.nanos)),
     )
     put_amounts(wire, nanos=row.nanos, gpu_nanos=row.gpu, cpu_nanos=row.cpu, memory_nanos=row.memory)

@@ -39,7 +39,7 @@ from bursard.reports.period import Period, find_period, month_of
 from bursard.reports.serving import SERVICE, service_table
 from bursard.reports.statement import read_by, statement
 from bursard.reports.statement_forms import FORMATS as STATEMENT_FORMATS
-from bursard.services.asked_cost import cost_answer, read_cost
+from bursard.services.asked_cost import called, cost_answer, read_cost
 from bursard.services.bills import Bills
 from bursard.services.budgets import approve, budgets, grant, history, past_limits, transfer
 from bursard.services.corrections import correct
@@ -115,7 +115,14 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
                 f"the answer has {len(found.rows)} rows, more than {ROWS_MAX}; ask for a shorter time,"
                 " fewer dimensions or the first rows alone, or use `bursar report focus`"
             )
-        return cost_answer(found, asked, engine.state.currency)
+        if "job" not in by:
+            return cost_answer(found, asked, engine.state.currency)
+        at = by.index("job")
+        ids = {str(row.keys[at]) for row in found.rows}
+        known = ((job_id, engine.state.jobs.get(job_id)) for job_id in ids)
+        live = {job_id: f"{job.display} {job.spec.name}".rstrip() for job_id, job in known if job is not None}
+        names = await engine.read(lambda views: called(views, ids, live))
+        return cost_answer(found, asked, engine.state.currency, names, at)
 
     async def Budgets(self, request: pb.BudgetsRequest, context: object) -> pb.BudgetsResponse:
         """One budget, or all, in their current periods."""

@@ -132,6 +132,8 @@ def cost_columns(
     `dated`: for files, which are read where nobody sees what was asked.
     """
     columns = [Column(name, shrink=name != "job") for name in dimensions]
+    if "job" in dimensions:
+        columns.insert(dimensions.index("job") + 1, Column("called", shrink=True))
     for name, drop in (("cost", 0), ("gpu_cost", 1), ("cpu_cost", 3), ("memory_cost", 4)):
         columns.append(Column(name, right=True, drop=drop, value=partial(_known, name), missing="unknown"))
     if dimensions[0] == "service":

@@ -630,6 +630,7 @@ def _cost_row(wire: money_pb2.CostRow, by: Sequence[str], currency: str, compare
         before=Money(before, currency) if compared else None,
         change=Money(nanos - before, currency) if compared else None,
         change_percent=wire.change_ppm / 10_000 if wire.HasField("change_ppm") else None,
+        called=wire.called,
     )
 
 

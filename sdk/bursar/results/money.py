@@ -124,6 +124,7 @@ class CostRow(Result, frozen=True, kw_only=True):
         percent: of the total, None where that is 0. others: so many rows beyond the first, in one.
         before: in the period before, `change` the difference, `change_percent` of before (None of nothing);
             None where no comparison was asked for.
+        called: of a job, its number and name; empty of other rows.
     """
 
     keys: Mapping[str, str]
@@ -141,6 +142,7 @@ class CostRow(Result, frozen=True, kw_only=True):
     before: Money | None = None
     change: Money | None = None
     change_percent: float | None = None
+    called: str = ""
 
 
 class Cost(Result, frozen=True, kw_only=True):

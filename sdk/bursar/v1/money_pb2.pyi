@@ -304,6 +304,7 @@ class CostRow(google.protobuf.message.Message):
     BEFORE_NANOS_WIDE_FIELD_NUMBER: builtins.int
     CHANGE_PPM_FIELD_NUMBER: builtins.int
     USE_FIELD_NUMBER: builtins.int
+    CALLED_FIELD_NUMBER: builtins.int
     nanos: builtins.int
     gpu_nanos: builtins.int
     cpu_nanos: builtins.int
@@ -326,6 +327,8 @@ class CostRow(google.protobuf.message.Message):
     """in the period before, where that was asked for"""
     change_ppm: builtins.int
     """millionths of before; absent where that is 0"""
+    called: builtins.str
+    """by job: its number and name, such as `12 train-99` or `7[3] sweep`"""
     @property
     def keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """in the order of `by`"""
@@ -367,9 +370,10 @@ class CostRow(google.protobuf.message.Message):
         before_nanos_wide: bursar.v1.types_pb2.Amount | None = ...,
         change_ppm: builtins.int | None = ...,
         use: bursar.v1.types_pb2.ServiceUse | None = ...,
+        called: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_change_ppm", b"_change_ppm", "_share_ppm", b"_share_ppm", "before_nanos_wide", b"before_nanos_wide", "change_ppm", b"change_ppm", "cpu_nanos_wide", b"cpu_nanos_wide", "gpu_nanos_wide", b"gpu_nanos_wide", "memory_nanos_wide", b"memory_nanos_wide", "nanos_wide", b"nanos_wide", "share_ppm", b"share_ppm", "use", b"use"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_change_ppm", b"_change_ppm", "_share_ppm", b"_share_ppm", "before_nanos", b"before_nanos", "before_nanos_wide", b"before_nanos_wide", "change_ppm", b"change_ppm", "cpu_nanos", b"cpu_nanos", "cpu_nanos_wide", b"cpu_nanos_wide", "cpu_us", b"cpu_us", "gpu_nanos", b"gpu_nanos", "gpu_nanos_wide", b"gpu_nanos_wide", "gpu_us", b"gpu_us", "held_us", b"held_us", "jobs", b"jobs", "keys", b"keys", "memory_nanos", b"memory_nanos", "memory_nanos_wide", b"memory_nanos_wide", "nanos", b"nanos", "nanos_wide", b"nanos_wide", "others", b"others", "share_ppm", b"share_ppm", "unknown_us", b"unknown_us", "use", b"use"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_change_ppm", b"_change_ppm", "_share_ppm", b"_share_ppm", "before_nanos", b"before_nanos", "before_nanos_wide", b"before_nanos_wide", "called", b"called", "change_ppm", b"change_ppm", "cpu_nanos", b"cpu_nanos", "cpu_nanos_wide", b"cpu_nanos_wide", "cpu_us", b"cpu_us", "gpu_nanos", b"gpu_nanos", "gpu_nanos_wide", b"gpu_nanos_wide", "gpu_us", b"gpu_us", "held_us", b"held_us", "jobs", b"jobs", "keys", b"keys", "memory_nanos", b"memory_nanos", "memory_nanos_wide", b"memory_nanos_wide", "nanos", b"nanos", "nanos_wide", b"nanos_wide", "others", b"others", "share_ppm", b"share_ppm", "unknown_us", b"unknown_us", "use", b"use"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_change_ppm", b"_change_ppm"]) -> typing.Literal["change_ppm"] | None: ...
     @typing.overload

@@ -114,6 +114,8 @@ def cost_row(wire: money_pb2.CostRow, by: Sequence[str], currency: str, compared
         "jobs": wire.jobs,
         "percent": wire.share_ppm / 10_000 if wire.HasField("share_ppm") else None,
     }
+    if "job" in by:
+        found["called"] = wire.called or None
     if tuple(by[:1]) == ("service",):
         found |= service_use(wire.use if wire.HasField("use") else None, exact(wire, "nanos"), currency)
     if wire.others:
