@@ -16,7 +16,7 @@ from whole_site import METHODS, Site, play
 
 from bursar.clock import HOUR_US, Instant, format_instant
 from bursar.codec import view
-from bursar.model import ArraySpec
+from bursar.model import ArraySpec, EndCause
 from bursar.resources import ResourceRequest
 from bursar.v1 import access_pb2, events_pb2, jobs_pb2, money_pb2, nodes_pb2, types_pb2
 from bursar_policies.document import parse_documents
@@ -26,7 +26,7 @@ from bursard.events import NodeQuarantined, StopRequested, decode
 from bursard.events.public import unnamed
 from bursard.services import reserved
 from bursard.services.sight import Sight
-from bursard.state.decide import overdue, policies
+from bursard.state.decide import nodes, overdue, policies
 from bursard.store import EventFilter
 
 CANARY: Final = "canary7731"
@@ -46,12 +46,42 @@ FOLLOWS: Final = ("Jobs.Watch", "Jobs.SubmitMany", "Jobs.SubmitBatches")
 CHANGES: Final = ("Nodes.Remove", "Nodes.Resume", "Policies.Delete", "Agents.Connect")
 
 
+MONEY: Final = f"""\
+kind: CostModel
+name: rack
+spec: {{pool: p, node_capex: 400000 USD, useful_life: 5y}}
+---
+kind: Budget
+name: {CANARY}-budget
+spec:
+  scope: {{project: p}}
+  limit: 77314 USD
+  period: month
+  enforcement: hard
+  thresholds: [{{at: 80%, do: [checkpoint-stop]}}]
+---
+kind: Budget
+name: {CANARY}-of-a
+spec: {{scope: {{project: p/a}}, limit: 77315 USD, period: month}}
+---
+kind: Quota
+name: {CANARY}-quota
+spec: {{scope: {{project: p}}, max: {{cpus: 8}}, guaranteed: {{cpus: 4}}}}
+"""
+"""Above both projects, and of the hidden one."""
+SUMS: Final = ("77314", "77,314", "77315", "77,315")
+
+
 class World:
     """A project p/a with a job in each situation, and p/b, whose people ask. `words`: what they never see."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.words = [CANARY, str(STEP), "p/a"]
+        self.words = [CANARY, str(STEP), "p/a", *SUMS]
+        state, now = site.engine.state, site.engine.now()
+        site.engine.commit(policies.apply_documents(state, parse_documents(MONEY, "t"), now), "root")
+        site.engine.commit(nodes.reprice(state, site.engine.prices, now), "root")
+        self.stopped = self._stopped()
         self.jobs = [self._job() for _ in range(4)]
         running, late, ended, _ = self.jobs
         self._job(array=ArraySpec((0, 1, 2)))
@@ -75,6 +105,19 @@ class World:
         state, attempt = self.site.engine.state, self.attempts[1]
         self.site.engine.commit(overdue.overdue(state, attempt, attempt.members[0], "start"), "bursard")
 
+    def _stopped(self) -> str:
+        """One's own, which the budget above the project has stopped, and which was corrected since."""
+        site = self.site
+        job = site.job("ann", "p/b", options=(ResourceRequest(None, 10, 0),))
+        attempt = site.place(job)
+        site.start(attempt)
+        why = f"budget {CANARY}-budget stops what runs: it passed 80 % of its limit {SUMS[1]} USD on settled"
+        stop = StopRequested(attempt.id, EndCause.BUDGET, 0, why)
+        site.engine.commit([stop], "bursard")
+        site.end(attempt, EndCause.BUDGET)
+        assert site.engine.state.job(job).message == why
+        return job
+
     def _read(self) -> None:
         """What the node says of all that it runs."""
         sample = types_pb2.Sample(at=7, cpu_utilization_ratio=0.5)
@@ -95,7 +138,9 @@ class World:
             "Jobs.Submit": [jobs_pb2.SubmitRequest(spec=spec)],
             "Jobs.Plan": [jobs_pb2.PlanRequest(spec=spec)],
             "Jobs.List": [jobs_pb2.ListJobsRequest(states=["all"])],
-            "Jobs.Explain": [jobs_pb2.ExplainRequest(job=job) for job in (own, self.waiting, number)],
+            "Jobs.Explain": [
+                jobs_pb2.ExplainRequest(job=job) for job in (own, self.waiting, self.stopped, number)
+            ],
             "Events.List": [events_pb2.ListEventsRequest(), events_pb2.ListEventsRequest(node="n1")],
             "Events.Doctor": [events_pb2.DoctorRequest(), events_pb2.DoctorRequest(full=True)],
             "Money.Cost": [money_pb2.CostRequest(by=[by]) for by in ("job", "user", "node", "experiment")],
@@ -103,7 +148,12 @@ class World:
                 money_pb2.ReportRequest(kind="focus", period="2026-11", format="csv", project="p/b"),
                 money_pb2.ReportRequest(kind="statement", period="2026-11", format="text", project="p/b"),
             ],
-            "Money.Correct": [money_pb2.CorrectRequest(job=number, to_ppm=0, reason="r", dry_run=True)],
+            "Money.Correct": [
+                money_pb2.CorrectRequest(job=number, to_ppm=0, reason="r", dry_run=True),
+                money_pb2.CorrectRequest(job=self.stopped, to_ppm=0, reason="r"),
+                money_pb2.CorrectRequest(job=self.stopped, to_ppm=1_000_000_000, reason="r"),
+                correct_to(self.stopped, 10**14),
+            ],
             "Access.Grant": [access_pb2.GrantRequest(user="eve", role="viewer", project="p/b")],
         }
         if name in asked:
@@ -111,7 +161,7 @@ class World:
         kind = GetMessageClass(METHODS[name].input_type)
         fields = kind.DESCRIPTOR.fields_by_name
         if "job" in fields:
-            return [kind(job=job) for job in (own, number, "last")]
+            return [kind(job=job) for job in (own, self.stopped, number, "last")]
         if "jobs" in fields and name != "Jobs.SubmitBatches":
             return [kind(jobs=[job]) for job in (own, number)]
         return [kind(node="n1")] if "node" in fields else [kind()]
@@ -121,6 +171,13 @@ class World:
         numbers = [self.site.engine.state.jobs[job].number for job in self.jobs[:2]]
         named = [f"job {number}" for number in numbers if re.search(rf"\bjob {number}\b", text)]
         return [word for word in self.words if word in text] + named
+
+
+def correct_to(job: str, nanos: int) -> Any:
+    """To an amount that no budget has."""
+    request = money_pb2.CorrectRequest(job=job, reason="r")
+    request.amount.nanos = str(nanos)
+    return request
 
 
 def reserve(site: Site) -> None:

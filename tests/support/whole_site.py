@@ -145,15 +145,16 @@ class Site:
         node = state.nodes[attempt.members[0].alloc.node_id]
         self.engine.commit(attempts.started(state, node, attempt.id, 0, began, 1), "node:n1")
 
-    def end(self, attempt: AttemptRecord) -> None:
-        """What was placed starts, unless it has, runs for a minute, and succeeds."""
+    def end(self, attempt: AttemptRecord, cause: EndCause = EndCause.COMPLETED) -> None:
+        """What was placed starts, unless it has, runs for a minute, and succeeds or ends as is said."""
         state = self.engine.state
         node = state.nodes[attempt.members[0].alloc.node_id]
         began = self.clock.boot_us()
         if not attempt.members[0].started_at:
             self.start(attempt)
         self.clock.advance(60 * SECOND_US)
-        report = ExitReport(cause=EndCause.COMPLETED, exit_code=0, held_us=60 * SECOND_US)
+        code = 0 if cause is EndCause.COMPLETED else -1
+        report = ExitReport(cause=cause, exit_code=code, held_us=60 * SECOND_US)
         self.engine.commit(attempts.exited(state, node, attempt.id, 0, report, began), "node:n1")
 
     def token(self, user: str, role: str, project: str = "") -> str:

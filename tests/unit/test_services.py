@@ -11,9 +11,10 @@ from service_site import BUDGET, MINUTE_US, Site
 
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.errors import BudgetExceeded, InvalidRequest, RateLimited, WrongState
-from bursar.model import EndCause, JobState, ServiceSpec
+from bursar.model import EndCause, JobState, Reason, ReasonCode, ServiceSpec
 from bursar.v1 import services_pb2 as pb
 from bursard.fleet.testing import FACTS, World
+from bursard.services import serviceviews
 from bursard.services.serviceviews import route_view
 from bursard.services.serving import ServicesService
 from bursard.serving.keeper import Keeper
@@ -510,6 +511,30 @@ def test_gateways_are_told_what_replicas_cost_and_what_hard_budgets_have_left() 
     room = world.state.budgets.room(world.state.budgets.records["b"], world.state.ledger).room_nanos
     assert room <= 800 * 10**9
     assert int(told().budget_left.nanos) == room
+
+
+@pytest.mark.parametrize("budget", ["own", "above"])
+def test_holders_of_keys_are_told_amounts_of_their_project_s_budgets_and_no_other_budget(
+    budget: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site()
+    for name, scope in (("own", "project: p"), ("above", "user: ann")):
+        site.world.apply(
+            f"kind: Budget\nname: {name}\nspec: {{scope: {{{scope}}}, limit: 43.2 USD, period: month}}\n"
+        )
+    facts = {"budget": budget, "limit": 43_200_000_000, "held": 7, "rate_nanos_per_hour": 5 * 10**8}
+    reason = Reason(
+        ReasonCode.BUDGET_COMMITTED, f"budget {budget} has 1 USD left of 43.20 USD (42 USD settled)", "wait",
+        tuple((name, str(value)) for name, value in facts.items()),
+    )  # fmt: skip
+    monkeypatch.setattr(serviceviews, "waiting_reason", lambda *_: (reason, 1))
+    cycle: Any = SimpleNamespace(last=None, rents=None)
+    told = route_view(site.world.engine, cycle, site.keeper, site.job, "elsewhere").refused
+    shown = {"rate_per_hour": "0.500000000", "currency": "USD"}
+    if budget == "own":
+        shown |= {"budget": "own", "limit": "43.200000000", "held": "0.000000007"}
+    assert dict(told.facts) == shown
+    assert ("43.20" in told.message) == ("own" in told.message) == (budget == "own")
 
 
 def test_a_blue_green_update_switches_all_at_once_when_all_are_ready() -> None:

@@ -72,7 +72,7 @@ class Authority:
         users: tuple[UserToken, ...] = (),
         provider: Verifier | None = None,
     ) -> None:
-        self._state = state
+        self.state = state
         self._clock = clock
         self._local_role = local_role
         self._provider = provider
@@ -109,7 +109,7 @@ class Authority:
 
     def _local_identity(self, uid: int, name: str) -> Identity:
         role = Role.ADMIN if uid in (0, os.getuid()) else self._local_role
-        identity = Identity(name, role, local=True, grants=self._state.grants.of(name), uid=uid)
+        identity = Identity(name, role, local=True, grants=self.state.grants.of(name), uid=uid)
         if not identity.held:
             raise Unauthenticated(f"{name} has no role here; ask an administrator for `bursar grant`")
         return identity
@@ -157,8 +157,8 @@ class Authority:
         user = self._users.get(digest)
         if user is not None:
             role, own = user.base
-            return Identity(user.user, role, grants=(*own, *self._state.grants.of(user.user)))
-        node = self._state.node_tokens.get(digest)
+            return Identity(user.user, role, grants=(*own, *self.state.grants.of(user.user)))
+        node = self.state.node_tokens.get(digest)
         if node is not None and node.good(self._clock.now()):
             return Identity(node.name, Role.AGENT, token_sha256=digest)
         if self._provider is not None and token.count(".") == 2:
@@ -167,7 +167,7 @@ class Authority:
 
     def _of_provider(self, provider: Verifier, token: str) -> Identity:
         claimed = provider.check(token)
-        grants = (*claimed.grants, *self._state.grants.of(claimed.user))
+        grants = (*claimed.grants, *self.state.grants.of(claimed.user))
         if not grants:
             raise Unauthenticated(
                 f"{claimed.user} has no role here; ask an administrator for `bursar grant`, or for a group"

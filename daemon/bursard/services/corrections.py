@@ -20,6 +20,7 @@ from bursard.events import Attribution, BudgetShift, ChargesCorrected
 from bursard.ledger import PAID
 from bursard.services.known import refuse_unknown_project, refuse_unknown_user
 from bursard.services.lookup import find_job
+from bursard.services.unseen import may_see
 from bursard.state import JobRecord
 from bursard.state.admission import check_currency
 from bursard.state.decide import corrections as decide
@@ -87,12 +88,13 @@ def _booked(
     engine: Engine, job: JobRecord, events: Sequence[ChargesCorrected], before_nanos: int, after_nanos: int
 ) -> pb.CorrectResponse:
     """What was, or would be, posted."""
+    shifts = _summed(shift for event in events for shift in event.budgets)
     found = pb.CorrectResponse(
         job_id=job.id,
         charges=sum(len(event.charges) for event in events),
         currency=engine.state.currency,
         booked_at=events[0].booked_at if events else 0,
-        budgets=[_shift(one) for one in _summed(shift for event in events for shift in event.budgets)],
+        budgets=[_shift(one) for one in shifts if may_see(engine.state, one.budget, caller())],
     )
     put_amounts(found, before_nanos=before_nanos, after_nanos=after_nanos)
     return found

@@ -32,6 +32,7 @@ from bursard.access.tokens import Authority
 from bursard.events import Event, RoleRevoked
 from bursard.services.firstword import FirstWords
 from bursard.services.lastword import last_word
+from bursard.services.unseen import told
 from bursard.services.wirefault import unreadable
 from bursard.store import CommitUnknown
 
@@ -218,6 +219,8 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
             self.refusals.fault(fault, method, error)
             error = BursarError(f"an internal error happened; the log has it as {fault}", {"fault": fault})
         else:
+            if identity is not None:
+                error = told(error, self._authority.state, identity)
             self.refusals.note(method, identity.name if identity is not None else "", error)
         code = grpc.StatusCode[error.status]
         message, details = last_word(code, error)

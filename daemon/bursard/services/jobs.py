@@ -48,7 +48,7 @@ from bursard.services.keys import KeyGate
 from bursard.services.kinds import refuse_unknown_gpus
 from bursard.services.lookup import find_job
 from bursard.services.pushback import after_room
-from bursard.services.unseen import unnamed_refusals
+from bursard.services.unseen import told as told_to
 from bursard.services.views import (
     ROWS_BYTES_MAX,
     Form,
@@ -209,7 +209,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
                 try:
                     answers.append(await self._submit(request, user, known))
                 except BursarError as error:
-                    answers.append((_refusal(error), 0))
+                    answers.append((_refusal(told_to(error, self.engine.state, caller())), 0))
         return answers
 
     async def _submit(
@@ -229,12 +229,11 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         spec, others = await self._resolve_dependencies(asked)
         digest = spec_bytes(asked) if key and asked.depends_on != spec.depends_on else b""
         # From here to the commit nothing waits: what was checked is what becomes true.
-        with unnamed_refusals(state):
-            events = decide.submit(
-                state, engine.ids, user=user, spec=spec, key=key, digest=digest, **others._asdict()
-            )
-            if events:
-                events += self._promise(user, spec, events[0])
+        events = decide.submit(
+            state, engine.ids, user=user, spec=spec, key=key, digest=digest, **others._asdict()
+        )
+        if events:
+            events += self._promise(user, spec, events[0])
         if not events:
             return self._answer(state.jobs[state.keys[user, key]], request, True), state.version
         seq = engine.commit(events, user)
@@ -367,9 +366,8 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         authorize(Action.SUBMIT, spec.project)
         refuse_unknown_gpus(self.engine, spec.options)
         spec, others = await self._resolve_dependencies(spec)
-        with unnamed_refusals(self.engine.state):
-            waits = decide.admit(self.engine.state, user, spec, **others._asdict())
-            promised = self.cycle.promising.for_new(user, spec, WHAT_IF_ID, self.engine.now())
+        waits = decide.admit(self.engine.state, user, spec, **others._asdict())
+        promised = self.cycle.promising.for_new(user, spec, WHAT_IF_ID, self.engine.now())
         note = "; ".join(
             f"{named_ranges(alone)} of it: job {called} has none of that index, so all of it must come first"
             for called, alone in without_own(spec, others.fates)
@@ -485,9 +483,8 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             refuse(problems)
         if "options" in changes:
             refuse_unknown_gpus(self.engine, replace_spec(job.spec, changes).options)
-        with unnamed_refusals(self.engine.state):
-            events = decide.update(self.engine.state, job, changes, self.engine.now())
-            events = self._repromised(job, replace_spec(job.spec, changes), events)
+        events = decide.update(self.engine.state, job, changes, self.engine.now())
+        events = self._repromised(job, replace_spec(job.spec, changes), events)
         for event in events:
             if isinstance(event, LimitChanged):
                 self.fleet.refuse_deaf(self.engine.state.attempts[event.attempt_id])

@@ -28,8 +28,8 @@ from bursard.services import reserved
 from bursard.services.failures import add_failed_tasks
 from bursard.services.history import UNKNOWN, add_expected, expected_cost
 from bursard.services.idling import asks_for_gpus, idleness_of_spec
-from bursard.services.unseen import may_see
-from bursard.services.views import job_view, node_state, reason_of_node, reason_view, visible
+from bursard.services.unseen import may_see, words
+from bursard.services.views import job_view, node_state, reason_of_node, reason_view, visible, why_told
 from bursard.state import JobRecord, NodeRecord, State
 from bursard.state.admission import cheapest_hold, cheapest_rate, cheapest_start, largest
 from bursard.state.arrays import size_of_spec
@@ -84,7 +84,7 @@ async def plan_view(
         tasks=tasks if spec.array is not None else 0,
         time_limit_us=_limit_of(answer.start) if answer.start else job_class.time_limit_us,
         expected_start_at=_expected_start(answer, spec, later),
-        why=answer.start.why if answer.start is not None and promised is None else "",
+        why=why_told(answer.start.why, caller()) if answer.start is not None and promised is None else "",
         ahead_total=answer.ahead_total,
         ahead_counted=answer.foreseen,
     )
@@ -178,7 +178,7 @@ def _is_rented(
     found = rents.would_rent(job, job_class)
     if isinstance(found, str):
         if found:
-            wire.reason.message += f"; nothing would be rented for it: {found}"
+            wire.reason.message += f"; nothing would be rented for it: {words(found, engine.state, caller())}"
         return False
     provider, choice = found
     place, currency = choice.offer.place, engine.state.currency

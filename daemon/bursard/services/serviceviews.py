@@ -8,9 +8,10 @@ import msgspec
 
 from bursar.clock import SECOND_US
 from bursar.model import JobSpec, JobState, Reason, ReasonCode, ServiceSpec
+from bursar.money import format_nanos
 from bursar.v1 import services_pb2 as pb
 from bursar.v1 import types_pb2
-from bursard.access.identity import Identity
+from bursard.access.identity import Grant, Identity, Role
 from bursard.cycle import CRASH_LOOP, Cycle, reason_of
 from bursard.engine import Engine
 from bursard.services.views import reason_view, record_of
@@ -22,6 +23,12 @@ from bursard.state.records import ServiceKey
 MONEY: Final = frozenset(
     (ReasonCode.BUDGET_EXHAUSTED, ReasonCode.BUDGET_COMMITTED, ReasonCode.PRICE_CAP_EXCEEDED)
 )
+
+
+_AMOUNTS: Final = frozenset(
+    ("limit", "settled", "held", "room", "needed", "set_aside", "max_cost", "max_cost_left", "max_price")
+) | {"approved_left", "rate_nanos_per_hour"}
+"""Facts in nanos."""
 
 
 def service_view(
@@ -195,17 +202,33 @@ def route_view(engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord, boo
     if not wire.replicas:
         waits = waiting_reason(engine, cycle, job)
         if waits is not None:
-            reason = waits[0]
-            said_wire = types_pb2.Reason(
-                code=reason.code.value, message=reason.message, remedy=reason.remedy, facts=dict(reason.facts)
-            )
-            (wire.refused if reason.code in MONEY else wire.waits).CopyFrom(said_wire)
+            told = reason_view(waits[0], state, _holder(job))
+            if waits[0].code in MONEY:
+                _in_money(told, state.currency)
+                wire.refused.CopyFrom(told)
+            else:
+                wire.waits.CopyFrom(told)
         elif elsewhere:
             wire.waits.message = (
                 f"{elsewhere} of its replicas are ready on machines that this gateway does not reach:"
                 " it serves those of its own machine"
             )
     return wire
+
+
+def _holder(job: JobRecord) -> Identity:
+    """Who holds a key of a service, as far as is known of all of them: somebody of its project."""
+    return Identity(job.user, None, grants=(Grant(Role.SUBMITTER, job.spec.project),))
+
+
+def _in_money(reason: types_pb2.Reason, currency: str) -> None:
+    """Facts that are amounts as decimal strings, with their currency beside them."""
+    reason.facts["currency"] = currency
+    for name in list(reason.facts):
+        if name in _AMOUNTS:
+            nanos = int(reason.facts[name])
+            del reason.facts[name]
+            reason.facts[name.replace("_nanos_", "_")] = format_nanos(nanos)
 
 
 def _budget_left(state: State, job: JobRecord) -> int | None:

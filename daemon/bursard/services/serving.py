@@ -30,7 +30,6 @@ from bursard.services.lookup import find_job
 from bursard.services.pushback import after_room
 from bursard.services.servicekeys import AHEAD_US, Keys
 from bursard.services.serviceviews import key_view, route_view, service_view
-from bursard.services.unseen import unnamed_refusals
 from bursard.serving.board import GATEWAYS_MAX, Gateway, Load
 from bursard.serving.keeper import Keeper
 from bursard.state import JobRecord
@@ -108,8 +107,7 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
             spec = decide.changed_spec(job, event)
             if spec is not None and (problems := check(spec)):
                 refuse(problems)
-        with unnamed_refusals(self.engine.state):
-            seq = self.engine.commit(events, caller().name)
+        seq = self.engine.commit(events, caller().name)
         self.keeper.look_at(job)
         await self.engine.durable(seq)
         return self._view(job)

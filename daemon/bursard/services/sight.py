@@ -21,11 +21,16 @@ from bursard.events import (
     StopRequested,
 )
 from bursard.events.public import unnamed
+from bursard.services.unseen import may_see, words
 from bursard.state import State
 from bursard.store import Views
 
 REMEMBERED_MAX = 10_000
 """Attempts whose job one stream remembers, newest last."""
+
+_OF_BUDGETS = ("holds", "budgets")
+"""Fields whose parts name the budgets that pay, of events that others than the whole site's people see."""
+_SENTENCES = ("message", "why", "reason", "problem")
 
 _OF_RIGHTS = RoleGranted | RoleRevoked | SecretSet | SecretRemoved
 
@@ -51,7 +56,28 @@ class Sight:
         return self._sees(self._project(event, views))
 
     def told(self, event: Event, views: Views) -> Event:
-        """One that is shown, without the other job that it names where the caller may not see that."""
+        """One that is shown, without the other job, the budgets and the quotas that it names where the caller
+        may not see those.
+        """
+        return self._without_money(self._without_work(event, views))
+
+    def _without_money(self, event: Event) -> Event:
+        """Of the budgets that pay, those that may be seen; the same sum is held in each."""
+        if allowed(self._identity, Action.SEE_COST):
+            return event
+        changed: dict[str, object] = {}
+        for name in _OF_BUDGETS:
+            parts = getattr(event, name, ())
+            seen = tuple(one for one in parts if may_see(self._state, one.budget, self._identity))
+            if len(seen) < len(parts):
+                changed[name] = seen
+        for name in _SENTENCES:
+            text = getattr(event, name, "")
+            if (shown := words(text, self._state, self._identity)) != text:
+                changed[name] = shown
+        return replace(event, **changed) if changed else event
+
+    def _without_work(self, event: Event, views: Views) -> Event:
         if isinstance(event, AttemptPlaced) and event.after and not self._sees_work(event.after, views):
             return replace(event, after="", why=unnamed(event.why))
         if isinstance(event, StopRequested) and event.for_job and not self._sees_work(event.for_job, views):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
@@ -33,7 +32,7 @@ from bursard.services import reserved
 from bursard.services.elapsed import OVERRUN_US, attempt_elapsed_us, held_us, job_elapsed_us
 from bursard.services.ends import end_view, may_quote
 from bursard.services.idling import idleness_of
-from bursard.services.unseen import may_see, unname
+from bursard.services.unseen import may_see, unname, words
 from bursard.state import AttemptRecord, JobRecord, MemberRecord, NodeRecord, State, documents, trouble
 from bursard.state.admission import cheapest_hold, largest
 from bursard.state.arrays import is_lean, size_of, told_state
@@ -154,7 +153,7 @@ def _record_of_columns(row: JobRow) -> JobRecord:
 
 
 def reason_view(reason: Reason, state: State, seen_by: Identity) -> pb.Reason:
-    """A reason. It may name jobs that are ahead, by their numbers, and whom nodes are reserved for; not those
+    """A reason. It may name jobs by their numbers, budgets, quotas and whom nodes are reserved for; not those
     that `seen_by` may not see.
     """
     wire = pb.Reason(
@@ -164,24 +163,12 @@ def reason_view(reason: Reason, state: State, seen_by: Identity) -> pb.Reason:
     wire.message = reserved.named(wire.message, state, seen_by)
     if reason.code in MEANINGS_LIVE and not allowed(seen_by, Action.STEER_NODES):
         wire.remedy = f"ask an operator: {reason.remedy}"
-    if "ahead" in wire.facts:
-        ids = wire.facts["ahead"].split(",")
-        seen, sees_all = visible(state, ids, seen_by), allowed(seen_by, Action.SEE_JOBS)
-        for job_id in ids:
-            job = state.job(job_id) if job_id in seen else None
-            if job is not None:
-                wire.message = _renamed(wire.message, job_id, job.display)
-            elif not sees_all:
-                wire.message = _renamed(wire.message, f"job {job_id}", "another job")
-                wire.message = _renamed(wire.message, job_id, "another")
-        if not sees_all:
-            wire.facts["ahead"] = ",".join(seen)
     return wire
 
 
-def _renamed(text: str, old: str, new: str) -> str:
-    """`text` with another name for a job; an id may be the beginning of another's."""
-    return re.sub(rf"{re.escape(old)}(?![\w.])", lambda _: new, text)
+def why_told(why: str, seen_by: Identity) -> str:
+    """Why a place was taken, which may name the job whose end it waits for."""
+    return why if allowed(seen_by, Action.SEE_JOBS) else unnamed(why)
 
 
 def visible(state: State, job_ids: Iterable[str], seen_by: Identity) -> list[str]:
@@ -232,22 +219,24 @@ def job_view(
     if reason is not None:
         wire.reason.CopyFrom(reason_view(reason, state, seen_by))
     elif job.message:
-        wire.reason.message = job.message
+        wire.reason.message = words(job.message, state, seen_by)
     if job.array is not None:
         _array(state, wire, job, now)
     if job.promise is not None:
         wire.promise.CopyFrom(promise_view(job.promise, job.state))
+        if not allowed(seen_by, Action.SEE_JOBS):
+            wire.promise.message = unnamed(wire.promise.message)
     if form is Form.WHOLE and (idleness := idleness_of(state, job, now)) is not None:
         wire.idleness.CopyFrom(idleness)
     if form is not Form.BRIEF:
         most = MEMBERS_SHOWN if form is Form.WHOLE else MEMBERS_IN_ROW
-        sees_all = allowed(seen_by, Action.SEE_JOBS)
         lasts = job.spec.service is not None
-        wire.attempts.extend(_attempt(state, one, sees_all, now, lasts) for one in _newest(job, most))
+        wire.attempts.extend(_attempt(state, one, seen_by, now, lasts) for one in _newest(job, most))
     _money(state, wire, job, form, now, seen_by)
     private = allowed(seen_by, Action.SEE_PRIVATE, job.spec.project, job.user)
     if (end := end_view(job, private)) is not None:
         wire.end.CopyFrom(end)
+        wire.end.message = words(end.message, state, seen_by)
     if not private:
         _redact(wire, job)
     return wire
@@ -492,7 +481,7 @@ def _waits_for(attempt: AttemptRecord, member: MemberRecord) -> str:
 
 
 def _attempt(
-    state: State, attempt: AttemptRecord, sees_all: bool, now: int, lasts: bool = False
+    state: State, attempt: AttemptRecord, seen_by: Identity, now: int, lasts: bool = False
 ) -> pb.Attempt:
     """One attempt. `lasts`: it has no time limit, and ends when nobody pays."""
     wire = pb.Attempt(
@@ -501,10 +490,10 @@ def _attempt(
         state=attempt.state,
         started_at=attempt.started_at,
         finished_at=attempt_ended_at(attempt),
-        message=attempt.message,
+        message=words(attempt.message, state, seen_by),
         time_limit_us=0 if lasts else attempt.longest_us,
         leased_us=attempt.time_limit_us if attempt.lease_us else 0,
-        why=attempt.why if sees_all else unnamed(attempt.why),
+        why=why_told(attempt.why, seen_by),
         end_cause=attempt.cause.value if attempt.cause is not None else "",
     )
     waits = attempt.unlimited()

@@ -114,13 +114,19 @@ def _refuse_without_room(
                 f" it may cost {at_least(more, cash)} more, {at_most(max(room, 0), cash)} are free; ask for a"
                 " shorter limit, or raise the budget",
                 {
-                    "budget": name.removeprefix("budget ").removesuffix(" as approved"),
+                    **_named(name),
                     "needed": format_nanos(more),
                     "room": format_nanos(room),
                     "currency": cash,
                     "reason": "BudgetExhausted",
                 },
             )
+
+
+def _named(payer: str) -> dict[str, str]:
+    """The fact that names a budget; the cap of an array is none."""
+    is_budget = payer.startswith("budget ")
+    return {"budget": payer.removeprefix("budget ").removesuffix(" as approved")} if is_budget else {}
 
 
 def payers(state: State, job: JobRecord, attempt: AttemptRecord, more: int) -> list[tuple[str, int]]:
