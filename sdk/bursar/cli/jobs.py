@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bursar.cli import texts
+from bursar.cli import texts, unheld
 from bursar.cli.common import changing, connected, fail, listing, now, read_labels, read_since
 from bursar.cli.ends import (
     LIVE,
@@ -189,7 +189,11 @@ def show(client: WireClient, job: str, profile: bool, attempt: int, output: Outp
         print_profile(client, job, attempt, output)
         return
     row = view.job(client.get(job))
-    emit_one(row, output, lambda r: _with_log(client, texts.job_text(r), r), columns=JOB_COLUMNS)
+
+    def text(shown: Row) -> str:
+        return _with_log(client, texts.job_text(shown, unheld.of_job(client, shown)), shown)
+
+    emit_one(row, output, text, columns=JOB_COLUMNS)
 
 
 @click.command()

@@ -7,10 +7,11 @@ import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
+from bursar.cli import unheld
 from bursar.cli.common import fail, listing, now, server_of
 from bursar.cli.output import Column, Output, Row, emit_one, say, write_text
 from bursar.cli.terminal import clean
@@ -26,6 +27,9 @@ from bursar.local.processes import Process
 from bursar.words import plural
 
 SHIPPED: Final = "shipped"
+if TYPE_CHECKING:
+    from bursar.v1 import types_pb2
+
 NOTHING: Final = "none"
 """What takes back a flag of an earlier `up`."""
 
@@ -187,11 +191,22 @@ def _start(cluster: LocalCluster, wish: Wish, detach: bool) -> Desired | None:
         write_text(f"pages: {link.url}\n(good once, for ten minutes; `bursar web url` makes another)")
     if desired.gateway:
         write_text(f"gateway: http://{desired.gateway}/NAME for each service; `bursar key new` opens one")
+    if told := _unheld(desired):
+        say(told)
     if desired.cloud == clouds.DEMO:
         say("next: bursar run --gpus L4:1 -- sleep 5; meanwhile: bursar cloud ls")
     else:
         say("next: bursar run -- echo hello")
     return desired if mine else None
+
+
+def _unheld(desired: Desired) -> str:
+    """What its nodes cannot hold jobs to; nothing where that cannot be asked."""
+    try:
+        with connected(desired.server) as client:
+            return unheld.said_of([(node.facts.name, node.facts.limits) for node in client.nodes()])
+    except BursarError:
+        return ""
 
 
 def say_kept(wish: Wish, desired: Desired, unlike: list[str]) -> None:
@@ -301,17 +316,18 @@ def read_status(cluster: LocalCluster) -> Row:
     running = cluster.processes()
     server = cluster.server
     daemon: Row = {"pid": None, "version": None, "ready": False, "state": "stopped"}
-    states: dict[str, str] = {}
+    nodes: dict[str, types_pb2.Node] = {}
     if "daemon" in running:
         daemon |= {"pid": running["daemon"].pid, "state": "not responding"}
         if not processes.stopped(running["daemon"]):
-            states = _ask(server, daemon)
+            nodes = _ask(server, daemon)
     untold = "unknown" if daemon["state"] == "not responding" else "starting"
     agents = [
         {
             "name": name,
             "pid": running[name].pid if name in running else None,
-            "state": _agent_state(running.get(name), states.get(name, untold)),
+            "state": _agent_state(running.get(name), nodes[name].state if name in nodes else untold),
+            "limits": list(nodes[name].facts.limits) if name in nodes else None,
         }
         for name in cluster.agent_names()
     ]
@@ -361,14 +377,22 @@ def read_remote(server: Address) -> Row:
             "ready": found.ready,
             "state": "ready" if found.ready else "starting",
         },
-        "agents": [{"name": node.facts.name, "pid": None, "state": node.state} for node in nodes],
+        "agents": [
+            {
+                "name": node.facts.name,
+                "pid": None,
+                "state": node.state,
+                "limits": list(node.facts.limits),
+            }
+            for node in nodes
+        ],
         "web": None,
         "keeper": None,
     }
 
 
-def _ask(server: str, daemon: dict[str, Any]) -> dict[str, str]:
-    """Fill in what the daemon says of itself; the states of its nodes."""
+def _ask(server: str, daemon: dict[str, Any]) -> dict[str, types_pb2.Node]:
+    """Fill in what the daemon says of itself; its nodes by name."""
     from bursar.client import WireClient
 
     found_at = address.parse(server, address.OF_UP)
@@ -380,7 +404,7 @@ def _ask(server: str, daemon: dict[str, Any]) -> dict[str, str]:
             found = client.server(timeout_s=5.0)
             state = "ready" if found.ready else "starting"
             daemon |= {"version": found.version, "ready": found.ready, "state": state}
-            return {node.facts.name: node.state for node in client.nodes()}
+            return {node.facts.name: node for node in client.nodes()}
     except BursarError:
         return {}
 
@@ -409,6 +433,9 @@ def _status_text(row: Row) -> str:
         else _absent(row["state_dir"], keeper),
     ]
     lines += [f"agent      {a['name']} {a['state']}, pid {a['pid'] or '-'}" for a in row["agents"]]
+    known = [(a["name"], a["limits"]) for a in row["agents"] if a["limits"] is not None]
+    if told := unheld.said_of(known):
+        lines.append(f"limits     {told}")
     if web := row["web"]:
         lines.append(f"pages      {web['url']} {web['state']}, pid {web['pid'] or '-'}")
     if keeper is not None and keeper["state"] != "ready":

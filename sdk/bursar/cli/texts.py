@@ -378,8 +378,8 @@ def state(name: str) -> str:
     return paint(name, STATE_STYLES.get(name))
 
 
-def job_text(job: Row) -> str:
-    """One job, whole."""
+def job_text(job: Row, unheld: str = "") -> str:
+    """One job, whole. `unheld`: what its node does not hold it to."""
     title = "  ".join(filter(None, (f"job {job_ref(job)}", clean(job["name"]), state(job["state"]))))
     if job["simulated"]:
         title += "  (simulated devices)"
@@ -391,6 +391,7 @@ def job_text(job: Row) -> str:
         ("model", clean(" ".join(filter(None, (job["model"], job["model_version"]))))),
         ("labels", clean(", ".join(f"{k}={v}" for k, v in job["labels"].items()))),
         ("needs", needs_text(job)),
+        ("limits", unheld),
         ("priority", str(job["priority"])),
         ("time limit", _limit_text(job)),
         ("lease", _leased_text(job)),
