@@ -65,12 +65,12 @@ def held_now(job: Row, paid: Paid, profile: Row | None = None) -> Held:
     gpu_nanos = _known(paid, paid.gpu_nanos)
     if profile is not None:
         return held_while_it_runs(profile, gpu_nanos)
-    busy = job["cpu_s"] / paid.cpu_held_s if paid.cpu_held_s and job["state"] in _ENDED else None
+    busy = (job["cpu_s"] or 0) / paid.cpu_held_s if paid.cpu_held_s and job["state"] in _ENDED else None
     return held_of(job, gpu_nanos, busy)
 
 
 def _memory(job: Row, paid: Paid) -> Iterator[Finding]:
-    asked, peak = job["resources"]["memory_bytes"], job["max_rss_bytes"]
+    asked, peak = job["resources"]["memory_bytes"], job["max_rss_bytes"] or 0
     unit = _MB * (1000 if peak >= 10**10 else 100)
     enough = max(ceil(peak * MEMORY_HEADROOM / unit), 1) * unit
     if not asked or not peak or enough > asked * OVER:
@@ -86,7 +86,7 @@ def _memory(job: Row, paid: Paid) -> Iterator[Finding]:
 
 
 def _cpus(job: Row, paid: Paid) -> Iterator[Finding]:
-    asked, used_s = float(job["resources"]["cpus"]), job["cpu_s"]
+    asked, used_s = float(job["resources"]["cpus"]), job["cpu_s"] or 0
     if not paid.cpu_held_s or not used_s or asked <= 1:
         return
     asked_milli = round(asked * MILLI)
@@ -144,7 +144,7 @@ def _of_its_loop(job: Row, paid: Paid) -> Iterator[Finding]:
 
 
 def _more_loading(job: Row, paid: Paid) -> str:
-    busy = job["cpu_s"] / paid.cpu_held_s if paid.cpu_held_s else 0
+    busy = (job["cpu_s"] or 0) / paid.cpu_held_s if paid.cpu_held_s else 0
     asked = float(job["resources"]["cpus"])
     more = f"--cpus {ceil(2 * asked)} and more workers" if busy > OVER else "more workers"
     return f"load data with {more}, or from nearer"

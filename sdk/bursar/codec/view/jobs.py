@@ -84,8 +84,8 @@ def job(wire: types_pb2.Job) -> View:
         "error_file": spec.error_file,
         "comment": spec.comment,
         "simulated": wire.simulated,
-        "max_rss_bytes": wire.max_rss_bytes,
-        "cpu_s": seconds(wire.cpu_us),
+        "max_rss_bytes": wire.max_rss_bytes or None,  # told at the end: until then nothing was measured
+        "cpu_s": seconds(wire.cpu_us) if wire.cpu_us else None,
         "gpu_energy_joules": joules(wire.gpu_energy_millijoules, wire.gpu_energy_source),
         "gpu_energy_source": wire.gpu_energy_source or None,
         "progress": job_progress(wire, cash),
