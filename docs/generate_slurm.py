@@ -36,7 +36,7 @@ are its `$1`, `$2`, …; flags of `bursar run` before it stand above the directi
 | `scontrol update nodename=n7 state=drain`, `state=resume` | `bursar node drain n7`, `node resume n7` |
 | the same with `state=down`, of a machine that is off | `bursar node drain n7 --confirm-dead` |
 | `srun --pty bash` | the same (`bursar slurm-shims`), or `bursar run --pty -- bash` ([attach](attach.md)) |
-| `salloc` | `bursar run --pty -- bash` |
+| `salloc -N 2` | the same: the shell is on the job's first node, where `srun` starts tasks on all |
 | `sattach 12.0`, `ssh` to a node of the job | `bursar attach 12`, `attach --rank 3 12 -- nvidia-smi` |
 
 A node that does not answer keeps its jobs, as nobody can tell a machine that is off from a cut cable: Slurm

@@ -14,7 +14,7 @@ on with it, and tells nothing twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from bursar.clock import SECOND_US
@@ -41,6 +41,8 @@ from bursard.state.idling import rules_of, snoozed_until
 LOOK_EVERY_S: Final = 5.0
 STEP_US_MAX: Final = 15 * SECOND_US
 """Between two looks no more counts than this."""
+AT_ONCE: Final = 100
+"""Attempts that are looked at in one turn of the loop: some milliseconds."""
 STALE_US: Final = 30 * SECOND_US
 """A node that has told nothing new for so long is not known."""
 
@@ -65,21 +67,31 @@ class IdleWatch:
         self._spells: dict[str, dict[str, Spell]] = {}
         self._readings: dict[str, tuple[Any, int]] = {}
         self._looked_us: int | None = None
+        self._under: dict[str, tuple[object, object, tuple[Rule, ...]]] = {}
+        """By attempt, its rules, with the spec and the documents that they are of."""
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Look for ever; others have their turn between some attempts and the next."""
         while True:
-            self.look()
+            for _ in self._looks():
+                await asyncio.sleep(0)
             await asyncio.sleep(LOOK_EVERY_S)
 
     def look(self) -> None:
         """One look at every attempt that a policy is about."""
+        for _ in self._looks():
+            pass
+
+    def _looks(self) -> Iterator[None]:
         now_us = self._engine.clock.boot_us()
         step_us = 0 if self._looked_us is None else min(max(now_us - self._looked_us, 0), STEP_US_MAX)
         self._looked_us = now_us
-        watched = set()
-        for attempt in list(self._engine.state.live_attempts()):
-            rules = self._rules(attempt)
+        state, watched = self._engine.state, set[str]()
+        live = list(state.live_attempts())
+        for number, attempt in enumerate(live, 1):
+            if number % AT_ONCE == 0:
+                yield
+            rules = self._rules(attempt) if attempt.id in state.attempts else ()
             if rules:
                 watched.add(attempt.id)
                 events = self._judge(attempt, rules, now_us, step_us)
@@ -87,15 +99,23 @@ class IdleWatch:
                     self._engine.commit(events, "bursard")
         for attempt_id in self._spells.keys() - watched:
             del self._spells[attempt_id]
+        for attempt_id in self._under.keys() - {attempt.id for attempt in live}:
+            del self._under[attempt_id]
         if not watched:
             self._readings.clear()
 
     def _rules(self, attempt: AttemptRecord) -> tuple[Rule, ...]:
         if attempt.stop_cause is not None:
             return ()
-        job = self._engine.state.jobs[attempt.job_id]
+        state = self._engine.state
+        job, documents = state.jobs[attempt.job_id], state.idle_documents
+        known = self._under.get(attempt.id)
+        if known is not None and known[0] is job.spec and known[1] is documents:
+            return known[2]
         gpus = any(member.alloc.devices for member in attempt.members)
-        return rules_of(self._engine.state, job.user, job.spec, gpus)
+        found = rules_of(state, job.user, job.spec, gpus)
+        self._under[attempt.id] = job.spec, documents, found
+        return found
 
     def _judge(
         self, attempt: AttemptRecord, rules: tuple[Rule, ...], now_us: int, step_us: int

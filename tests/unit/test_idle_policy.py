@@ -583,3 +583,14 @@ def test_what_was_done_is_a_sentence_with_its_money() -> None:
         " of their memory held, it cost 1.250000000 USD meanwhile): it is stopped and held, as idle policy"
         " gpus says"
     )
+
+
+def test_others_have_their_turn_between_some_attempts_and_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def play(site: Site) -> None:
+        monkeypatch.setattr("bursard.idle.AT_ONCE", 1)
+        looks = site.watch._looks()
+        next(looks)  # one attempt is there, and it ends before it is looked at
+        site.daemon.engine.state.attempts.pop(site.attempt.id)
+        assert list(looks) == []
+
+    story(play, NONE, SITE.format(action="stop"))

@@ -108,3 +108,24 @@ def test_the_terminal_is_as_it_was_afterwards(monkeypatch: pytest.MonkeyPatch) -
         os.dup2(kept, 0)
         for fd in (kept, ours, theirs):
             os.close(fd)
+
+
+def test_an_allocation_is_a_shell_in_a_job_of_its_own(
+    becomes: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Became) as became:
+        login.salloc(["-N", "2", "--gres=gpu:1"])
+    command, words = became.value.args
+    assert words == ["--nodes=2", "--gres=gpu:1"]
+    assert command == ["run", "--pty", "--", "/bin/sh", "-c", 'exec "${SHELL:-/bin/sh}"']
+    assert "the shell is on the job's first node" in capsys.readouterr().err
+
+
+def test_what_an_allocation_cannot_be_is_said(
+    becomes: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert login.salloc(["-N", "2", "make"]) == 2
+    assert "write `srun --pty` and it" in capsys.readouterr().err
+    monkeypatch.setenv("BURSAR_ATTEMPT_MEMBER", "att.0@x")
+    assert login.salloc([]) == 2
+    assert "inside of a job already" in capsys.readouterr().err

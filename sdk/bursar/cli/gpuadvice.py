@@ -157,6 +157,8 @@ def _sm(held: Held) -> str:
 
 
 def _nothing_done(held: Held) -> Iterator[Finding]:
+    never = all(use["unused_devices"] == use["devices"] for use in held.uses)
+    ask = "no GPUs: none of them ever had work"
     empty, idle, launch = (_part(held, f"{name}_s") for name in ("empty", "idle", "launch_bound"))
     if empty >= TOLD_PPM:
         yield Finding(
@@ -164,7 +166,7 @@ def _nothing_done(held: Held) -> Iterator[Finding]:
             f"no process of it was on its GPUs for {_percent(empty)} of the time that it held them",
             _cost(held, empty),
             _cost(held, empty),
-            "do what needs no GPU in a job of its own before it (depends_on)",
+            ask if never else "do what needs no GPU in a job of its own before it (depends_on)",
             "high: the driver's list of processes",
         )
     if idle >= TOLD_PPM:
@@ -173,7 +175,7 @@ def _nothing_done(held: Held) -> Iterator[Finding]:
             f"its GPUs did nothing for {_percent(idle)} of the time, with its processes on them; {_sm(held)}",
             _cost(held, idle),
             _cost(held, idle),
-            "idle_policy: {time_window: 30m}, and end when the work is done",
+            ask if never else "idle_policy: {time_window: 30m}, and end when the work is done",
             "high: by multiprocessors, below 5 % of them in ten seconds",
         )
     if launch >= TOLD_PPM:
@@ -215,7 +217,7 @@ def _too_many(job: Row, held: Held) -> Iterator[Finding]:
     unused = sum(use["unused_devices"] for use in held.uses)
     devices = sum(use["devices"] for use in held.uses)
     attempts = len({use["attempt"] for use in held.uses})
-    if unused and attempts == 1:
+    if 0 < unused < devices and attempts == 1:
         used = devices - unused
         each = ceil(used / nodes) if nodes > 1 else used
         ask = f"--gpus {each}" if each else "no GPUs"

@@ -15,7 +15,7 @@ from typing import Final
 from bursar.aside import clear_for_file, own_directory
 from bursar.steps import modules, names
 
-SLURM: Final = ("srun", "scontrol", "sbatch", "scancel", "squeue", "sinfo", "sacct")
+SLURM: Final = ("srun", "scontrol", "sbatch", "scancel", "squeue", "sinfo", "sacct", "salloc")
 _ROOT: Final = str(Path(__file__).resolve().parents[2])
 _HEAD: Final = "#!{python} -IS\nimport sys\nsys.path.insert(0, {root!r})\n"
 _SHIM: Final = _HEAD + "from bursar.steps.shims import main\nsys.exit(main({name!r}, sys.argv[1:]))\n"

@@ -11,7 +11,7 @@ from typing import Final
 
 from bursar.steps import names
 
-_OF_SLURM: Final = ("srun", "scontrol", "sbatch", "scancel", "squeue", "sinfo", "sacct")
+_OF_SLURM: Final = ("srun", "scontrol", "sbatch", "scancel", "squeue", "sinfo", "sacct", "salloc")
 
 
 def main(name: str, arguments: Sequence[str]) -> int:
@@ -23,6 +23,10 @@ def main(name: str, arguments: Sequence[str]) -> int:
         from bursar.steps import srun
 
         return srun.main(arguments)
+    if name == "salloc":
+        from bursar.steps import login
+
+        return login.salloc(arguments)
     if name == "bursar-rsh":
         from bursar.steps import rsh
 
