@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -131,6 +132,31 @@ def test_an_account_that_opens_in_the_hour_of_a_months_end_says_what_cost_says(m
             passes(daemon, 1)
         await settled_is_cost(daemon, "Asia/Kolkata", months=MONTHS[1:])
         await settled_is_cost(daemon, "Asia/Kathmandu", "other", months=MONTHS[1:])
+
+    story(tell)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_what_is_charged_of_that_hour_while_the_books_are_read_is_of_the_row_that_is_open(ends: bool) -> None:
+    async def tell(daemon: Daemon) -> None:
+        job = daemon.submit(project="research")
+        for _ in range(60):
+            passes(daemon, 1)
+        books = daemon.engine.books
+
+        async def slow() -> Any:
+            found = await books()
+            daemon.clock.advance(5 * MINUTE_US)
+            if ends:
+                daemon.finish(job)
+            daemon.meter()
+            return found
+
+        daemon.engine.books = slow  # type: ignore[method-assign]
+        await daemon.apply(budget("Asia/Kolkata"))
+        daemon.engine.books = books  # type: ignore[method-assign]
+        passes(daemon, 4)
+        await settled_is_cost(daemon, "Asia/Kolkata", months=MONTHS[1:])
 
     story(tell)
 

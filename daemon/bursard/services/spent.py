@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from bursar.clock import DAY_US
+from bursar.clock import DAY_US, HOUR_US
 from bursar.errors import WrongState
 from bursar_policies.periods import find_timezone
 from bursar_policies.specs import Document
@@ -78,6 +78,14 @@ class _Meter:
         self._charges: list[tuple[Opening, int, int]] = []
         self._state = state
         self._wanted = wanted
+        # Of an hour in which a period began: what is open of it is a row of where it began.
+        split = any(one.since % HOUR_US for one in wanted)
+        self._open = {
+            (attempt.id, member.alloc.rank): member.open.start
+            for attempt in (state.live_attempts() if split else ())
+            for member in attempt.members
+            if member.open is not None
+        }
 
     def __call__(self, charges: Sequence[Charge]) -> None:
         for charge in charges:
@@ -88,9 +96,15 @@ class _Meter:
             for one in self._wanted:
                 if not one.scope.covers(spec.project, job.user, spec.experiment, spec.model, labels):
                     continue
-                self._charges.append((one, charge.start, charge.nanos))
-                if one.since <= charge.start and (not one.until or charge.start < one.until):
+                at = self._counts_from(charge)
+                self._charges.append((one, at, charge.nanos))
+                if one.since <= at and (not one.until or at < one.until):
                     self.nanos[one.budget] += charge.nanos
+
+    def _counts_from(self, charge: Charge) -> int:
+        """Where the row of a charge begins, of which it takes its period."""
+        begun = self._open.get((charge.attempt_id, charge.rank), charge.start)
+        return begun if begun // HOUR_US == charge.start // HOUR_US else charge.start
 
     def added_to(self, before: Mapping[str, Before]) -> dict[str, Before]:
         """What scopes have cost by day, and what was charged of these days since then."""
