@@ -4,8 +4,11 @@ pay is by its mean; days on which clocks are set have the hours that they have.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from datetime import UTC, datetime
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -275,5 +278,64 @@ def test_a_what_if_tries_a_tariff_by_the_hour_at_what_jobs_would_pay() -> None:
             for t in (NIGHT, "      - {price: 0.20 USD/kWh}\n")
         ]
         assert row["change_percent"] == pytest.approx(100 * (rates[0] / rates[1] - 1), abs=0.01)
+
+    in_a_daemon(story)
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kolkata"])
+def test_rows_of_focus_have_one_unit_price_for_each_price_id_and_cost_what_was_booked(zone: str) -> None:
+    async def story(daemon: Daemon) -> None:
+        daemon.clock.advance(instant("2026-11-27T13:00:00+00:00") - daemon.engine.now())
+        await daemon.apply(model(zone=zone))
+        daemon.node("a")
+        job = daemon.submit(project="p")
+        for _ in range(30):
+            await passes(daemon, 37)
+        daemon.finish(job)
+        await passes(daemon, 300)
+        await daemon.engine.durable()
+        text, _ = await daemon.report(kind="focus", format="csv")
+        lines = [*csv.DictReader(io.StringIO(text.decode()))]
+        prices: dict[str, set[str]] = {}
+        for line in lines:
+            if line["SkuPriceId"]:
+                prices.setdefault(line["SkuPriceId"], set()).add(line["ListUnitPrice"])
+        assert all(len(each) == 1 for each in prices.values())
+        assert len(prices) == 4, "what the job pays, and a node that is idle at three tariffs"
+        for line in lines:
+            if line["SkuPriceId"]:
+                costs = [Decimal(line[name]) for name in ("EffectiveCost", "ListCost")]
+                assert abs(costs[0] - costs[1]) < Decimal("0.00000001"), line
+        assert sum(Decimal(line["EffectiveCost"]) for line in lines) * USD == sum(
+            row.nanos for row in await rows_of(daemon)
+        )
+
+    in_a_daemon(story)
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kolkata"])
+@pytest.mark.parametrize("every", [7, 30, 250])
+def test_where_a_tariff_changes_within_an_hour_each_part_is_a_row_of_the_hours_that_it_was(
+    zone: str, every: int
+) -> None:
+    """An hour at two rates in one row had the price of the one, and a quantity that nobody used."""
+
+    async def story(daemon: Daemon) -> None:
+        daemon.clock.advance(instant("2026-11-27T13:00:00+00:00") - daemon.engine.now())
+        await daemon.apply(model(zone=zone))
+        daemon.node("a")
+        for _ in range(1_500 // every):
+            await passes(daemon, every)
+        await daemon.engine.durable()
+        text, _ = await daemon.report(kind="focus", format="csv")
+        each = set()
+        for line in csv.DictReader(io.StringIO(text.decode())):
+            if line["SkuPriceId"]:
+                begin, end = (instant(line[name]) for name in ("ChargePeriodStart", "ChargePeriodEnd"))
+                each.add(round(float(line["PricingQuantity"]) * HOUR_US / (end - begin), 5))
+        assert len(each) == 1, each
+        assert [*daemon.engine.state.ledger.violations(), *daemon.store.verify()] == []
+        with daemon.store.picture() as picture:
+            assert problems_of(picture, Limits()) == []
 
     in_a_daemon(story)

@@ -224,7 +224,10 @@ def focus_lines(
             yield from maker.purchased(until)
             maker.hour = until - HOUR_US
             maker.month = month_of(charge.start_at)
-        key: tuple[str, ...] = (charge.kind, charge.attempt_id, charge.node_id, charge.price_id)
+        # Of one price a node may cost more in one part of an hour than in another: by its tariff.
+        key: tuple[str, ...] = (
+            charge.kind, charge.attempt_id, charge.node_id, charge.price_id, str(charge.rate),
+        )  # fmt: skip
         if charge.corrects:
             key = (
                 *key,

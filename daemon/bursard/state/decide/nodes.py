@@ -7,9 +7,10 @@ Why     a node's time is owned by somebody at every moment (L8). Every report cl
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
-from bursar.clock import Instant
+from bursar.clock import HOUR_US, Instant
 from bursar.errors import WrongState
 from bursar.ids import Ids
 from bursar.model import NodeFacts, ShareRates
@@ -285,7 +286,19 @@ def usage(
             (one.end, Used(attempt_id, rank, one.end - member.started_at, one.gpu, one.cpu, one.memory))
             for one in pieces
         )
-    return metered(node, _owned(state, node, through, shares, cuts=sorted(borders)), used, borders)
+    owned = _owned(state, node, through, shares, cuts=sorted(borders))
+    return [*_at_another_rate(node), *metered(node, owned, used, borders)]
+
+
+def _at_another_rate(node: NodeRecord) -> list[NodeMetered]:
+    """What is open of an hour at another rate than is in force now, under the same price, is a row before
+    more is added to it: so it is where a tariff changes within an hour of UTC.
+    """
+    now = node.cost_at(node.through)
+    for hour in node.open.values():
+        if hour.price_id == node.price_id and hour.rates != now and node.through < hour.hour + HOUR_US:
+            return [NodeMetered(node.id, node.through, posted=True)]
+    return []
 
 
 def _borders(state: State, node: NodeRecord, through: int) -> set[int]:
@@ -345,11 +358,13 @@ def metered(
     """
     events: list[Event] = []
     before = -(2**62)
-    for part in parts:
+    for part, following in zip_longest(parts, parts[1:]):
         through = part.span.end
         ends = [end for end, _ in used if before < end <= through]
         pieces = tuple(piece for end, piece in used if before < end <= through)
         posted = through in borders or any(end in borders for end in ends)
+        if following is not None and following.span.price_id == part.span.price_id:
+            posted = posted or (following.span.cost_rates != part.span.cost_rates and through % HOUR_US > 0)
         rest = tuple(
             Rest(one.kind, through - one.start, through - one.end, one.gpu, one.cpu, one.memory)
             for one in part.charges
