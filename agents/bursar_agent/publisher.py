@@ -16,11 +16,10 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
 
 import aiomqtt
 
-from bursar.errors import InvalidRequest
+from bursar.broker import BrokerAddress, read_broker
 
 log = logging.getLogger(__name__)
 
@@ -33,33 +32,15 @@ _KEEPALIVE_S = 15
 _ONLINE, _OFFLINE = json.dumps({"state": "online"}), json.dumps({"state": "offline"})
 
 
-@dataclass(frozen=True, slots=True)
-class Broker:
+@dataclass(frozen=True, slots=True, repr=False)
+class Broker(BrokerAddress):
     """Where to publish. `repr` hides the password."""
-
-    host: str
-    port: int
-    tls: bool
-    username: str | None = None
-    _password: str | None = None
 
     @classmethod
     def parse(cls, url: str) -> Broker:
         """`mqtt://[user:password@]host[:port]` or `mqtts://…`. Raises `InvalidRequest`."""
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            raise InvalidRequest("the broker's url has no valid port") from None
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-            raise InvalidRequest("the broker's url must be mqtt://host:port or mqtts://host:port")
-        tls = parts.scheme == "mqtts"
-        username = unquote(parts.username) if parts.username else None
-        password = unquote(parts.password) if parts.password else None
-        return cls(parts.hostname, port or (8883 if tls else 1883), tls, username, password)
-
-    def __repr__(self) -> str:
-        return f"Broker({self.host}:{self.port})"
+        found = read_broker(url)
+        return cls(found.host, found.port, found.tls, found.username, found.password)
 
     def client(self, will: aiomqtt.Will, identifier: str) -> aiomqtt.Client:
         """A fresh client."""
@@ -67,7 +48,7 @@ class Broker:
             self.host,
             self.port,
             username=self.username,
-            password=self._password,
+            password=self.password,
             identifier=identifier,
             will=will,
             keepalive=_KEEPALIVE_S,

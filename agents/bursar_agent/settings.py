@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from bursar.errors import InvalidRequest
 from bursar.model import MARKETS
-from bursar.options import add_flags, collect
+from bursar.options import add_flags, collect, masked
 from bursar.words import decimal_of
 from bursar_agent.metadata import SOURCES
 
@@ -182,9 +183,16 @@ def _parse_labels(raw: object, at: str) -> dict[str, str]:
     return labels
 
 
+def _is_address(url: str) -> bool:
+    try:
+        return _URL.fullmatch(url) is not None and urlsplit(url).port != 0
+    except ValueError:  # no such port
+        return False
+
+
 def _check(settings: Settings, places: Mapping[str, str]) -> None:
     def fail(name: str, message: str) -> None:
-        raise InvalidRequest(f"{places.get(name, name)}: {message}")
+        raise InvalidRequest(f"{places.get(name, name)}: {masked(message)}")
 
     if not _NAME.fullmatch(settings.name):
         fail("name", f"{settings.name!r} is no node name; use 1 to 63 letters, digits, . _ -")
@@ -203,7 +211,7 @@ def _check(settings: Settings, places: Mapping[str, str]) -> None:
         fail("notices", f"{settings.notices!r} is no provider with notices; write {', '.join(SOURCES)}")
     if settings.notices and settings.notice_file != Path():
         fail("notices", "says the same as notice_file; set one of them")
-    if settings.metadata_url and not _URL.fullmatch(settings.metadata_url):
+    if settings.metadata_url and not _is_address(settings.metadata_url):
         fail(
             "metadata_url", f"{settings.metadata_url!r} is no address; write http://HOST or http://HOST:PORT"
         )

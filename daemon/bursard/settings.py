@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bursar.broker import read_broker
 from bursar.client.logins import problem_of_address
 from bursar.clock import SECOND_US, parse_duration
 from bursar.errors import InvalidRequest
-from bursar.options import add_flags, collect
+from bursar.options import add_flags, collect, masked
 from bursar.resources import parse_size
 from bursard.access.oidc import ASYMMETRIC, Rules, read_grants
 from bursard.state import Limits
@@ -243,7 +244,7 @@ _AT_LEAST = {"default_time_limit": "1s", "meter_interval": "1s", "overdue_after"
 
 def _check(settings: Settings, places: Mapping[str, str]) -> None:
     def fail(name: str, message: str) -> None:
-        raise InvalidRequest(f"{places.get(name, name)}: {message}")
+        raise InvalidRequest(f"{places.get(name, name)}: {masked(message)}")
 
     for name, least in _AT_LEAST.items():
         try:
@@ -272,6 +273,11 @@ def _check(settings: Settings, places: Mapping[str, str]) -> None:
         fail("listen", "TCP is served with TLS only: set tls_cert_file and tls_key_file")
     if settings.listen and not settings.listen.rpartition(":")[2].isdigit():
         fail("listen", f"{settings.listen!r} is not HOST:PORT, such as 0.0.0.0:7443")
+    if settings.telemetry_mqtt_url:
+        try:
+            read_broker(settings.telemetry_mqtt_url)
+        except InvalidRequest as error:
+            fail("telemetry_mqtt_url", error.message)
     _check_provider(settings, fail)
 
 

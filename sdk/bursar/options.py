@@ -10,6 +10,7 @@ import argparse
 import ast
 import difflib
 import inspect
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -110,8 +111,16 @@ def _check_key(settings: type, name: str, shown: str, place: str) -> None:
     raise InvalidRequest(f"{place}: unknown setting {shown}{hint}")
 
 
+_SECRET = re.compile(r"(\w://[^:@/\s\"']*):[^\s\"']*@")
+
+
+def masked(text: str) -> str:
+    """Text without the passwords of the addresses in it: for terminals, and for what is said of a fault."""
+    return _SECRET.sub(r"\1:***@", text)
+
+
 def to_toml(settings: Any) -> str:
-    """The settings in force, as a file that reads back to them."""
+    """The settings in force, as a file that reads back to them: but for passwords, which are `***`."""
     lines = []
     for name in keys(type(settings)):
         value = getattr(settings, name)
@@ -124,7 +133,7 @@ def to_toml(settings: Any) -> str:
             lines.append(f"{name} = [{', '.join(quote(str(item)) for item in value)}]")
         else:
             lines.append(f"{name} = {quote('' if value == Path() else str(value))}")
-    return "\n".join(lines) + "\n"
+    return masked("\n".join(lines)) + "\n"
 
 
 def quote(text: str) -> str:

@@ -43,6 +43,8 @@ def test_flags_beat_environment_beats_file(tmp_path: Path) -> None:
         (["--market", "cheap"], {}, ["--market", "on-demand, spot, committed-1y or committed-3y"]),
         (["--log-level", "loud"], {}, ["--log-level", "DEBUG"]),
         (["--log-level", "info"], {}, ["--log-level", "DEBUG, INFO, WARNING or ERROR"]),
+        (["--server", "grpc://u:pw@h"], {}, ["--server: 'grpc://u:***@h' is no server address"]),
+        (["--metadata-url", "http://h:70000"], {}, ["--metadata-url", "http://HOST:PORT"]),
         (["--mps", "on"], {}, ["--mps", "auto or off"]),
         (["--config", "/does/not/exist"], {}, ["/does/not/exist", "No such file"]),
     ],

@@ -50,6 +50,30 @@ def test_wrong_setting_names_place_and_remedy(
         assert word in caught.value.message
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["mqtt://u:hunter2@h:notaport", "mqtt://u:hunter2@h:70000", "http://u:hunter2@h", "mqtt://u:hun/hunter2@h",
+     "u:hunter2@h", "mqtt://u:hunter2@h/topic"],
+)  # fmt: skip
+def test_a_broker_that_is_none_is_refused_before_the_start_and_without_its_password(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--telemetry-mqtt-url", url, "--check-config"]) == 2
+    told = capsys.readouterr()
+    assert "--telemetry-mqtt-url: the broker's url" in told.err
+    assert "hunter2" not in told.err + told.out
+
+
+def test_settings_are_printed_without_the_passwords_in_their_addresses(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--telemetry-mqtt-url", "mqtts://u:hunter2@h:8883", "--print-config"]) == 0
+    assert 'telemetry_mqtt_url = "mqtts://u:***@h:8883"' in capsys.readouterr().out
+    with pytest.raises(InvalidRequest) as caught:
+        load(["--oidc-issuer", "https://u:hunter2@id.example.org"], {})
+    assert "https://u:***@id.example.org" in caught.value.message
+
+
 @pytest.mark.parametrize("text", ["currency = ", "currency = true", "state_dir = [1]", "\x00"])
 def test_broken_file_is_an_error_with_its_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "bursard.toml"

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from bursar.errors import InvalidRequest
 from bursar.model import JobSpec
 from bursard.app import _bridge
 from bursard.events import AttemptPlaced, JobSubmitted, NodeScheduling
@@ -29,12 +30,14 @@ def bridge(url: str) -> MqttBridge:
 )
 def test_an_address_says_where_and_as_whom(url: str, expected: tuple[object, ...]) -> None:
     made = bridge(url)
-    assert (made._host, made._port, made._username, made._password, made._tls) == expected
+    where = made._broker
+    assert (where.host, where.port, where.username, where.password, where.tls) == expected
+    assert "p@" not in repr(where)
 
 
 @pytest.mark.parametrize("url", ["http://b", "mqtt://", "b"])
 def test_what_is_no_broker_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="is not of the form mqtt://host:1883"):
+    with pytest.raises(InvalidRequest, match="must be mqtt://host:port"):
         bridge(url)
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bursar.errors import InvalidRequest
-from bursar.options import add_flags, collect, helps, keys, quote, to_toml
+from bursar.options import add_flags, collect, helps, keys, masked, quote, to_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +105,11 @@ def test_printed_settings_are_the_same_toml() -> None:
         "friends": ["a", 'b"'],
         "labels": {"a b": "\\", "z": "1"},
     }
+
+
+def test_passwords_of_addresses_are_masked_wherever_they_stand_and_nothing_else() -> None:
+    text = "at mqtt://u:p/w@h@b:1, https://x:y@z and http://h/a@b; unix:///run/s, k:v@w"
+    assert masked(text) == "at mqtt://u:***@b:1, https://x:***@z and http://h/a@b; unix:///run/s, k:v@w"
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",))))

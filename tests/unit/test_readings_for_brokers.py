@@ -12,6 +12,7 @@ from bursar.errors import InvalidRequest
 from bursar_agent.publisher import BACKOFF_S_MAX, BACKOFF_S_MIN, BUFFER_MAX, Broker, Publisher
 
 ONLINE, OFFLINE = '{"state": "online"}', '{"state": "offline"}'
+NO_PORT = "the broker's url has no valid port (write / and @ of a password as %2F and %40)"
 STATUS, READINGS = "bursar/v1/c1/n1/status", "bursar/v1/c1/n1/telemetry"
 
 
@@ -27,7 +28,7 @@ STATUS, READINGS = "bursar/v1/c1/n1/status", "bursar/v1/c1/n1/telemetry"
 )
 def test_a_brokers_url_is_read_as_it_stands(url: str, expected: tuple[object, ...]) -> None:
     broker = Broker.parse(url)
-    assert (broker.host, broker.port, broker.tls, broker.username, broker._password) == expected
+    assert (broker.host, broker.port, broker.tls, broker.username, broker.password) == expected
     assert repr(broker) == f"Broker({expected[0]}:{expected[1]})"
 
 
@@ -37,8 +38,15 @@ def test_a_brokers_url_is_read_as_it_stands(url: str, expected: tuple[object, ..
         ("http://h", "the broker's url must be mqtt://host:port or mqtts://host:port"),
         ("mqtt://", "the broker's url must be mqtt://host:port or mqtts://host:port"),
         ("h:1883", "the broker's url must be mqtt://host:port or mqtts://host:port"),
-        ("mqtt://h:70000", "the broker's url has no valid port"),
-        ("mqtt://h:x", "the broker's url has no valid port"),
+        ("mqtt://h:70000", NO_PORT),
+        ("mqtt://h:x", NO_PORT),
+        ("mqtt://u:pa/ss@h", NO_PORT),
+        ("mqtt://h:0", NO_PORT),
+        (
+            "mqtt://h/topic",
+            "the broker's url must be mqtt://host:port or mqtts://host:port, with nothing behind it",
+        ),
+        ("mqtt://:p@h", "the broker's url has a password and no user"),
     ],
 )
 def test_what_is_no_brokers_url_is_refused_without_its_password(url: str, said: str) -> None:

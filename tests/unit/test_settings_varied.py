@@ -34,7 +34,7 @@ VALUES = (
     "a=b,c=d", "viewer", "operator", "none", "DEBUG", "WARNING", "json", "text", "USD", "USDX", "EUR",
     "999ms", "1s", "9s", "10s", "5m", "301s", "1h", "1MiB", "0.0.0.0:7443", "host:x", "unix:///a", "grpcs://a:7443",
     "http://a", "https://a.example.org", "ES256,RS256", "a=viewer", "a=nothing", "h100:8", "h100:65",
-    "spot", "aws",
+    "spot", "aws", "mqtt://u:p@h", "mqtt://u:p@h:x",
 )  # fmt: skip
 AGENT = {"BURSAR_AGENT_NAME": "n", "BURSAR_AGENT_SERVER": "unix:///s"}
 Load = Callable[[list[str], dict[str, str]], Any]

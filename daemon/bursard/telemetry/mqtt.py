@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from urllib.parse import urlsplit
 
 import aiomqtt
+
+from bursar.broker import read_broker
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +25,7 @@ class MqttBridge:
     """One connection to the broker, kept up for ever."""
 
     def __init__(self, url: str, cluster_id: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-            raise ValueError(f"telemetry.mqtt.url {url!r} is not of the form mqtt://host:1883")
-        self._host = parts.hostname
-        self._port = parts.port or (8883 if parts.scheme == "mqtts" else 1883)
-        self._username, self._password = parts.username, parts.password
-        self._tls = parts.scheme == "mqtts"
+        self._broker = read_broker(url)
         self._cluster_id = cluster_id
         self._events: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(BUFFER_MAX)
         self.dropped = 0
@@ -55,12 +50,12 @@ class MqttBridge:
 
     async def _session(self) -> None:
         client = aiomqtt.Client(
-            self._host,
-            self._port,
-            username=self._username,
-            password=self._password,
+            self._broker.host,
+            self._broker.port,
+            username=self._broker.username,
+            password=self._broker.password,
             identifier=f"bursard-{self._cluster_id}",
-            tls_params=aiomqtt.TLSParameters() if self._tls else None,
+            tls_params=aiomqtt.TLSParameters() if self._broker.tls else None,
         )
         async with client:
             self.connected.set()
