@@ -8,6 +8,7 @@ import pytest
 from whole_site import Site, play
 
 from bursar.codec import view
+from bursar.model import ArraySpec, ServiceSpec
 from bursar.resources import ResourceRequest
 from bursar.v1 import events_pb2, jobs_pb2, money_pb2, types_pb2
 from bursard.services.views import PRIVATE_FIELDS, START_FAILED_TEXT
@@ -25,6 +26,12 @@ SCRIPT = {
     "script": f"echo {CANARY}",
     "arguments": (CANARY,),
     "name": "script",
+}
+SERVICE = {
+    "name": "chat",
+    "time_limit_us": 0,
+    "service": ServiceSpec(probe_path=f"/health?token={CANARY}"),
+    "array": ArraySpec((0, 1), 1),
 }
 
 
@@ -54,7 +61,7 @@ async def told(site: Site, token: str, job_id: str) -> bytes:
     return said
 
 
-@pytest.mark.parametrize("private", [PRIVATE, SCRIPT], ids=["command", "script"])
+@pytest.mark.parametrize("private", [PRIVATE, SCRIPT, SERVICE], ids=["command", "script", "service"])
 @pytest.mark.parametrize(
     ("user", "role", "project", "may"),
     [

@@ -14,13 +14,6 @@ from typing import Any, Final
 
 import msgspec
 
-from bursar.model import (
-    Calibration,
-    DeviceUse,
-    IdleSpec,
-    Progress,
-    ServiceSpec,
-)
 from bursar.model.ends import (
     beginning_of,
 )
@@ -42,7 +35,7 @@ from bursard.events.measured import (
 )
 from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
-from bursard.events.services import KeyIssued, KeyRevoked, KeyUse, ServiceMetered, ServiceScaled
+from bursard.events.services import KeyIssued, KeyRevoked, ServiceMetered, ServiceScaled
 
 Shape = Mapping[str, "Shape | None"]
 """The shown fields of a struct; the shape of those that are structs, or sequences of them, themselves."""
@@ -53,7 +46,7 @@ def _shape(names: str, **parts: Shape) -> Shape:
 
 
 _CHARGE = _shape("kind node_id start end nanos price_id attempt_id job_id rank gpu cpu memory")
-# Written as arrays, so that their order is their names: shown whole.
+# Written as arrays, so that their order is their names: as many of them are shown as stand here.
 _USED = _shape("attempt_id rank held_us gpu cpu memory")
 _PIECE = _shape("held_us gpu cpu memory")
 _REST = _shape("kind from_us to_us gpu cpu memory")
@@ -63,6 +56,28 @@ _ATTRIBUTION = _shape("project user experiment model model_version labels")
 _OPENING_HOLD = _shape("attempt_id nanos whole_nanos")
 _RATES = _shape("gpu cpu memory")
 _HOLD = _shape("budget period_start nanos")
+_SERVICE = _shape(
+    "port api replicas_min replicas_max probe_path probe_interval_us probe_timeout_us probe_failures"
+    " start_timeout_us target window_us panic_window_us up_delay_us down_delay_us zero_after_us max_surge"
+    " max_unavailable strategy drain_us queue_us cold_queue_us first_byte_us idle_us total_us revision"
+)
+_IDLE_POLICY = _shape(
+    "below_percent window_us warn_after_us action snoozed_until detached_us cpu_below_percent snoozes"
+)
+_PROGRESS = _shape(
+    "step total samples tokens elapsed_us data_wait_us compute_us communication_us checkpoint_us mfu_ppm"
+    " attended"
+)
+_DEVICE_USE = _shape(
+    "heard_us empty_us idle_us launch_us memory_us partial_us busy_us throttled_us sm_us tensor_us dram_us"
+    " units_us clock_mhz_us devices unused_devices memory_bytes ecc_uncorrected remapped_rows xid"
+)
+_CALIBRATION = _shape(
+    "at job_id torch devices bf16_flops_per_second fp16_flops_per_second tf32_flops_per_second"
+    " fp32_flops_per_second fp64_flops_per_second memory_bytes_per_second allreduce_bytes_per_second"
+    " disk_write_bytes_per_second disk_read_bytes_per_second"
+)
+_KEY_USE = _shape("key_id requests failed tokens_in tokens_out tokens_cached busy_us counted estimated")
 _RESOURCES = _shape("cpu_milli memory_bytes", gpus=_shape("count types milli memory_bytes"))
 SPEC: Final = _shape(
     " ".join(sorted(PUBLIC_FIELDS)),
@@ -71,8 +86,8 @@ SPEC: Final = _shape(
     array=_shape("indices max_parallel"),
     checkpoint=_shape("signal grace_us before_us script_only"),
     retry=_shape("on max avoid_same_node never"),
-    service=_shape(" ".join(ServiceSpec.__struct_fields__)),
-    idle_policy=_shape(" ".join(IdleSpec.__struct_fields__)),
+    service=_SERVICE,
+    idle_policy=_IDLE_POLICY,
 )
 _MEMBER = _shape("rank node_id cpu_milli memory_bytes price_id", devices=_shape("index milli"), rates=_RATES)
 _FACTS = _shape(
@@ -82,8 +97,8 @@ _FACTS = _shape(
 _REPORT = _shape(
     "cause exit_code signal held_us cpu_us max_rss_bytes log_bytes gpu_energy_millijoules gpu_energy_source"
     " ran_us stopped unbegun",
-    progress=_shape(" ".join(Progress.__struct_fields__)),
-    device_use=_shape(" ".join(DeviceUse.__struct_fields__)),
+    progress=_PROGRESS,
+    device_use=_DEVICE_USE,
     steps=_shape("total failed cut_off"),
 )
 _BILL_LINE = _shape("resource hour hours estimate final")
@@ -158,7 +173,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.MachineGone: _shape("machine_id billed_until reason", refund=_CHARGE),
     e.NodeQuarantined: _shape("node_id reason"),
     e.NodeMisbehaved: _shape("node_id how job_id"),
-    NodeCalibrated: _shape("node_id", found=_shape(" ".join(Calibration.__struct_fields__))),
+    NodeCalibrated: _shape("node_id", found=_CALIBRATION),
     NodeCondition: _shape("node_id trouble"),
     e.NodeRemoved: _shape("node_id name"),
     e.NodeMetered: _shape("node_id through price_id posted", used=_USED, rest=_REST),
@@ -187,7 +202,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     KeyRevoked: _shape("key_id job_id"),
     ServiceMetered: _shape(
         "job_id gateway seq minute busy_us capacity_us",
-        uses=_shape(" ".join(KeyUse.__struct_fields__)),
+        uses=_KEY_USE,
     ),
 }
 
@@ -214,6 +229,10 @@ def public(event: e.Event) -> bytes:
     if isinstance(event, e.StopRequested):
         whole["message"] = _TOLD.sub(r"\1", event.message)
     shown = {"type": whole["type"], **_cut(whole, PUBLIC.get(type(event), {}))}
+    for spec in (shown.get("spec"), shown.get("fields")):
+        service = spec.get("service") if isinstance(spec, dict) else None
+        if service and "probe_path" in service:
+            service["probe_path"] = path_alone(service["probe_path"])
     # What kind of end it was, in our own words: what follows them may be a path or a command.
     if isinstance(event, e.AttemptEnded) and (words := beginning_of(event.message)):
         shown["message"] = words
@@ -222,8 +241,15 @@ def public(event: e.Event) -> bytes:
     return msgspec.json.encode(shown)
 
 
+def path_alone(probe_path: str) -> str:
+    """Of a service's probe, what everybody may see: its query may be a token."""
+    return probe_path.partition("?")[0]
+
+
 def _cut(value: Any, shape: Shape) -> Any:
     if isinstance(value, list | tuple):
+        if value and shape and not isinstance(value[0], dict | list | tuple):
+            return value[: len(shape)]
         return [_cut(one, shape) for one in value]
     if not isinstance(value, dict):
         return value  # a struct that may be absent

@@ -26,7 +26,7 @@ from bursar_policies.decision import JobClass
 from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
 from bursard.events import DeadlinePromised
-from bursard.events.public import SPEC, unnamed
+from bursard.events.public import SPEC, path_alone, unnamed
 from bursard.ledger.metering import held_nanos
 from bursard.services import reserved
 from bursard.services.elapsed import OVERRUN_US, attempt_elapsed_us, held_us, job_elapsed_us
@@ -328,6 +328,8 @@ def _redact(wire: pb.Job, job: JobRecord) -> None:
     wire.redacted = True
     for name in PRIVATE_FIELDS:
         wire.spec.ClearField(name)
+    if wire.spec.HasField("service"):
+        wire.spec.service.probe_path = path_alone(wire.spec.service.probe_path)
     quoting = {attempt.id for attempt in job.attempts if may_quote(attempt)}
     for attempt in wire.attempts:
         if attempt.message and attempt.id in quoting:
