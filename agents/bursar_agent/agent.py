@@ -572,7 +572,8 @@ class Agent:
         self._metered_at_us = max(self._metered_at_us, event.at_boot_us)
         counters = []
         for key, run in self._live.items():
-            run.held_us = max(run.held_us, event.at_boot_us - run.started_boot_us)
+            until_us = min(event.at_boot_us, event.ended.get(key, event.at_boot_us))
+            run.held_us = max(run.held_us, until_us - run.started_boot_us)
             run.cpu_us = max(run.cpu_us, event.cpu_us.get(key, 0))
             counters.append(s.Counter(key[0], key[1], run.held_us, run.cpu_us))
         self._seq += 1

@@ -412,7 +412,8 @@ class App:
     async def _meter(self, live: tuple[s.Live, ...]) -> None:
         loop = asyncio.get_running_loop()
         at, cpu_us = await loop.run_in_executor(self._probing, self._sampler.cpu_us, live)
-        self._emit(s.MeterRead(at, cpu_us))
+        ended = await loop.run_in_executor(self._probing, self._runner.ended, [one.key for one in live])
+        self._emit(s.MeterRead(at, cpu_us, ended))
 
     def _send_usage(self, usage: s.Usage) -> None:
         self._link.flush_starts()

@@ -209,10 +209,13 @@ class MeterAsked(msgspec.Struct, frozen=True):
 
 
 class MeterRead(msgspec.Struct, frozen=True):
-    """CPU counters were read at this instant; members without a reading keep their last one."""
+    """CPU counters were read at this instant; members without a reading keep their last one. `ended`: of
+    members that cannot be told yet, when their last process had ended: a full disk keeps the report.
+    """
 
     at_boot_us: int
     cpu_us: Mapping[Key, int]
+    ended: Mapping[Key, int] = {}
 
 
 class Spooled(msgspec.Struct, frozen=True):

@@ -342,6 +342,14 @@ def test_usage_reads_every_live_member_at_one_instant() -> None:
     )
 
 
+def test_what_has_ended_and_cannot_be_told_yet_is_metered_until_it_had() -> None:
+    core = connected()
+    play(core, assigned(), started(at=10 * SECOND))
+    out = play(core, s.MeterAsked(), s.MeterRead(60 * SECOND, {}, {A: 25 * SECOND}))
+    (append,) = of(s.SpoolAppend, out)
+    assert append.usage.counters == (s.Counter("att_a", 0, 15 * SECOND, 0),)
+
+
 def test_meters_are_read_at_the_interval_the_daemon_set() -> None:
     core = agent()
     core.handle(s.Connected(0))

@@ -140,10 +140,12 @@ def test_only_members_that_live_are_metered(bench: Bench) -> None:
 def test_what_the_meters_say_goes_to_the_core(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
     bench.made._sampler = SimpleNamespace(cpu_us=lambda live: (77, {"x": live}))  # type: ignore[assignment]
+    bench.made._runner = SimpleNamespace(ended=lambda keys: dict.fromkeys(keys, 55))  # type: ignore[assignment]
     bench.made._probing = None  # type: ignore[assignment]
     monkeypatch.setattr(bench.made, "_emit", told.append)
-    asyncio.run(bench.made._meter(()))
-    assert told == [s.MeterRead(77, {"x": ()})]  # type: ignore[arg-type]
+    live = (s.Live(("att_2", 0), 8),)
+    asyncio.run(bench.made._meter(live))
+    assert told == [s.MeterRead(77, {"x": live}, {("att_2", 0): 55})]  # type: ignore[dict-item]
 
 
 def test_events_go_through_the_core_and_its_instructions_in_order(bench: Bench) -> None:

@@ -29,6 +29,7 @@ from bursar.local.processes import place_of
 from bursar_agent.runner import client, handle, leftovers, pulse, scratch, secretfiles, tree
 from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.runner.layout import (
+    BEAT_US,
     EXIT,
     FREE,
     LOG,
@@ -245,6 +246,49 @@ def test_nothing_is_buried_before_its_last_process_is_gone_and_nothing_of_it_is_
             scratch.path_of(marker), secretfiles.path_of(marker), handle.script_of_another(marker),
             f"/tmp/bursar-{marker}.progress",
         ]  # fmt: skip
+
+    site.play(story)
+
+
+@pytest.mark.parametrize(
+    ("start", "left", "held_us"),
+    [
+        ({"alive_us": 40_000_000}, [0], 40_000_000 + BEAT_US - 7_000_000),
+        ({"alive_us": 98_000_000}, [0], 93_000_000),
+        ({"alive_us": 40_000_000, "ended_us": 30_000_000}, [0], 23_000_000),
+        ({"alive_us": 40_000_000}, [1, 0], 93_000_000),
+        ({"alive_us": 6_000_000}, [0], 93_000_000),
+        ({"alive_us": "x"}, [0], 93_000_000),
+        ({}, [0], 93_000_000),
+    ],
+    ids=["dead for long", "now", "seen to end", "something ran", "before its start", "noise", "older"],
+)
+def test_what_died_with_its_supervisor_is_paid_for_until_that_lived_last(
+    site: Site, monkeypatch: pytest.MonkeyPatch, start: dict[str, Any], left: list[int], held_us: int
+) -> None:
+    """Whatever is found to run is paid for until it was killed. Its start is at 7 s, and now is 100 s."""
+    made = site.member(start={**STARTED, "start_boot_us": 7_000_000, **start})
+    monkeypatch.setattr(leftovers, "kill", lambda *_: left.pop(0))
+    monkeypatch.setattr(handle, "_LOST_POLL_S", 0)
+    monkeypatch.setattr(handle, "_boot_us", lambda: 100_000_000)
+
+    async def story(runner: ProcessRunner) -> None:
+        dir_fd = os.open(made, os.O_RDONLY)
+        found = await runner._bury("att_1.0", dir_fd, "att_1", 0)
+        os.close(dir_fd)
+        assert found is not None
+        assert found.held_us == held_us
+        assert found.end_boot_us == held_us + 7_000_000
+
+    site.play(story)
+
+
+def test_a_member_that_ended_without_a_report_says_when(site: Site) -> None:
+    site.member(start={**STARTED, "start_boot_us": 7, "ended_us": 9}, lives=True)
+    site.member("att_2.0", start=STARTED, lives=True)
+
+    async def story(runner: ProcessRunner) -> None:
+        assert runner.ended([("att_1", 0), ("att_2", 0), ("att_3", 0), ("x", 0)]) == {("att_1", 0): 9}
 
     site.play(story)
 

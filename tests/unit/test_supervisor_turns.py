@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from supervised import MAIN, NOW, Cgroup, Job, World, worlds
 
-from bursar_agent.runner import progressfile, scratch, secretfiles, spawning, supervisor
-from bursar_agent.runner.layout import EXIT, LIMIT, START, STEP, STOP
+from bursar_agent.runner import layout, progressfile, scratch, secretfiles, spawning, supervisor
+from bursar_agent.runner.layout import BEAT_US, EXIT, LIMIT, START, STEP, STOP
 from bursar_agent.runner.supervisor import LEFTOVER_GRACE_US, TERM_TO_KILL_US, Supervisor
 
+BEAT_MS = BEAT_US // 1000
+PWRITE = os.pwrite
 USR1, TERM, KILL = signal.SIGUSR1, signal.SIGTERM, signal.SIGKILL
 
 
@@ -234,15 +236,15 @@ def test_a_job_is_warned_so_long_before_its_limit_if_it_has_one(
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({}, None),
+        ({}, BEAT_MS),
         ({"_limit_at": NOW + 5_000}, 6),
         ({"_limit_at": NOW + 5_999}, 6),
         ({"_limit_at": NOW}, 20),
         ({"_limit_at": NOW + 1}, 1),
-        ({"_limit_at": NOW + 900_000_000}, 30_000),
-        ({"_limit_at": NOW + 5_000, "_stop_cause": "idle"}, None),
+        ({"_limit_at": NOW + 900_000_000}, BEAT_MS),
+        ({"_limit_at": NOW + 5_000, "_stop_cause": "idle"}, BEAT_MS),
         ({"_warn_at": NOW + 3_000}, 4),
-        ({"_warn_at": NOW + 3_000, "_stop_cause": "idle"}, None),
+        ({"_warn_at": NOW + 3_000, "_stop_cause": "idle"}, BEAT_MS),
         ({"_term_at": NOW + 4_000}, 5),
         ({"_kill_at": NOW + 7_000}, 8),
         ({"_leftover_kill_at": NOW + 8_000}, 9),
@@ -262,7 +264,7 @@ def test_it_sleeps_until_the_first_thing_that_is_due(
 def test_a_term_that_was_sent_is_waited_for_no_more(world: World) -> None:
     made = world.job()
     made._term_at, made._report["term_sent_at"] = NOW, NOW
-    assert made._timeout_ms() is None
+    assert made._timeout_ms() == BEAT_MS
 
 
 def test_signals_are_drained_and_one_among_them_announces_a_stop(
@@ -402,6 +404,7 @@ def test_a_start_is_written_down_before_a_stop_is_looked_for_and_told_a_moment_l
     assert not (world.folder / STEP).exists()
     start = json.loads((world.folder / START).read_text())
     assert start == {
+        "alive_us": NOW, "ended_us": 0,
         "attempt_id": "att_1", "rank": 2, "phase": "run", "pid": MAIN, "pgid": MAIN,
         "pid_start_ticks": MAIN + 1,
         "supervisor_pid": os.getpid(), "supervisor_start_ticks": 33, "boot_id": "b", "start_boot_us": NOW,
@@ -415,6 +418,23 @@ def test_a_start_is_written_down_before_a_stop_is_looked_for_and_told_a_moment_l
     ((data, address),) = world.door.sent
     assert json.loads(data) == {"kind": "started", **start}
     assert address == "../../agent.sock"
+
+
+def test_that_it_lives_and_when_all_had_ended_is_written_into_the_record_of_the_start(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pwrite", PWRITE)
+    made = world.job(Job())
+    made._beat(NOW + 10**9)
+    assert not (world.folder / START).exists(), "there is none yet"
+    made._record_start()
+    before = json.loads((world.folder / START).read_text())
+    made._beat(NOW + BEAT_US - 1)
+    assert json.loads((world.folder / START).read_text()) == before
+    made._beat(NOW + BEAT_US)
+    assert json.loads((world.folder / START).read_text()) == {**before, "alive_us": NOW + BEAT_US}
+    layout.write_instant(layout.ENDED_AT, (1 << 63) - 1)
+    assert json.loads((world.folder / START).read_text())["ended_us"] == (1 << 63) - 1
 
 
 def test_a_memory_limit_that_nothing_enforces_is_not_told_as_one(world: World) -> None:

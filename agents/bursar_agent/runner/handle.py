@@ -664,7 +664,9 @@ class ProcessRunner:
             wait_s = _LOST_POLL_S
             place = str(mark.get("place") or "")
             copied = same_boot and leftovers.another_has(place, place_of(self._run_fd), start)
+            ran = False
             while same_boot and not copied and leftovers.kill(name, place, start):
+                ran = True
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, 1.0)
             if not copied:
@@ -672,7 +674,10 @@ class ProcessRunner:
             cause = pulse.cause_of(dir_fd)
             if cause == "failed" and truth.never_ran(dir_fd):
                 cause = "node_lost"  # no fault of its job
-            report = _lost_report(attempt_id, rank, mark, start, same_boot, cause, copied)
+            ended_at = _boot_us() if ran else truth.ended_by(start, _boot_us())
+            report = _lost_report(
+                attempt_id, rank, mark, start, ended_at if same_boot else None, cause, copied
+            )
             write_atomically(EXIT, json.dumps(report.to_json()).encode(), dir_fd)
             log.warning("supervisor lost", extra={"attempt_id": attempt_id, "rank": rank})
             return report
@@ -689,6 +694,22 @@ class ProcessRunner:
         watch = self._watches.pop(name, None)
         if watch is not None:
             self._unwatch(watch)
+
+    def ended(self, members: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """When the last process of a member had ended of which no report could be written yet. Any thread."""
+        found = {}
+        for member in members:
+            try:
+                dir_fd = truth.open_member(self._run_fd, *member)
+            except (OSError, ValueError):
+                continue
+            try:
+                start = truth.read_start(dir_fd)
+            finally:
+                os.close(dir_fd)
+            if start is not None and (at := truth.ended_at(start)) is not None:
+                found[member] = at
+        return found
 
     def _open_member(self, attempt_id: str, rank: int) -> int:
         try:
@@ -757,13 +778,13 @@ def _lost_report(
     rank: int,
     mark: Mapping[str, Any],
     start: Mapping[str, Any] | None,
-    same_boot: bool,
+    ended_at: int | None,
     cause: str,
     copied: bool = False,
 ) -> ExitReport:
+    """`ended_at`: by when its last process had ended; None: in an earlier boot."""
     started_at = None if start is None else int(start["start_boot_us"])
-    ended_at = _boot_us() if same_boot else None
-    if not same_boot:
+    if ended_at is None:
         message = "the machine restarted while the attempt ran"
     elif copied:
         message = f"{SUPERVISOR_LOST}: this directory is a copy, and what ran is the original's, left alone"
@@ -775,7 +796,7 @@ def _lost_report(
         attempt_id=attempt_id,
         rank=rank,
         epoch=mark["epoch"] if type(mark.get("epoch")) is int else 0,
-        end_cause=cause if same_boot else "node_lost",
+        end_cause=cause if ended_at is not None else "node_lost",
         exit_code=None,
         signal=None,
         message=message,

@@ -51,6 +51,11 @@ first process may exist). The digit is written before anything of it is done, so
 locked, was never begun."""
 TAKEN, SPAWNING = b"1", b"2"
 START = "start.json"
+ALIVE_AT, ENDED_AT = 13, 47
+"""Where `start.json` says when its supervisor lived last, and when the last process of the job had ended:
+written in place, so that it needs no room on a full disk."""
+BEAT_US = 10_000_000
+"""How often a supervisor writes that it lives."""
 SCRIPT = "script"
 STOP = "stop.json"
 LIMIT = "limit"
@@ -132,6 +137,28 @@ def write_atomically(name: str, data: bytes, dir_fd: int | None = None) -> None:
     finally:
         os.close(fd)
     os.rename(temporary, name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+
+def start_record(found: dict[str, Any], alive_us: int) -> bytes:
+    """`start.json`, with room for what is written into it later."""
+    head = b'{"alive_us": %20d, "ended_us": %20d, ' % (alive_us, 0)
+    return head + json.dumps(found).encode()[1:]
+
+
+def write_instant(at: int, us: int) -> None:
+    """Write into `start.json` of the current directory, at `ALIVE_AT` or `ENDED_AT`. Where that cannot be, a
+    bill is bounded less well, and no more.
+    """
+    try:
+        fd = os.open(START, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.pwrite(fd, b"%20d" % us, at)
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
 
 
 def write_record(name: str, data: bytes) -> None:

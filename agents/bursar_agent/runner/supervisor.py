@@ -27,6 +27,9 @@ from bursar_agent.runner import outputs, progressfile, scratch, secretfiles, spa
 from bursar_agent.runner.folder import CheckpointFolder
 from bursar_agent.runner.layout import (
     AGENT_SOCKET,
+    ALIVE_AT,
+    BEAT_US,
+    ENDED_AT,
     EXIT,
     SPAWNING,
     START,
@@ -35,7 +38,9 @@ from bursar_agent.runner.layout import (
     TAKEN_AT,
     keep_record,
     linked_stop,
+    start_record,
     start_ticks,
+    write_instant,
     write_record,
     written_limit,
 )
@@ -81,7 +86,7 @@ WARN_AGAIN_US = 500_000
 COPY_GRACE_US = 10_000_000
 """After the last process of a job its copier has so long to bring the rest into the job's files."""
 
-WAKE_MS_MAX = 30_000
+WAKE_MS_MAX = BEAT_US // 1000
 """poll() does not count suspend, CLOCK_BOOTTIME does: look at the clock at least this often."""
 
 
@@ -124,6 +129,8 @@ class Supervisor:
         self._leftover_kill_at: int | None = None
         self._start_at = boot_us()
         self._start_notice: tuple[int, bytes] | None = None
+        self._alive_us = 0
+        """When it was written last that we live; 0: there is no record of the start."""
         self._told = False
         self._limit_at: int | None = None
         if request.get("time_limit_us") is not None:
@@ -316,7 +323,8 @@ class Supervisor:
             "takes_limits": True,
             "reaped_before_us": self._reaped_before_us,
         }
-        data = json.dumps(start).encode()
+        self._alive_us = boot_us()
+        data = start_record(start, self._alive_us)
         write_record(START, data)
         self._start_notice = (boot_us() + START_NOTICE_DELAY_US, b'{"kind":"started",' + data[1:])
         # A stop or a step asked for before start.json existed could not signal us. We write first and look
@@ -333,6 +341,7 @@ class Supervisor:
         poll.register(self._log_read, select.POLLIN)
         while True:
             poll.poll(self._timeout_ms())
+            self._beat(boot_us())
             if self._drain_signals():
                 self._read_limit()
                 self._read_stop()
@@ -343,6 +352,12 @@ class Supervisor:
             if self._reap() and not self._next_phase():
                 return
             self._act_on_time(boot_us())
+
+    def _beat(self, now: int) -> None:
+        """We live: who finds that everything here was killed knows until when the job may have run."""
+        if self._alive_us and now - self._alive_us >= BEAT_US:
+            self._alive_us = now
+            write_instant(ALIVE_AT, now)
 
     def _drain_signals(self) -> bool:
         """Empty the signalfd; True when a stop was announced."""
@@ -358,7 +373,7 @@ class Supervisor:
             if len(records) < _SIGNALS_BYTES:
                 return stop
 
-    def _timeout_ms(self) -> int | None:
+    def _timeout_ms(self) -> int:
         due = [
             at
             for at in (
@@ -373,7 +388,7 @@ class Supervisor:
             if at is not None
         ]
         if not due:
-            return None
+            return BEAT_US // 1000
         wait_us = min(due) - boot_us()
         if wait_us <= 0:
             return KILL_POLL_MS
@@ -601,6 +616,8 @@ class Supervisor:
     # --- ending ---------------------------------------------------------------------------------
 
     def _finish(self) -> None:
+        if self._alive_us:
+            write_instant(ENDED_AT, boot_us())
         self._close_outputs()
         if self._copier_pid:
             self._await_copier()

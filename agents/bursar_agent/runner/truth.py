@@ -18,6 +18,7 @@ from typing import Any
 
 from bursar_agent.runner.layout import (
     ATTEMPTS,
+    BEAT_US,
     EXIT,
     FREE,
     LOG,
@@ -105,6 +106,26 @@ def read_start(dir_fd: int) -> dict[str, Any] | None:
         return None
     # Null for a process that had ended before anybody could look.
     return start if "pid_start_ticks" in start else None
+
+
+def ended_at(start: Mapping[str, Any]) -> int | None:
+    """When the last process of a job had ended, as its supervisor saw; None where it has not seen that."""
+    told = start.get("ended_us")
+    return int(told) if _number(told) and told and told >= start["start_boot_us"] else None
+
+
+def ended_by(start: Mapping[str, Any] | None, now: int) -> int:
+    """By when a job had ended of which nothing is left, nor of its supervisor: that has told every `BEAT_US`
+    that it lived. Now, where it could not.
+    """
+    if start is None:
+        return now
+    if (ended := ended_at(start)) is not None:
+        return min(ended, now)
+    told = start.get("alive_us")
+    if not _number(told) or told < start["start_boot_us"]:
+        return now
+    return min(int(told) + BEAT_US, now)
 
 
 def exit_report(dir_fd: int) -> ExitReport | None:
