@@ -110,8 +110,8 @@ def read_start(dir_fd: int) -> dict[str, Any] | None:
 
 def ended_at(start: Mapping[str, Any]) -> int | None:
     """When the last process of a job had ended, as its supervisor saw; None where it has not seen that."""
-    told = start.get("ended_us")
-    return int(told) if _number(told) and told and told >= start["start_boot_us"] else None
+    told = _instant(start, "ended_us")
+    return told if told is not None and told >= max(int(start["start_boot_us"]), 1) else None
 
 
 def ended_by(start: Mapping[str, Any] | None, now: int) -> int:
@@ -122,10 +122,13 @@ def ended_by(start: Mapping[str, Any] | None, now: int) -> int:
         return now
     if (ended := ended_at(start)) is not None:
         return min(ended, now)
-    told = start.get("alive_us")
-    if not _number(told) or told < start["start_boot_us"]:
-        return now
-    return min(int(told) + BEAT_US, now)
+    told = _instant(start, "alive_us")
+    return now if told is None or told < int(start["start_boot_us"]) else min(told + BEAT_US, now)
+
+
+def _instant(start: Mapping[str, Any], name: str) -> int | None:
+    told = start.get(name)
+    return int(told) if told is not None and _number(told) else None
 
 
 def exit_report(dir_fd: int) -> ExitReport | None:
