@@ -6,6 +6,7 @@ import asyncio
 import csv
 import gzip
 import json
+import os
 import threading
 from decimal import Decimal
 from pathlib import Path
@@ -102,6 +103,18 @@ def test_a_packed_file_is_read_as_it_is(tmp_path: Path) -> None:
     assert list(found.amounts.values()) == [Decimal(1)]
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_pipe_is_read_once(packed: bool) -> None:
+    text = (HEAD + line("n", 0, "1")).encode()
+    there, here = os.pipe()
+    os.write(here, gzip.compress(text) if packed else text)
+    os.close(here)
+    with reconcile.open_bill(f"/dev/fd/{there}") as lines:
+        found = reconcile.read_bill("b", lines, "EffectiveCost", HOUR, HOUR + HOUR_US)
+    os.close(there)
+    assert list(found.amounts.values()) == [Decimal(1)]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -115,6 +128,8 @@ def test_a_packed_file_is_read_as_it_is(tmp_path: Path) -> None:
         (HEAD + line("n", 0, "1e40") + line("n", 0, "NaN"), ["2: EffectiveCost", "3: EffectiveCost: 'NaN'"]),
         (HEAD + 'n,"' + "a" * 70_000 + '"\n', ["is not CSV: field larger than"]),
         (HEAD + "".join(line("n", 0, "x") for _ in range(30)), ["21: EffectiveCost", "and 10 more"]),
+        (HEAD.replace("\n", ",EffectiveCost\n"), ["1: EffectiveCost: the column is there 2 times"]),
+        (HEAD + line("n", 0, "1").replace("USD", " "), ["2: BillingCurrency: is empty"]),
     ],
 )  # fmt: skip
 def test_every_fault_of_a_file_is_told_with_line_column_and_what_would_be_right(

@@ -12,12 +12,14 @@ from __future__ import annotations
 import csv
 import gzip
 import hashlib
+import io
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Context, Decimal, Inexact, localcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
@@ -71,14 +73,35 @@ class Bill(NamedTuple):
     left_out: int
 
 
+class Faults:
+    """What is wrong with a file: the first few, and how many more there are."""
+
+    def __init__(self) -> None:
+        self.first: list[str] = []
+        self.more = 0
+
+    def append(self, fault: str) -> None:
+        """Another one."""
+        if len(self.first) < FAULTS_SHOWN:
+            self.first.append(fault)
+        else:
+            self.more += 1
+
+    def refuse(self, file: str) -> None:
+        """Raise `InvalidRequest`, where there is any."""
+        if self.first:
+            shown = "\n  ".join(self.first)
+            rest = f"\n  and {self.more} more" if self.more else ""
+            raise InvalidRequest(f"{file} cannot be held against the books:\n  {shown}{rest}")
+
+
 def open_bill(file: str) -> IO[str]:
     """The text of a file, as it is read. Raises `InvalidRequest`."""
     try:
-        with Path(file).open("rb") as stream:
-            packed = stream.read(2) == b"\x1f\x8b"
-        if packed:
-            return gzip.open(file, "rt", encoding="utf-8-sig", newline="")
-        return Path(file).open(encoding="utf-8-sig", newline="")
+        stream = Path(file).open("rb")  # noqa: SIM115 (whoever reads closes it; once: a pipe is not read twice)
+        packed = stream.peek(2)[:2] == b"\x1f\x8b"
+        plain: Any = gzip.GzipFile(fileobj=stream) if packed else stream
+        return io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
     except OSError as error:
         raise InvalidRequest(f"{file} cannot be read: {error.strerror or error}") from None
 
@@ -89,7 +112,7 @@ def read_bill(file: str, lines: IO[str], cost: str, since: int, until: int) -> B
     Raises:
         InvalidRequest: with every fault: its line, its column, what is wrong and what would be right.
     """
-    faults: list[str] = []
+    faults = Faults()
     amounts: dict[Key, Decimal] = {}
     longer: dict[Key, Decimal] = {}
     names: dict[str, set[str]] = {}
@@ -102,7 +125,9 @@ def read_bill(file: str, lines: IO[str], cost: str, since: int, until: int) -> B
             amount = _amount(row[cost], line, cost, faults)
             if start is None or end is None or amount is None:
                 continue
-            currencies.setdefault(row["BillingCurrency"], line)
+            if not (currency := row["BillingCurrency"].strip()):
+                faults.append(f"{line}: BillingCurrency: is empty; every line says in which currency it is")
+            currencies.setdefault(currency, line)
             if end <= start:
                 faults.append(f"{line}: ChargePeriodEnd: is not after ChargePeriodStart")
             elif not (since <= start < until):
@@ -116,16 +141,13 @@ def read_bill(file: str, lines: IO[str], cost: str, since: int, until: int) -> B
     if len(currencies) > 1:
         told = " and ".join(f"{name} (line {line})" for name, line in sorted(currencies.items()))
         faults.append(f"BillingCurrency: is {told}; one bill is in one currency")
-    if faults:
-        shown = "\n  ".join(faults[:FAULTS_SHOWN])
-        rest = f"\n  and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
-        raise InvalidRequest(f"{file} cannot be held against the books:\n  {shown}{rest}")
+    faults.refuse(file)
     currency = next(iter(currencies), "")
     called = {name: frozenset(found) for name, found in names.items()}
     return Bill(amounts, longer, called, currency, left_out)
 
 
-def _rows(file: str, lines: IO[str], cost: str, faults: list[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def _rows(file: str, lines: IO[str], cost: str, faults: Faults) -> Iterator[tuple[int, dict[str, str]]]:
     """Lines with their numbers; those that are no rows are faults."""
     csv.field_size_limit(CELL_MAX)
     reader = csv.reader(_bounded(file, lines), strict=True)
@@ -135,7 +157,10 @@ def _rows(file: str, lines: IO[str], cost: str, faults: list[str]) -> Iterator[t
             if name not in head:
                 near = nearest(name, head) if head else "the file is empty"
                 faults.append(f"1: {name}: there is no such column; {near[:200]}")
-        if faults:
+        for name, count in Counter(head).items():
+            if count > 1 and name:
+                faults.append(f"1: {name[:60]}: the column is there {count} times, and none of them counts")
+        if faults.first:
             return
         for count, cells in enumerate(reader, 1):
             if count > ROWS_MAX:
@@ -161,7 +186,7 @@ def _bounded(file: str, lines: IO[str]) -> Iterator[str]:
         yield line
 
 
-def _instant(text: str, line: int, column: str, faults: list[str]) -> int | None:
+def _instant(text: str, line: int, column: str, faults: Faults) -> int | None:
     try:
         return int(parse_instant(text))
     except InvalidRequest:
@@ -169,7 +194,7 @@ def _instant(text: str, line: int, column: str, faults: list[str]) -> int | None
         return None
 
 
-def _amount(text: str, line: int, column: str, faults: list[str]) -> Decimal | None:
+def _amount(text: str, line: int, column: str, faults: Faults) -> Decimal | None:
     found = decimal_of(text.strip())
     if found is None or abs(found.adjusted()) > 30:
         faults.append(f"{line}: {column}: {text[:40]!r} is no amount, such as 12.345")
