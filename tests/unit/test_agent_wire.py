@@ -24,7 +24,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from wire_values import filled
 
-from bursar.model import NodeFacts
+from bursar.model import EndCause, Exit, NodeFacts, Step, Steps
 from bursar.v1 import agents_pb2 as pb
 from bursar_agent import stimuli as s
 from bursar_agent.link import wire
@@ -184,3 +184,17 @@ def test_long_words_of_a_system_are_cut_to_what_a_daemon_takes() -> None:
     assert door.condition(Condition(trouble)) == "x" * door.MESSAGE_CHARS_KEPT
     problem = wire.limit_taken(s.SendLimitTaken("att_1", 0, 1, long)).limit_taken.problem
     assert door.limit_taken(LimitTaken("att_1", 0, 1, problem)) == "x" * door.MESSAGE_CHARS_KEPT
+
+
+def test_of_very_many_ends_the_steps_are_counted_and_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = Steps(total=3, failed=1, told=(Step(number=1, state="failed", exit_code=3),))
+    end = Exit(cause=EndCause.COMPLETED, exit_code=0, steps=steps)
+    truths = [
+        s.Truth(attempt_id=f"att_{at}", rank=0, running=at == 3, boot_id="b", exit=end if at < 3 else None)
+        for at in range(4)
+    ]
+    for most, named in ((4, 1), (3, 0)):
+        monkeypatch.setattr(wire, "STEPS_NAMED_MAX", most)
+        ((*ended, live),) = wire._pages(truths)
+        assert [(one.exited.steps.total, len(one.exited.steps.told)) for one in ended] == [(3, named)] * 3
+        assert live.running

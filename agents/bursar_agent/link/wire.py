@@ -64,6 +64,10 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
 # --- out ----------------------------------------------------------------------------------------
 
 
+STEPS_NAMED_MAX = 10_000
+"""Members of one hello whose steps are named: with 16 of each it would pass what a daemon takes."""
+
+
 def hello(
     instruction: s.SendHello,
     facts: NodeFacts,
@@ -99,10 +103,11 @@ def hello(
 
 
 def _pages(truths: Iterable[s.Truth]) -> list[list[pb.AttemptTruth]]:
-    """At least one, if empty."""
+    """At least one, if empty. Of very many the steps are counted and not named."""
     pages: list[list[pb.AttemptTruth]] = [[]]
     size = 0
-    for truth in map(_truth, truths):
+    found = list(truths)
+    for truth in map(_truth, map(_brief, found) if len(found) > STEPS_NAMED_MAX else found):
         size += truth.ByteSize() + 8
         if pages[-1] and size > PAGE_BYTES:
             pages.append([])
@@ -330,6 +335,14 @@ def log_end(message: pb.DaemonMessage) -> tuple[int, bytes] | None:
 
 
 # --- helpers ------------------------------------------------------------------------------------
+
+
+def _brief(truth: s.Truth) -> s.Truth:
+    """Without the names of its steps."""
+    if truth.exit is None or truth.exit.steps is None:
+        return truth
+    steps = msgspec.structs.replace(truth.exit.steps, told=())
+    return msgspec.structs.replace(truth, exit=msgspec.structs.replace(truth.exit, steps=steps))
 
 
 def _truth(truth: s.Truth) -> pb.AttemptTruth:
