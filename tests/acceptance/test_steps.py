@@ -51,6 +51,18 @@ def test_a_step_in_a_pipe_is_waited_for_and_its_failure_is_the_pipes(cluster: St
     assert {"0: on 0", "1: on 1", "srun: error: n2: task 1: Exited with exit code 1"} <= set(told)
 
 
+def test_a_job_that_goes_on_after_a_failed_step_ends_well_and_names_it(cluster: StepCluster) -> None:
+    ended = cluster.ended(cluster.script("srun true; srun bash -c 'exit $SLURM_PROCID' | cat; echo on", TWO))
+    assert (ended["state"], ended["exit_code"]) == ("SUCCEEDED", 0)
+    said = "completed, all 2 ranks, but 1 of 2 steps failed: step 1 (bash) with exit code 1"
+    assert ended["end"]["message"] == said
+    steps = ended["attempts"][-1]["steps"]
+    told = [(one["name"], one["state"], one["exit_code"], one["failed_task"], one["nodes"]) for one in steps]
+    assert told == [
+        ("true", "completed", 0, None, 2), ("bash", "failed", 1, 1, 2),
+    ]  # fmt: skip
+
+
 def test_the_first_bad_exit_ends_the_others_and_is_the_jobs(cluster: StepCluster) -> None:
     body = "srun --wait=60 --kill-on-bad-exit=1 bash -c '[ $SLURM_PROCID = 1 ] && exit 3; exec sleep 400'"
     told = cluster.output(body, TWO, code=3)
