@@ -102,6 +102,9 @@ class Devices:
     def holds(self, key: s.Key) -> bool:
         return key in self.held
 
+    def used(self, key: s.Key) -> None:
+        return None
+
     async def ended(self, key: s.Key) -> Energy | None:
         return Energy(millijoules=77, source="measured") if key in self.held else None
 

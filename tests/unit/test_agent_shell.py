@@ -296,6 +296,8 @@ def test_what_a_node_offers_is_what_was_found_unless_less_was_set(monkeypatch: p
     monkeypatch.setattr(room.machine, "cpu_milli", lambda: 8_000)
     monkeypatch.setattr(room.machine, "memory_bytes", lambda: 1 << 34)
     monkeypatch.setattr(room.modules, "find", lambda env: "")
+    monkeypatch.setattr(room.programs, "label_of", lambda env: {"programs": "(ssh)"})
+    own = ("programs", "(ssh)")
     words = ("name", "pool", "provider", "region", "zone", "rack", "instance_type", "market", "address")
     settings: Any = SimpleNamespace(
         **{word: f"its-{word}" for word in words}, cpu_milli=0, memory_limit=0, labels={"b": "2", "a": "1"}
@@ -309,15 +311,15 @@ def test_what_a_node_offers_is_what_was_found_unless_less_was_set(monkeypatch: p
         ("d",),
         ("memory",),
     )
-    assert found.labels == (("a", "1"), ("b", "2"))
+    assert found.labels == (("a", "1"), ("b", "2"), own)
     settings.cpu_milli, settings.memory_limit = 2_000, 1 << 20
     less = room.facts(settings, gpus)
     assert (less.cpu_milli, less.memory_bytes, less.limits) == (2_000, 1 << 20, ())
     monkeypatch.setattr(room.modules, "find", lambda env: "/nowhere/modules.sh")
     has = ("modules", "environment-modules")
-    assert room.facts(settings, gpus).labels == (("a", "1"), ("b", "2"), has)
-    settings.labels = {"modules": "ours"}
-    assert room.facts(settings, gpus).labels == (("modules", "ours"),)
+    assert room.facts(settings, gpus).labels == (("a", "1"), ("b", "2"), has, own)
+    settings.labels = {"modules": "ours", "programs": "(ours)"}
+    assert room.facts(settings, gpus).labels == (("modules", "ours"), ("programs", "(ours)"))
 
 
 def test_the_first_of_several_problems_is_the_one_that_is_told() -> None:

@@ -33,8 +33,8 @@ def test_slurm_counts_whole_cpus_and_at_least_one_a_node(cpus: float, nodes: int
     ("code", "facts", "shown"),
     [
         ("WaitingForQuota", {"max_parallel": "2"}, "JobArrayTaskLimit"),
-        ("WaitingForQuota", {"quota": "team"}, "WaitingForQuota"),
-        ("WaitingForResources", {}, "WaitingForResources"),
+        ("WaitingForQuota", {"quota": "team"}, "AssocGrpLimit"),
+        ("WaitingForResources", {}, "Resources"),
     ],
 )
 def test_a_task_that_its_array_holds_back_waits_for_slurm_s_own_reason(

@@ -37,6 +37,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     monkeypatch.setattr(supervisor, "boot_us", lambda: made.now)
     monkeypatch.setattr(tree, "descendants", lambda pid: [70, 71])
     monkeypatch.setattr(tree, "catches", lambda pid, number: pid in made.heeds)
+    monkeypatch.setattr(tree, "lineage", lambda pid, root: [(pid, pid)])
     monkeypatch.setattr(tree, "send", made.send)
     monkeypatch.setattr(os, "killpg", lambda pid, number: made.sent.append((-pid, number)))
     return made

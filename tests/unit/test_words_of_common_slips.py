@@ -49,7 +49,7 @@ def test_a_flag_beside_a_script_is_named_and_not_a_line_of_it() -> None:
 @pytest.mark.parametrize(
     ("head", "line"),
     [
-        ("#!/bin/sh", ". /etc/profile"), ("#!/bin/dash", "source ~/.profile >/dev/null 2>&1"),
+        ("#!/bin/sh", ". /etc/profile"), ("#!/bin/dash", ". ~/.profile >/dev/null 2>&1"),
         ("#!/bin/sh -l", "true"), ("#!/usr/bin/env sh", "if true; then . /etc/environment; fi"),
     ],
 )  # fmt: skip
