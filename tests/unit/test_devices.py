@@ -279,7 +279,7 @@ def test_an_end_is_told_with_the_energy_of_its_devices_and_at_once_without_any(n
     async def work() -> None:
         devices = node.agent()
         told: list[s.Event] = []
-        runner = SimpleNamespace(read_last_progress=lambda *key: None)
+        runner = SimpleNamespace(read_last_progress=lambda *key: None, read_steps=lambda *key: None)
 
         async def look() -> None:
             """Not for an end that was the job's own."""
