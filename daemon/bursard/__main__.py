@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 # gRPC's fork handlers only cost, and hang: nothing here ever forks.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+# Its own lines go to stderr past our log, one for each call or handshake of a stranger that went wrong.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -34,11 +34,13 @@ from bursar.v1 import (
 )
 from bursard import startup
 from bursard.access.allowances import Allowances
+from bursard.access.connections import HANDSHAKE_MS, Shares
+from bursard.access.crowd import Crowd, raise_limit
 from bursard.access.identity import Role
 from bursard.access.keyset import Keys, fetcher
 from bursard.access.oidc import Verifier
 from bursard.access.refusals import Refusals
-from bursard.access.tokens import Authority, UserToken, load_users, serve_peers
+from bursard.access.tokens import Authority, Peers, UserToken, load_users
 from bursard.access.vault import Vault, open_vault
 from bursard.alerts import AnomalyWatch, Courier
 from bursard.alerts.courier import secrets_in
@@ -80,7 +82,7 @@ SOCKET_PATH_MAX = 100
 MESSAGE_BYTES_MAX = 1024 * 1024
 EXIT_COMMIT_UNKNOWN = 70
 
-_OPTIONS = (
+SERVER_OPTIONS = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -91,6 +93,10 @@ _OPTIONS = (
     ("grpc.max_metadata_size", 8192),
     ("grpc.max_concurrent_streams", 256),
     ("grpc.so_reuseport", 0),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+    # No client of ours compresses. What is small on its way may be anything once it is unpacked, and the
+    # limit of a message is told of too late then: a call that has been refused for less already.
+    ("grpc.compression_enabled_algorithms_bitset", 1),
 )
 CONCURRENT_CALLS_MAX = 16_384
 """Above all rooms of `access/admission` together: calls that are being refused pass through too."""
@@ -142,9 +148,10 @@ async def run(settings: Settings) -> int:
     engine.listeners.append(door.on_event)
     courier = Courier(state, secrets_in(settings.alert_secrets_dir))
     engine.listeners.append(courier.on_event)
+    shares = Shares.of(raise_limit(), tcp=bool(settings.listen))
     server = aio.server(
         interceptors=[door],
-        options=_OPTIONS,
+        options=(*SERVER_OPTIONS, ("grpc.max_allowed_incoming_connections", shares.unix)),
         maximum_concurrent_rpcs=CONCURRENT_CALLS_MAX,
     )
     add_services(server, engine, cycle, hub, telemetry, vault, door.refusals, allowances, settings, keeper)
@@ -156,6 +163,8 @@ async def run(settings: Settings) -> int:
     sockets = _Sockets(settings)
     try:
         await sockets.open(server, authority)
+        crowd = Crowd(sockets.path, sockets.port, shares.rooms(), door.proven, clock)
+        crowd.start()
         notifier = Notifier(os.environ)
         tasks = [asyncio.create_task(cycle.run(), name="cycle")]
         tasks.append(asyncio.create_task(_watchdog(cycle, notifier), name="watchdog"))
@@ -177,6 +186,7 @@ async def run(settings: Settings) -> int:
         notifier.send("READY=1")
         await _until(stop, tasks)
         notifier.send("STOPPING=1")
+        crowd.stop()
     finally:
         courier.close()
         await sockets.close(server)
@@ -356,9 +366,10 @@ class _Sockets:
         self._settings = settings
         self._folder = settings.socket_dir
         self._path = self._folder / "bursar.sock"
-        self._auth: asyncio.Server | None = None
+        self._auth: Peers | None = None
         self._directory: SocketDir | None = None
         self._started = False
+        self.path, self.port = str(self._path), 0
         self.address = f"unix://{self._path}"
 
     async def open(self, server: aio.Server, authority: Authority) -> None:
@@ -374,12 +385,12 @@ class _Sockets:
             auth = directory.free("auth.sock")
             server.add_insecure_port(self.address)
             if self._settings.listen:
-                server.add_secure_port(self._settings.listen, self._credentials())
+                self.port = server.add_secure_port(self._settings.listen, self._credentials())
                 self.address += f" and grpcs://{self._settings.listen}"
             await server.start()
             self._started = True
             directory.bound(self._path, 0o660)
-            self._auth = await serve_peers(authority, str(auth))
+            self._auth = Peers(authority, str(auth))
             directory.bound(auth, 0o660)
         except (OSError, RuntimeError) as error:
             raise StoreUnavailable(f"cannot listen in {self._folder}: {error}") from error

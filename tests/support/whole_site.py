@@ -64,7 +64,13 @@ status is lost, so the call is made again.
 class Site:
     """One daemon, one node, and a token for whoever is asked for."""
 
-    def __init__(self, folder: str, admission: Admission | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        folder: str,
+        admission: Admission | None = None,
+        limits: Limits | None = None,
+        options: Sequence[tuple[str, Any]] = (),
+    ) -> None:
         self.clock = VirtualClock(START)
         self.store = ScratchStore()
         self.engine = Engine(State(limits), self.store, Writer(self.store), self.clock, SequentialIds())
@@ -76,7 +82,7 @@ class Site:
         self.engine.on_written = self.allowances.charge
         self.door = Door(self.authority, SequentialIds(), self.clock, self.allowances, admission)
         self.engine.listeners.append(self.door.on_event)
-        self.server = aio.server(interceptors=[self.door])
+        self.server = aio.server(interceptors=[self.door], options=options)
         self.cycle = cycle = Cycle(self.engine)
         self.telemetry = LiveTelemetry()
         self.fleet = Fleet(self.engine, log_cap_bytes=1 << 20, run_as_submitter=False)
@@ -231,12 +237,17 @@ class Site:
 Story = Callable[[Site], Awaitable[None]]
 
 
-def play(story: Story, admission: Admission | None = None, limits: Limits | None = None) -> None:
+def play(
+    story: Story,
+    admission: Admission | None = None,
+    limits: Limits | None = None,
+    options: Sequence[tuple[str, Any]] = (),
+) -> None:
     """Run a story at a new site."""
 
     async def main() -> None:
         with tempfile.TemporaryDirectory(prefix="b") as folder:
-            async with Site(folder, admission, limits) as site:
+            async with Site(folder, admission, limits, options) as site:
                 await story(site)
 
     asyncio.run(main())

@@ -23,7 +23,7 @@ from bursar.money import CurrencyMismatch, Money
 from bursard import cycle, logs, startup
 from bursard.access import sessions
 from bursard.access.identity import Role
-from bursard.access.tokens import NO_ROLE, Authority, load_users, serve_peers
+from bursard.access.tokens import NO_ROLE, Authority, Peers, load_users
 from bursard.fleet.testing import World
 from bursard.machines import renting
 from bursard.machines.provider import CloudError
@@ -252,7 +252,7 @@ def test_whoever_connects_on_this_machine_gets_a_token_of_the_account_that_the_k
     authority = Authority(State(), clock, local_role=None)
 
     async def story() -> tuple[Any, Any, Any]:
-        server = await serve_peers(authority, str(tmp_path / "s"))
+        server = Peers(authority, str(tmp_path / "s"))
         first, again = await _line(tmp_path / "s"), await _line(tmp_path / "s")
         clock.advance(200 * SECOND_US)
         later = await _line(tmp_path / "s")
@@ -275,7 +275,7 @@ def test_an_account_without_a_role_is_told_so_on_the_line(
     monkeypatch.setattr("bursard.access.tokens.struct.unpack", lambda form, raw: (1, 4_000_000_001, 1))
 
     async def story() -> Any:
-        server = await serve_peers(authority, str(tmp_path / "s"))
+        server = Peers(authority, str(tmp_path / "s"))
         line = await _line(tmp_path / "s")
         server.close()
         return line

@@ -10,8 +10,10 @@ Why     gRPC over a unix socket does not say who called, so a side socket asks t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import pwd
 import re
@@ -28,6 +30,8 @@ from bursard.access.identity import Grant, Identity, Role
 from bursard.access.keyset import KeyUnknown
 from bursard.access.oidc import Verifier
 from bursard.state import State
+
+log = logging.getLogger(__name__)
 
 LOCAL_TTL_S = 300
 """A local token's life; clients fetch a new one before it ends."""
@@ -217,25 +221,55 @@ def _token(path: Path, line: _Line) -> UserToken:
     return UserToken(line.user, role, line.sha256, line.project.lower())
 
 
-async def serve_peers(authority: Authority, path: str) -> asyncio.Server:
-    """Listen on `auth.sock`: every connection gets one JSON line with a token, and is closed."""
+PEERS_BACKLOG = 256
+ACCEPT_AGAIN_S = 0.2
+"""A socket that cannot be accepted, for want of descriptors say, is tried again after so long."""
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+class Peers:
+    """Listens on `auth.sock`: every connection gets one JSON line with a token, and is closed at once.
+
+    A line always fits into the buffer of a new connection, so nobody is waited for and none stays open.
+    """
+
+    def __init__(self, authority: Authority, path: str) -> None:
+        self._authority = authority
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            peer: socket.socket = writer.get_extra_info("socket")
-            raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-            uid = struct.unpack("3i", raw)[1]
-            try:
-                token, left_s = authority.issue_local(uid)
-                line = {"token": token, "expires_s": left_s}
-            except Unauthenticated as error:
-                line = {"error": error.message}
-            writer.write(json.dumps(line).encode() + b"\n")
-            async with asyncio.timeout(5):
-                await writer.drain()
-        except (OSError, TimeoutError):
-            pass
-        finally:
-            writer.close()
+            self._socket.bind(path)
+            self._socket.listen(PEERS_BACKLOG)
+        except OSError:
+            self._socket.close()
+            raise
+        self._task = asyncio.create_task(self._serve(), name="auth")
 
-    return await asyncio.start_unix_server(answer, path=path, backlog=256)
+    def close(self) -> None:
+        """Listen no more."""
+        self._task.cancel()
+        self._socket.close()
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                peer, _ = await loop.sock_accept(self._socket)
+            except OSError as error:
+                # One that gave up is no trouble; all others are, and asking at once would ask for ever.
+                if not isinstance(error, ConnectionError):
+                    log.warning("a caller could not be let in", exc_info=error)
+                    await asyncio.sleep(ACCEPT_AGAIN_S)
+                continue
+            with peer, contextlib.suppress(OSError):
+                self._answer(peer)
+            await asyncio.sleep(0)  # one caller a turn: whoever calls without end has no more than that
+
+    def _answer(self, peer: socket.socket) -> None:
+        raw = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        uid = struct.unpack("3i", raw)[1]
+        try:
+            token, left_s = self._authority.issue_local(uid)
+            line: dict[str, object] = {"token": token, "expires_s": left_s}
+        except Unauthenticated as error:
+            line = {"error": error.message}
+        peer.setblocking(False)
+        peer.send(json.dumps(line).encode() + b"\n")

@@ -24,6 +24,7 @@ from bursar.ids import Ids
 from bursard.access.admission import Admission
 from bursard.access.allowances import Allowances
 from bursard.access.authorize import allowed, refusal, somewhere
+from bursard.access.crowd import Proven
 from bursard.access.identity import Identity, set_caller
 from bursard.access.refusals import Refusals
 from bursard.access.rules import METHODS, Rule, Writes
@@ -72,6 +73,7 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
         self._first_words = FirstWords()
         self.sessions = Sessions(authority, clock)
         self.refusals = Refusals(clock)
+        self.proven = Proven()
 
     def on_event(self, seq: int, event: Event, at: int, actor: str) -> None:
         """Rights have changed: streams that rest on them end now, not at the next sweep."""
@@ -188,7 +190,9 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
             return None, ""
         metadata = context.invocation_metadata() or ()
         given = str(next((value for key, value in metadata if key == "authorization"), ""))
-        return await self._authority.admit(given), given
+        identity = await self._authority.admit(given)
+        self.proven.note(context.peer(), identity.name)
+        return identity, given
 
     def _enter(self, method: str, identity: Identity | None) -> Rule | None:
         """May they call this at all? What a request is about is for its handler to check."""
