@@ -100,7 +100,10 @@ def open_bill(file: str) -> IO[str]:
     try:
         stream = Path(file).open("rb")  # noqa: SIM115 (whoever reads closes it; once: a pipe is not read twice)
         packed = stream.peek(2)[:2] == b"\x1f\x8b"
-        plain: Any = gzip.GzipFile(fileobj=stream) if packed else stream
+        plain: Any = stream
+        if packed:
+            plain = gzip.GzipFile(fileobj=stream)
+            plain.myfileobj = stream  # so that it is closed with it
         return io.TextIOWrapper(plain, encoding="utf-8-sig", newline="")
     except OSError as error:
         raise InvalidRequest(f"{file} cannot be read: {error.strerror or error}") from None
