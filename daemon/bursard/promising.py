@@ -244,8 +244,8 @@ class Promising:
             price = f", for {money(nanos, cash)} at most"
         return DeadlineRefused(
             f"{said}: {needs}, and the first place for it is there from {instant(first.place.at)}{way}; the"
-            f" earliest deadline that can be promised is {format_instant(earliest)}{price}: set"
-            f" --deadline {format_instant(earliest)}, ask for a shorter --time-limit, or {other}",
+            f" earliest deadline that can be promised is {format_instant(earliest)}{price}: ask"
+            f" for that (--deadline, or `deadline` in the file), for a shorter time limit, or {other}",
             facts,
         )
 

@@ -165,7 +165,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     (
         {"constraints": (("topology", "same-rak"),)},
         "resources.constraints.topology",
-        "'same-rak' is not one of same-rack, same-zone, same-region, same-pool",
+        "is not one of same-rack, same-zone, same-region, same-pool; did you mean 'same-rack'?",
     ),
     ({"array": ArraySpec((4_000_001,))}, "array", "goes past the largest task index, 4000000"),
     ({"array": ArraySpec((0,), 1_000_001)}, "array.max_parallel", "is 1000001; at most 1000000 is allowed"),

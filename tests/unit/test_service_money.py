@@ -335,6 +335,23 @@ def test_offers_are_ranked_by_price_and_by_price_per_gpu() -> None:
     in_a_daemon(story)
 
 
+def test_an_offer_of_a_kind_that_nobody_has_is_refused_with_the_nearest() -> None:
+    async def story(daemon: Daemon) -> None:
+        with_catalog(daemon)
+        with pytest.raises(InvalidRequest, match="no node has a NOSUCH"):
+            await daemon.money.Prices(pb.PricesRequest(gpus="nosuch:1"), None)
+        with pytest.raises(InvalidRequest, match="did you mean H100:8"):
+            await daemon.money.Prices(pb.PricesRequest(gpus="H100x8"), None)
+
+    in_a_daemon(story)
+
+
+@pytest.mark.parametrize("text", ["H100:2..8", "H100:2-8", "H100:2+", "H100:2.."])
+def test_a_range_of_gpus_has_no_one_offer(text: str) -> None:
+    with pytest.raises(InvalidRequest, match=r"is a range, .* ask for one, such as H100:2$"):
+        read_gpus(text)
+
+
 def test_prices_are_filtered_and_history_keeps_what_ended() -> None:
     async def story(daemon: Daemon) -> None:
         with_catalog(daemon)

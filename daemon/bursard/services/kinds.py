@@ -24,6 +24,11 @@ def refuse_unknown_gpus(engine: Engine, options: Iterable[ResourceRequest]) -> N
     _refuse(engine, asked, "gpus")
 
 
+def refuse_unknown_kinds(engine: Engine, kinds: Iterable[str]) -> None:
+    """The same of kinds whose prices are asked for."""
+    _refuse(engine, set(kinds), "gpus")
+
+
 def refuse_unknown_types(engine: Engine, documents: Sequence[Document]) -> None:
     """The same of what a Quota names: it would bound nothing, and look as if it did."""
     for one in documents:

@@ -44,13 +44,14 @@ from bursard.services.bills import Bills
 from bursard.services.budgets import approve, budgets, grant, history, past_limits, transfer
 from bursard.services.corrections import correct
 from bursard.services.explain_price import explanation, sold, subjects
+from bursard.services.kinds import refuse_unknown_kinds
 from bursard.services.known import refuse_unknown_project
 from bursard.services.lookup import find_job
 from bursard.services.offers import offers_for
 from bursard.services.page_reports import REPORTS, Past, energy_page, page_maker
 from bursard.services.periods import book_periods, close_period
 from bursard.services.policies import past_commitments
-from bursard.services.prices import answer_prices
+from bursard.services.prices import answer_prices, read_gpus
 from bursard.services.pushback import after_room
 from bursard.services.serviceviews import service_named, service_target
 from bursard.services.whatif import whatif_page
@@ -158,6 +159,8 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             job = await find_job(engine, request.job)
             return await offers_for(engine, self.rents(), job, request)
         table, now = engine.prices, engine.now()
+        if request.gpus and not request.history:
+            refuse_unknown_kinds(engine, read_gpus(request.gpus)[0])
         facts = tuple(node.facts for node in engine.state.nodes.values())
         return await asyncio.to_thread(answer_prices, table, facts, now, request)
 

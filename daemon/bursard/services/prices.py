@@ -80,6 +80,7 @@ def _wanted(price: pb.Price, request: pb.PricesRequest) -> bool:
 # ------------------------------------------------------------------ offers
 
 _COUNT = re.compile(r"[1-9]\d?", re.ASCII)
+_SPAN = re.compile(r"([1-9]\d?)(?:\s*(?:\.\.|-)\s*\d{0,2}|\+)", re.ASCII)
 _SIZE = re.compile(r"\d+(?:\.\d+)?\s*[KMGT]i?B", re.ASCII | re.IGNORECASE)
 
 
@@ -94,6 +95,12 @@ def read_gpus(text: str) -> tuple[tuple[str, ...], int, int]:
             memory = parse_size(part)
         elif part and not types and not part[0].isdigit():
             types = tuple(parse_gpu_type(name.strip()) for name in part.split("|"))
+        elif (span := _SPAN.fullmatch(part)) is not None:
+            whole = text.replace(part, span[1])
+            raise InvalidRequest(
+                f"gpus: {text[:60]!r} is a range, and each size has a price of its own: ask for one, such as"
+                f" {whole[:60]}"
+            )
         else:
             raise InvalidRequest(
                 f"gpus: {text[:60]!r} is not a type and a count of whole GPUs up to {GPUS_MAX},"

@@ -118,6 +118,8 @@ def read_dimensions(by: str, of_job: bool) -> list[str]:
     for word in words:
         if word not in DIMENSIONS and not (word.startswith(LABEL) and len(word) > len(LABEL)):
             hint = nearest(word, [*DIMENSIONS, f"{LABEL}KEY"])
+            if word.isidentifier():
+                hint += f"; `{LABEL}{word}` is by the label {word} of jobs"
             raise InvalidRequest(f"--by: there is no dimension {word!r}; {hint}")
     if len(set(words)) != len(words):
         raise InvalidRequest(f"--by: {by!r} names a dimension twice")

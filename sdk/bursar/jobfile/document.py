@@ -376,8 +376,8 @@ class _Reader:
         text = node.text if node.kind == "scalar" else ""
         if (both := re.fullmatch(r"([1-9]\d{0,8})\.\.([1-9]\d{0,8})", text, re.ASCII)) is not None:
             return int(both[1]), int(both[2])
-        if re.fullmatch(r"\d{0,9}\.\.\d{0,9}|\d{1,9}-\d{0,9}|\d{1,9}\+", text, re.ASCII):
-            self._faults.add(node, f"{quote(text)} is no range of nodes; it has both ends, as in 2..8")
+        if re.fullmatch(r"\d{0,9}\s*\.\.\s*\d{0,9}|\d{1,9}\s*-\s*\d{0,9}|\d{1,9}\s*\+", text, re.ASCII):
+            self._faults.add(node, f"{quote(text)} is no range of nodes; {_range_instead(text)}")
             return 1, 0
         return self.number("nodes", 1), 0
 
@@ -457,3 +457,13 @@ def _read_workdir(node: Node | None, faults: Faults, base_dir: str) -> str:
         return ""
     path = posixpath.normpath(posixpath.join(base_dir, text))
     return "/" + path.lstrip("/") if path.startswith("/") else path
+
+
+def _range_instead(text: str) -> str:
+    """What to write for something that is none."""
+    numbers = [int(one) for one in re.findall(r"\d{1,9}", text, re.ASCII)]
+    if len(numbers) == 2 and 0 in numbers[:1]:
+        return f"a job has at least one node: write 1..{max(numbers[1], 1)}"
+    if len(numbers) == 2:
+        return f"write {min(numbers)}..{max(numbers)}"
+    return "it has both ends, as in 2..8"

@@ -41,6 +41,8 @@ _HINTS = {
 _RANGE = re.compile(r"(\d{0,9})\.\.(\d{0,9})|\d{1,9}\+", re.ASCII)
 _DASHED = re.compile(r"(\d{1,9})\s*[-\u2013]\s*(\d{1,9})", re.ASCII)
 """What people write who mean a range."""
+_TIMES = re.compile(r"([A-Za-z][A-Za-z0-9-]*\d)[xX](\d{1,2})", re.ASCII)
+"""What people write who know `8xH100`, or name a size in `throughput`."""
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
 _SIZE = re.compile(r"\d+(?:\.\d+)?\s*(?:[KMGTP]i?B?|B)", re.ASCII | re.IGNORECASE)
 _MIG = re.compile(r"\d+g\.\d+gb(?:\+me)?|mig.*", re.ASCII | re.IGNORECASE)
@@ -324,6 +326,9 @@ def _types(node: Node, faults: Faults, names: list[str]) -> tuple[str, ...] | No
     if [name.strip().lower() for name in names] == ["any"]:
         return ()
     for name in names:
+        if (times := _TIMES.fullmatch(name.strip())) is not None:
+            faults.add(node, f"{quote(name)} has no type and count; write {times[1]}:{max(int(times[2]), 1)}")
+            return None
         try:
             canonical = parse_gpu_type(name)
         except InvalidRequest:

@@ -8,6 +8,7 @@ Limits  the form of a value (is it a number, a duration, a size?) is its reader'
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -634,7 +635,11 @@ def _bounds(path: Path, value: int, minimum: int, maximum: int) -> Sequence[Prob
 
 
 def _choice(path: Path, value: str, choices: Sequence[str]) -> Sequence[Problem]:
-    return () if value in choices else (Problem(path, f"{quote(value)} is not one of {', '.join(choices)}"),)
+    if value in choices:
+        return ()
+    near = difflib.get_close_matches(value.lower()[:100], choices, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return (Problem(path, f"{quote(value)} is not one of {', '.join(choices)}{hint}"),)
 
 
 def _not_built(path: Path, what: str, remedy: str) -> Problem:
