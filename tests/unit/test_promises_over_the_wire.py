@@ -69,6 +69,6 @@ def test_what_is_promised_nothing_is_refused_in_words_that_say_what_to_add() -> 
         request = money_pb2.ApplyRequest(sources=[money_pb2.PolicySource(name="q.yaml", text=text)])
         await site.ask("Policies.Apply", request, token=site.token("oz", "admin"))
         (status, said), _ = await submit(site, 9)
-        assert (status, "Quota" in said, "best-effort" in said) == ("UNIMPLEMENTED", True, True), said
+        assert (status, "Quota" in said, "best-effort" in said) == ("INVALID_ARGUMENT", True, True), said
 
     play(story)
