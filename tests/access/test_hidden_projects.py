@@ -23,6 +23,7 @@ from bursar_policies.document import parse_documents
 from bursard.access.identity import Grant, Identity, Role
 from bursard.doctor import Finding, check_planning
 from bursard.events import NodeQuarantined, StopRequested, decode
+from bursard.events.deadlines import DeadlineBroken
 from bursard.events.public import unnamed
 from bursard.services import reserved
 from bursard.services.sight import Sight
@@ -356,6 +357,19 @@ def test_an_event_of_one_that_waits_for_a_hidden_share_does_not_say_whose() -> N
         behind_own = replace(placed, after=own.id, why=why)
         sight = Sight(Identity("ann", None, grants=(Grant(Role.VIEWER, "p/b"),)), site.engine.state)
         assert sight.told(behind_own, views) == behind_own
+
+    play(story)
+
+
+def test_a_broken_promise_quotes_no_node_s_reason_that_names_a_hidden_job() -> None:
+    async def story(site: Site) -> None:
+        job = site.job("ann", "p/b")
+        event = DeadlineBroken(job, 7, "node", "n1 takes no work (it speaks for rank 7 of att_01ab)")
+        for project, named in (("p/b", False), ("", True)):
+            identity = Identity("ann", None, grants=(Grant(Role.VIEWER, project),))
+            told = Sight(identity, site.engine.state).told(event, site.engine.views)
+            assert ("att_01ab" in str(told)) == named
+            assert "n1 takes no work" in str(told)
 
     play(story)
 

@@ -158,19 +158,23 @@ def test_submit_plan_and_update_name_a_budget_to_those_alone_who_may_see_it(proj
         token = site.token("ann", "submitter", project)
         asked = {
             "Jobs.Submit": jobs_pb2.SubmitRequest(spec=spec()),
+            "Jobs.SubmitMany": jobs_pb2.SubmitRequest(spec=spec(), idempotency_key="k"),
             "Jobs.Plan": jobs_pb2.PlanRequest(spec=spec()),
             "Jobs.Update": jobs_pb2.UpdateRequest(job=job, time_limit_us=3_600_000_000),
             "Jobs.Explain": jobs_pb2.ExplainRequest(job=job),
             "Jobs.Get": jobs_pb2.GetJobRequest(job=job),
         }
         for method, request in asked.items():
-            status, answers = await site.ask(method, request, token=token)
+            many = method == "Jobs.SubmitMany"
+            status, answers = await site.ask(method, request, token=token, answers_max=1 if many else 10)
             said = f"{status} {answers}"
             if method in ("Jobs.Submit", "Jobs.Plan", "Jobs.Update"):
                 assert status[0] == "RESOURCE_EXHAUSTED", said
                 assert ("a budget above the project has no room for this: it may cost up to" in said) == (
                     project == "p/b"
                 )
+            if many:
+                assert answers[0].error == "BudgetExceeded", said
             assert ("canary-budget" in said) == (project == "p"), said
             assert project == "p" or "0.000123" not in said
 

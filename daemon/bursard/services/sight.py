@@ -20,6 +20,7 @@ from bursard.events import (
     SecretSet,
     StopRequested,
 )
+from bursard.events.deadlines import DeadlineBroken
 from bursard.events.public import unnamed
 from bursard.services.unseen import may_see, words
 from bursard.state import State
@@ -82,6 +83,8 @@ class Sight:
             return replace(event, after="", why=unnamed(event.why))
         if isinstance(event, StopRequested) and event.for_job and not self._sees_work(event.for_job, views):
             return replace(event, for_job="", message=unnamed(event.message))
+        if isinstance(event, DeadlineBroken) and not self._sees_site:
+            return replace(event, message=unnamed(event.message))
         return event
 
     def _sees_work(self, ref: str, views: Views) -> bool:
