@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from bursar.errors import BursarError, InvalidRequest, NotFound, ServerUnavailable
-from bursar.model import EndCause, Energy, Exit, Progress
+from bursar.model import DeviceUse, EndCause, Energy, Exit, Progress
 from bursar_agent import effects
 from bursar_agent import stimuli as s
 from bursar_agent.effects import LOG_REPLY_BYTES_MAX, Members, SpoolWriter, Tasks
@@ -31,6 +31,9 @@ REPORT = ExitReport(
     boot_id="boot-1", start_boot_us=1_000, end_boot_us=9_000, held_us=8_000, cpu_user_us=20, cpu_system_us=30,
     max_rss_bytes=40, log_bytes=60, log_dropped_bytes=70, main_end_boot_us=8_500, stopped=True,
 )  # fmt: skip
+
+
+USE = DeviceUse(heard_us=9, idle_us=9, devices=1, unused_devices=1)
 
 
 class Runner:
@@ -102,8 +105,8 @@ class Devices:
     def holds(self, key: s.Key) -> bool:
         return key in self.held
 
-    def used(self, key: s.Key) -> None:
-        return None
+    def used(self, key: s.Key) -> DeviceUse | None:
+        return USE if self.holds(key) else None
 
     async def ended(self, key: s.Key) -> Energy | None:
         return Energy(millijoules=77, source="measured") if key in self.held else None
@@ -379,7 +382,8 @@ def test_starts_and_ends_are_told_with_the_energy_of_what_held_devices() -> None
         bench.members.heard(Ended(REPORT))
         assert len(bench.events) == 2
         await bench.settled()
-        drawn = msgspec.structs.replace(plain, gpu_energy_millijoules=77, gpu_energy_source="measured")
+        measured = {"gpu_energy_millijoules": 77, "gpu_energy_source": "measured"}
+        drawn = msgspec.structs.replace(plain, **measured, device_use=USE)
         assert bench.events[2:] == [s.MemberEnded("att_1", 0, drawn)]
         bench.runner.truths = [
             AttemptTruth("att_1", 0, 1, "ended", 5, 6, REPORT),

@@ -64,7 +64,7 @@ def _refuse_others(text: str, source: str) -> None:
     if text.lstrip().startswith("{") and all(key in text for key in ('"nbformat"', '"cells"')):
         raise InvalidRequest(
             f"{source}: this is a notebook: `bursar run -- jupyter nbconvert --to notebook --execute"
-            f" {source}` runs it; to work in one: `bursar run --pty -- jupyter lab`, `bursar port-forward`"
+            f" {source}` runs it; to work in one: `bursar notebook`"
         )
     kind = recognise(text)
     if kind is not None:
