@@ -14,6 +14,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
+from bursar import lastword
 from bursar.errors import BursarError, StoreUnavailable
 from bursar.extras import needing
 from bursar.options import to_toml
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             count = asyncio.run(terminate(asked.settings.state_dir, members=asked.terminate_all))
             did = "ended" if asked.terminate_all else "left alone"
-            sys.stderr.write(f"{did} {plural(count, 'member')} under {asked.settings.state_dir}\n")
+            lastword.say(f"{did} {plural(count, 'member')} under {asked.settings.state_dir}")
             return 0
         with needing("bursar-agent", "agent"):
             from bursar_agent.app import App
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         asyncio.run(app.run())
         return 0
     except BursarError as problem:
-        sys.stderr.write(f"bursar-agent: {problem.message}\n")
+        lastword.say(f"bursar-agent: {problem.message}")
         return problem.exit_code
     except OSError as problem:
         where = f"{problem.filename}: " if problem.filename else ""
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             remedy = "; free some space, then run this again"
         elif problem.errno in (errno.EACCES, errno.EPERM):
             remedy = f"; give it back: chmod -R u+rwX {asked.settings.state_dir}" if asked else ""
-        sys.stderr.write(f"bursar-agent: {where}{problem.strerror or problem}{remedy}\n")
+        lastword.say(f"bursar-agent: {where}{problem.strerror or problem}{remedy}")
         return StoreUnavailable.exit_code
 
 

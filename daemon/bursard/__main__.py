@@ -14,6 +14,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The daemon's exit code: 0 stopped, 2 wrong settings, 5 cannot serve, 70 a commit is unknown."""
+    from bursar import lastword
     from bursar.errors import BursarError
     from bursar.extras import needing
     from bursar.options import to_toml
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         return _serve(line.settings)
     except BursarError as error:
-        sys.stderr.write(f"bursard: {error.message}\n")
+        lastword.say(f"bursard: {error.message}")
         return error.exit_code
 
 

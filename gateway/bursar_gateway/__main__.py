@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from bursar import lastword
 from bursar.aside import own_directory
 from bursar.clock import SystemClock
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
@@ -60,10 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         own_directory(folder)
         import aiohttp  # noqa: F401  (said here, where it can be told)
     except ImportError as missing:
-        sys.stderr.write(f"bursar-gateway: {missing.name} is not installed: pip install 'bursar[gateway]'\n")
+        lastword.say(f"bursar-gateway: {missing.name} is not installed: pip install 'bursar[gateway]'")
         return 2
     except (BursarError, OSError) as problem:
-        sys.stderr.write(f"bursar-gateway: {problem}\n")
+        lastword.say(f"bursar-gateway: {problem}")
         return 2
     try:
         import uvloop
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return runner.run(serve(given.server, given.listen, given.url, folder))
         except BursarError as problem:
-            sys.stderr.write(f"bursar-gateway: {problem}\n")
+            lastword.say(f"bursar-gateway: {problem}")
             return problem.exit_code
 
 

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+from bursar import lastword
 from bursar.aside import own_directory
 from bursar.client.logins import problem_of_address
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
@@ -102,10 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         bound = None if path else listening(given.listen)
     except ImportError as missing:
-        sys.stderr.write(f"bursar-web: {missing.name} is not installed: pip install 'bursar[web]'\n")
+        lastword.say(f"bursar-web: {missing.name} is not installed: pip install 'bursar[web]'")
         return 2
     except BursarError as problem:
-        sys.stderr.write(f"bursar-web: {problem}\n")
+        lastword.say(f"bursar-web: {problem}")
         return 2
     link = "" if given.site or given.state_dir else secrets.token_urlsafe(24)
     folder = Path(given.state_dir) if given.state_dir else None

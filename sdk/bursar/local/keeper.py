@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from bursar import lastword
 from bursar.aside import Damaged
 from bursar.local import books, files, heartbeat, processes
 from bursar.local.child import SILENT_S, STOP_S, Child, child_env
@@ -263,10 +264,9 @@ class Keeper:
 
 
 def say(text: str) -> None:
-    """One line of the keeper's own log, dated."""
+    """One line of the keeper's own log, dated; nothing where that cannot be written."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    sys.stderr.write(f"{stamp} {text}\n")
-    sys.stderr.flush()
+    lastword.say(f"{stamp} {text}")
 
 
 @contextlib.contextmanager
