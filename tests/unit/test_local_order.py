@@ -87,6 +87,22 @@ def test_a_gateway_is_a_child_too_until_it_is_taken_back(made: LocalCluster) -> 
     assert [one.name for one in made.desire(None, None, None, gateway="").children] == ["daemon", "local-1"]
 
 
+def test_all_that_is_kept_is_found_by_its_command_line(
+    made: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has no notes must miss nobody: what is missed goes on, and is in the way of the next."""
+    children = made.desire(2, "", "", "127.0.0.1:7480", None, "127.0.0.1:7481").children
+    lines = list(enumerate(([*child.command] for child in children), 1_000))
+    lines += [(2_000, ["python", "-m", child.module]) for child in children]  # of no directory
+    lines.append((3_000, ["python", "-m", "bursar_agent", "--state-dir", "x"]))
+    monkeypatch.setattr(processes, "_command_lines", lambda: lines)
+    monkeypatch.setattr(processes, "noted", lambda pid: Process(pid, 1))
+    monkeypatch.chdir(made.directory)
+    found = {one.name: one.process.pid for one in processes.running_below(str(made.directory))}
+    assert found == {child.name: 1_000 + number for number, child in enumerate(children)}
+    assert found.keys() == {"daemon", "local-1", "local-2", "web", "gateway"}
+
+
 def test_what_is_not_said_is_as_it_was_the_last_time(made: LocalCluster) -> None:
     assert made.desire(None, None, None).agents == 1
     (made.directory / "agents/local-2").mkdir(parents=True)

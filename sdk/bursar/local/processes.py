@@ -21,6 +21,14 @@ from typing import Any, Final, NamedTuple
 from bursar.aside import Damaged, read_object
 
 KEEPER_MODULE: Final = "bursar.local.keeper"
+_BELOW: Final = {
+    "bursard": (0, "daemon"),
+    "bursar_agent": (1, ""),
+    "bursar_web": (0, "web"),
+    "bursar_gateway": (0, "gateway"),
+}
+"""All that `bursar up` keeps, by module: how many folders lie between the cluster's directory and its own,
+and what it is called; empty for the name of its own directory."""
 
 
 class Process(NamedTuple):
@@ -43,7 +51,7 @@ class Glance(NamedTuple):
 
 
 class Ours(NamedTuple):
-    """A daemon, an agent or the pages that run below some state directory of `bursar up`."""
+    """A daemon, an agent, the pages or the gateway that run below some state directory of `bursar up`."""
 
     name: str
     process: Process
@@ -79,26 +87,23 @@ def stopped(process: Process | None) -> bool:
 
 
 def running_below(directory: str) -> list[Ours]:
-    """The daemon, the agents and the pages of the state directory of `bursar up`, by their command lines."""
+    """What runs of the cluster of this directory (`_BELOW`), by command lines."""
     found = []
     for pid, words in _command_lines():
         flags = dict(itertools.pairwise(words))
         state_dir = Path(flags.get("--state-dir", ""))
-        if "--terminate-all" in words or "--terminate-idle" in words:
+        folders, name = _BELOW.get(flags.get("-m", ""), (-1, ""))
+        if (
+            not 0 <= folders < len(state_dir.parents)
+            or "--terminate-all" in words
+            or "--terminate-idle" in words
+        ):
             continue
-        if flags.get("-m") == "bursard" and same(str(state_dir.parent), directory):
-            name = "daemon"
-        elif flags.get("-m") == "bursar_agent" and same(str(state_dir.parent.parent), directory):
-            name = state_dir.name
-        elif flags.get("-m") == "bursar_web" and same(str(state_dir.parent), directory):
-            name = "web"
-        else:
-            continue
-        if _left(pid, directory):
+        if not same(str(state_dir.parents[folders]), directory) or _left(pid, directory):
             continue
         process = noted(pid)
         if process is not None:
-            found.append(Ours(name, process, tuple(words)))
+            found.append(Ours(name or state_dir.name, process, tuple(words)))
     return sorted(found, key=lambda one: one.process)
 
 
