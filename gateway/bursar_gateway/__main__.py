@@ -78,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BursarError as problem:
             lastword.say(f"bursar-gateway: {problem}")
             return problem.exit_code
+        except OSError as problem:
+            lastword.say(f"bursar-gateway: {folder} cannot be used: {problem}")
+            return StoreUnavailable.exit_code
 
 
 async def serve(server: str | None, listen: str, url: str, folder: Path) -> int:
@@ -96,7 +99,7 @@ async def serve(server: str | None, listen: str, url: str, folder: Path) -> int:
     spool, core = Spool(folder), Core()
     meter = Meter(spool.read(), clock.now())
     boot_id = _boot_id()
-    name = name_of(folder, lambda: RandomIds().new("gw"))
+    name = name_of(folder, spool.found, lambda: RandomIds().new("gw"))
     async with AsyncWireClient(server) as client:
         link = Link(client, name, boot_id, url or f"http://{listen}", core, meter, spool, clock.now)
         gateway = link.gateway = Gateway(core, meter, clock.now, link.wake)

@@ -7,7 +7,6 @@ Why     a daemon that is away is no reason to answer nobody: routes and keys of 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -16,8 +15,10 @@ from typing import Final
 
 import msgspec
 
+from bursar.aside import MARK, Damaged, clear_for_file, read_object, read_own, set_aside
 from bursar.client.aio import AsyncWireClient
 from bursar.errors import BursarError
+from bursar.local.files import write_json
 from bursar.v1 import services_pb2 as pb
 from bursar_gateway.core import SECOND_US, Core, Key, Route
 from bursar_gateway.http import Gateway
@@ -34,25 +35,35 @@ LOADS_MAX: Final = 1_000
 """Of one call, which the daemon takes up to 1 MiB and so many: what is more is told with the next."""
 
 
+SPOOL_BYTES_MAX: Final = 1 << 30
+"""Of what is counted and not yet told. What is larger is not ours."""
+
+
 class Spool:
     """What must not be lost, in one file that is replaced whole and synced."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "usage.json"
         self._last = b""
+        self.found = False
+        """The numbers of the process before were read, and go on."""
 
     def read(self) -> Kept:
-        """What the process before left. A damaged file is set aside: what it held is lost, and told."""
+        """What the process before left. A damaged file is set aside: what it held is lost, and told.
+
+        Raises `OSError`: it can be neither read nor set aside.
+        """
+        clear_for_file(self._path)
         try:
-            data = self._path.read_bytes()
+            found = msgspec.json.decode(read_own(self._path, SPOOL_BYTES_MAX), type=Kept)
         except FileNotFoundError:
-            return Kept()
-        try:
-            return msgspec.json.decode(data, type=Kept)
-        except msgspec.DecodeError:
-            os.replace(self._path, self._path.with_suffix(".damaged"))
-            log.error("what was counted could not be read and lies aside", extra={"path": str(self._path)})
+            return Kept(lost=int(any(self._path.parent.glob(f"{self._path.name}{MARK}*"))))
+        except (OSError, ValueError, RecursionError) as problem:
+            aside = set_aside(self._path)
+            log.error("what was counted cannot be read (%s) and lies aside as %s", problem, aside)
             return Kept(lost=1)
+        self.found = True
+        return found
 
     def write(self, kept: Kept) -> None:
         """Until it is on disk. Raises `OSError`."""
@@ -60,26 +71,31 @@ class Spool:
         if data == self._last:
             return
         fresh = self._path.with_suffix(".new")
+        clear_for_file(fresh)
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as made:
             made.write(data)
             made.flush()
             os.fsync(made.fileno())
+        if self._path.is_dir():
+            set_aside(self._path)
         os.replace(fresh, self._path)
         self._last = data
 
 
-def name_of(folder: Path, fresh: Callable[[], str]) -> str:
-    """This gateway's name, made at its first start."""
+def name_of(folder: Path, goes_on: bool, fresh: Callable[[], str]) -> str:
+    """This gateway's name, made at its first start, and anew where its numbers do not go on: the daemon takes
+    no number twice from one name. Raises `OSError`.
+    """
     path = folder / "gateway.json"
     try:
-        found = json.loads(path.read_text("utf-8"))["name"]
-        if isinstance(found, str) and 0 < len(found) <= 64:
+        found = read_object(path).get("name")
+        if goes_on and isinstance(found, str) and 0 < len(found) <= 64:
             return found
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
+    except Damaged:
+        set_aside(path)
     name = fresh()
-    path.write_text(json.dumps({"name": name}), "utf-8")
+    write_json(path, {"name": name})
     return name
 
 
@@ -101,7 +117,7 @@ class Link:
         self._core, self._meter, self._spool, self._now = core, meter, spool, now
         self._told_at = now()
         self._woken = asyncio.Event()
-        self._away = False
+        self._away = self._unwritten = False
         self._keys_tag = ""
         self.gateway: Gateway | None = None
 
@@ -128,8 +144,7 @@ class Link:
         """Tell and ask once. What fails is told again with the next."""
         now = self._now()
         self._meter.roll(now)
-        await asyncio.to_thread(self._spool.write, self._meter.kept())
-        request = self._request(now)
+        request = self._request(now, await asyncio.to_thread(self._write))
         try:
             answer = await self._client.sync_gateway(request)
         except BursarError as error:
@@ -142,6 +157,18 @@ class Link:
         self._away = False
         self._meter.acknowledged(answer.acknowledged_seq)
         self._learn(answer)
+
+    def _write(self) -> bool:
+        """What was counted is on disk: what is not must not be told, or another is told by its number."""
+        try:
+            self._spool.write(self._meter.kept())
+        except OSError as problem:
+            if not self._unwritten:
+                log.error("what is counted cannot be written, and waits: %s", problem)
+            self._unwritten = True
+            return False
+        self._unwritten = False
+        return True
 
     def _learn(self, answer: pb.SyncResponse) -> None:
         now = self._now()
@@ -164,7 +191,7 @@ class Link:
         self._core.learn(routes, keys, now)
         self._keys_tag = answer.keys_tag
 
-    def _request(self, now: int) -> pb.SyncRequest:
+    def _request(self, now: int, written: bool) -> pb.SyncRequest:
         elapsed_us, self._told_at = max(now - self._told_at, 0), now
         request = pb.SyncRequest(
             gateway=self._name, boot_id=self._boot_id, url=self._url, keys_tag=self._keys_tag
@@ -190,7 +217,8 @@ class Link:
             known = [one for one in self._core.outstanding.items() if one[0] in self._of(route)]
             for attempt_id, many in known:
                 load.replicas.add(attempt_id=attempt_id, outstanding=many)
-        self._tell_minutes(request)
+        if written:
+            self._tell_minutes(request)
         return request
 
     def _of(self, route: Route) -> set[str]:

@@ -7,7 +7,7 @@ Why     money is divided by these numbers, and none is made by them: they must b
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -22,37 +22,41 @@ USES_MAX: Final = 1_000
 """Keys of one message."""
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
+"""As it is read from disk: more of it no daemon takes."""
+
+
 class Use(msgspec.Struct):
     """One key, one service, one minute."""
 
-    requests: int = 0
-    failed: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    tokens_cached: int = 0
-    busy_us: int = 0
-    counted: int = 0
-    estimated: int = 0
+    requests: Count = 0
+    failed: Count = 0
+    tokens_in: Count = 0
+    tokens_out: Count = 0
+    tokens_cached: Count = 0
+    busy_us: Count = 0
+    counted: Count = 0
+    estimated: Count = 0
 
 
 class Minute(msgspec.Struct):
     """One service in one minute, or a part of it. `seq` 0: it goes on."""
 
     job_id: str
-    minute: int
-    busy_us: int = 0
-    capacity_us: int = 0
+    minute: Count
+    busy_us: Count = 0
+    capacity_us: Count = 0
     uses: dict[str, Use] = {}
-    seq: int = 0
+    seq: Count = 0
 
 
 class Kept(msgspec.Struct):
     """What outlives the process: the number given last, what waits, what goes on."""
 
-    seq: int = 0
+    seq: Count = 0
     pending: list[Minute] = []
     open: list[Minute] = []
-    lost: int = 0
+    lost: Count = 0
 
 
 class _Gauge:

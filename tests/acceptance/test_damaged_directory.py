@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,10 @@ PLANS: dict[str, str] = {
     rf"{ATTEMPT}/(starting|start\.json|stop\.json|exit\.json)": "mended",
     r"agents/local-1/run/free/made\.\d+\.\d+/(starting|start\.json|exit\.json)": "mended",
     r"agents/local-1/steps/(sock|serve|bash-env|bin/[a-z-]+|slurm/[a-z]+)": "mended",
+    # Pages and gateway: test_web_metrics, test_gateway_link.
+    r"web/metrics-token|gateway/(gateway|usage)\.json": "mended",
+    # A link is its name alone: whatever lies there is taken away.
+    r"web/links/[0-9a-f]+\.\d+": "mended",
     # What the job itself wrote: nobody reads meaning into it.
     rf"{ATTEMPT}/log(\.\d+)?": "the job's",
     # The books: opened whole, or refused with what to do; the tests of the store and its head.
@@ -41,11 +46,16 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.fixture
 def stopped(make_cluster: Callable[..., Any]) -> Any:
-    """A cluster that ran one job to its end and is down."""
-    made = make_cluster(1)
+    """A cluster with pages and a gateway that ran one job to its end and is down."""
+    made = make_cluster(1, "--http", f"127.0.0.1:{free_port()}", "--gateway", f"127.0.0.1:{free_port()}")
     assert made.ended(made.job("--", "sh", "-c", "echo one; exit 3"))["exit_code"] == 3
     made.down()
     return made
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def files(state: Path) -> list[Path]:
@@ -77,6 +87,7 @@ def test_every_file_has_a_plan_and_a_cluster_with_all_of_them_damaged_comes_up(s
         stopped.down()
     aside = {path.name.partition(".damaged-")[0] for path in stopped.state.rglob("*.damaged-*")}
     assert {"cluster.json", "desired.json", "agent.json", "instance", "forgotten"} <= aside
+    assert {"metrics-token", "gateway.json", "usage.json"} <= aside
 
 
 WITHOUT = "-dac_override,-dac_read_search"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,7 +24,7 @@ from bursar.client.aio import AsyncWireClient
 from bursar.clock import DAY_US, VirtualClock
 from bursar.codec import view
 from bursar.v1 import money_pb2, types_pb2
-from bursar_web.__main__ import scrape_secret
+from bursar_web.__main__ import _scraped_with, scrape_secret
 from bursar_web.families import Families
 from bursar_web.pages import metrics
 
@@ -256,6 +257,56 @@ def test_the_secret_of_a_local_cluster_is_made_once_and_is_its_owners(tmp_path: 
     assert len(secret) > 40
     assert scrape_secret(tmp_path / "web") == secret
     assert (tmp_path / "web/metrics-token").stat().st_mode & 0o777 == 0o600
+
+
+def to_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def to_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "x").touch()
+
+
+def to_zeros(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(bytes(range(128, 256)) * 8),
+        lambda path: path.write_bytes(b""),
+        lambda path: os.truncate(path, 20),
+        lambda path: os.truncate(path, 20 << 30),
+        to_pipe,
+        to_directory,
+        to_zeros,
+    ],
+    ids=["noise", "emptied", "cut short", "too large", "a pipe", "a directory", "zeros for ever"],
+)
+def test_a_secret_that_was_damaged_lies_aside_and_another_is_made(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    folder = tmp_path / "web"
+    before = scrape_secret(folder)
+    damage(folder / "metrics-token")
+    made = scrape_secret(folder)
+    assert len(made) > 40
+    assert made != before
+    assert scrape_secret(folder) == made
+    assert len(list(folder.glob("metrics-token.damaged-*"))) == 1
+
+
+def test_pages_are_served_without_a_secret_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "web").symlink_to("nowhere")
+    assert _scraped_with(tmp_path / "web") == ""
+    assert "/metrics is served without the token" in capsys.readouterr().err
 
 
 def expressions() -> Iterator[tuple[str, str]]:

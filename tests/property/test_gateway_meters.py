@@ -112,6 +112,6 @@ def test_what_waits_is_told_in_messages_that_the_daemon_takes(tmp_path: Path) ->
     meter = Meter(Kept(100, pending), 0)
     link = Link(None, "g", "b", "", Core(), meter, Spool(tmp_path), lambda: 0)  # type: ignore[arg-type]
     while meter.pending:
-        request = link._request(0)
+        request = link._request(0, True)
         assert 0 < request.ByteSize() < 1 << 20
         meter.acknowledged(request.minutes[-1].seq)

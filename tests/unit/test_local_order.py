@@ -232,6 +232,29 @@ def test_what_keeps_failing_ends_the_start_with_its_log(
     )
 
 
+def test_pages_or_a_gateway_that_do_not_start_end_nobody_else(
+    made: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are told of once all else is there, and are tried again meanwhile."""
+    desired = made.desire(1, None, None, "127.0.0.1:7480", None, "127.0.0.1:7481")
+    monkeypatch.setattr(processes, "alive", lambda process: process is not None and process.pid == 7)
+    made.spawned = SimpleNamespace(pid=7, poll=lambda: None)  # type: ignore[assignment]
+    starting = waiting.Start(made, desired, print)
+    made.log("web").write_text("Traceback (most recent call last):\n")
+    made.log("gateway").write_text("bursar-gateway: cannot listen at 127.0.0.1:7481: taken; choose another\n")
+    note(made, Kept(desired, Process(7, 1), failures={"web": waiting.FAILURES_MAX, "gateway": 1}))
+    monkeypatch.setattr(starting, "_listens", lambda: str(starting._check() and ""))
+    monkeypatch.setattr(starting, "_connected", lambda: starting._unserved())
+    assert starting.wait() == (
+        f"the web does not start: the web keeps failing; see {made.log('web')}\n"
+        "  Traceback (most recent call last):; the gateway does not start:"
+        f" cannot listen at 127.0.0.1:7481: taken; choose another\n  so says {made.log('gateway')}"
+    )
+    note(made, Kept(desired, Process(7, 1), failures={"daemon": waiting.FAILURES_MAX}))
+    with pytest.raises(ServerUnavailable, match="the daemon keeps failing"):
+        starting._check()
+
+
 def test_failures_of_before_and_of_another_keeper_do_not_count(
     made: LocalCluster, starting: waiting.Start
 ) -> None:

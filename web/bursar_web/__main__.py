@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import secrets
 import socket
 import stat
@@ -17,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from bursar import lastword
-from bursar.aside import own_directory
+from bursar.aside import clear_for_file, own_directory, read_own, set_aside
 from bursar.client.logins import problem_of_address
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursar.local.pages import loopback
@@ -25,6 +26,8 @@ from bursar.systemd import Notifier
 
 LISTEN = "127.0.0.1:7480"
 SECRET_CHARS_MAX = 4_096
+_TOKEN = re.compile(r"[\w-]{43,}", re.ASCII)
+"""As long as those that are made here: one that was cut short is easier to guess."""
 STOP_S = 3
 """How long open answers have to end before they are cut."""
 
@@ -111,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     link = "" if given.site or given.state_dir else secrets.token_urlsafe(24)
     folder = Path(given.state_dir) if given.state_dir else None
     home = "" if given.site else str(Path.home())
-    scrape = scrape_secret(folder) if folder is not None else ""
+    scrape = _scraped_with(folder)
     options = Options(
         given.server,
         hosts_of(given.listen, given.host),
@@ -170,18 +173,34 @@ def provider_of(given: argparse.Namespace) -> tuple[str, str, str] | None:
 
 def scrape_secret(folder: Path) -> str:
     """The secret with which Prometheus reads `/metrics` as whoever runs this. It is made at the first start
-    and kept in `metrics-token`, which only they can read.
+    and kept in `metrics-token`, which only they can read. What is none lies aside, and another is made.
     """
     path = folder / "metrics-token"
     own_directory(folder)
+    clear_for_file(path)
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileExistsError:
-        return path.read_text("ascii").strip()
+        found = read_own(path, SECRET_CHARS_MAX).decode("ascii").strip()
+        if _TOKEN.fullmatch(found):
+            return found
+        raise ValueError("it is no token")
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as problem:
+        lastword.say(f"bursar-web: {path} cannot be used and lies aside as {set_aside(path)}: {problem}")
+    secret = secrets.token_urlsafe(32)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with open(fd, "w", encoding="ascii") as made:
-        secret = secrets.token_urlsafe(32)
         made.write(secret + "\n")
     return secret
+
+
+def _scraped_with(folder: Path | None) -> str:
+    """The secret for `/metrics`, or none: pages are served without it too, on a full disk for one."""
+    try:
+        return scrape_secret(folder) if folder is not None else ""
+    except OSError as problem:
+        lastword.say(f"bursar-web: /metrics is served without the token of {folder}: {problem}")
+        return ""
 
 
 def _alive(notifier: Notifier) -> Callable[[], Awaitable[None]]:

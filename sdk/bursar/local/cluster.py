@@ -48,6 +48,7 @@ DOWN_REASON: Final = "bursar down"
 """Why nodes are cordoned while `down` empties them; `up` resumes nodes with this reason."""
 KEEPER_LOOK_S: Final = 5.0
 _FOLDERS: Final = ("daemon", "logs", "run", "agents", "agents/*", "agents/*/spool", "agents/*/signals")
+_FOLDERS_BESIDE: Final = ("web", "gateway")
 _FOLDERS_OF_JOBS: Final = ("agents/*/run", "agents/*/run/attempts")
 _AGENT = re.compile(r"local-([1-9][0-9]?)")
 
@@ -138,7 +139,7 @@ class LocalCluster:
 
     def set_aside(self) -> set[Path]:
         """Files that were found damaged and lie aside."""
-        return set(found_aside(self.directory, *_FOLDERS, *_FOLDERS_OF_JOBS))
+        return set(found_aside(self.directory, *_FOLDERS, *_FOLDERS_OF_JOBS, *_FOLDERS_BESIDE))
 
     def agents_on_disk(self) -> list[int]:
         """Numbers of the agents that have a directory."""

@@ -9,6 +9,7 @@ Why     only who may write into the state directory may log in as who owns it, a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 from collections.abc import Callable
@@ -55,7 +56,7 @@ def new_link(
     links = folder / "links"
     own_directory(links)
     for path in _oldest_first(links, now_s)[: -LINKS_MAX + 1]:
-        path.unlink(missing_ok=True)
+        _remove(path)
     word, ends_s = secret(), now_s + LINK_LIFE_S
     (links / f"{_digest(word)}.{ends_s}").touch(mode=0o600, exist_ok=False)
     return Link(f"http://{http}/login?link={word}", ends_s)
@@ -78,8 +79,13 @@ def _oldest_first(links: Path, now_s: int) -> list[Path]:
     """The links that are still good; what is too old goes."""
     found = sorted(links.iterdir(), key=_ends_s)
     for path in [path for path in found if _ends_s(path) <= now_s]:
-        path.unlink(missing_ok=True)
+        _remove(path)
     return [path for path in found if _ends_s(path) > now_s]
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # it is none of ours, such as a directory
+        path.unlink(missing_ok=True)
 
 
 def _ends_s(path: Path) -> int:

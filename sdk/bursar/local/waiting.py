@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from bursar.client import address
 from bursar.errors import BursarError, ServerUnavailable
-from bursar.local import processes
+from bursar.local import files, processes
 from bursar.local.cluster import DOWN_REASON, LocalCluster, connected
 from bursar.local.files import Desired, Kept
 from bursar.local.processes import Process
@@ -31,7 +31,7 @@ LONG_S: Final = 10.0
 FAILURES_MAX: Final = 3
 """Ends with an error, of one process during one `up`, after which it will not come up."""
 _LINES: Final = 12
-_REFUSAL = re.compile(r"bursar(?:d|-agent|-web): (.+)")
+_REFUSAL = re.compile(r"bursar(?:d|-agent|-web|-gateway): (.+)")
 """The last word of a program that would not begin."""
 _RECORD = re.compile(r"\{|\d{4}-\d\d-\d\d")
 """How a line of a log begins, the daemon's and the agents'."""
@@ -64,15 +64,18 @@ class Start:
         self._desired = desired
         self._progress = progress
         self._said = ""
+        self._beside = {child.name for child in desired.children if child.module in files.LISTENING}
+        self._given_up: dict[str, str] = {}
+        """Of these, why it does not start. Nobody else is ended for it."""
 
     def wait(self) -> str:
-        """Until the daemon is ready and every agent connected: "". What is missing, when nothing failed and
-        yet time is over: all of it goes on.
+        """Until the daemon is ready and every agent connected: "". What is missing, when neither failed and
+        yet time is over, or pages or gateway do not start: all of it goes on.
 
         Raises:
             ServerUnavailable: something refuses to begin or keeps failing; with the log's end.
         """
-        return self._listens() or self._connected()
+        return self._listens() or self._connected() or "; ".join(self._given_up.values())
 
     def _listens(self) -> str:
         began_s = time.monotonic()
@@ -105,10 +108,11 @@ class Start:
         """
         kept = self._cluster.kept()
         served = kept.desired.http == self._desired.http and kept.served_pages
-        if not served and self._desired.http:
+        if not served and self._desired.http and "web" not in self._given_up:
             return "the pages are not served yet"
         listens = kept.desired.gateway == self._desired.gateway and kept.served_gateway
-        return "" if listens or not self._desired.gateway else "the gateway does not listen yet"
+        wanted = self._desired.gateway and "gateway" not in self._given_up
+        return "the gateway does not listen yet" if wanted and not listens else ""
 
     def _say(self, text: str) -> None:
         if text != self._said:
@@ -124,16 +128,20 @@ class Start:
             name: count - cluster.failures_before.get(name, 0)
             for name, count in (kept.failures.items() if mine else ())
         }
-        refused = {name: said for name, count in failed.items() if count and (said := self._refusal(name))}
-        if refused:
-            name, said = next(iter(refused.items()))
-            raise ServerUnavailable(f"the cluster did not start: {said}\n  so says {cluster.log(name)}")
-        broken = [name for name, count in failed.items() if count >= FAILURES_MAX]
-        if broken:
-            raise ServerUnavailable(self._failure(broken[0], f"the {broken[0]} keeps failing"))
+        for name, count in failed.items():
+            why = ""
+            if count and name not in self._given_up and (said := self._refusal(name)):
+                why = f"{said}\n  so says {cluster.log(name)}"
+            elif count >= FAILURES_MAX and name not in self._given_up:
+                why = self._failure(name, f"the {name} keeps failing")
+            if why and name not in self._beside:
+                raise ServerUnavailable(f"the cluster did not start: {why}")
+            if why:
+                self._given_up[name] = f"the {name} does not start: {why}"
         # One that found another keeper ends at once; that other one is as good.
         if not keeps and cluster.spawned is not None and cluster.spawned.poll() is not None:
-            raise ServerUnavailable(self._failure("keeper", "the keeper ended"))
+            why = self._failure("keeper", "the keeper ended")
+            raise ServerUnavailable(f"the cluster did not start: {why}")
         return kept
 
     def _refusal(self, name: str) -> str:
@@ -156,7 +164,7 @@ class Start:
             extra = {"daemon": "daemon", "web": "web"}.get(name, "agent")
             remedy = f"a module is missing: pip install 'bursar[{extra}]'"
         shown = "".join(f"\n  {_readable(line)}" for line in lines)
-        return f"the cluster did not start: {why}; {remedy}{shown}"
+        return f"{why}; {remedy}{shown}"
 
 
 def _last_lines(log: Path) -> list[str]:
