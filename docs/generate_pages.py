@@ -18,7 +18,17 @@ from bursar.cli.ends import NEVER_STARTS
 from bursar.clock import HOUR_US
 from bursar.errors import BursarError
 from bursar.model import EndCause, EndFacts, Step, Steps, remedy_of, sentence_of
-from bursar.model.ends import OUTPUT_FILE, SAID, SUPERVISOR_LOST, WORKDIR
+from bursar.model.ends import (
+    IMAGE,
+    IMAGE_DENIED,
+    IMAGE_DISK,
+    IMAGE_NOT_FOUND,
+    IMAGE_UNREACHABLE,
+    OUTPUT_FILE,
+    SAID,
+    SUPERVISOR_LOST,
+    WORKDIR,
+)
 from bursar.model.reason import MEANINGS, MEANINGS_LIVE
 from bursar.schemas import job_schema, policy_schema
 
@@ -408,6 +418,16 @@ ENDS = (
     EndFacts(job="12", cause=EndCause.FAILED, started=False, detail="job 11 failed"),
     EndFacts(**SAMPLE, cause=EndCause.START_FAILED, detail="cannot write the script: disk is full"),
     EndFacts(**SAMPLE, cause=EndCause.START_FAILED, detail="no account of user ann on this node"),
+    *(
+        EndFacts(**SAMPLE, cause=EndCause.IMAGE_FAILED, detail=f"{words}: ghcr.io/acme/train:1: {said}")
+        for words, said in (
+            (IMAGE_DENIED, "unauthorized"),
+            (IMAGE_NOT_FOUND, "manifest unknown"),
+            (IMAGE_UNREACHABLE, "dial tcp: i/o timeout"),
+            (IMAGE_DISK, "no space left on device"),
+            (IMAGE, "it ended with 125"),
+        )
+    ),
     EndFacts(
         **SAMPLE, cause=EndCause.FAILED, exit_code=126, detail=f"{WORKDIR} '/data': No such file or directory"
     ),

@@ -16,6 +16,7 @@ import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import bursar
@@ -25,13 +26,13 @@ from bursar.ids import RandomIds
 from bursar.model import NodeFacts
 from bursar.steps import modules, programs
 from bursar.systemd import Notifier
-from bursar_agent import metadata, mps, notices
+from bursar_agent import containers, metadata, mps, notices
 from bursar_agent import stimuli as s
 from bursar_agent.agent import Agent
 from bursar_agent.cgroups import limited
 from bursar_agent.devices import Devices
 from bursar_agent.effects import Members, SpoolWriter, Tasks
-from bursar_agent.environment import Accounts
+from bursar_agent.environment import Accounts, Containers
 from bursar_agent.link import wire
 from bursar_agent.link.connection import Link
 from bursar_agent.link.identity import Door
@@ -128,7 +129,10 @@ class App:
                 f"state directory {settings.state_dir}: {problem.strerror}; free or repair it"
             ) from None
         shared = (SHARING_LIMIT,) if self._sharing.limits else ()
-        self._facts = facts(settings, gpus, cgroups.limits + shared)
+        real = {device.index: device.uuid for device in gpus.devices() if not device.simulated}
+        runs = await asyncio.to_thread(containers.find, settings.containers, bool(cgroups.roots), bool(real))
+        labels = runs.labels(simulated=bool(gpus.devices()) and not real)
+        self._facts = facts(settings, gpus, cgroups.limits + shared, labels)
         self._core = Agent(
             self._boot_id,
             epoch=remembered.epoch,
@@ -167,6 +171,7 @@ class App:
             self._devices,
             self._look,
             self._sharing,
+            Containers(runs.runtime, real),
         )
         self._progress = ProgressFiles(self._runner.read_progress, self._clock.boot_us)
         await self._runner.open()
@@ -451,7 +456,12 @@ class App:
             )
 
 
-def facts(settings: Settings, gpus: GpuProbe, limits: tuple[str, ...] = ()) -> NodeFacts:
+def facts(
+    settings: Settings,
+    gpus: GpuProbe,
+    limits: tuple[str, ...] = (),
+    found: Mapping[str, str] = MappingProxyType({}),
+) -> NodeFacts:
     """What this node offers: what was found, cut to what was set."""
     found_cpu, found_memory = machine.cpu_milli(), machine.memory_bytes()
     return NodeFacts(
@@ -466,7 +476,8 @@ def facts(settings: Settings, gpus: GpuProbe, limits: tuple[str, ...] = ()) -> N
         rack=settings.rack,
         instance_type=settings.instance_type,
         market=settings.market,
-        labels=tuple(sorted({**_own_labels(), **settings.labels}.items())),
+        # What was tried is so, whatever somebody wrote into a file.
+        labels=tuple(sorted({**_own_labels(), **settings.labels, **found}.items())),
         address=settings.address,
         limits=limits,
     )

@@ -21,7 +21,7 @@ from bursar.errors import BursarError, InvalidRequest, NotFound
 from bursar.model import DeviceUse, EndCause, Energy, Exit
 from bursar_agent import stimuli as s
 from bursar_agent.devices import Devices
-from bursar_agent.environment import Accounts, start_request
+from bursar_agent.environment import NO_CONTAINERS, Accounts, Containers, start_request
 from bursar_agent.mps import Owner
 from bursar_agent.probes.energy import Share
 from bursar_agent.progress import last_told
@@ -94,12 +94,14 @@ class Members:
         devices: Devices,
         look: Callable[[], Awaitable[None]],
         sharing: Sharing,
+        containers: Containers = NO_CONTAINERS,
     ) -> None:
         """`look`: try whether our own directories can be written, and tell the core what is found."""
         self._runner = runner
         self._look = look
         self._devices = devices
         self._sharing = sharing
+        self._containers = containers
         self._to_share: dict[s.Key, tuple[Share, ...]] = {}
         self._state = state
         self._accounts = accounts
@@ -114,7 +116,9 @@ class Members:
         for assignment in instruction.assignments:
             self._devices.assigned(assignment.key, assignment.devices)
             try:
-                request = start_request(assignment, instruction.epoch, self._accounts, self._state)
+                request = start_request(
+                    assignment, instruction.epoch, self._accounts, self._state, self._containers
+                )
                 if assignment.checkpoint_signal:
                     self._state.remember_signal(
                         assignment.key, assignment.checkpoint_signal, assignment.grace_us
@@ -424,6 +428,8 @@ def exit_of(report: ExitReport) -> Exit:
         started=report.end_cause != "start_failed",
         ran_us=max((report.main_end_boot_us or 0) - (report.start_boot_us or 0), 0),
         stopped=report.stopped,
+        image_digest=report.image_digest,
+        pull_us=report.pull_us,
     )
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import pwd
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from bursar.errors import InvalidRequest
 from bursar.model.ends import NO_ACCOUNT
@@ -40,6 +42,17 @@ class Account:
         """What a shell of this account would find in its environment."""
         own = {} if self.uid is None else {"PATH": PATH_OF_ACCOUNTS}
         return own | {"HOME": self.home, "USER": self.name, "LOGNAME": self.name, "SHELL": self.shell}
+
+
+@dataclass(frozen=True, slots=True)
+class Containers:
+    """What runs containers here (`bursar_agent.containers`), and the devices that exist, by index."""
+
+    runtime: Mapping[str, Any] | None = None
+    uuids: Mapping[int, str] = field(default_factory=dict)
+
+
+NO_CONTAINERS = Containers()
 
 
 class Accounts:
@@ -82,10 +95,18 @@ class Accounts:
         return self._known[user]
 
 
-def start_request(assignment: Assignment, epoch: int, accounts: Accounts, state: StateDir) -> StartRequest:
+def start_request(
+    assignment: Assignment,
+    epoch: int,
+    accounts: Accounts,
+    state: StateDir,
+    containers: Containers = NO_CONTAINERS,
+) -> StartRequest:
     """The runner's request. Raises `InvalidRequest` for what this node cannot honour."""
     account = accounts.of(assignment.user)
     return StartRequest(
+        runtime=containers.runtime,
+        gpus=tuple(containers.uuids[index] for index, _ in assignment.devices if index in containers.uuids),
         attempt_id=assignment.attempt_id,
         rank=assignment.rank,
         epoch=epoch,

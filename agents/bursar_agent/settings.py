@@ -12,7 +12,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from bursar.errors import InvalidRequest
@@ -20,9 +20,12 @@ from bursar.model import MARKETS
 from bursar.options import add_flags, collect, masked
 from bursar.words import decimal_of
 from bursar_agent.metadata import SOURCES
+from bursar_agent.runner import runtimes
 
 CONFIG_PATH = Path("/etc/bursar/agent.toml")
 ENV_PREFIX = "BURSAR_AGENT_"
+CONTAINERS: Final = ("auto", "off", *runtimes.KINDS)
+"""What `containers` may say."""
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _URL = re.compile(r"http://[A-Za-z0-9.-]+(:[0-9]{1,5})?|http://\[[0-9a-fA-F:]+\](:[0-9]{1,5})?")
 _SIZE = re.compile(r"(\d+)\s*([kMGT]i?B?|B)?")
@@ -102,6 +105,10 @@ class Settings:
     mps: str = "auto"
     """auto | off: whether fractions of a GPU are held to their share through NVIDIA's MPS, where that is
     installed; otherwise they share the device in time, their memory is not limited, and the node says so."""
+
+    containers: str = "auto"
+    """auto, off, podman, docker, apptainer or enroot: what runs jobs with an image. auto: the first of these
+    that works; the node says which in its label `containers`."""
 
     log_level: str = "INFO"
     """DEBUG | INFO | WARNING | ERROR."""
@@ -207,6 +214,8 @@ def _check(settings: Settings, places: Mapping[str, str]) -> None:
         fail("market", f"{settings.market!r} is no market; write {', '.join(MARKETS[:-1])} or {MARKETS[-1]}")
     if settings.mps not in ("auto", "off"):
         fail("mps", f"{settings.mps!r} is no choice; write auto or off")
+    if settings.containers not in CONTAINERS:
+        fail("containers", f"{settings.containers!r} is no choice; write {', '.join(CONTAINERS)}")
     if settings.notices and settings.notices not in SOURCES:
         fail("notices", f"{settings.notices!r} is no provider with notices; write {', '.join(SOURCES)}")
     if settings.notices and settings.notice_file != Path():

@@ -49,7 +49,6 @@ WRONG_JOBS = {
     "control character": ("run: 'a\x01'\n", ["1:"]),
 }
 NOT_BUILT = {
-    "image": "image: ghcr.io/acme/train:1",
     "mig": "resources: {gpus: {count: 1, mig: 1g.10gb}}",
 }
 

@@ -153,7 +153,7 @@ def test_what_a_verb_did_is_told_of_every_job_also_past_the_bytes_of_an_answer(
         assert (first.spec.name, first.reason.code) == ("n0", "Held")
         assert list(first.left_out) == [
             *PROGRAM_LEFT_OUT, "labels", "depends_on", "secrets", "secret_files", "workdir", "comment",
-            "output_file", "error_file", "attempts", "budgets"
+            "output_file", "error_file", "image", "image_auth", "mounts", "attempts", "budgets"
         ]  # fmt: skip
         lacking = ["spec", "attempts", "budgets", "cost", "array"]
         assert others == [

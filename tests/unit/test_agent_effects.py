@@ -168,7 +168,7 @@ class Bench:
 def plain_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     """A request is its assignment; one of an unknown user cannot be made."""
 
-    def request(assignment: s.Assignment, epoch: int, accounts: Any, state: Any) -> Any:
+    def request(assignment: s.Assignment, epoch: int, accounts: Any, state: Any, containers: Any) -> Any:
         if assignment.user == "nobody":
             raise InvalidRequest("no such user")
         return StartRequest(assignment.attempt_id, assignment.rank, epoch, uid=7, gid=8)

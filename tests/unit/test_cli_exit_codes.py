@@ -217,7 +217,7 @@ def test_of_an_unknown_flag_it_is_2_with_the_nearest_one(verb: str, folder: Path
     [
         (["run", "--tme", "5", "--", "true"], "; did you mean '--time-limit'?"),
         (["run", "--limit", "5", "--", "true"], "; did you mean '--time-limit'?"),
-        (["run", "--gpu-count", "5", "--", "true"], "; did you mean '--gpus'?"),
+        (["run", "--gpu-count", "5", "--", "true"], "; did you mean '--gpus' or '--mount'?"),
         (["run", "--zzz", "--", "true"], ""),
     ],
 )

@@ -31,6 +31,7 @@ from bursard.events.public import PUBLIC, public
 from bursard.events.services import KeyUse, ServiceMetered
 
 SPEC_KEPT_BACK = "env command script arguments setup workdir comment output_file error_file open_mode"
+SPEC_KEPT_BACK += " image image_auth mounts"
 KEPT_BACK: dict[str, str] = {
     "job-submitted": "key digest " + " ".join(f"spec.{name}" for name in SPEC_KEPT_BACK.split()),
     "job-updated": " ".join(f"fields.{name}" for name in SPEC_KEPT_BACK.split()),

@@ -136,7 +136,7 @@ def test_a_request_says_all_that_the_launcher_must_know(site: Site) -> None:
                 "over": {},
                 "home": "/h", "checkpoint_dir": "", "uid": 5, "gid": 6, "time_limit_us": None,
                 "grace_us": 30_000_000, "checkpoint_signal": None, "log_cap_bytes": 64 << 20,
-                "memory_limit_bytes": None, "cpu_limit_milli": 0,
+                "memory_limit_bytes": None, "cpu_limit_milli": 0, "runtime": None, "gpus": [],
             }
         ]  # fmt: skip
 

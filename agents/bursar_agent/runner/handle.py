@@ -24,6 +24,7 @@ import msgspec
 from bursar.errors import InvalidRequest, NotFound, WrongState
 from bursar_agent.runner import (
     client,
+    containers,
     leftovers,
     logs,
     logtimes,
@@ -367,6 +368,8 @@ class ProcessRunner:
         try:
             if truth.exit_report(dir_fd) is not None:
                 raise WrongState(f"rank {rank} has ended")
+            if containers.read_record(dir_fd) is not None:
+                raise WrongState("it runs in a container, and nothing attaches to one yet")
             os.close(os.open(STEP, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=dir_fd))
             _signal_supervisor(dir_fd)
         finally:
@@ -670,7 +673,7 @@ class ProcessRunner:
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, 1.0)
             if not copied:
-                await asyncio.to_thread(_remove_all, marker_of(name, place))
+                await asyncio.to_thread(_remove_all, marker_of(name, place), containers.read_record(dir_fd))
             cause = pulse.cause_of(dir_fd)
             if cause == "failed" and truth.never_ran(dir_fd):
                 cause = "node_lost"  # no fault of its job
@@ -725,8 +728,10 @@ class ProcessRunner:
         task.add_done_callback(self._tasks.discard)
 
 
-def _remove_all(marker: str) -> None:
+def _remove_all(marker: str, container: dict[str, Any] | None) -> None:
     """What a member leaves outside of its directory."""
+    if container is not None and (problem := containers.remove(container)):
+        log.warning("container stays", extra={"member": marker, "problem": problem})
     scratch.remove(scratch.path_of(marker))
     secretfiles.remove(secretfiles.path_of(marker))
     scratch.remove_file(script_of_another(marker))

@@ -16,6 +16,7 @@ Why     three programs of different age meet only in these files (a supervisor m
         stop.json               what the agent asked for last
         limit                   a link that leads nowhere: its target is the time limit it was given last
         step                    a step from another node waits to be begun here
+        container               of a job with an image: its container's name and runtime, and how that went
         progress                how far the job says it has come; of another user's, as its end left it
         step-records            which steps it has started, and how they ended; likewise
         exit.json               the truth about the end; written once
@@ -64,6 +65,7 @@ EXIT = "exit.json"
 PROGRESS = "progress"
 STEP_RECORDS = "step-records"
 """`bursar.steps.records.FILE`, which is not loaded here."""
+CONTAINER = "container"
 LOG = "log"
 LOG_TIMES = "log.times"
 

@@ -40,6 +40,8 @@ class StartRequest(msgspec.Struct, frozen=True):
         uid: user to become, with `gid`; None stays the agent's.
         memory_limit_bytes: enforced where a cgroup root is set; `Started` tells.
         cpu_limit_milli: thousandths of CPUs, enforced likewise; 0 for none.
+        runtime: what runs containers here (`bursar_agent.containers`); None: nothing does.
+        gpus: UUIDs of its devices, for a container to be given; of those that exist alone.
     """
 
     attempt_id: str
@@ -58,6 +60,8 @@ class StartRequest(msgspec.Struct, frozen=True):
     log_cap_bytes: int = DEFAULT_LOG_CAP_BYTES
     memory_limit_bytes: int | None = None
     cpu_limit_milli: int = 0
+    runtime: Mapping[str, Any] | None = None
+    gpus: tuple[str, ...] = ()
 
     def to_wire(self, base_env: Mapping[str, str], boot_id: str, place: str = "") -> dict[str, Any]:
         """The launcher's JSON. Raises `InvalidRequest` with the field that is wrong.
@@ -103,6 +107,8 @@ class StartRequest(msgspec.Struct, frozen=True):
             "log_cap_bytes": self.log_cap_bytes,
             "memory_limit_bytes": self.memory_limit_bytes,
             "cpu_limit_milli": self.cpu_limit_milli,
+            "runtime": None if self.runtime is None else dict(self.runtime),
+            "gpus": list(self.gpus),
         }
 
 
@@ -157,6 +163,8 @@ class ExitReport(msgspec.Struct, frozen=True):
     kill_sent_at: int | None = None
     main_end_boot_us: int | None = None
     stopped: bool = False
+    image_digest: str = ""
+    pull_us: int = 0
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ExitReport:

@@ -41,6 +41,9 @@ CHECKPOINT_VARIABLE = "BURSAR_CHECKPOINT_DIR"
 CHECKPOINT_PLACEHOLDER = "@checkpoint"
 """The daemon writes this where only the node can know the path."""
 
+OF_THE_HOST = frozenset(("PATH", "SHELL", "LANG", "LC_ALL", "TMPDIR"))
+"""What a container has of its own, and not of its node."""
+
 SCRIPTS_OF_OTHERS = "/tmp"
 """Where another user's script lies while it runs."""
 
@@ -78,8 +81,9 @@ class Job:
 
     __slots__ = (
         "appends", "arguments", "argv", "checkpoint_dir", "cwd", "cwd_is_own", "env", "error_path", "gid",
-        "marker", "output_path", "progress_dir", "scratch_dir", "script", "script_only", "secret_files",
-        "secrets_dir", "setup", "steps_dir", "uid", "warn_us",
+        "image", "image_auth", "marker", "mounts", "output_path", "own_names", "progress_dir", "runtime",
+        "scratch_dir", "script", "script_only", "secret_files", "secrets_dir", "setup", "steps_dir", "uid",
+        "warn_us",
     )  # fmt: skip
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -102,12 +106,17 @@ class Job:
             files = launch.get("output_files", {})
             paths: tuple[str, str] = (files.get("output", ""), files.get("error", ""))
             self.appends: bool = files.get("append", False)
+            self.image: str = launch.get("image", "")
+            self.image_auth: str = launch.get("image_auth", "")
+            self.mounts: list[str] = launch.get("mounts", [])
         except (ValueError, AttributeError):
             raise CannotStart(
                 "its launch cannot be read; daemon and agent are of different releases"
             ) from None
         if bool(self.argv) == bool(self.script):
             raise CannotStart("give either a command (not empty) or a script", NOT_STARTABLE)
+        self.own_names = frozenset(own)
+        self.runtime: dict[str, Any] | None = request.get("runtime")
         self.cwd_is_own = bool(launch.get("workdir"))
         if not self.cwd.startswith("/"):
             raise _no_directory(self, "not an absolute path")
@@ -119,7 +128,7 @@ class Job:
             **request.get("over", {}),
             MARKER_VARIABLE: self.marker,
         }
-        self.steps_dir: str = request["env"].get(STEPS_VARIABLE, "")
+        self.steps_dir: str = "" if self.image else request["env"].get(STEPS_VARIABLE, "")
         if self.steps_dir:
             self.env[STEPS_VARIABLE] = self.steps_dir
             self.env["PATH"] = f"{self.env.get('PATH') or _DEFAULT_PATH}:{self.steps_dir}/bin"
@@ -136,10 +145,10 @@ class Job:
         if own.get(CHECKPOINT_VARIABLE) == CHECKPOINT_PLACEHOLDER:
             self.checkpoint_dir = self.env[CHECKPOINT_VARIABLE] = request["checkpoint_dir"]
         self.progress_dir = ""
-        if self.uid is not None:
+        if self.uid is not None or self.image:
             self.progress_dir = progressfile.directory_of_another(self.marker)
         self.env[progressfile.VARIABLE] = f"{self.progress_dir or os.getcwd()}/{PROGRESS}"
-        self.scratch_dir = ""
+        self.scratch_dir = scratch.path_of(self.marker) if self.image else ""
         for name in [name for name, value in own.items() if value == scratch.PLACEHOLDER]:
             self.scratch_dir = self.env[name] = scratch.path_of(self.marker)
         self.secrets_dir = ""
@@ -172,7 +181,7 @@ class JobCgroup:
     def enter(self) -> None:
         """Move the calling process in."""
         for path in self._paths:
-            _write(f"{path}/cgroup.procs", "0")
+            write(f"{path}/cgroup.procs", "0")
 
     def close(self) -> bool:
         """Remove them; True when the kernel killed something in them for want of memory."""
@@ -196,7 +205,7 @@ class JobCgroup:
 def _limit(path: str, name: str, value: str) -> bool:
     """Set one limit; False where the kernel has none of this name. Raises `OSError`."""
     try:
-        _write(f"{path}/{name}", value)
+        write(f"{path}/{name}", value)
     except FileNotFoundError:
         return False
     return True
@@ -213,7 +222,7 @@ class Host:
     def protect(self) -> None:
         """Lower our own standing with the OOM killer, where we may."""
         try:
-            _write("/proc/self/oom_score_adj", OOM_SCORE_SUPERVISOR)
+            write("/proc/self/oom_score_adj", OOM_SCORE_SUPERVISOR)
             self.oom_protected = True
         except OSError:
             pass
@@ -284,7 +293,7 @@ def spawn(
     try:
         path = find_program(argv[0], job.env)
         if host.oom_protected:
-            _write("/proc/self/oom_score_adj", "0")
+            write("/proc/self/oom_score_adj", "0")
         return os.posix_spawn(
             path,
             argv,
@@ -388,7 +397,7 @@ def _become(
         os.dup2(outputs[0], 1)
         os.dup2(outputs[1], 2)
         if host.oom_protected:
-            _write("/proc/self/oom_score_adj", "0")
+            write("/proc/self/oom_score_adj", "0")
         if cgroup is not None:
             cgroup.enter()
         change_user(job.uid, job.gid)
@@ -429,7 +438,8 @@ def change_user(uid: int | None, gid: int | None) -> None:
         os.setresuid(uid, uid, uid)
 
 
-def _write(path: str, text: str) -> None:
+def write(path: str, text: str) -> None:
+    """Write a file of the kernel. Raises `OSError`."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())

@@ -77,6 +77,9 @@ NOTICE_PAUSE_S = 0.002
 QUICK_MS = 5
 """A job that is over by then leaves no record of its start, which is for whoever would find or stop it."""
 
+REMOVE_US = 10_000_000
+"""So long has a runtime to remove a container whose processes were killed."""
+
 KILL_POLL_MS = 20
 """A child that dies wakes us by SIGCHLD; this is only for trees that fork while being killed."""
 
@@ -126,6 +129,11 @@ class Supervisor:
         self._phase = "run"
         self._main_ended = False
         self._over = False
+        self._contained = False
+        """Its process is what runs a container: signals are for what is in there."""
+        self._spare_until: int | None = None
+        self._emptied = False
+        self._memory_held = False
         self._leftover_kill_at: int | None = None
         self._start_at = boot_us()
         self._start_notice: tuple[int, bytes] | None = None
@@ -222,6 +230,8 @@ class Supervisor:
         if (job.output_path or job.error_path) and not self._open_outputs(job):
             return False
         self._warn_before_limit()
+        if job.image:
+            return self._spawn_container(job)
         if job.setup:
             self._phase = "setup"
         return self._spawn(job)
@@ -285,6 +295,39 @@ class Supervisor:
             self._record_start()
         return True
 
+    def _spawn_container(self, job: spawning.Job) -> bool:
+        """The same for a job with an image: what runs its container stands where its process would."""
+        from bursar_agent.runner import containers  # jobs without an image pay nothing for it
+
+        if job.runtime is None:
+            self._cannot_start(spawning.CannotStart(containers.NO_RUNTIME))
+            return False
+        if self._cgroup is None:
+            self._cgroup = self._host.job_cgroup(self._request)
+        cgroup = self._cgroup if job.runtime.get("cgroup") else None
+        os.pwrite(self._mark_fd, SPAWNING, TAKEN_AT)
+        try:
+            self._main_pid = containers.spawn(
+                job, self._request, self._outputs, self._attempt_dir_fd, self._host, cgroup
+            )
+        except OSError as problem:
+            self._cannot_start(spawning.CannotStart(f"cannot fork: {problem.strerror}"))
+            return False
+        self._contained = True
+        if cgroup is None:
+            self._drop_cgroup(job)
+        self._close_outputs()
+        self._record_start()
+        return True
+
+    def _drop_cgroup(self, job: spawning.Job) -> None:
+        """Its runtime makes one of its own, with the same limits where it can."""
+        if self._cgroup is not None and not self._copier_pid:
+            self._cgroup.close()
+            self._cgroup = None
+        held = job.runtime is not None and "memory" in job.runtime.get("holds", ())
+        self._memory_held = held and bool(self._request.get("memory_limit_bytes"))
+
     def _close_outputs(self) -> None:
         if self._log_write >= 0:
             for fd in {self._log_write, *self._outputs}:
@@ -319,7 +362,8 @@ class Supervisor:
             "supervisor_start_ticks": self._ticks,
             "boot_id": self._request["boot_id"],
             "start_boot_us": self._start_at,
-            "memory_enforced": self._cgroup is not None and self._cgroup.memory_limited,
+            "memory_enforced": self._memory_held
+            or (self._cgroup is not None and self._cgroup.memory_limited),
             "takes_limits": True,
             "reaped_before_us": self._reaped_before_us,
         }
@@ -425,7 +469,24 @@ class Supervisor:
 
     def _processes(self) -> list[int]:
         """Those of the job, without what is ours among them."""
-        return [pid for pid in tree.descendants(os.getpid()) if pid != self._copier_pid]
+        found = [pid for pid in tree.descendants(os.getpid()) if pid != self._copier_pid]
+        if self._contained:
+            found += self._container().outside()
+        return found
+
+    def _inside(self) -> list[int]:
+        """Of a container, what its job started; of any other job, all."""
+        if not self._contained:
+            return self._processes()
+        found = self._processes()
+        if self._job is not None and self._job.runtime is not None and self._job.runtime["kind"] == "enroot":
+            return [pid for pid in found if pid != self._main_pid]  # it has no namespace of processes
+        return tree.inside(found)
+
+    def _container(self) -> Any:
+        from bursar_agent.runner import containers
+
+        return containers.Seen()
 
     def _record_status(self, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
@@ -436,6 +497,8 @@ class Supervisor:
         self._report["stopped"] = self._stop_cause is not None
         if self._stop_cause is not None:
             self._report["end_cause"] = self._stop_cause
+        elif self._contained and self._container().tell(self._report):
+            pass
         elif code == 0:
             self._report["end_cause"] = "completed"
         else:
@@ -557,7 +620,9 @@ class Supervisor:
 
     def _signal_handlers(self, signal_number: int, now: int) -> bool:
         alone = self._job is not None and self._job.script_only
-        pids = [self._main_pid] if alone else self._processes()
+        pids = self._inside()
+        if alone:
+            pids = tree.first(pids) if self._contained else [self._main_pid]
         sent = self._asked.tell(pids, signal_number, now)
         if sent:
             self._report["signal_sent_at"] = now
@@ -600,7 +665,10 @@ class Supervisor:
             self._kill_tree(now)
         elif self._term_at is not None and now >= self._term_at and not self._report["term_sent_at"]:
             self._report["term_sent_at"] = now
-            if not self._main_ended:  # else its number may belong to another group by now
+            inside = self._inside() if self._contained else []
+            if inside:
+                tree.send(tree.group_of(tree.first(inside), inside), SIGTERM)
+            elif not self._main_ended:  # else its number may belong to another group by now
                 try:  # noqa: SIM105  contextlib is not loaded here
                     os.killpg(self._main_pid, SIGTERM)
                 except OSError:
@@ -611,7 +679,15 @@ class Supervisor:
     def _kill_tree(self, now: int) -> None:
         if self._report["kill_sent_at"] is None:
             self._report["kill_sent_at"] = now
-        tree.send(self._processes(), SIGKILL)
+            self._spare_until = now + REMOVE_US
+        assert self._spare_until is not None
+        pids = self._processes()
+        if self._contained and now < self._spare_until:
+            # What runs a container then ends by itself and removes it, unless its runtime hangs.
+            inside = tree.in_namespace(pids)
+            self._emptied = self._emptied or bool(inside)
+            pids = inside if self._emptied else pids
+        tree.send(pids, SIGKILL)
 
     # --- ending ---------------------------------------------------------------------------------
 
@@ -632,7 +708,14 @@ class Supervisor:
             scratch.remove_file(self._script_path)  # outside our directory: nobody else would
         report = self._report
         out_of_memory = self._cgroup is not None and self._cgroup.close()
-        if out_of_memory and report["signal"] == SIGKILL and report["kill_sent_at"] is None:
+        killed = report["signal"] == SIGKILL
+        if self._contained:
+            seen = self._container()
+            out_of_memory = out_of_memory or seen.out_of_memory
+            killed = killed or report["exit_code"] == 128 + SIGKILL
+            report["image_digest"], report["pull_us"] = seen.digest, seen.pull_us
+            seen.remove()
+        if out_of_memory and killed and report["kill_sent_at"] is None:
             limit = self._request.get("memory_limit_bytes")
             where = f"at its memory limit of {limit} bytes" if limit else "for want of memory on this machine"
             report["end_cause"] = "out_of_memory"

@@ -52,6 +52,59 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def inner_pid(pid: int) -> int:
+    """Its number in a process namespace below ours, such as a container's; 0: it is in ours, or gone."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            for line in file:
+                if line.startswith("NSpid:"):
+                    numbers = line.split()[1:]
+                    return int(numbers[-1]) if len(numbers) > 1 else 0
+    except (OSError, ValueError):
+        pass
+    return 0
+
+
+def in_namespace(pids: list[int]) -> list[int]:
+    """Those of a namespace below ours."""
+    return [pid for pid in pids if inner_pid(pid)]
+
+
+def inside(pids: list[int]) -> list[int]:
+    """Of a container's, what its job started: without a first process that only looks after others."""
+    found = in_namespace(pids)
+    return [pid for pid in found if not (inner_pid(pid) == 1 and _name(pid) in _INITS)]
+
+
+def first(pids: list[int]) -> list[int]:
+    """What was started first in a container, of those that `inside` found; none: nothing is there."""
+    numbered = sorted((inner_pid(pid), pid) for pid in pids)
+    return [numbered[0][1]] if numbered else []
+
+
+def group_of(leader: list[int], pids: list[int]) -> list[int]:
+    """Those of the process group of the one process in `leader`."""
+    if not leader:
+        return []
+    fields = stat_fields(leader[0])
+    if fields is None:
+        return []
+    group = fields[2]
+    return [pid for pid in pids if (found := stat_fields(pid)) is not None and found[2] == group]
+
+
+def _name(pid: int) -> str:
+    try:
+        with open(f"/proc/{pid}/comm") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+_INITS = ("catatonit", "docker-init", "tini", "podman-init", "appinit", "sinit", "init")
+"""What runtimes start first in a container with `--init`."""
+
+
 def catches(pid: int, signal_number: int) -> bool:
     """Does `pid` have a handler for the signal (neither default nor ignored)?"""
     try:

@@ -36,7 +36,7 @@ from bursar_agent.runner.model import AttemptTruth, ExitReport
 
 _RECORD_BYTES_MAX = 1 << 20
 _START_NUMBERS = ("pid", "start_boot_us")
-_EXIT_TEXTS = ("attempt_id", "end_cause", "message", "phase", "boot_id")
+_EXIT_TEXTS = ("attempt_id", "end_cause", "message", "phase", "boot_id", "image_digest")
 _EXIT_NUMBERS = (
     "rank",
     "epoch",
@@ -45,6 +45,7 @@ _EXIT_NUMBERS = (
     "max_rss_bytes",
     "log_bytes",
     "log_dropped_bytes",
+    "pull_us",
 )
 _EXIT_TIMES = ("signal", "start_boot_us", "end_boot_us", "held_us", "main_end_boot_us")
 FREE_MAX = 512

@@ -96,7 +96,7 @@ _FACTS = _shape(
 )
 _REPORT = _shape(
     "cause exit_code signal held_us cpu_us max_rss_bytes log_bytes gpu_energy_millijoules gpu_energy_source"
-    " ran_us stopped unbegun",
+    " ran_us stopped unbegun image_digest pull_us",
     progress=_PROGRESS,
     device_use=_DEVICE_USE,
     steps=_shape("total failed cut_off"),

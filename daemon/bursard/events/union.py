@@ -87,10 +87,8 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         ran_us: until its own process was gone; 0: not known. stopped: it had been told to end.
-        unbegun: its node lost it before any process of it was made.
-        progress: that it told last, in its own words.
-        device_use: what it made of its devices, as its agent saw it.
-        steps: that it started.
+        unbegun: its node lost it before any process of it was made. progress: that it told last.
+        device_use: as its agent saw it. image_digest: of its container. pull_us: until its image was there.
     """
 
     cause: EndCause
@@ -109,6 +107,8 @@ class ExitReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     progress: Progress | None = None
     device_use: DeviceUse | None = None
     steps: Steps | None = None
+    image_digest: str = ""
+    pull_us: int = 0
 
 
 class PolicyDocument(msgspec.Struct, frozen=True, omit_defaults=True):

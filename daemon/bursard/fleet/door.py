@@ -78,6 +78,7 @@ _SUMMARY_MOST: Final = {
 }
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _OPTIONAL_ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._-]{0,99})?")
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _ADDRESS = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9.:%_\[\]-]{0,252}")
@@ -236,6 +237,12 @@ def exit_report(word: Exit) -> ExitReport:
         "exited.exit_code",
         "0 when it has completed",
     )
+    _within(word.pull_us, 0, BOOT_US_MAX, "exited.pull_us")
+    _require(
+        not word.image_digest or _DIGEST.fullmatch(word.image_digest) is not None,
+        "exited.image_digest",
+        "sha256: and 64 digits of 0-9a-f",
+    )
     if word.progress is not None:
         _progress(word.progress, "exited.progress")
     if word.device_use is not None:
@@ -259,6 +266,8 @@ def exit_report(word: Exit) -> ExitReport:
         progress=word.progress,
         device_use=word.device_use,
         steps=word.steps,
+        image_digest=word.image_digest,
+        pull_us=word.pull_us,
     )
 
 

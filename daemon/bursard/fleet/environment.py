@@ -43,9 +43,10 @@ def job_environment(
     )
     if held.memory_bytes:
         env[names.MEMORY_BYTES] = str(held.memory_bytes)
-    if spec.secrets:
+    given = [name for name in spec.secrets if name != spec.image_auth]
+    if given:
         files = spec.secret_files
-        env[names.SECRETS_GIVEN] = ",".join(f"{n}:file" if n in files else n for n in spec.secrets)
+        env[names.SECRETS_GIVEN] = ",".join(f"{n}:file" if n in files else n for n in given)
     if spec.tasks_per_node:
         env[names.TASKS_PER_NODE] = str(spec.tasks_per_node)
     if spec.interactive:

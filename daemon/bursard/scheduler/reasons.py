@@ -7,12 +7,13 @@ Why     "pending" is not an answer, and a sentence that nobody reads should cost
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bursar.model import Reason, ReasonCode
-from bursar.model.constraints import TOPOLOGY
+from bursar.model.constraints import CONTAINER_GPUS, CONTAINERS, TOPOLOGY
 from bursar.resources import MILLI, format_size
 from bursar.words import plural
 from bursar_policies.decision import (
@@ -374,12 +375,27 @@ def _fault(
     return Reason(code, message, remedy, facts)
 
 
+_CONTAINERS_WANTED: Final = {
+    CONTAINERS: (
+        "the job has an image, and no node runs containers",
+        "install podman on a node (`apt-get install podman`) and start its agent again; `bursar node show"
+        " NODE` then has a label `containers`. Or leave image out",
+    ),
+    CONTAINER_GPUS: (
+        "the job has an image and asks for GPUs, and no node gives GPUs to containers",
+        "on a node run `nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml` and start its agent again",
+    ),
+}
+
+
 def _unmatched(nodes: NodeColumns, candidates: Candidates) -> tuple[str, str]:
     """Which constraint nobody satisfies, and which values there are."""
     for key, pattern in candidates.ask.constraints:
         have = sorted({facts[key] for facts in nodes.attributes if facts.get(key)})
         if any(matches(pattern, facts.get(key)) for facts in nodes.attributes):
             continue
+        if not have and key in _CONTAINERS_WANTED:
+            return _CONTAINERS_WANTED[key]
         shown = ", ".join(have[:5]) + (", …" if len(have) > 5 else "")
         what = f"values here: {shown}" if have else f"no node has a {key}"
         return f"constraint {key}: {pattern} matches no node", f"change or drop it ({what})"

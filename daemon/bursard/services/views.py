@@ -76,13 +76,13 @@ class Form(Enum):
     """In lists, of which a page may hold 1000."""
     BRIEF = (
         *ROW, "labels", "depends_on", "secrets", "secret_files", "workdir", "comment", "output_file",
-        "error_file",
+        "error_file", "image", "image_auth", "mounts",
     )  # fmt: skip
     """After a verb: none of what it may have named, up to 1000, can be left for another page."""
 
 
 _EMPTY: Final[Mapping[str, Any]] = dict.fromkeys(
-    ("script", "setup", "workdir", "comment", "output_file", "error_file"), ""
+    ("script", "setup", "workdir", "comment", "output_file", "error_file", "image", "image_auth"), ""
 )
 _BUDGETS_SHOWN: Final = {Form.WHOLE: None, Form.ROW: BUDGETS_IN_ROW, Form.BRIEF: 0}
 _BRIEF_LACKS: Final = (*Form.BRIEF.value, "attempts", "budgets")
@@ -508,6 +508,9 @@ def _attempt(
         wire.exit_code = attempt.exit_code
     if (steps := steps_of(attempt)) is not None:
         wire.steps.CopyFrom(steps_to_wire(steps))
+    for report in (one.report for one in attempt.members if one.report is not None):
+        wire.image_digest = wire.image_digest or report.image_digest
+        wire.pull_us = max(wire.pull_us, report.pull_us)
     for member in attempt.members:
         alloc = member.alloc
         node = state.nodes.get(alloc.node_id)

@@ -339,7 +339,7 @@ class Tables:
             nodes=nodes,
             options=options,
             ordered=spec.ordered,
-            constraints=spec.constraints,
+            constraints=spec.where,
             spot_policy=spec.spot_policy,
             time_limit_us=limit_us,
             hold_us=limit_us + self.grace_of(spec) + HOLD_MARGIN_US,

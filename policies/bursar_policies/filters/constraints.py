@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
-from bursar.model.constraints import matches
+from bursar.model.constraints import CONTAINER_GPUS, CONTAINERS, matches
 from bursar_policies.decision import NodeColumns
 from bursar_policies.filters.api import Ask, Mask
+
+MISSING: Final = {
+    CONTAINERS: "no container runtime works on it, and the job has an image",
+    CONTAINER_GPUS: "its containers get no GPUs, and the job has an image",
+}
 
 
 class Constraints:
@@ -29,6 +36,8 @@ class Constraints:
         """The first pair that fails."""
         facts = nodes.attributes[row]
         for key, pattern in ask.constraints:
+            if not matches(pattern, facts.get(key)) and key in MISSING and pattern == "*":
+                return MISSING[key]
             if not matches(pattern, facts.get(key)):
                 return f"{key} is {facts.get(key, 'not set')}, you ask {pattern}"
         if ask.together and not facts.get(ask.together):

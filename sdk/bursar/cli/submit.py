@@ -147,6 +147,15 @@ def job_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="append|truncate",
         help="What becomes of a file that is there.  [truncate; append at a later attempt]",
     )
+    @click.option("--image", metavar="NAME", help="Run in a container of this image: ghcr.io/acme/train:1.")
+    @click.option("--image-auth", metavar="SECRET", help="The secret that its registry is shown.")
+    @click.option(
+        "--mount",
+        "mount",
+        multiple=True,
+        metavar="SOURCE:TARGET[:ro]",
+        help="A directory of the node that the container has too, beside --workdir.",
+    )
     @functools.wraps(command)
     def with_flags(*args: Any, **kwargs: Any) -> Any:
         flags = {name: kwargs.pop(name) for name in list(kwargs) if name in ours}

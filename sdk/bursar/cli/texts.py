@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import IO, Any, Final
 
@@ -412,6 +412,8 @@ def job_text(job: Row, unheld: str = "") -> str:
         ("workdir", clean(job["workdir"])),
         ("output file", clean(job["output_file"])),
         ("error file", clean(job["error_file"])),
+        ("image", _image_text(job)),
+        ("mounts", clean(", ".join(job["mounts"]))),
         ("comment", clean(job["comment"])),
     ]
     why = end_lines(job["end"]) if job["end"] else reason_lines(job["reason"])
@@ -482,6 +484,12 @@ def _limit_waits(attempt: Row) -> str:
     waits = clean(", ".join(attempt["limit_waits_for"]))
     asked, now = seconds_text(attempt["wanted_time_limit_s"]), seconds_text(attempt["time_limit_s"])
     return f"a time limit of {asked} is not yet taken by {waits}; until then {now} is held and billed by"
+
+
+def _image_text(job: Mapping[str, Any]) -> str:
+    """The image, and what its newest container was of."""
+    told = next((one["image_digest"] for one in reversed(job["attempts"]) if one["image_digest"]), "")
+    return clean(job["image"]) + (f" ({clean(told)})" if job["image"] and told else "")
 
 
 def _elapsed_text(job: Row) -> str:

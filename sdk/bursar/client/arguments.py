@@ -117,6 +117,9 @@ class JobFields(TypedDict, total=False):
     output_file: str | Path
     error_file: str | Path
     open_mode: Literal["truncate", "append"]
+    image: str
+    image_auth: str
+    mounts: Sequence[str]
     spot: bool
 
 

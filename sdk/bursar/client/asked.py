@@ -34,7 +34,7 @@ from bursar.yamlfile import nearest
 _PERCENT_MAX = 100_000
 _STATES: Final = ("ALL", *(state.value for state in JobState))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-FLAG_OF: Final = {"labels": "label", "secrets": "secret"}
+FLAG_OF: Final = {"labels": "label", "secrets": "secret", "mounts": "mount"}
 """Keywords whose flag has another name; of the others it is the same."""
 UPDATED_BY: Final = {
     "name": ("name",),
@@ -240,7 +240,7 @@ def run_flags(fields: Mapping[str, Any], command: tuple[str, ...] = ()) -> RunFl
             flags[flag] = tuple(f"{key}={item}" for key, item in value.items())
         elif name == "after":
             flags[flag] = tuple(references(value))
-        elif name == "secrets":
+        elif name in ("secrets", "mounts"):
             flags[flag] = tuple(value)
         else:
             flags[flag] = _text(value)

@@ -64,6 +64,8 @@ def exit_to_wire(attempt_id: str, rank: int, exit: Exit) -> pb.Exited:
         progress=None if exit.progress is None else progress_to_wire(exit.progress),
         device_use=None if exit.device_use is None else device_use_to_wire(exit.device_use),
         steps=None if exit.steps is None else steps_to_wire(exit.steps),
+        image_digest=exit.image_digest,
+        pull_us=exit.pull_us,
     )
     if exit.exit_code >= 0:
         wire.exit_code = exit.exit_code
@@ -99,6 +101,8 @@ def exit_from_wire(wire: pb.Exited) -> Exit:
         gpu_energy_source=source,
         ran_us=wire.ran_us,
         stopped=wire.stopped,
+        image_digest=wire.image_digest,
+        pull_us=wire.pull_us,
         progress=progress_from_wire(wire.progress) if wire.HasField("progress") else None,
         device_use=device_use_from_wire(wire.device_use) if wire.HasField("device_use") else None,
         steps=steps_from_wire(wire.steps) if wire.HasField("steps") else None,

@@ -127,6 +127,8 @@ def job(wire: types_pb2.Job) -> results.Job:
         workdir=spec.workdir,
         output_file=spec.output_file,
         error_file=spec.error_file,
+        image=spec.image,
+        mounts=tuple(spec.mounts),
         comment=spec.comment,
         cpu_time=span(wire.cpu_us),
         max_rss_bytes=wire.max_rss_bytes,
@@ -232,6 +234,8 @@ def attempt(wire: types_pb2.Attempt, currency: str) -> results.Attempt:
         steps_total=wire.steps.total,
         steps_failed=wire.steps.failed,
         steps_cut_off=wire.steps.cut_off,
+        image_digest=wire.image_digest,
+        pull_time=_limit(wire.pull_us),
     )
 
 

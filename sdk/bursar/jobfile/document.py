@@ -59,12 +59,11 @@ _BUILT = (
     "run", "arguments", "command",
     "held", "comment", "secrets", "launch", "tasks_per_node", "output_file", "error_file", "open_mode",
     *service.KEYS,
-    "idle_policy",
+    "idle_policy", "image", "image_auth", "mounts",
 )  # fmt: skip
 TYPES: Final = ("job", "service", "interactive")
 DETACHED_US: Final = 30 * 60 * SECOND_US
 _NOT_BUILT: Final = {
-    "image": "the job runs on the node itself; prepare it in setup",
     **service.NOT_BUILT,
 }
 _SECOND_NAMES = {
@@ -91,6 +90,11 @@ _HINTS: Final = {
     "account": "write project",
     "depends": "write depends_on",
     "stdout": "write output_file",
+    "image_id": "write image: NAME",
+    "docker": "write image: NAME",
+    "container": "write image: NAME",
+    "volumes": "write mounts: [/on/the/node:/in/the/container]",
+    "registry_auth": "write image_auth: NAME of a secret",
     "stderr": "write error_file",
 }
 
@@ -239,6 +243,9 @@ def read_job(root: Node, faults: Faults, base_dir: str) -> JobSpec:
         output_file=reader.word("output_file"),
         error_file=reader.word("error_file"),
         open_mode=reader.word("open_mode"),
+        image=reader.word("image"),
+        image_auth=reader.word("image_auth"),
+        mounts=_read_words(fields.get("mounts"), faults, "of SOURCE:TARGET", empty=True),
         service=_read_service(fields, faults),
         interactive=interactive,
     )

@@ -29,6 +29,7 @@ class RunFlags:
         env: `NAME=VALUE` words. label, throughput: the same.
         after: jobs to wait for, `JOB` or `JOB:finished`; each word may hold several by comma.
         secret: names of secrets, `NAME:file` for a private file; each word may hold several by comma.
+        mount: `SOURCE:TARGET[:ro]` words.
         spot: `--spot` was given.
         command: the words after `--`.
     """
@@ -58,11 +59,14 @@ class RunFlags:
     output_file: str | None = None
     error_file: str | None = None
     open_mode: str | None = None
+    image: str | None = None
+    image_auth: str | None = None
     env: tuple[str, ...] = ()
     label: tuple[str, ...] = ()
     throughput: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     secret: tuple[str, ...] = ()
+    mount: tuple[str, ...] = ()
     spot: bool = False
 
 
@@ -205,6 +209,8 @@ class Tree:
         elif name == "secret":
             for word in value.split(","):
                 self._secret(word.strip(), place)
+        elif name == "mount":
+            self._extend("mounts", FlagNode("scalar", place, value), place)
         elif name == "after":
             for word in value.split(","):
                 job, _, when = word.strip().partition(":")

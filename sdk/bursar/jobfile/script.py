@@ -50,7 +50,7 @@ FAULTS_MAX: Final = 100
 _DIRECTIVE = re.compile(r"#(BURSAR|SBATCH)(?=[\s-]|$)\s*(.*)")
 """The blank may be left out: Slurm compares the first seven characters alone."""
 _LEADING = re.compile(r"\s*(?:#.*)?")
-_BURSAR_FLAGS: Final = (*PATHS, *PAIRS, "after", "secret", "spot")
+_BURSAR_FLAGS: Final = (*PATHS, *PAIRS, "after", "secret", "mount", "spot")
 _IS_OF_SLURM: Final = "#SBATCH\n"
 """Below a script without directives that `sbatch` submitted, which finds Slurm's names so; no line moves."""
 _HET = re.compile(r"(?:hetjob|packjob)\b")

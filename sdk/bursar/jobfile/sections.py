@@ -60,6 +60,8 @@ _RETRY_HINTS = {
     "error": "failure",
     "timeout": "time-limit",
     "start_failed": "start-failure",
+    "image_failed": "image-failure",
+    "image-pull": "image-failure",
 }
 _COUNTED = re.compile(r"(.*[A-Z0-9])X([1-9]\d{0,5})", re.ASCII)
 """`A100X4`; not `GTX1080`."""

@@ -62,6 +62,8 @@ WORDS_MAX: Final = 4096
 COMMENT_MAX: Final = 1024
 SECRETS_MAX: Final = 64
 PATH_MAX: Final = 4096
+IMAGE_MAX: Final = 512
+MOUNTS_MAX: Final = 64
 MAX_COST_PER: Final = ("job", "task")
 """An amount of one job: what the wire's integer holds."""
 
@@ -91,6 +93,7 @@ RETRY_CAUSES: Final = {
     "out-of-memory": "out_of_memory",
     "failure": "failed",
     "start-failure": "start_failed",
+    "image-failure": "image_failed",
     "time-limit": "time_limit",
 }
 """The words of the job file and those of the model."""
@@ -105,6 +108,15 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _JOB_REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?:\[\d{1,7}\])?", re.ASCII)
 _PATTERN = re.compile(r"!?[A-Za-z0-9*?\[\]{}._:/@-]+(?:, *!?[A-Za-z0-9*?\[\]{}._:/@-]+)*", re.ASCII)
 _GPU_TYPE = re.compile(r"[A-Z][A-Z0-9._-]{0,39}", re.ASCII)
+_COMPONENT = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
+_IMAGE = re.compile(
+    rf"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::\d{{1,5}})?/)?{_COMPONENT}(?:/{_COMPONENT})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?",
+    re.ASCII,
+)
+"""A name as registries have them: `[HOST[:PORT]/]PATH[:TAG][@sha256:DIGEST]`."""
+_KEPT_TARGETS = ("/proc", "/sys", "/dev", "/run/bursar", "/tmp")
+"""What a container has of its own."""
 _CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _BREAK = re.compile("[\r\n]")
@@ -166,6 +178,7 @@ def check(spec: JobSpec) -> list[Problem]:
         *(_environment(spec) if spec.env else ()),
         *(_secrets(spec) if spec.secrets or spec.secret_files else ()),
         *_code(spec),
+        *(_container(spec) if spec.image or spec.image_auth or spec.mounts else ()),
         *(_output_files(spec) if spec.output_file or spec.error_file or spec.open_mode else ()),
     ]
 
@@ -564,6 +577,65 @@ def _interactive(spec: JobSpec) -> Iterator[Problem]:
         yield Problem(("type",), "interactive is one job: no array, and no service")
     if spec.launch in ENGINES and not spec.script and not spec.command:
         yield Problem(("launch",), f"{spec.launch} starts a command; there is none")
+
+
+def _container(spec: JobSpec) -> Iterator[Problem]:
+    if not spec.image:
+        for key in ("image_auth", "mounts"):
+            if getattr(spec, key):
+                yield Problem((key,), "is of a container; name its image with `image`")
+        return
+    yield from _image(spec.image)
+    if spec.launch != "per-node" or spec.interactive:
+        what = "type: interactive" if spec.interactive else f"launch: {spec.launch}"
+        yield Problem(
+            ("image",), f"{what} in a container is not built; leave one of them out", not_built=True
+        )
+    if spec.image_auth and spec.image_auth not in spec.secrets:
+        yield Problem(("image_auth",), f"{quote(spec.image_auth)} is not among secrets; name it there too")
+    elif spec.image_auth in spec.secret_files:
+        yield Problem(("image_auth",), "is for the registry alone, and no file; leave `file` out")
+    if len(spec.mounts) > MOUNTS_MAX:
+        yield Problem(("mounts",), f"has {len(spec.mounts)} entries; at most {MOUNTS_MAX}")
+        return
+    targets = []
+    for position, text in enumerate(spec.mounts):
+        path: Path = ("mounts", position)
+        problem = _mount_problem(text)
+        if problem:
+            yield Problem(path, f"{quote(text)}: {problem}")
+        else:
+            targets.append(text.split(":")[1])
+    for target in _doubled(targets):
+        yield Problem(("mounts",), f"mounts two things at {quote(target)}")
+
+
+def _image(image: str) -> Iterator[Problem]:
+    form = "HOST/PATH:TAG, as in ghcr.io/acme/train:1, or PATH:TAG of Docker Hub, in lower case"
+    if len(image) > IMAGE_MAX:
+        yield Problem(("image",), f"has {len(image)} characters; at most {IMAGE_MAX}")
+    elif image.startswith(("docker:", "docker-daemon:", "oci:", "dir:", "oci-archive:", "library:", "shub:")):
+        yield Problem(("image",), f"{quote(image)}: write the name alone, without what fetches it: {form}")
+    elif image.startswith("/") or image.endswith((".sqsh", ".sif", ".tar")):
+        yield Problem(("image",), f"{quote(image)} is a file; only images of a registry are taken: {form}")
+    elif _IMAGE.fullmatch(image) is None:
+        yield Problem(("image",), f"{quote(image)} is no name of an image; write {form}")
+
+
+def _mount_problem(text: str) -> str:
+    """What is wrong with `SOURCE:TARGET[:ro]`; "" for nothing."""
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or (len(parts) == 3 and parts[2] not in ("ro", "rw")):
+        return "write /on/the/node:/in/the/container, or with :ro behind it"
+    if len(text) > PATH_MAX or _CONTROL.search(text) or _BREAK.search(text) or "," in text or '"' in text:
+        return f"has a control character, a comma or a quote, or more than {PATH_MAX} characters"
+    for one in parts[:2]:
+        if not one.startswith("/") or ".." in one.split("/"):
+            return f"{quote(one)} is not an absolute path without '..'"
+    target = parts[1].rstrip("/")
+    if not target or any(target == kept or target.startswith(kept + "/") for kept in _KEPT_TARGETS):
+        return f"{quote(parts[1])} is the container's own; choose another place in it"
+    return ""
 
 
 def _output_files(spec: JobSpec) -> Iterator[Problem]:

@@ -15,6 +15,11 @@ TOPOLOGY: Final = "topology"
 TOGETHER: Final = {"same-rack": "rack", "same-zone": "zone", "same-region": "region", "same-pool": "pool"}
 """What it may say, and which field of their nodes is then the same."""
 
+CONTAINERS: Final = "containers"
+"""The label of a node that runs containers: with which runtime, and its version."""
+CONTAINER_GPUS: Final = "container-gpus"
+"""The label of one that gives them its devices, and how."""
+
 PLACE_FIELDS: Final = ("pool", "provider", "region", "zone", "rack", "instance_type", "market")
 """Fields of a node's facts that say where and what it is."""
 

@@ -33,6 +33,18 @@ SUPERVISOR_LOST: Final = "supervisor lost"
 """How an agent begins to say that what watched over a member was killed, and the member with it."""
 BY: Final = "by "
 """How it begins to say who cancelled a job."""
+IMAGE_DENIED: Final = "image access denied"
+IMAGE_NOT_FOUND: Final = "image not found"
+IMAGE_UNREACHABLE: Final = "image registry not reached"
+IMAGE_DISK: Final = "image does not fit on the disk"
+IMAGE: Final = "image not fetched"
+"""How it begins to say what fetching a job's image failed of."""
+_IMAGES: Final = {
+    IMAGE_DENIED: "image_denied",
+    IMAGE_NOT_FOUND: "image_not_found",
+    IMAGE_UNREACHABLE: "image_unreachable",
+    IMAGE_DISK: "image_disk",
+}
 _STARTS: Final = frozenset((EndCause.FAILED, EndCause.START_FAILED))
 """A directory that the job named is its own failure; one that only its account has is its node's."""
 REQUEUED: Final = "requeued by request"
@@ -92,6 +104,16 @@ REMEDIES: Final = {
     "never_started": "mend what it waited for, and submit it again",
     "start_failed": "`bursar node show NODE` says how that node is; `retry: {on: [start-failure], max: 2,"
     " avoid_same_node: true}` tries another",
+    "image_denied": "keep what the registry wants with `bursar secret set NAME` (USER:PASSWORD, or the file"
+    " of `docker login`), and name it in `secrets` and `image_auth`; or mend the image's name",
+    "image_not_found": "mend the name or the tag in `image`; `docker manifest inspect NAME` says whether"
+    " there is such an image",
+    "image_unreachable": "see that NODE reaches the registry, or keep the image nearer by;"
+    " `retry: {on: [image-failure], max: 2}` tries it again",
+    "image_disk": "make room on NODE (`podman image prune`, `docker image prune`), or try another:"
+    " `retry: {on: [image-failure], max: 2, avoid_same_node: true}`",
+    "image_failed": "`retry: {on: [image-failure], max: 2}` tries it again; `podman pull NAME` on NODE says"
+    " more",
     "no_account": "have the account made on NODE, or keep the job away from it:"
     " `constraints: {node: '!NODE'}` in `resources`",
     "workdir": "name a directory that the node has with --workdir, or make it there for the job's account",
@@ -165,7 +187,7 @@ def hint_of(last_lines: str) -> str:
     return max(found)[1] if found else ""
 
 
-_BEGINNINGS: Final = (WORKDIR, NO_ACCOUNT, OUTPUT_FILE, SUPERVISOR_LOST, "setup ")
+_BEGINNINGS: Final = (WORKDIR, NO_ACCOUNT, OUTPUT_FILE, SUPERVISOR_LOST, "setup ", *_IMAGES)
 
 
 def kind_of(end: EndFacts) -> str:
@@ -180,6 +202,8 @@ def kind_of(end: EndFacts) -> str:
         return "output_file"
     if end.cause is EndCause.COMPLETED and failures_of(end.steps, ended_well=True):
         return "step_failed"
+    if end.cause is EndCause.IMAGE_FAILED:
+        return next((kind for words, kind in _IMAGES.items() if end.detail.startswith(words)), "image_failed")
     if end.cause is not EndCause.FAILED:
         return end.cause.value
     if end.detail.startswith(SUPERVISOR_LOST):
@@ -284,6 +308,9 @@ def _sentence_of(end: EndFacts) -> str:
             return f"output file cannot be opened: {who} was not started{detail}"
         case "start_failed":
             return f"start failed: {who} could not be started{detail}"
+        case "image_denied" | "image_not_found" | "image_unreachable" | "image_disk" | "image_failed":
+            said = end.detail or "its image was not fetched"
+            return f"{said[0].lower()}{said[1:]}; {who} did not start"
         case "supervisor_lost":
             return f"lost: {who} was killed, since what watched over it was{detail}"
         case "setup":

@@ -42,6 +42,7 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         progress: that it told last; None: nothing that can be.
         device_use: what it made of its devices; None: nothing was heard of them.
         steps: that it started; None: none.
+        image_digest: of the image that its container was of. pull_us: until that was there.
     """
 
     cause: EndCause
@@ -61,3 +62,5 @@ class Exit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     progress: Progress | None = None
     device_use: DeviceUse | None = None
     steps: Steps | None = None
+    image_digest: str = ""
+    pull_us: int = 0

@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
+from bursar.model.constraints import CONTAINER_GPUS, CONTAINERS
 from bursar.model.ranges import Indices, Range, Ranges, compress
 from bursar.model.service import ServiceSpec
 from bursar.resources import ResourceRequest
@@ -50,6 +51,7 @@ class EndCause(StrEnum):
     IDLE = "idle"
     OUT_OF_MEMORY = "out_of_memory"
     START_FAILED = "start_failed"
+    IMAGE_FAILED = "image_failed"
 
 
 class Dependency(msgspec.Struct, frozen=True):
@@ -97,8 +99,8 @@ class RetrySpec(msgspec.Struct, frozen=True):
     """When a failed attempt is followed by another.
 
     Attributes:
-        on: causes among `failed`, `out_of_memory`, `start_failed`, `time_limit`, `node_lost`, `preempted`
-            (the last two never use up `max`).
+        on: causes among `failed`, `out_of_memory`, `start_failed`, `image_failed`, `time_limit`, `node_lost`,
+            `preempted` (the last two never use up `max`).
         max: further attempts after the first.
         avoid_same_node: the next attempt goes elsewhere.
         never: no other attempt, also where its node was lost or its place taken.
@@ -165,7 +167,9 @@ PUBLIC_FIELDS: Final = frozenset(
 """Plain fields of `JobSpec` that whoever sees a job may see, and who follows events. Fields with parts of
 their own are shown part by part (`bursard.events.public`).
 """
-ASKED_FIELDS: Final = frozenset(("workdir", "comment", "output_file", "error_file", "open_mode"))
+ASKED_FIELDS: Final = frozenset(
+    ("workdir", "comment", "output_file", "error_file", "open_mode", "image", "image_auth", "mounts")
+)
 """Beside them, what whoever may see a job is shown who asks for it, and no event tells. Any other field, env
 and program before all, is for its owner, project-admins and operators alone, and so is a new one.
 """
@@ -215,6 +219,11 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         open_mode: truncate | append, what becomes of a file that is there; empty: the first attempt empties
             it, and later ones append.
         interactive: people attach to it; without a program it waits for them.
+        image: the name of an image of a registry: the job runs in a container of it on each node. Empty: on
+            the node itself.
+        image_auth: which of `secrets` shows the registry who asks; the job itself does not get that one.
+        mounts: `SOURCE:TARGET` or `SOURCE:TARGET:ro`, directories and files of the node that the container
+            has too, beside its `workdir`.
         service: it is a service: its tasks are replicas, of which each is started again whenever it ends.
     """
 
@@ -261,9 +270,20 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     output_file: str = ""
     error_file: str = ""
     open_mode: str = ""
+    image: str = ""
+    image_auth: str = ""
+    mounts: tuple[str, ...] = ()
     service: ServiceSpec | None = None
     idle_policy: IdleSpec = IdleSpec()
     interactive: bool = False
+
+    @property
+    def where(self) -> tuple[tuple[str, str], ...]:
+        """What it asks of a node's place and properties: its constraints, and for an image what runs one."""
+        if not self.image:
+            return self.constraints
+        gpus = any(option.gpus is not None for option in self.options)
+        return (*self.constraints, (CONTAINERS, "*"), *(((CONTAINER_GPUS, "*"),) if gpus else ()))
 
     @property
     def most_nodes(self) -> int:
@@ -319,6 +339,8 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         checkpoint: the supervisor minds what it says of the time before the limit, and of the script.
         files: by variable, what the private file holds whose path the variable is to have.
         output_files: opened before anything runs; one that cannot be is the job's failure.
+        image: it runs in a container of this. image_auth: what its registry is shown, a secret's value.
+        mounts: as in `JobSpec`.
     """
 
     command: tuple[str, ...] = ()
@@ -330,10 +352,15 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     checkpoint: CheckpointSpec = CheckpointSpec()
     files: Mapping[str, str] = msgspec.field(default_factory=dict)
     output_files: OutputFiles = NO_FILES
+    image: str = ""
+    image_auth: str = ""
+    mounts: tuple[str, ...] = ()
 
 
 _FROM_SPEC = tuple(
-    name for name in Launch.__struct_fields__ if name in JobSpec.__struct_fields__ and name != "env"
+    name
+    for name in Launch.__struct_fields__
+    if name in JobSpec.__struct_fields__ and name not in ("env", "image_auth")
 )
 ENGINES: Final = ("torchrun", "mpi", "ray", "dask", "spark")
 """What `launch` may name beside per-node and once: the agents' program for it starts the command."""
@@ -357,13 +384,14 @@ def launch_of(
     output_files: OutputFiles = NO_FILES,
 ) -> Launch:
     """What a member of a job is started with, in its own environment, with its own secrets and files."""
-    given = secrets or {}
+    given = dict(secrets or {})
+    auth = given.pop(spec.image_auth, "") if spec.image_auth else ""
     files = {name: value for name, value in given.items() if name in spec.secret_files}
     env = {**env, **{name: value for name, value in given.items() if name not in files}}
     fields = {name: getattr(spec, name) for name in _FROM_SPEC}
     if spec.interactive and not spec.command and not spec.script:
         fields["command"] = _SESSION
-    whole = Launch(env=env, files=files, output_files=output_files, **fields)
+    whole = Launch(env=env, files=files, output_files=output_files, image_auth=auth, **fields)
     if holds_its_place(spec, rank):
         return _holding(whole)
     if spec.launch in ENGINES:

@@ -128,6 +128,8 @@ class Attempt(Result, frozen=True, kw_only=True):
         leased: of `time_limit`, what is paid for by now where budgets pay by leases; None: all of it.
         steps: that its places have started, once they have ended: 16 of each, those that failed first.
         steps_failed, steps_cut_off: of `steps_total`; what was cut off still ran when its place ended.
+        image_digest: of the image that its containers were of; empty: none, not known, or not ended yet.
+        pull_time: until that was there; None likewise.
     """
 
     id: str
@@ -149,6 +151,8 @@ class Attempt(Result, frozen=True, kw_only=True):
     steps_total: int = 0
     steps_failed: int = 0
     steps_cut_off: int = 0
+    image_digest: str = ""
+    pull_time: timedelta | None = None
 
 
 class Progress(Result, frozen=True, kw_only=True):
@@ -350,6 +354,8 @@ class Job(Result, frozen=True, kw_only=True):
     workdir: str
     output_file: str
     error_file: str
+    image: str
+    mounts: tuple[str, ...]
     comment: str
     cpu_time: timedelta
     max_rss_bytes: int

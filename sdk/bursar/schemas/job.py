@@ -11,8 +11,10 @@ from bursar.model.check import (
     DEADLINE_POLICIES,
     DEPENDENCY_WHEN,
     IDLE_ACTIONS,
+    IMAGE_MAX,
     LAUNCHES,
     MAX_COST_PER,
+    MOUNTS_MAX,
     NAME_MAX,
     NODES_MAX,
     ON_EXCEED_BUILT,
@@ -427,6 +429,17 @@ def _process() -> dict[str, Schema]:
         "open_mode": forms.word(
             "What becomes of such a file; without a word the first attempt empties it and later ones append.",
             OPEN_MODES,
+        ),
+        "image": forms.text(
+            "An image of a registry: the job runs in a container of it.", r"^[A-Za-z0-9]", maxLength=IMAGE_MAX
+        ),
+        "image_auth": forms.text(
+            "Which of `secrets` its registry is shown.", r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
+        ),
+        "mounts": forms.items(
+            "Directories and files of the node that the container has too.",
+            forms.text("`SOURCE:TARGET` or `SOURCE:TARGET:ro`.", r"^/[^:,\"]*:/[^:,\"]+(:r[ow])?$"),
+            maxItems=MOUNTS_MAX,
         ),
         "setup": forms.scalar("Shell text run to success first, on every node."),
         "run": forms.scalar("Shell text, or with a `#!` line a script.", minLength=1, pattern=r"\S"),

@@ -607,6 +607,8 @@ class Exited(google.protobuf.message.Message):
     PROGRESS_FIELD_NUMBER: builtins.int
     DEVICE_USE_FIELD_NUMBER: builtins.int
     STEPS_FIELD_NUMBER: builtins.int
+    IMAGE_DIGEST_FIELD_NUMBER: builtins.int
+    PULL_US_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     rank: builtins.int
     cause: builtins.str
@@ -630,6 +632,10 @@ class Exited(google.protobuf.message.Message):
     """from the start until its own process was gone, what it left behind not counted; 0: not known"""
     stopped: builtins.bool
     """it was told to end before it did"""
+    image_digest: builtins.str
+    """sha256:..., of the image that its container was of; empty: none, or not known"""
+    pull_us: builtins.int
+    """until that image was there"""
     @property
     def progress(self) -> bursar.v1.types_pb2.Progress:
         """that it told last, without rates"""
@@ -665,9 +671,11 @@ class Exited(google.protobuf.message.Message):
         progress: bursar.v1.types_pb2.Progress | None = ...,
         device_use: bursar.v1.types_pb2.DeviceUse | None = ...,
         steps: bursar.v1.types_pb2.Steps | None = ...,
+        image_digest: builtins.str = ...,
+        pull_us: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "device_use", b"device_use", "exit_code", b"exit_code", "progress", b"progress", "steps", b"steps"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "cause", b"cause", "cpu_us", b"cpu_us", "device_use", b"device_use", "exit_code", b"exit_code", "fenced_epoch", b"fenced_epoch", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_us", b"held_us", "log_bytes", b"log_bytes", "max_rss_bytes", b"max_rss_bytes", "message", b"message", "progress", b"progress", "ran_us", b"ran_us", "rank", b"rank", "signal", b"signal", "started", b"started", "started_boot_us", b"started_boot_us", "steps", b"steps", "stopped", b"stopped"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_exit_code", b"_exit_code", "attempt_id", b"attempt_id", "cause", b"cause", "cpu_us", b"cpu_us", "device_use", b"device_use", "exit_code", b"exit_code", "fenced_epoch", b"fenced_epoch", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "held_us", b"held_us", "image_digest", b"image_digest", "log_bytes", b"log_bytes", "max_rss_bytes", b"max_rss_bytes", "message", b"message", "progress", b"progress", "pull_us", b"pull_us", "ran_us", b"ran_us", "rank", b"rank", "signal", b"signal", "started", b"started", "started_boot_us", b"started_boot_us", "steps", b"steps", "stopped", b"stopped"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_exit_code", b"_exit_code"]) -> typing.Literal["exit_code"] | None: ...
 
 global___Exited = Exited

@@ -448,6 +448,9 @@ class JobSpec(google.protobuf.message.Message):
     DEADLINE_POLICY_FIELD_NUMBER: builtins.int
     MAX_NODES_FIELD_NUMBER: builtins.int
     THROUGHPUT_FIELD_NUMBER: builtins.int
+    IMAGE_FIELD_NUMBER: builtins.int
+    IMAGE_AUTH_FIELD_NUMBER: builtins.int
+    MOUNTS_FIELD_NUMBER: builtins.int
     name: builtins.str
     project: builtins.str
     """path, such as nlp/finetune; made by its first use"""
@@ -500,6 +503,10 @@ class JobSpec(google.protobuf.message.Message):
     """promise (empty too): accepted only with a promise | best-effort"""
     max_nodes: builtins.int
     """of a range of sizes, the most; nodes is the least. 0: one size"""
+    image: builtins.str
+    """it runs in a container of this; empty: on the node itself"""
+    image_auth: builtins.str
+    """which of `secrets` its registry is shown; the job does not get that one"""
     @property
     def labels(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]: ...
     @property
@@ -542,6 +549,10 @@ class JobSpec(google.protobuf.message.Message):
     def idle_policy(self) -> global___IdleSpec: ...
     @property
     def throughput(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Throughput]: ...
+    @property
+    def mounts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """SOURCE:TARGET[:ro], of the node, for the container"""
+
     def __init__(
         self,
         *,
@@ -592,9 +603,12 @@ class JobSpec(google.protobuf.message.Message):
         deadline_policy: builtins.str = ...,
         max_nodes: builtins.int = ...,
         throughput: collections.abc.Iterable[global___Throughput] | None = ...,
+        image: builtins.str = ...,
+        image_auth: builtins.str = ...,
+        mounts: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["array", b"array", "checkpoint", b"checkpoint", "idle_policy", b"idle_policy", "max_cost_nanos_wide", b"max_cost_nanos_wide", "retry", b"retry", "service", b"service"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "deadline_at", b"deadline_at", "deadline_policy", b"deadline_policy", "depends_on", b"depends_on", "env", b"env", "error_file", b"error_file", "experiment", b"experiment", "held", b"held", "idle_policy", b"idle_policy", "interactive", b"interactive", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_cost_per", b"max_cost_per", "max_nodes", b"max_nodes", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "open_mode", b"open_mode", "options", b"options", "ordered", b"ordered", "output_file", b"output_file", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "service", b"service", "setup", b"setup", "spot_policy", b"spot_policy", "tasks_per_node", b"tasks_per_node", "throughput", b"throughput", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["arguments", b"arguments", "array", b"array", "begin_after", b"begin_after", "checkpoint", b"checkpoint", "command", b"command", "comment", b"comment", "constraints", b"constraints", "currency", b"currency", "deadline_at", b"deadline_at", "deadline_policy", b"deadline_policy", "depends_on", b"depends_on", "env", b"env", "error_file", b"error_file", "experiment", b"experiment", "held", b"held", "idle_policy", b"idle_policy", "image", b"image", "image_auth", b"image_auth", "interactive", b"interactive", "labels", b"labels", "launch", b"launch", "max_cost_nanos", b"max_cost_nanos", "max_cost_nanos_wide", b"max_cost_nanos_wide", "max_cost_per", b"max_cost_per", "max_nodes", b"max_nodes", "max_price_nanos_per_hour", b"max_price_nanos_per_hour", "model", b"model", "model_version", b"model_version", "mounts", b"mounts", "name", b"name", "nodes", b"nodes", "on_exceed", b"on_exceed", "open_mode", b"open_mode", "options", b"options", "ordered", b"ordered", "output_file", b"output_file", "preemptible", b"preemptible", "priority", b"priority", "project", b"project", "retry", b"retry", "script", b"script", "secret_files", b"secret_files", "secrets", b"secrets", "service", b"service", "setup", b"setup", "spot_policy", b"spot_policy", "tasks_per_node", b"tasks_per_node", "throughput", b"throughput", "time_limit_us", b"time_limit_us", "workdir", b"workdir"]) -> None: ...
 
 global___JobSpec = JobSpec
 
@@ -1061,6 +1075,8 @@ class Attempt(google.protobuf.message.Message):
     LEASED_US_FIELD_NUMBER: builtins.int
     ELAPSED_US_FIELD_NUMBER: builtins.int
     STEPS_FIELD_NUMBER: builtins.int
+    IMAGE_DIGEST_FIELD_NUMBER: builtins.int
+    PULL_US_FIELD_NUMBER: builtins.int
     id: builtins.str
     number: builtins.int
     state: builtins.str
@@ -1082,6 +1098,10 @@ class Attempt(google.protobuf.message.Message):
     """of its time limit, what is paid for by now where budgets pay by leases; 0: they do not"""
     elapsed_us: builtins.int
     """as long as its member that was held longest; unset: no member of it has begun"""
+    image_digest: builtins.str
+    """of the image that its containers were of, as their nodes found it; told with an end"""
+    pull_us: builtins.int
+    """the longest that a member waited until that was there"""
     @property
     def members(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Member]: ...
     @property
@@ -1109,9 +1129,11 @@ class Attempt(google.protobuf.message.Message):
         leased_us: builtins.int = ...,
         elapsed_us: builtins.int | None = ...,
         steps: global___Steps | None = ...,
+        image_digest: builtins.str = ...,
+        pull_us: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "elapsed_us", b"elapsed_us", "exit_code", b"exit_code", "steps", b"steps"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "elapsed_us", b"elapsed_us", "end_cause", b"end_cause", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "leased_us", b"leased_us", "limit_waits_for", b"limit_waits_for", "members", b"members", "message", b"message", "number", b"number", "started_at", b"started_at", "state", b"state", "steps", b"steps", "time_limit_us", b"time_limit_us", "wanted_time_limit_us", b"wanted_time_limit_us", "why", b"why"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_elapsed_us", b"_elapsed_us", "_exit_code", b"_exit_code", "elapsed_us", b"elapsed_us", "end_cause", b"end_cause", "exit_code", b"exit_code", "finished_at", b"finished_at", "id", b"id", "image_digest", b"image_digest", "leased_us", b"leased_us", "limit_waits_for", b"limit_waits_for", "members", b"members", "message", b"message", "number", b"number", "pull_us", b"pull_us", "started_at", b"started_at", "state", b"state", "steps", b"steps", "time_limit_us", b"time_limit_us", "wanted_time_limit_us", b"wanted_time_limit_us", "why", b"why"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_elapsed_us", b"_elapsed_us"]) -> typing.Literal["elapsed_us"] | None: ...
     @typing.overload

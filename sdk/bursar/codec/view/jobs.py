@@ -82,6 +82,8 @@ def job(wire: types_pb2.Job) -> View:
         "workdir": spec.workdir,
         "output_file": spec.output_file,
         "error_file": spec.error_file,
+        "image": spec.image,
+        "mounts": list(spec.mounts),
         "comment": spec.comment,
         "simulated": wire.simulated,
         "max_rss_bytes": wire.max_rss_bytes or None,  # told at the end: until then nothing was measured
@@ -213,6 +215,8 @@ def attempt(wire: types_pb2.Attempt, currency: str) -> View:
         "steps_failed": wire.steps.failed,
         "steps_cut_off": wire.steps.cut_off,
         "steps": [_step(wire, each) for each in wire.steps.told],
+        "image_digest": wire.image_digest or None,
+        "pull_s": seconds(wire.pull_us) if wire.pull_us else None,
     }
 
 

@@ -15,7 +15,7 @@ from bursar.yamlfile import Node
 SKY_HINTS: Final = {
     "file_mounts": "copy or mount it in setup, or keep it on a disk that all nodes share",
     "storage": "copy or mount it in setup",
-    "image_id": "the job runs on the node itself; prepare it in setup",
+    "image_id": "an image of a cloud's machine; `docker:NAME` would be `image`",
     "disk_size": "local disk is not counted",
     "ports": "a job listens on its node; nothing is opened for it",
     "service": "a service is not converted; write it as docs/services.md says",
