@@ -39,11 +39,11 @@ def processes(*words: str) -> list[int]:
     for entry in os.scandir("/proc"):
         if entry.name.isdecimal():
             try:
-                line = Path(f"/proc/{entry.name}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-                state = Path(f"/proc/{entry.name}/stat").read_text().rpartition(") ")[2][0]
+                line = Path(f"/proc/{entry.name}/cmdline").read_bytes().replace(b"\0", b" ")
+                state = Path(f"/proc/{entry.name}/stat").read_text(errors="replace").rpartition(") ")[2][0]
             except OSError:
                 continue
-            if state not in "ZX" and all(word in line for word in words):
+            if state not in "ZX" and all(os.fsencode(word) in line for word in words):
                 found.append(int(entry.name))
     return found
 

@@ -154,6 +154,54 @@ def test_a_socket_whose_path_is_too_long_lies_elsewhere(
         runtime.rmdir()
 
 
+def test_down_leaves_nothing_of_sockets_that_lie_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "")
+    made = LocalCluster(tmp_path / ("d" * 120))
+    made.directory.mkdir()
+    elsewhere = made.run_directory()
+    assert elsewhere.parent == Path("/tmp")
+    (elsewhere / "socket.lock").touch()
+    assert not local._stop(made)
+    assert not elsewhere.exists()
+    inside = LocalCluster(tmp_path / "d")
+    kept = inside.run_directory()
+    inside.forget_sockets()
+    assert kept.is_dir() or len(str(tmp_path)) > 80
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        (b"x\xff", "is not UTF-8 text"),
+        (b"/".join([b"d" * 200] * 10), "at most 400 leave SQLite room"),
+    ],
+)
+def test_a_name_that_no_books_could_be_kept_under_is_refused_before_anything_is_made(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: bytes,
+    problem: str,
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    directory = os.fsdecode(os.fsencode(tmp_path) + b"/" + name)
+    assert run(["up", "--detach", "--state-dir", directory]) == 2
+    assert problem in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_status_shows_no_controls_of_a_damaged_note_and_asks_nobody_without_an_address(
+    tmp_path: Path,
+) -> None:
+    row = local.read_status(LocalCluster(tmp_path))
+    assert local._ask("", row["daemon"]) == {}
+    row |= {"server": "unix:///\x1b[2Jx", "daemon": {**row["daemon"], "pid": 7}}
+    assert "server     unix:///\\x1b[2Jx" in local._status_text(row)
+    assert "\x1b" not in local._status_text(row)
+
+
 @pytest.mark.parametrize(
     ("number", "remedy"),
     [

@@ -115,6 +115,7 @@ def up(
         raise InvalidRequest(f"--policies: {policies} is not a directory")
     directory = address.state_home() if state_dir is None else which.directory_of(state_dir)
     cluster = LocalCluster(directory)
+    cluster.refuse_name()
     before = cluster.kept().desired
     check_installed(
         pages=http != NOTHING and bool(http or before.http),
@@ -221,7 +222,9 @@ def say_kept(wish: Wish, desired: Desired, unlike: list[str]) -> None:
         f"--gateway {desired.gateway}" if wish.gateway is None and desired.gateway else "",
     ]
     if any(kept):
-        say(f"as before: {' '.join(filter(None, kept))} (`bursar up --help` tells how to take it back)")
+        say(
+            f"as before: {clean(' '.join(filter(None, kept)))} (`bursar up --help` tells how to take it back)"
+        )
     if desired.cpus * desired.agents > (here := machine()[0]):
         each = "the node tells" if desired.agents == 1 else f"each of {desired.agents} nodes tells"
         say(f"{each} of {plural(desired.cpus, 'CPU')}; this machine has {here}, which jobs share")
@@ -251,6 +254,7 @@ def _ending_signals() -> Iterator[None]:
 def _stop(cluster: LocalCluster) -> bool:
     with cluster.starting():
         ran = stopping.stop(cluster, _progress)
+        cluster.forget_sockets()
         address.forget_cluster(str(cluster.directory))
     return ran
 
@@ -395,6 +399,8 @@ def _ask(server: str, daemon: dict[str, Any]) -> dict[str, types_pb2.Node]:
     """Fill in what the daemon says of itself; its nodes by name."""
     from bursar.client import WireClient
 
+    if not server:
+        return {}
     found_at = address.parse(server, address.OF_UP)
     if found_at.socket is None or not address.probe(found_at.socket):
         daemon["state"] = "starting"
@@ -422,7 +428,7 @@ def _absent(state_dir: str, keeper: Row | None) -> str:
 def _status_text(row: Row) -> str:
     daemon, keeper = row["daemon"], row["keeper"]
     if daemon["pid"] is None and not any(agent["pid"] for agent in row["agents"]):
-        return f"nothing runs in {row['state_dir']}; start with {address.up_command(row['state_dir'])}"
+        return clean(f"nothing runs in {row['state_dir']}; start with {address.up_command(row['state_dir'])}")
     ready = {"ready": "ready", "not responding": "not responding"}.get(daemon["state"], "not ready")
     version = f", version {daemon['version']}" if daemon["version"] else ""
     lines = [
@@ -442,4 +448,4 @@ def _status_text(row: Row) -> str:
         again = address.up_command(row["state_dir"], "--detach")
         told = f"{again} replaces it and keeps what runs"
         lines.append(f"keeper     {keeper['state']}; {told}")
-    return "\n".join(lines)
+    return "\n".join(map(clean, lines))

@@ -14,6 +14,7 @@ import hashlib
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +48,8 @@ LOCK_WAIT_S: Final = 60.0
 DOWN_REASON: Final = "bursar down"
 """Why nodes are cordoned while `down` empties them; `up` resumes nodes with this reason."""
 KEEPER_LOOK_S: Final = 5.0
+DIRECTORY_BYTES_MAX: Final = 400
+"""Of a state directory's path: SQLite opens no path of more than 512."""
 _FOLDERS: Final = ("daemon", "logs", "run", "agents", "agents/*", "agents/*/spool", "agents/*/signals")
 _FOLDERS_BESIDE: Final = ("web", "gateway")
 _FOLDERS_OF_JOBS: Final = ("agents/*/run", "agents/*/run/attempts")
@@ -86,6 +89,30 @@ class LocalCluster:
             if "--socket-dir" in one.words[:-1]:
                 return f"unix://{one.words[one.words.index('--socket-dir') + 1]}/bursar.sock"
         return f"unix://{self._run_path() / 'bursar.sock'}" if (self.directory / "daemon").is_dir() else ""
+
+    def refuse_name(self) -> None:
+        """What no daemon could keep its books under. Raises `InvalidRequest`."""
+        name = os.fsencode(self.directory)
+        try:
+            name.decode()
+        except UnicodeDecodeError:
+            raise InvalidRequest(
+                f"--state-dir: {name.decode('utf-8', 'backslashreplace')} is not UTF-8 text, as its files and"
+                " jobs must name it; give it another name"
+            ) from None
+        if len(name) > DIRECTORY_BYTES_MAX:
+            raise InvalidRequest(
+                f"--state-dir: the path has {len(name)} bytes, and at most {DIRECTORY_BYTES_MAX} leave SQLite"
+                " room to open what lies below it; give a shorter one"
+            )
+
+    def forget_sockets(self) -> None:
+        """Where the sockets lie elsewhere, for want of room in their names, nothing of them stays."""
+        wanted = self._run_path()
+        if wanted.parent == self.directory or wanted.is_symlink() or not wanted.is_dir():
+            return
+        if wanted.stat().st_uid == os.getuid():
+            shutil.rmtree(wanted, ignore_errors=True)
 
     def _named_here(self, desired: Desired) -> bool:
         return processes.same(desired.state_dir, str(self.directory))
