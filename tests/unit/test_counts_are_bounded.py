@@ -15,10 +15,10 @@ import bursar.v1
 from bursar.codec import bounds
 from bursar.codec.bounds import COUNTS, check_counts
 from bursar.codec.spec import spec_from_wire
-from bursar.errors import InvalidRequest
+from bursar.errors import InvalidRequest, StoreUnavailable
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
-from bursard.store import schema
+from bursard.store import SqliteStore, schema
 
 
 def requests() -> Iterator[Any]:
@@ -144,3 +144,38 @@ def test_what_a_question_is_too_much_for_is_never_told_as_damage(
 
 def test_a_table_that_is_not_there_is_damage() -> None:
     assert said("select * from jobs") == f"/db cannot be used (no such table: jobs); {schema.RESTORE}"
+
+
+def test_a_text_that_is_none_is_damage_and_no_question_of_too_much(tmp_path: Path) -> None:
+    path = tmp_path / "bursard.db"
+    store = SqliteStore(tmp_path)
+    store.close()
+    connection = sqlite3.connect(path)
+    connection.execute("update meta set value = cast(x'41ff42' as text)")
+    connection.commit()
+    connection.close()
+    with pytest.raises(StoreUnavailable, match="is damaged .*restore a backup"):
+        SqliteStore(tmp_path).close()
+
+
+def test_a_byte_of_the_schema_that_is_no_text_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "bursard.db"
+    SqliteStore(tmp_path).close()
+    data = bytearray(path.read_bytes())
+    at = data.index(b"CREATE TABLE") if b"CREATE TABLE" in data else data.index(b"create table")
+    for step in (14, 20, 40, 60):
+        path.write_bytes(bytes(data[: at + step]) + b"\xff" + bytes(data[at + step + 1 :]))
+        with pytest.raises(StoreUnavailable, match="restore a backup") as refused:
+            SqliteStore(tmp_path).close()
+        assert "nothing is damaged" not in refused.value.message
+
+
+def test_a_format_that_sqlite_does_not_know_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "bursard.db"
+    SqliteStore(tmp_path).close()
+    data = bytearray(path.read_bytes())
+    data[47] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(StoreUnavailable, match="restore a backup") as refused:
+        SqliteStore(tmp_path).close()
+    assert "nothing is damaged" not in refused.value.message

@@ -197,7 +197,7 @@ def _copied(directory: Path, beside: Path) -> Iterator[Path]:
                     writing.close()
             finally:
                 reading.close()
-        except sqlite3.Error as error:
+        except schema.FAULTS as error:
             raise schema.unavailable(error, source) from error
         yield folder
 

@@ -206,7 +206,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         uri = path.absolute().as_uri() + "?mode=ro&immutable=1"
         with contextlib.closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
             yield connection
-    except (sqlite3.Error, msgspec.MsgspecError) as error:
+    except (sqlite3.Error, UnicodeDecodeError, msgspec.MsgspecError, TypeError) as error:
         raise BursarError(f"{path} is damaged: {error}; take another copy of it") from error
 
 

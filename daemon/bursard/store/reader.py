@@ -35,7 +35,7 @@ from bursard.store.hours import OpenHours
 from bursard.store.migrations import STEPS
 from bursard.store.picture import Picture
 from bursard.store.queries import Value, columns
-from bursard.store.schema import RESTORE, connect, missing, unavailable, version_of
+from bursard.store.schema import FAULTS, RESTORE, connect, missing, unavailable, version_of
 
 _CHUNK = 2000
 """Rows of a walk read at once: few round trips, and milliseconds of read lock."""
@@ -68,7 +68,7 @@ class SqliteReader:
                 if not version_of(connection, self._path):
                     raise StoreUnavailable(f"{self._path} is empty; start bursard on it first")
             yield connection
-        except sqlite3.Error as error:
+        except FAULTS as error:
             raise unavailable(error, self._path) from error
         finally:
             if connection is not None:
@@ -307,7 +307,7 @@ class SqliteReader:
             connection.execute("begin")
             try:
                 return list(verify.limited(_problems(connection, full)))
-            except sqlite3.DatabaseError as error:
+            except FAULTS as error:
                 return [str(unavailable(error, self._path))]
             finally:
                 connection.execute("rollback")

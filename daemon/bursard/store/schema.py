@@ -217,8 +217,12 @@ def _objects(connection: sqlite3.Connection) -> dict[tuple[str, str], str]:
 _QUOTES = str.maketrans("", "", '[]"`')
 
 
-def unavailable(error: sqlite3.Error, path: Path) -> StoreUnavailable:
-    """What SQLite's error means to an operator: place, reason, remedy."""
+def unavailable(error: Exception, path: Path) -> StoreUnavailable:
+    """What one of `FAULTS` means to an operator: place, reason, remedy."""
+    if isinstance(error, UnicodeDecodeError) or any(words in str(error) for words in _OF_DAMAGE):
+        told = "a text in it is none" if isinstance(error, UnicodeDecodeError) else str(error)
+        said = told.encode("ascii", "backslashreplace").decode()[:200]
+        return StoreUnavailable(f"{path} is damaged ({said}); {RESTORE}", {"path": str(path)})
     if "integer overflow" in str(error):
         return StoreUnavailable(
             f"a sum over {path} passes 64 bits ({error}); nothing is damaged: ask for less at once",
@@ -243,6 +247,10 @@ def unavailable(error: sqlite3.Error, path: Path) -> StoreUnavailable:
     return StoreUnavailable(f"{path} {text} ({error}); {remedy}", {"path": str(path)})
 
 
+FAULTS = (sqlite3.Error, UnicodeDecodeError)
+"""What reading a database raises: where a byte of a text or of the schema was changed, also Python itself."""
+_OF_DAMAGE = ("Could not decode to UTF-8", "unsupported file format", "malformed database schema")
+"""Sentences of damage whose code is that of a wrong question, or none."""
 _OF_THE_QUESTION = frozenset(
     {
         0,

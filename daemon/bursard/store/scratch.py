@@ -55,7 +55,7 @@ class ScratchStore(SqliteStore):
         with self._turn:
             try:
                 yield self._connection
-            except sqlite3.Error as error:
+            except schema.FAULTS as error:
                 raise schema.unavailable(error, self._path) from error
 
     @contextlib.contextmanager

@@ -92,7 +92,7 @@ class SqliteStore(SqliteReader):
             self._check_head_file()
             self._epoch = self._next_epoch()
             self._opened = True
-        except sqlite3.Error as error:
+        except schema.FAULTS as error:
             self.close()
             raise schema.unavailable(error, self._path) from error
         except BaseException:
