@@ -154,7 +154,7 @@ def test_a_text_that_is_none_is_damage_and_no_question_of_too_much(tmp_path: Pat
     connection.execute("update meta set value = cast(x'41ff42' as text)")
     connection.commit()
     connection.close()
-    with pytest.raises(StoreUnavailable, match="is damaged .*restore a backup"):
+    with pytest.raises(StoreUnavailable, match=r"is damaged .*restore a backup"):
         SqliteStore(tmp_path).close()
 
 
