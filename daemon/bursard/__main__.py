@@ -25,12 +25,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         line = load(sys.argv[1:] if argv is None else argv, os.environ)
         if line.print_config:
             sys.stdout.write(to_toml(line.settings))
+        if line.check_config:
+            _check(line.settings)
         if line.check_config or line.print_config:
             return 0
         return _serve(line.settings)
     except BursarError as error:
         lastword.say(f"bursard: {error.message}")
         return error.exit_code
+
+
+def _check(settings: object) -> None:
+    """What a start would say of the files that it serves with. Raises `InvalidRequest`."""
+    from bursard import keyfiles
+    from bursard.settings import Settings
+
+    assert isinstance(settings, Settings)
+    keyfiles.check(settings.listen, settings.tls_cert_file, settings.tls_key_file, settings.oidc_ca_file)
 
 
 def _serve(settings: object) -> int:

@@ -52,6 +52,7 @@ from bursard.events.subject import head_of
 from bursard.fleet import Agents, Fleet
 from bursard.fleet.refresh import Refresh
 from bursard.idle import IdleWatch
+from bursard.keyfiles import certificates, private_file, tls_pair
 from bursard.machines.houses import BookRates
 from bursard.machines.opening import open_cloud, open_local, open_needed, refuse_pools
 from bursard.machines.provider import Needs, Provider
@@ -265,24 +266,9 @@ def _provider(settings: Settings, clock: Clock) -> Verifier | None:
     rules = settings.provider
     if rules is None:
         return None
-    try:
-        fetch = fetcher(rules.ca_file)
-    except OSError as error:
-        raise InvalidRequest(f"oidc_ca_file: {rules.ca_file} cannot be used: {error}") from None
-    return Verifier(rules, Keys(rules.issuer, fetch, clock.boot_us), clock.now)
-
-
-def private_file(setting: str, path: Path) -> bytes:
-    """What is in a file that is for this account alone. Raises `InvalidRequest` with what mends it."""
-    try:
-        mode, data = path.stat().st_mode, path.read_bytes()
-    except PermissionError:
-        raise InvalidRequest(f"{setting}: {path} cannot be read; chmod 0600 it, as its owner") from None
-    except OSError as error:
-        raise InvalidRequest(f"{setting}: {path} cannot be read: {error.strerror}") from None
-    if mode & 0o077:
-        raise InvalidRequest(f"{setting}: {path} can be read by others; chmod 0600 it")
-    return data
+    if rules.ca_file != Path():
+        certificates("oidc_ca_file", rules.ca_file)
+    return Verifier(rules, Keys(rules.issuer, fetcher(rules.ca_file), clock.boot_us), clock.now)
 
 
 # --- what it serves
@@ -396,14 +382,7 @@ class _Sockets:
             raise StoreUnavailable(f"cannot listen in {self._folder}: {error}") from error
 
     def _credentials(self) -> grpc.ServerCredentials:
-        settings = self._settings
-        key = private_file("tls_key_file", settings.tls_key_file)
-        try:
-            pair = (key, settings.tls_cert_file.read_bytes())
-        except OSError as error:
-            raise InvalidRequest(
-                f"tls_cert_file: {settings.tls_cert_file} cannot be read: {error.strerror}"
-            ) from None
+        pair = tls_pair(self._settings.tls_cert_file, self._settings.tls_key_file)
         return grpc.ssl_server_credentials([pair])
 
     async def close(self, server: aio.Server) -> None:

@@ -14,10 +14,10 @@ from bursar.errors import InvalidRequest, StoreUnavailable
 from bursar.model import JobState
 from bursar.v1 import access_pb2, events_pb2, jobs_pb2, types_pb2
 from bursard.access.vault import TOTAL_MAX, VALUE_BYTES_MAX, Vault, open_vault
-from bursard.app import private_file
 from bursard.doctor import Finding, check_secrets
 from bursard.events import decode
 from bursard.fleet.words import Assign
+from bursard.keyfiles import private_file
 from bursard.state import State, image
 from bursard.state.rights import Grant, Role, SealedSecret
 from bursard.state.tables import Applied
@@ -384,6 +384,7 @@ def test_a_key_that_may_not_be_read_says_so_with_the_command(
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "read_bytes", shut)
+    monkeypatch.setattr("bursard.keyfiles.read_own", lambda path, most: shut(path))
     with pytest.raises(StoreUnavailable, match="cannot be read: Permission denied; chmod 0600 it"):
         open_vault(path).seal("", "A", "x")
     for setting in ("tokens_file", "tls_key_file"):
