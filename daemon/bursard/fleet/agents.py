@@ -21,7 +21,16 @@ from bursard.fleet import believe, door
 from bursard.fleet.attachments import Attachments
 from bursard.fleet.fleet import Fleet
 from bursard.fleet.hellos import Hellos
-from bursard.fleet.link import AgentLink, LogGrew, MeterNow, UsageAck
+from bursard.fleet.link import (
+    HEAVY_BURST,
+    HEAVY_PER_S,
+    HEAVY_WORDS,
+    AgentLink,
+    Allowance,
+    LogGrew,
+    MeterNow,
+    UsageAck,
+)
 from bursard.fleet.words import (
     Assign,
     Condition,
@@ -53,6 +62,9 @@ FENCED_MAX = 3
 FENCED_STEP_MAX = 65_536
 """How far above ours an epoch may be for the word of a live agent alone; a hello's is its durable memory."""
 
+TRUTHS_A_TURN = 128
+"""Of a hello, before others have their turn of the loop: one costs up to 0.1 ms."""
+
 Report = Started | Exited | LimitTaken | Usage | Heartbeat | Condition | Notice | Readiness
 
 
@@ -73,6 +85,7 @@ class Agents:
         """Streams by node that were admitted and have neither joined nor left."""
         self._raising = asyncio.Lock()
         self._hellos = Hellos()
+        self._heavy = Allowance(HEAVY_BURST, HEAVY_PER_S)
         engine.listeners.append(self._on_event)
 
     def _on_event(self, seq: int, event: Event, at: int, actor: str) -> None:
@@ -107,15 +120,18 @@ class Agents:
             Forbidden: the token or the name belongs to another agent. InvalidRequest: a malformed field.
             LogBehind: the agent remembers more of the daemon's log than there is. RateLimited: too many.
         """
-        door.hello(hello)
+        door.hello_itself(hello)
         name = hello.facts.name
         if bound_to and bound_to != name:
             raise Forbidden(f"this token is for node {bound_to}, not {name}")
         self._own_stream(hello)
         refused = self._hellos.take(name, self.engine.clock.boot_us())
+        for start in range(0, len(hello.truths), TRUTHS_A_TURN):
+            door.hello_truths(hello, hello.truths[start : start + TRUTHS_A_TURN])
+            await asyncio.sleep(0)
         await self._agree(hello)
         live = self._own_stream(hello)  # again: others may have come or gone meanwhile
-        node = self.fleet.hello(hello, enrol=self._enrol(token_sha256, hello), refused=refused)
+        node = self.fleet.hello(hello, enrol=self._enrol(token_sha256, hello), refused=refused, checked=True)
         if live is not None:
             live.close()
         self._coming[node.id] += 1
@@ -229,6 +245,26 @@ class Agents:
         link.close()
 
     # --- what they say
+
+    def wait_s(self, link: AgentLink, words: int, *, owed: bool = False) -> float:
+        """How long a message of such a weight is left alone, so that no node, nor all of them together, say
+        more than is read in a part of the loop. Who goes on for long gets no new work; what
+        runs there goes on.
+
+        Args:
+            owed: ends and answers, which a node has to tell however many they are.
+        """
+        now_us = self.engine.clock.boot_us()
+        own_s = link.wait_s(now_us, words)
+        all_s = self._heavy.wait_s(now_us, words) if words >= HEAVY_WORDS and not owed else 0.0
+        node = self.node_on(link)
+        if owed or node is None:
+            return own_s
+        # Beside others that flood an honest node may wait too, but for no more than what it holds can weigh.
+        waits_s = max(own_s, all_s) if words > HEAVY_WORDS + len(node.live) else own_s
+        if waits_s and link.floods(now_us, waits_s):
+            self.fleet.suspect(node, "it floods: it says more, and goes on to, than any node has to say")
+        return max(own_s, all_s)
 
     def take(self, link: AgentLink, word: Report) -> None:
         """One report. Raises `InvalidRequest` for a malformed one: its stream cannot go on.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final, get_args
 
 from bursar.clock import DAY_US, SECOND_US
@@ -59,6 +59,7 @@ DEVICES_MAX = 16
 GPU_TYPES_MAX = 1_000
 LABELS_MAX = 64
 SAMPLES_MAX = 600
+MEMBERS_SLACK = 256
 STEP_BYTES_MAX = 1 << 16
 STEP_KINDS: Final = frozenset(("open", "resume", "data", "close"))
 SAMPLE_ATTEMPTS_MAX = 10_000
@@ -87,6 +88,12 @@ _LABEL_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
 
 def hello(word: Hello) -> None:
     """A node presents itself."""
+    hello_itself(word)
+    hello_truths(word, word.truths)
+
+
+def hello_itself(word: Hello) -> None:
+    """All of a hello but each of its truths, of which there may be thousands."""
     facts(word.facts)
     _form(_ID, word.boot_id, "boot_id", "1 to 100 letters, digits, dots, dashes")
     _within(word.boot_us, 0, BOOT_US_MAX, "boot_us")
@@ -101,7 +108,11 @@ def hello(word: Hello) -> None:
     condition(Condition(word.trouble), "trouble")
     _require(len(word.truths) <= TRUTHS_MAX, "attempts", f"at most {TRUTHS_MAX}")
     _once(((truth.attempt_id, truth.rank) for truth in word.truths), "attempts")
-    for truth in word.truths:
+
+
+def hello_truths(word: Hello, truths: Sequence[MemberTruth]) -> None:
+    """Some of its truths."""
+    for truth in truths:
         member_truth(truth)
         same_boot = truth.boot_id in ("", word.boot_id)
         _require(
@@ -438,12 +449,35 @@ def _summary(summary: Any) -> None:
             _finite(getattr(one, figure), most, f"sample.gpus.summary.{name}.{figure}", least=least)
 
 
-def telemetry(node: str, batch_node: str, samples: Any) -> None:
-    """A batch of readings of one node, and no other's."""
+def telemetry(node: str, batch_node: str, samples: Any, live: int) -> None:
+    """A batch of readings of one node, and no other's, by its size alone: where it has readings of more
+    members than the node can have, or of more devices, none of it is read.
+
+    Args:
+        live: how many members the node holds.
+    """
     _require(batch_node in ("", node), "telemetry.node", f"{node}, whose readings these are")
     _require(len(samples) <= SAMPLES_MAX, "telemetry.samples", f"at most {SAMPLES_MAX}")
+    most = members_said_max(live)
     for reading in samples:
-        sample(reading)
+        _require(len(reading.gpus) <= DEVICES_MAX, "sample.gpus", f"at most {DEVICES_MAX}")
+        _require(len(reading.attempts) <= most, "sample.attempts", f"at most {most} of a node with {live}")
+
+
+def members_said_max(live: int) -> int:
+    """How many members a node that holds so many may speak of: some have just ended, or will begin."""
+    return 2 * live + MEMBERS_SLACK
+
+
+def known_counters(word: Usage, live: int, known: Mapping[str, object]) -> Usage:
+    """Usage of a node that holds so many members. What it counts beyond what it can have is left out unread,
+    but for attempts that are live somewhere: its spool may be of before thousands of ends.
+    """
+    _require(len(word.counters) <= COUNTERS_MAX, "usage.counters", f"at most {COUNTERS_MAX}")
+    if len(word.counters) <= members_said_max(live):
+        return word
+    left = tuple(counter for counter in word.counters if counter.attempt_id in known)
+    return Usage(word.seq, word.boot_id, word.at_boot_us, left)
 
 
 # --- the few forms there are

@@ -339,16 +339,20 @@ class Fleet:
 
     # --- nodes come and go
 
-    def hello(self, word: Hello, *, enrol: Sequence[Event] = (), refused: int = 0) -> NodeRecord:
+    def hello(
+        self, word: Hello, *, enrol: Sequence[Event] = (), refused: int = 0, checked: bool = False
+    ) -> NodeRecord:
         """A node presents itself. It is served by nobody until `join`.
 
         Args:
             refused: how many of its hellos were refused since the last, as too many.
+            checked: the door has read it, piece by piece.
 
         Raises:
             InvalidRequest: a field has no acceptable form.
         """
-        door.hello(word)
+        if not checked:
+            door.hello(word)
         state, now = self.engine.state, self.reading()
         door.known_kind(word.facts, state.cluster.kinds())
         actor = f"node:{word.facts.name}"
@@ -724,6 +728,7 @@ class Fleet:
 
     def usage(self, node: NodeRecord, word: Usage) -> int:
         """Counters of a node. Returns the sequence number after which they may be trimmed."""
+        word = door.known_counters(word, len(node.live), self.engine.state.attempts)
         door.usage(word)
         state, now = self.engine.state, self.reading()
         lie = ""

@@ -50,6 +50,30 @@ WORDS_BURST = 20_000
 """So many words may come at once: a node that was out of contact tells thousands of ends."""
 WORDS_PER_S = 500
 """And so many a second for ever. What is more waits unread at its sender: nothing is lost by that."""
+HEAVY_WORDS = 64
+"""A message that weighs this much takes its part of what all nodes together may say in such ones."""
+HEAVY_BURST = 20_000
+HEAVY_PER_S = 4_000
+FLOOD_S = 30.0
+"""A node that was made to wait so long, with no pause as long as that, for what no node has to say floods."""
+FLOOD_FORGOTTEN_US = 60 * SECOND_US
+
+
+class Allowance:
+    """So many words at once, and so many a second for ever."""
+
+    def __init__(self, burst: int, per_s: int) -> None:
+        self._burst, self._per_s = burst, per_s
+        self._left, self._counted_us = float(burst), 0
+
+    def wait_s(self, now_us: int, words: int) -> float:
+        """Take so many. How long to wait before going on: 0 for honest bursts."""
+        if self._counted_us:
+            earned = (now_us - self._counted_us) * self._per_s / SECOND_US
+            self._left = min(self._left + earned, self._burst)
+        self._counted_us = now_us
+        self._left -= words
+        return max(-self._left / self._per_s, 0.0)
 
 
 class AgentLink:
@@ -90,7 +114,8 @@ class AgentLink:
         self._logs: dict[int, tuple[LogRange, asyncio.Future[LogAnswer]]] = {}
         self._next_log = 0
         self.metered: asyncio.Event = asyncio.Event()
-        self._words_left, self._counted_us = float(WORDS_BURST), 0
+        self._words = Allowance(WORDS_BURST, WORDS_PER_S)
+        self._waited_s, self._waited_us = 0.0, 0
         self._step_bytes = 0
 
     def wait_s(self, now_us: int, words: int = 1) -> float:
@@ -99,12 +124,15 @@ class AgentLink:
         Args:
             now_us: the daemon's boot clock.
         """
-        if self._counted_us:
-            earned = (now_us - self._counted_us) * WORDS_PER_S / SECOND_US
-            self._words_left = min(self._words_left + earned, WORDS_BURST)
-        self._counted_us = now_us
-        self._words_left -= words
-        return max(-self._words_left / WORDS_PER_S, 0.0)
+        return self._words.wait_s(now_us, words)
+
+    def floods(self, now_us: int, wait_s: float) -> bool:
+        """It has to wait once more. Is that too often for any honest node?"""
+        if now_us - self._waited_us > FLOOD_FORGOTTEN_US:
+            self._waited_s = 0.0
+        self._waited_us = now_us + int(wait_s * SECOND_US)
+        self._waited_s += wait_s
+        return self._waited_s >= FLOOD_S
 
     def send(self, message: Outgoing) -> None:
         """Queue a message; it leaves with everything queued before the writer's next turn.

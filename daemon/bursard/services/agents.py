@@ -44,7 +44,7 @@ from bursard.fleet import (
     Usage,
     UsageAck,
 )
-from bursard.fleet.agents import Report
+from bursard.fleet.agents import TRUTHS_A_TURN, Report
 from bursard.fleet.door import TRUTHS_MAX
 from bursard.state import NodeRecord
 from bursard.telemetry import LiveTelemetry
@@ -55,6 +55,10 @@ PROTOCOL_PAGED = 3
 HEARTBEAT_US = 5_000_000
 ENDS_A_TURN = 128
 """Of one message, before others have their turn of the loop: an end costs up to 0.3 ms."""
+ENTRIES_A_WORD = 16
+BYTES_A_WORD = 4_096
+_OWED = frozenset(("exits", "exited", "started", "step"))
+"""What a node has to tell however much it is, or carries for others."""
 HELLO_BYTES_MAX = 32 << 20
 """Of all messages of one hello."""
 HELLO_S = 30.0
@@ -106,7 +110,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
                 self.telemetry.drop(link.name)
 
     async def _admit(self, wire: pb.Hello, identity: Identity) -> tuple[Hello, NodeRecord, AgentLink]:
-        hello = _hello(wire)
+        hello = await _hello(wire)
         bound_to = identity.name if identity.role is Role.AGENT else ""
         node = await self.hub.admit(hello, bound_to=bound_to, token_sha256=identity.token_sha256)
         link = AgentLink(
@@ -138,25 +142,26 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
     async def _read(self, requests: AsyncIterator[pb.AgentMessage], link: AgentLink) -> None:
         async for message in requests:
             kind = str(message.WhichOneof("body"))
-            words = max(len(message.exits.members), 1) if kind == "exits" else 1
+            words, owed = weight(kind, message), kind in _OWED
             if kind == "log" and link.owes_log(message.log.request_id):
-                words = 0  # of whoever asked, who has a bound of his own
-            wait_s = link.wait_s(self.engine.clock.boot_us(), words)
+                words, owed = 0, True  # of whoever asked, who has a bound of his own
+            wait_s = self.hub.wait_s(link, words, owed=owed)
             if wait_s:
                 await asyncio.sleep(wait_s)
             reading = _READ.get(kind)
             if reading is not None:
                 self.hub.take(link, reading(getattr(message, kind)))
             elif kind == "exits":
-                for start in range(0, words, ENDS_A_TURN):
+                for start in range(0, len(message.exits.members), ENDS_A_TURN):
                     for one in message.exits.members[start : start + ENDS_A_TURN]:
                         self.hub.take(link, _exited(one))
                     await asyncio.sleep(0)
             elif kind == "telemetry":
                 node = self.hub.node_on(link)
                 if node is not None:
-                    now = self.engine.now()
-                    self.telemetry.take(link.name, message.telemetry, node.live, node.facts, now)
+                    now, batch = self.engine.now(), message.telemetry
+                    for _ in self.telemetry.pieces(link.name, batch, node.live, node.facts, now):
+                        await asyncio.sleep(0)
             elif kind == "step":
                 self.hub.carry(link, _step(message.step))
             elif kind == "log":
@@ -254,6 +259,23 @@ async def _rest(hello: pb.Hello, requests: AsyncIterator[pb.AgentMessage]) -> No
         raise InvalidRequest(f"attempts_follow: {left} did not come within {HELLO_S:g} s") from None
 
 
+def weight(kind: str, message: pb.AgentMessage) -> int:
+    """What a message costs of what its node may say: a word, one for each end in it, and of all else one for
+    so many entries and bytes, by which it is read before anybody can look at it.
+    """
+    if kind == "exits":
+        return max(len(message.exits.members), 1)
+    if kind == "step":
+        return 1  # carried unopened, and bounded where it waits
+    entries = 0
+    if kind == "telemetry":
+        samples = message.telemetry.samples
+        entries = sum(1 + len(sample.gpus) + len(sample.attempts) for sample in samples)
+    elif kind == "usage":
+        entries = len(message.usage.counters)
+    return 1 + entries // ENTRIES_A_WORD + message.ByteSize() // BYTES_A_WORD
+
+
 def _step(wire: pb.StepFrame) -> StepFrame:
     return StepFrame(
         attempt_id=wire.attempt_id,
@@ -285,12 +307,16 @@ def _assignment(message: Assign) -> pb.Assignment:
     )
 
 
-def _hello(wire: pb.Hello) -> Hello:
+async def _hello(wire: pb.Hello) -> Hello:
+    truths: list[MemberTruth] = []
+    for start in range(0, len(wire.attempts), TRUTHS_A_TURN):
+        truths += map(_truth, wire.attempts[start : start + TRUTHS_A_TURN])
+        await asyncio.sleep(0)
     return Hello(
         facts=facts_from_wire(wire.facts),
         boot_id=wire.boot_id,
         boot_us=wire.boot_us,
-        truths=tuple(map(_truth, wire.attempts)),
+        truths=tuple(truths),
         instance=wire.instance,
         version=wire.agent_version,
         epoch=wire.epoch,

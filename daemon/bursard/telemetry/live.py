@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bursar.errors import InvalidRequest
@@ -64,11 +64,20 @@ class LiveTelemetry:
             live: by attempt id, the rank that this node holds; of others it has nothing to say.
             facts: what the node has: no more than that is shown. now: the daemon's instant.
         """
+        for _ in self.pieces(node, batch, live, facts, now):
+            pass
+
+    def pieces(
+        self, node: str, batch: Any, live: Mapping[str, int], facts: NodeFacts, now: int
+    ) -> Iterator[None]:
+        """As `take`, a sample at a time: between two of them others may have their turn."""
         try:
-            door.telemetry(node, batch.node, batch.samples)
+            door.telemetry(node, batch.node, batch.samples, len(live))
             for sample in batch.samples:
                 _own(sample, live)
+                door.sample(sample)
                 readings.cut(sample, facts, now)
+                yield
         except InvalidRequest as error:
             if not self.refused:
                 log.warning("telemetry was refused", extra={"node": node, "problem": error.message})
@@ -76,6 +85,7 @@ class LiveTelemetry:
             return
         for sample in batch.samples:
             self.add(node, sample)
+            yield
 
     def add(self, node: str, sample: Any) -> None:
         """Keep one reading; the oldest falls out. The last summary of each device moves to the newest one."""
