@@ -89,7 +89,7 @@ async def serve(server: str | None, listen: str, url: str, folder: Path) -> int:
 
     from bursar.client.aio import AsyncWireClient
     from bursar_gateway.core import Core
-    from bursar_gateway.http import Gateway
+    from bursar_gateway.http import BACKLOG, Gateway
     from bursar_gateway.link import Link, Spool, name_of
     from bursar_gateway.meters import Meter
 
@@ -108,10 +108,12 @@ async def serve(server: str | None, listen: str, url: str, folder: Path) -> int:
         await runner.setup()
         try:
             if listen.startswith("unix:"):
-                site: web.BaseSite = web.UnixSite(runner, "/" + listen.removeprefix("unix:").lstrip("/"))
+                site: web.BaseSite = web.UnixSite(
+                    runner, "/" + listen.removeprefix("unix:").lstrip("/"), backlog=BACKLOG
+                )
             else:
                 host, port = loopback(listen, "--listen")
-                site = web.TCPSite(runner, host, port)
+                site = web.TCPSite(runner, host, port, backlog=BACKLOG)
             await site.start()
         except OSError as error:
             await runner.cleanup()

@@ -19,6 +19,8 @@ EJECTED_US: Final = 2 * SECOND_US
 """A replica that refuses a connection gets none for so long: its agent has yet to see that it is gone."""
 FULL: Final = 2
 """A replica has so many times its target in hand at most; what is more waits."""
+BUSY_MAX: Final = 2_048
+"""Requests of one key in hand: half of what the gateway takes of all, so that one key cannot take it all."""
 WAITING_MAX: Final = 1_000
 """Requests of one service that wait, however many replicas it may have."""
 WAITING_BYTES_MAX: Final = 256 << 20
@@ -231,11 +233,12 @@ class Core:
 
     def admit(self, key: Key, now: int) -> Refusal | None:
         """Within the limits of its key; then it is counted as busy until `leave`."""
-        if key.concurrency and self._busy.get(key.id, 0) >= key.concurrency:
+        most = min(key.concurrency or BUSY_MAX, BUSY_MAX)
+        if self._busy.get(key.id, 0) >= most:
             return Refusal(
                 429, "rate_limit_error", "concurrency_exceeded",
-                f"{key.concurrency} requests of this key are in hand already, which is its limit", 1,
-                {"limit": str(key.concurrency)},
+                f"{most} requests of this key are in hand already, which is its limit", 1,
+                {"limit": str(most)},
             )  # fmt: skip
         if key.requests_per_minute:
             bucket = self._buckets.get(key.id)

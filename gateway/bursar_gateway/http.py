@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 from yarl import URL
 
+from bursar.heads import Heads
 from bursar.money import format_nanos
 from bursar_gateway import counting
 from bursar_gateway.core import SECOND_US, Core, Key, Refusal, Route, Waiter
@@ -41,6 +43,8 @@ LINE_BYTES_MAX: Final = 8_190
 CONNECT_S: Final = 2.0
 TRIES_MAX: Final = 3
 CONNECTIONS_MAX: Final = 4_096
+BACKLOG: Final = 64
+"""So many are accepted in one turn of the loop before any of them is counted."""
 SMALL_BYTES_MAX: Final = 64 << 10
 """Any other answer that says that it has no more is read whole too, so that its head can say what it cost."""
 LATENCIES: Final = 512
@@ -70,13 +74,13 @@ class _Connection(web.RequestHandler):
     _slow: asyncio.TimerHandle | None = None
     _full: asyncio.TimerHandle | None = None
     _head_here = False
-    counted: Callable[[int], bool] | None = None
+    heads: Heads[_Connection] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Of too many connections the last are closed."""
+        """Of too many connections the one goes that has owed its request longest."""
         super().connection_made(transport)
-        if self.counted is not None and not self.counted(1):
-            transport.close()
+        if self.heads is not None:
+            self.heads.opened(self)
         # Who connects and says nothing holds one of so many connections.
         self._slow = asyncio.get_running_loop().call_later(HEADERS_S, self.force_close)
 
@@ -84,8 +88,8 @@ class _Connection(web.RequestHandler):
         """It is gone."""
         self._cancel()
         self._flows()
-        if self.counted is not None:
-            self.counted(-1)
+        if self.heads is not None:
+            self.heads.gone(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -127,10 +131,19 @@ class _Connection(web.RequestHandler):
         """The head of a request is here."""
         self._head_here = True
         self._cancel()
+        if self.heads is not None:
+            self.heads.here(self)
 
     def answered(self) -> None:
         """The next may begin."""
         self._head_here = False
+        if self.heads is not None:
+            self.heads.answered(self)
+
+    def cut(self) -> None:
+        """Close it at once."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def _cancel(self) -> None:
         if self._slow is not None:
@@ -139,16 +152,23 @@ class _Connection(web.RequestHandler):
 
 
 class _Server(web.Server):
-    _open_now = 0
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._heads: Heads[_Connection] = Heads(connections_max(), _Connection.cut)
 
     def __call__(self) -> Any:
         made = _Connection(self, loop=self._loop, **self._kwargs)
-        made.counted = self._counted
+        made.heads = self._heads
         return made
 
-    def _counted(self, by: int) -> bool:
-        self._open_now += by
-        return self._open_now <= CONNECTIONS_MAX
+
+def connections_max() -> int:
+    """How many connections there may be: each may take another one to a replica, and some files are ours."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return CONNECTIONS_MAX if soft < 0 else min(max(soft // 2 - 3 * BACKLOG, 16), CONNECTIONS_MAX)
 
 
 class Gateway:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import hashlib
 import json
@@ -333,14 +334,32 @@ def test_a_client_that_does_not_go_on_is_cut(monkeypatch: pytest.MonkeyPatch) ->
     play(story)
 
 
-def test_of_too_many_connections_the_last_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "CONNECTIONS_MAX", 2)
+def test_of_too_many_connections_the_one_goes_that_has_owed_a_request_longest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http, "CONNECTIONS_MAX", 3)
+    held, go = asyncio.Event(), asyncio.Event()
+
+    async def slowly(request: web.BaseRequest) -> web.StreamResponse:
+        held.set()
+        await go.wait()
+        return web.json_response({})
 
     async def story() -> None:
-        async with Site(Replica()) as site:
-            opened = [await asyncio.open_connection(*site.address) for _ in range(3)]
-            assert await opened[2][0].read() == b""
-            for _, writer in opened:
+        async with Site(Replica(slowly)) as site:
+            busy = await asyncio.open_connection(*site.address)
+            busy[1].write(b"GET /chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer bsk_a\r\n\r\n")
+            await held.wait()
+            idle = [await asyncio.open_connection(*site.address) for _ in range(8)]
+            for reader, _ in idle[:-2]:
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+            last = await asyncio.open_connection(*site.address)
+            last[1].write(b"GET /-/healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert b"200 OK" in await last[0].readline(), "whoever comes with a request gets in"
+            go.set()
+            assert b"200 OK" in await busy[0].readline(), "and nobody is cut who is being answered"
+            for _, writer in (busy, last, *idle):
                 writer.close()
 
     play(story)

@@ -102,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import uvicorn
 
         from bursar_web.app import Options, hosts_of, make_app
+        from bursar_web.listening import BACKLOG, connections_max, listener
         from bursar_web.provider import Client
 
         bound = None if path else listening(given.listen)
@@ -138,6 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             server_header=False,
             access_log=False,
             timeout_graceful_shutdown=STOP_S,
+            http=listener(connections_max()),
+            backlog=BACKLOG,
             callback_notify=_alive(notifier),
             timeout_notify=max(1, notifier.watchdog_us // 3_000_000),
         )
