@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from bursar.clock import Instant, format_instant, parse_instant
-from bursar.errors import DeadlineRefused, InvalidRequest, NotBuilt, RateLimited, WrongState
+from bursar.errors import BudgetExceeded, DeadlineRefused, InvalidRequest, NotBuilt, RateLimited, WrongState
 from bursar.model import ArraySpec, Dependency, Device, JobSpec, JobState
 from bursar.model.check import check
 from bursar.resources import GpuRequest, ResourceRequest
@@ -19,8 +19,9 @@ from bursard.fleet.testing import FACTS, World
 from bursard.housekeeping import Housekeeping
 from bursard.place import one_pass, reason_of
 from bursard.promising import Promising
+from bursard.reports.budgets import budget_views
 from bursard.state import JobRecord, image
-from bursard.state.decide import jobs
+from bursard.state.decide import giving, jobs
 from bursard.state.decide.nodes import scheduling
 from bursard.state.decide.reservations import resolved
 
@@ -178,6 +179,22 @@ def test_money_is_set_aside_until_it_begins():
     assert mine.state is JobState.RUNNING
     room = world.state.budgets.rooms(world.state.ledger)["cap"]
     assert room.held_nanos == world.state.ledger.held("cap", world.state.budgets.records["cap"].period_start)
+
+
+def test_money_that_is_set_aside_is_shown_as_held_and_neither_given_away_nor_cut_off():
+    world = site("n-1")
+    limit = promised_rate(world) * 3 // 2
+    world.apply(budget(limit) + "---\n" + budget(limit).replace("name: cap", "name: other"))
+    submit(world, by_h=9, begin_after=world.engine.now() + HOUR_US)
+    aside = promised(world)[-1].nanos
+    (view,) = budget_views(world.state, "cap")
+    assert view.held_nanos == aside
+    with pytest.raises(BudgetExceeded, match="are free"):
+        giving.transfer(world.state, "cap", "other", limit - aside + 1, "ann", "spare")
+    assert giving.transfer(world.state, "cap", "other", limit - aside, "ann", "spare")
+    with pytest.raises(BudgetExceeded, match="is below"):
+        world.apply(budget(aside - 1))
+    world.apply(budget(aside))
 
 
 def budget(nanos: int) -> str:

@@ -79,7 +79,9 @@ def _row(state: State, view: BudgetView, at: int, versions: Sequence[Version]) -
     limit, ledger = view.limit_nanos, state.ledger
     if start != record.period_start and (then := in_force(versions, end or 0)) is not None:
         limit = then.spec.limit.nanos + limit_of(record, ledger, start) - spec.limit.nanos
-    settled, held = settled_of(record, ledger, start), ledger.held(view.name, start)
+    current = start == record.period_start
+    settled = settled_of(record, ledger, start)
+    held = state.budgets.held(record, ledger) if current else ledger.held(view.name, start)
     since = record.window(start)[0]
     named = (view.name, view.scope, view.period, format_instant(since) if since else "always")
     if start != record.period_start and not settled and not held:

@@ -99,7 +99,7 @@ def _view(state: State, record: BudgetRecord, *, whole: bool) -> BudgetView:
         hold=spec.hold,
         limit_nanos=limit,
         settled_nanos=settled_of(record, state.ledger),
-        held_nanos=state.ledger.held(record.name, record.period_start),
+        held_nanos=state.budgets.held(record, state.ledger),
         currency=spec.limit.currency,
         period_start=starts[0],
         period_end=record.period_end,

@@ -299,12 +299,16 @@ class BudgetTable:
             name=record.name,
             limit_nanos=limit,
             settled_nanos=settled_of(record, ledger),
-            held_nanos=ledger.held(record.name, record.period_start) + self.promised[record.name],
+            held_nanos=self.held(record, ledger),
             currency=record.spec.limit.currency,
             renews_at=record.period_end,
             stages=self.stages(record, ledger),
             ceiling_nanos=given.ceiling_nanos if given is not None else -1,
         )
+
+    def held(self, record: BudgetRecord, ledger: Ledger) -> int:
+        """What is held in its period: by attempts and machines, and set aside for promises of deadlines."""
+        return ledger.held(record.name, record.period_start) + self.promised[record.name]
 
     def due(self, now: int) -> list[BudgetRecord]:
         """Budgets that are not in the period of `now`: it has ended, or it was entered by a clock ahead."""

@@ -118,7 +118,7 @@ def _check_left(state: State, record: BudgetRecord, nanos: int, what: str) -> No
     """What goes is there, and of a hard budget neither settled nor held."""
     limit = limit_of(record, state.ledger)
     settled = settled_of(record, state.ledger)
-    held = state.ledger.held(record.name, record.period_start)
+    held = state.budgets.held(record, state.ledger)
     free = limit - settled - held if record.hard else limit
     if nanos <= free:
         return

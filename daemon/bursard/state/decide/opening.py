@@ -140,9 +140,9 @@ def open_account(
     """
     opening = _opening(state, document.name, spec, now)
     if opening is None:
-        start = state.budgets.records[document.name].period_start
-        settled = settled_of(state.budgets.records[document.name], state.ledger)
-        _check_limit(state, document, spec, start, settled, state.ledger.held(document.name, start))
+        record = state.budgets.records[document.name]
+        settled, held = settled_of(record, state.ledger), state.budgets.held(record, state.ledger)
+        _check_limit(state, document, spec, record.period_start, settled, held)
         return []
     holds = [
         _opening_hold(state, attempt, opening)
