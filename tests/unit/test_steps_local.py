@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -82,3 +83,16 @@ def test_what_lies_in_a_jobs_directory_is_not_loaded_by_the_programs_of_steps(
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "bursar" in done.stdout
+
+
+def test_a_program_of_steps_that_has_grown_without_end_is_replaced_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install(tmp_path)
+    programs = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for path in programs:
+        os.truncate(path, 20 << 30)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", lambda path: pytest.fail(f"all of {path} was read"))
+        install(tmp_path)
+    assert {path: path.read_bytes() for path in programs} == programs

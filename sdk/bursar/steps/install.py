@@ -8,11 +8,12 @@ Why     they run again and again inside jobs: straight into Python without site 
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Final
 
-from bursar.aside import clear_for_file, own_directory
+from bursar.aside import clear_for_file, own_directory, read_own
 from bursar.steps import modules, names
 
 SLURM: Final = ("srun", "scontrol", "sbatch", "scancel", "squeue", "sinfo", "sacct", "salloc")
@@ -86,7 +87,10 @@ def _write(path: Path, text: str) -> None:
 
 def _holds(path: Path, text: str) -> bool:
     """Is this program there, whole, for everybody to run? Whatever else is there is replaced."""
+    wanted = text.encode()
     try:
-        return path.is_file() and path.stat().st_mode & 0o777 == 0o755 and path.read_bytes() == text.encode()
+        found = path.stat()
+        same = stat.S_IMODE(found.st_mode) == 0o755 and found.st_size == len(wanted)
+        return same and read_own(path, len(wanted)) == wanted
     except OSError:
         return False
