@@ -666,7 +666,7 @@ class ProcessRunner:
             same_boot = mark.get("boot_id", self._boot_id) == self._boot_id
             wait_s = _LOST_POLL_S
             place = str(mark.get("place") or "")
-            copied = same_boot and leftovers.another_has(place, place_of(self._run_fd), start)
+            copied = same_boot and leftovers.another_has(name, place, place_of(self._run_fd), start)
             ran = False
             while same_boot and not copied and leftovers.kill(name, place, start):
                 ran = True

@@ -20,13 +20,13 @@ from typing import Any
 from bursar_agent.runner.layout import MARKER_VARIABLE, marker_of, stat_fields
 
 
-def another_has(place: str, here: str, start: Mapping[str, Any] | None) -> bool:
-    """Is this record a copy, and what it tells of another run directory's, which is still there?
+def another_has(member: str, place: str, here: str, start: Mapping[str, Any] | None) -> bool:
+    """Is this record a copy, and what runs of it another run directory's, which is still there?
 
     `place`: of its run directory, as it was marked; `here`: of the one that it lies in. Where a directory was
     moved to another disk, nobody but the copy can end what ran: its supervisor works in one that is removed.
     """
-    if not place or place == here:
+    if not place or place == here or not find(member, place, start):
         return False
     try:
         return start is None or os.stat(f"/proc/{int(start['supervisor_pid'])}/cwd").st_nlink > 0
