@@ -22,6 +22,7 @@ from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursar.ids import RandomIds
 from bursar.local.pages import loopback
 from bursar.systemd import Notifier
+from bursar.tracebacks import bound_tracebacks
 
 LISTEN = "127.0.0.1:7481"
 STATE = "~/.local/state/bursar/gateway"
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until told to stop."""
     given = parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    bound_tracebacks()
     try:
         if not given.listen.startswith("unix:"):
             loopback(given.listen, "--listen")

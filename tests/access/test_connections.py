@@ -15,11 +15,11 @@ import pytest
 from whole_site import Site, play
 
 from bursar.clock import VirtualClock
+from bursar.tracebacks import TRACEBACKS_MAX, Tracebacks
 from bursard.access.connections import Held, Kind, Room, Shares, surplus
 from bursard.access.crowd import Crowd, Proven
 from bursard.access.tokens import Authority, Peers
 from bursard.app import MESSAGE_BYTES_MAX, SERVER_OPTIONS
-from bursard.logs import TRACEBACKS_MAX, Tracebacks
 from bursard.state import State
 
 ROOMS = {kind: Room(10, 6) for kind in Kind}

@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from bursar.tracebacks import TRACEBACKS_MAX, Tracebacks
 from bursar_gateway import http
 from bursar_gateway.core import Core, Key, Refusal, Route
 from bursar_gateway.http import Gateway
@@ -569,3 +570,24 @@ def test_who_waits_already_when_money_ends_is_told_so_at_once() -> None:
             await replica.close()
 
     play(story)
+
+
+def test_requests_that_cannot_be_read_write_few_tracebacks(caplog: pytest.LogCaptureFixture) -> None:
+    """Of the second request of a connection on, aiohttp logs each with its traceback."""
+    caplog.handler.addFilter(told := Tracebacks(lambda: 0.0))
+
+    async def story() -> None:
+        async with Site(Replica()) as site:
+            for _ in range(3 * TRACEBACKS_MAX):
+                reader, writer = await asyncio.open_connection(*site.address)
+                writer.write(b"GET /-/healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert b"200 OK" in await reader.readline()
+                writer.write(b"\0\0\0 no request\r\n\r\n")
+                assert b"400 Bad Request" in await reader.read()
+                writer.close()
+
+    try:
+        play(story)
+    finally:
+        caplog.handler.removeFilter(told)
+    assert len([one for one in caplog.records if one.exc_info]) == TRACEBACKS_MAX

@@ -8,6 +8,7 @@ Run     bursar-web                                     for yourself, on this mac
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import secrets
@@ -23,6 +24,7 @@ from bursar.client.logins import problem_of_address
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursar.local.pages import loopback
 from bursar.systemd import Notifier
+from bursar.tracebacks import Tracebacks
 
 LISTEN = "127.0.0.1:7480"
 SECRET_CHARS_MAX = 4_096
@@ -131,11 +133,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"open {address}\n(good once; it logs you in as who runs this)\n")
         sys.stdout.flush()
     notifier = Notifier(os.environ)
-    uvicorn.Server(
+    server = uvicorn.Server(
         uvicorn.Config(
             make_app(options),
             uds=path or None,
-            log_level="warning",
+            log_level="error",  # its warnings are lines that a stranger can write, one for each bad request
             server_header=False,
             access_log=False,
             timeout_graceful_shutdown=STOP_S,
@@ -144,7 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             callback_notify=_alive(notifier),
             timeout_notify=max(1, notifier.watchdog_us // 3_000_000),
         )
-    ).run(sockets=[bound] if bound else None)
+    )
+    logging.getLogger("uvicorn.error").addFilter(Tracebacks())
+    server.run(sockets=[bound] if bound else None)
     if path:
         Path(path).unlink(missing_ok=True)
     return 0
