@@ -18,7 +18,7 @@ from bursard.access.identity import Identity, Role
 from bursard.fleet import AgentLink, Counter, Usage, door
 from bursard.fleet.agents import TRUTHS_A_TURN
 from bursard.fleet.link import FLOOD_S, HEAVY_BURST, WORDS_BURST
-from bursard.services.agents import AgentsService, weight
+from bursard.services.agents import AgentsService, hello_weight, weight
 from bursard.telemetry import LiveTelemetry
 
 NOW = 1_793_494_800 * SECOND_US
@@ -157,6 +157,18 @@ def test_each_truth_of_a_hello_passes_the_door_between_the_turns_of_others() -> 
         with pytest.raises(InvalidRequest, match=r"exited\.held_us"):
             await found._admit(bad, Identity("root", Role.ADMIN, local=True))
         assert site.engine.state.node_by_name("n2") is None
+
+    play(story)
+
+
+def test_hellos_of_thousands_take_their_part_of_what_all_nodes_may_say() -> None:
+    large, small = hello_weight(_hello(10_000)), hello_weight(_hello(100))
+
+    async def story(site: Site) -> None:
+        assert site.hub.hello_wait_s(large) == 0
+        site.hub.hello_wait_s(HEAVY_BURST)
+        assert site.hub.hello_wait_s(large) > 0
+        assert site.hub.hello_wait_s(small) == 0
 
     play(story)
 

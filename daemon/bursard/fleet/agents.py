@@ -246,6 +246,10 @@ class Agents:
 
     # --- what they say
 
+    def hello_wait_s(self, words: int) -> float:
+        """How long a hello of such a weight waits for its part of what all nodes may say together."""
+        return self._heavy.wait_s(self.engine.clock.boot_us(), words) if words >= HEAVY_WORDS else 0.0
+
     def wait_s(self, link: AgentLink, words: int, *, owed: bool = False) -> float:
         """How long a message of such a weight is left alone, so that no node, nor all of them together, say
         more than is read in a part of the loop. Who goes on for long gets no new work; what

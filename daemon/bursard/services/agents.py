@@ -56,6 +56,7 @@ HEARTBEAT_US = 5_000_000
 ENDS_A_TURN = 128
 """Of one message, before others have their turn of the loop: an end costs up to 0.3 ms."""
 ENTRIES_A_WORD = 16
+TRUTHS_A_WORD = 4
 BYTES_A_WORD = 4_096
 _OWED = frozenset(("exits", "exited", "started", "step"))
 """What a node has to tell however much it is, or carries for others."""
@@ -110,6 +111,9 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
                 self.telemetry.drop(link.name)
 
     async def _admit(self, wire: pb.Hello, identity: Identity) -> tuple[Hello, NodeRecord, AgentLink]:
+        wait_s = self.hub.hello_wait_s(hello_weight(wire))
+        if wait_s:
+            await asyncio.sleep(wait_s)
         hello = await _hello(wire)
         bound_to = identity.name if identity.role is Role.AGENT else ""
         node = await self.hub.admit(hello, bound_to=bound_to, token_sha256=identity.token_sha256)
@@ -274,6 +278,11 @@ def weight(kind: str, message: pb.AgentMessage) -> int:
     elif kind == "usage":
         entries = len(message.usage.counters)
     return 1 + entries // ENTRIES_A_WORD + message.ByteSize() // BYTES_A_WORD
+
+
+def hello_weight(wire: pb.Hello) -> int:
+    """The same of a hello, each of whose truths is looked at closely."""
+    return 1 + len(wire.attempts) // TRUTHS_A_WORD + wire.ByteSize() // BYTES_A_WORD
 
 
 def _step(wire: pb.StepFrame) -> StepFrame:
