@@ -176,7 +176,25 @@ def test_a_manifest_that_tells_another_story_is_a_finding(home: Path, tmp_path: 
     take(home, tmp_path / "b.tar")
     changed = repacked(tmp_path / "b.tar", tmp_path / "c.tar", seq=99)
     _, report = backup.drill(changed)
-    assert report.damage == ("the manifest says event 99 of cluster_0000000001, the log ends at 3",)
+    assert report.damage == ("the manifest says seq 99, the database has 3",)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("seq", 99), ("seq", 2**70), ("seq", -1), ("hash", "00" * 32), ("tables_schema", 1),
+        ("event_schema", 2), ("epoch", 7), ("epoch", -1), ("cluster_id", "cluster_other"),
+        ("created_at", "\x1b[2J"), ("version", "1\n2"), ("hash", "0" * 200),
+    ],
+)  # fmt: skip
+def test_nothing_is_restored_of_a_manifest_that_its_database_does_not_bear_out(
+    home: Path, tmp_path: Path, name: str, value: object
+) -> None:
+    take(home, tmp_path / "b.tar")
+    changed = repacked(tmp_path / "b.tar", tmp_path / "c.tar", **{name: value})
+    with pytest.raises(BursarError, match=rf"c\.tar is (damaged and was not restored|no backup).*{name}"):
+        backup.restore(changed, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_one_changed_byte_of_the_database_is_found(home: Path, tmp_path: Path) -> None:

@@ -10,18 +10,25 @@ import hashlib
 import io
 import os
 import shutil
+import sqlite3
 import stat
 import tarfile
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from bursar.errors import BursarError, InvalidRequest
+from bursard.store import schema
 from bursard.store.home import DATABASE
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 _MANIFEST_BYTES_MAX = 64 * 1024
+_Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Word = Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[ -~]*\Z")]
+_TIED = ("cluster_id", "seq", "hash", "tables_schema", "event_schema", "epoch")
+"""What a manifest says that the database says too."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,18 +42,61 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         database_bytes, database_sha256: of the database file.
     """
 
-    format: int
-    version: str
-    created_at: str
+    format: _Count
+    version: _Word
+    created_at: _Word
+    cluster_id: _Word
+    seq: _Count
+    hash: _Word
+    tables_schema: _Count
+    event_schema: _Count
+    epoch: _Count
+    layout: _Word
+    database_bytes: _Count
+    database_sha256: _Word
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a database says of itself, by the names that a `Manifest` has for it."""
+
     cluster_id: str
     seq: int
     hash: str
     tables_schema: int
     event_schema: int
     epoch: int
-    layout: str
-    database_bytes: int
-    database_sha256: str
+
+
+def facts_of(database: Path) -> Facts:
+    """Read before anything opens it as a daemon would, which changes it. Raises `sqlite3.Error`."""
+    connection = schema.connect(database, read_only=True)
+    try:
+        seq, digest = connection.execute("select seq, hash from head").fetchone()
+        notes = dict(connection.execute("select key, value from meta"))
+        tables = int(connection.execute("pragma user_version").fetchone()[0])
+        first = connection.execute("select payload from events where seq = 1").fetchone()
+    finally:
+        connection.close()
+    return Facts(
+        cluster_id=str(msgspec.json.decode(first[0]).get("cluster_id", "")) if first else "",
+        seq=seq,
+        hash=bytes(digest).hex(),
+        tables_schema=tables,
+        event_schema=int(notes.get("event_schema", 1)),
+        epoch=int(notes.get("epoch", 0)),
+    )
+
+
+def told_otherwise(manifest: Manifest, database: Path) -> tuple[str, ...]:
+    """Where a manifest and the database beside it differ, as sentences."""
+    try:
+        facts = facts_of(database)
+    except (sqlite3.Error, msgspec.MsgspecError, TypeError, ValueError, AttributeError) as error:
+        return (f"the database does not say what the manifest is to be compared with ({error})",)
+    pairs = ((name, getattr(manifest, name), getattr(facts, name)) for name in _TIED)
+    return tuple(
+        f"the manifest says {name} {said}, the database has {has}" for name, said, has in pairs if said != has
+    )
 
 
 def write(out: Path, database: Path, manifest: Manifest) -> None:

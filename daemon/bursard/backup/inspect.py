@@ -14,9 +14,11 @@ import msgspec
 
 from bursar.errors import BursarError
 from bursard import audit, doctor
+from bursard.backup.archive import Manifest, told_otherwise
 from bursard.replay import restore
 from bursard.state import Limits, State
 from bursard.store import SqliteStore, verify
+from bursard.store.home import DATABASE
 
 _CHECKS_OF_NOW = ("nodes", "prices")
 """Findings of `doctor` about the world, not about the books: a copy has no agents."""
@@ -72,6 +74,13 @@ def inspect(directory: Path) -> Report:
         return Report(seq=store.last_seq, damage=(error.message,))
     finally:
         store.close()
+
+
+def inspect_with(directory: Path, manifest: Manifest) -> Report:
+    """The same for what was unpacked of a backup, which must be what its manifest says."""
+    differing = told_otherwise(manifest, directory / DATABASE)  # first: opening it as a daemon changes it
+    report = inspect(directory)
+    return report if report.damage else msgspec.structs.replace(report, damage=differing)
 
 
 def _accounts(store: SqliteStore) -> int:

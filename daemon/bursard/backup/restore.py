@@ -19,7 +19,7 @@ from bursar.errors import BursarError, InvalidRequest, StoreUnavailable, WrongSt
 from bursar.local import books
 from bursard.backup import archive, places
 from bursard.backup.archive import Manifest
-from bursard.backup.inspect import Report, inspect
+from bursard.backup.inspect import Report, inspect_with
 from bursard.startup import RESUMPTION, TRUST, Resumption
 from bursard.store import LogHead, SqliteStore, days, eventfile, headfile, notes, schema
 from bursard.store.headfile import NAME as HEAD
@@ -67,8 +67,7 @@ def _checked_copy(file: Path, folder: Path) -> Report:
     """Open a copy first: looking at it as a daemon would changes it."""
     aside = folder / "tried"
     aside.mkdir(mode=0o700)
-    archive.extract(file, aside)
-    report = inspect(aside)
+    report = inspect_with(aside, archive.extract(file, aside))
     shutil.rmtree(aside)
     if report.damage:
         raise BursarError(f"{file} is damaged and was not restored: {'; '.join(report.damage[:3])}")

@@ -20,7 +20,7 @@ from bursar.clock import Clock, format_instant
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursard.backup import archive, places
 from bursard.backup.archive import Manifest
-from bursard.backup.inspect import Report, inspect
+from bursard.backup.inspect import Report, inspect, inspect_with
 from bursard.startup import RESUMPTION
 from bursard.store import LogHead, eventfile, headfile, schema
 from bursard.store.home import DATABASE
@@ -86,8 +86,8 @@ def drill(file: Path) -> tuple[Manifest, Report]:
     archive.read_manifest(file)
     with _aside(file.absolute().parent, file) as folder:
         manifest = archive.extract(file, folder)
-        report = inspect(folder)
-    return manifest, _with_manifest(report, manifest)
+        report = inspect_with(folder, manifest)
+    return manifest, report
 
 
 def _audit_archive(file: Path) -> Report:
@@ -150,14 +150,6 @@ def _headless(directory: Path, copy: Path, report: Report) -> Iterator[str]:
             f"{head} {how}: were events cut off the end of the log, nothing here would show it; compare that"
             f" end, event {report.seq}, with the newest backup's; the next start writes the file anew"
         )
-
-
-def _with_manifest(report: Report, manifest: Manifest) -> Report:
-    said = (manifest.cluster_id, manifest.seq, manifest.hash)
-    if report.damage or said == (report.cluster_id, report.seq, report.hash):
-        return report
-    finding = f"the manifest says event {manifest.seq} of {manifest.cluster_id}, the log ends at {report.seq}"
-    return msgspec.structs.replace(report, damage=(finding,))
 
 
 def _head_of(directory: Path) -> LogHead | None:
@@ -225,24 +217,12 @@ def _aside(place: Path, original: Path) -> Iterator[Path]:
 
 
 def _describe(database: Path, layout: str, clock: Clock, version: str) -> Manifest:
-    connection = schema.connect(database, read_only=True)
-    try:
-        seq, digest = connection.execute("select seq, hash from head").fetchone()
-        notes = dict(connection.execute("select key, value from meta"))
-        tables = int(connection.execute("pragma user_version").fetchone()[0])
-        first = connection.execute("select payload from events where seq = 1").fetchone()
-    finally:
-        connection.close()
+    facts = archive.facts_of(database)
     return Manifest(
         format=archive.FORMAT,
         version=version,
         created_at=format_instant(clock.now()),
-        cluster_id=str(msgspec.json.decode(first[0]).get("cluster_id", "")) if first else "",
-        seq=seq,
-        hash=bytes(digest).hex(),
-        tables_schema=tables,
-        event_schema=int(notes.get("event_schema", 1)),
-        epoch=int(notes.get("epoch", 0)),
+        **msgspec.structs.asdict(facts),
         layout=layout,
         database_bytes=os.stat(database).st_size,
         database_sha256=archive.digest_of(database),
