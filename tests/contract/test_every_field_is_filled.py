@@ -12,6 +12,7 @@ from whole_site import METHODS
 
 import bursar
 import bursard
+from bursar.codec import steps
 from bursar.model import JobSpec, ServiceSpec
 
 ROOMS = (
@@ -82,6 +83,7 @@ def _targets(node: ast.AST) -> Iterator[str]:
 NAMED, TOUCHED = made()
 NAMED["JobSpec"] = {*JobSpec.__struct_fields__}
 NAMED["ServiceSpec"] = {*ServiceSpec.__struct_fields__}  # `codec.spec` converts them by their names
+NAMED["Step"] |= {*steps._PLAIN}
 ASKED = {"ArraySpec.indices"}
 """Fields of messages that requests hold too, and that only these fill."""
 FIELDS = [field for kind in answers() for field in kind.fields if f"{kind.name}.{field.name}" not in ASKED]

@@ -28,6 +28,7 @@ class Job:
         self.setup = self.script = self.scratch_dir = self.secrets_dir = self.progress_dir = ""
         self.steps_dir = self.output_path = self.error_path = ""
         self.secret_files: dict[str, str] = {"A": "b"}
+        self.image = ""
         self.script_only = False
         self.warn_us = 0
         for name, value in fields.items():

@@ -10,6 +10,7 @@ from typing import Any
 from bursar.model import JobSpec, NodeFacts, ReasonCode
 from bursar.resources import ResourceRequest
 from bursar_policies.decision import Plan, Snapshot
+from bursard.access.identity import Identity, Role, set_caller
 from bursard.cycle import Cycle, aside, reason_of
 from bursard.fleet.testing import World
 from bursard.scheduler import PlanCache, plan
@@ -186,6 +187,7 @@ def test_work_on_a_snapshot_is_done_here_or_in_a_thread_by_its_size() -> None:
 def test_a_node_that_leaves_while_a_plan_is_worked_out_is_not_named_in_the_answer(monkeypatch) -> None:
     async def story(gone: bool) -> None:
         world = site()
+        set_caller(Identity("ann", Role.ADMIN))
 
         async def meanwhile(_shot: Snapshot, work: Callable[[], Any]) -> Any:
             answer = work()

@@ -156,7 +156,7 @@ BEYOND = (
     "found by its name", "3..1 is empty", "is 0; 1 to 256", "longer than window", "leave time_limit out",
     "leave retry out", "a service says replicas", "interactive is one job", "there is none",
     "people attach to", "nobody may be attached", "the most comes last", "says 'H100' twice",
-    "is of 200000 GPUs", "a speed has at most 6 decimals", "is no range of GPUs",
+    "is of 200000 GPUs", "has no type and count", "a speed has at most 6 decimals", "is no range of GPUs",
 )  # fmt: skip
 """Words of refusals that no schema can make."""
 

@@ -495,6 +495,8 @@ NOT_CARRIED = {
     "Member.sample": "live readings are `top`'s",
     "Member.gpus": "likewise",
     "Member.gpu_memory_share_bytes": "likewise",
+    "Member.device_use": "`advise` and `report waste` say what it means",
+    "Attempt.pull_us": "a part of the time before it began, of images",
     "Node.currency": "in each amount",
     "Job.currency": "likewise",
 }

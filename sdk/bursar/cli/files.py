@@ -36,7 +36,7 @@ def write_whole(out: str, pieces: Iterable[bytes]) -> None:
     path, total = Path(out), 0
     if os.path.isdir(out) or not path.name:
         raise InvalidRequest(f"{out!r} is a directory; name a file in it")
-    if path.exists() and not path.is_file():  # a device or a pipe: what is written goes into it
+    if os.path.exists(out) and not os.path.isfile(out):  # a device or a pipe: what is written goes into it
         with path.open("wb") as stream:
             for piece in pieces:
                 stream.write(piece)
