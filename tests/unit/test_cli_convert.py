@@ -10,7 +10,7 @@ from bursar.cli.main import run
 from bursar.client.fake import FakeServer
 from bursar.jobfile.document import unexpanded
 
-KUBERNETES = "apiVersion: batch/v1\nkind: Job\nspec: {template: {spec: {containers: [{image: x}]}}}\n"
+KUBERNETES = "apiVersion: batch/v1\nkind: Job\nspec: {template: {spec: {containers: [{image: x, tty: 1}]}}}\n"
 
 
 def test_a_file_of_another_system_is_named_in_one_sentence(
@@ -36,7 +36,7 @@ def test_convert_writes_a_job_file_and_says_what_has_no_equal(
     (tmp_path / "k.yaml").write_text(KUBERNETES)
     assert run(["convert", "k.yaml"]) == 0
     shown = capsys.readouterr()
-    assert "k.yaml:3: spec.template.spec.containers[0].image has no equal" in shown.err
+    assert "k.yaml:3: spec.template.spec.containers[0].tty has no equal" in shown.err
     assert shown.out.startswith("# From k.yaml, a Kubernetes manifest.")
     assert run(["convert", "k.yaml", "--out", "job.yaml"]) == 0
     assert (tmp_path / "job.yaml").read_text() == shown.out

@@ -262,7 +262,8 @@ def test_dstack() -> None:
         4_500_000_000,
         RetrySpec(("preempted", "node_lost")),
     )
-    assert set(notes) == {4, 5}
+    assert spec.image == "nvcr.io/x"
+    assert set(notes) == {5}
 
 
 def test_kubernetes() -> None:
@@ -275,7 +276,11 @@ def test_kubernetes() -> None:
     assert (list(spec.array.indices), spec.array.max_parallel) == ([0, 1, 2, 3], 2)
     assert (spec.retry, spec.time_limit_us) == (RetrySpec(("failed",), 3), 600 * SECOND_US)
     assert spec.constraints == (("pool", "rack-a"),)
-    assert set(notes) == {13, 16, 22, 26, 27}
+    assert spec.image == "busybox"
+    assert notes[19] == (
+        "workingDir: workdir is a directory of the node; write cd into run for one of the image"
+    )
+    assert set(notes) == {13, 19, 22, 26, 27}
 
 
 def test_the_pods_of_a_training_job_are_a_gang() -> None:
@@ -355,7 +360,81 @@ def test_nomad() -> None:
     assert (spec.options[0].memory_bytes, spec.options[0].gpus) == (256 * 2**20, GpuRequest(2))
     assert (spec.labels, spec.retry) == ((("team", "a"),), RetrySpec(("failed",), 2))
     assert spec.array is not None
-    assert set(notes) == {3, 10, 12, 17, 22, 27}
+    assert spec.image == "x"
+    assert set(notes) == {3, 17, 22, 27}
+
+
+AUTH = "keep USER:PASSWORD by bursar secret set NAME; write secrets: [NAME] and image_auth: NAME"
+ONE_TASK = 'job "x" {\n group "g" { task "t" {\n  driver = "%s"\n  config {\n   %s\n  }\n } }\n}\n'
+IMAGES = [
+    ("resources: {image_id: 'docker:ghcr.io/a/b:1'}\nrun: x\n", "ghcr.io/a/b:1", {}),
+    (
+        "envs:\n  SKYPILOT_DOCKER_SERVER: reg.io\n  SKYPILOT_DOCKER_PASSWORD: p\n"
+        "resources: {image_id: docker:a/b}\nrun: x\n",
+        "reg.io/a/b",
+        {2: f"a login of a registry: {AUTH}"},
+    ),
+    (
+        "resources: {image_id: ami-1}\nrun: x\n",
+        "",
+        {1: "resources.image_id has no equal: a machine's image is its pool's: launch: {image: ...}; "
+            "docker:NAME becomes image"},
+    ),
+    (
+        "type: task\nimage: a/b\nregistry_auth: {username: u, password: p}\ncommands: [x]\n",
+        "a/b",
+        {3: f"registry_auth has no equal: {AUTH}"},
+    ),
+    (
+        "apiVersion: v1\nkind: Pod\nspec:\n  imagePullSecrets: [{name: s}]\n"
+        "  containers:\n  - image: a/b\n    args: [x]\n",
+        "a/b",
+        {4: f"spec.imagePullSecrets has no equal: {AUTH}",
+         7: "args: the image's entrypoint is not run, which would take them; write the command"},
+    ),
+    (
+        "apiVersion: ray.io/v1\nkind: RayJob\nspec:\n  entrypoint: x\n  w:\n"
+        "    containers:\n    - image: a/b\n",
+        "",
+        {7: "a/b is left out: launch: ray in a container is not built; prepare the nodes"},
+    ),
+    (
+        ONE_TASK % ("docker", 'image = "https://reg.io/a/b:1"\n   args = ["x"]\n   auth { username = "u" }'),
+        "reg.io/a/b:1",
+        {6: "args: the image's entrypoint is not run, which would take them; write the command",
+         7: f"job.x.group.g.task.t.config.auth has no equal: {AUTH}"},
+    ),
+    (
+        ONE_TASK % ("exec", 'command = "x"\n   image = "a/b"'),
+        "",
+        {3: "job.x.group.g.task.t.driver has no equal: a job is started as a process of its account",
+         6: "job.x.group.g.task.t.config.image has no equal"},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "image", "said"), IMAGES)
+def test_an_image_of_a_registry_is_the_jobs_and_what_stays_with_it_is_said(
+    text: str, image: str, said: dict[int, str]
+) -> None:
+    spec, notes = job(text)
+    assert (spec.image, notes) == (image, said)
+    assert "SKYPILOT_DOCKER" not in repr(spec.env)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("num_nodes: 2\nresources: {image_id: docker:A}\n", "other:2:23: resources.image_id: 'A'"),
+        ("type: task\nimage: A B\ncommands: [x]\n", "other:2:8: image: 'A B'"),
+        ("apiVersion: v1\nkind: Pod\nspec: {containers: [{image: /a.sqsh}]}\n", "image: '/a.sqsh' is a file"),
+        (ONE_TASK % ("docker", 'image = "${x}"'), "image: '${x}'"),
+    ],
+)
+def test_what_is_no_name_of_an_image_is_refused_with_its_line(text: str, place: str) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(place)) as refused:
+        convert(text, "other")
+    assert "HOST/PATH:TAG, as in ghcr.io/acme/train:1" in str(refused.value)
 
 
 def test_a_file_without_a_command_says_so() -> None:

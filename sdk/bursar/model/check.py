@@ -585,7 +585,8 @@ def _container(spec: JobSpec) -> Iterator[Problem]:
             if getattr(spec, key):
                 yield Problem((key,), "is of a container; name its image with `image`")
         return
-    yield from _image(spec.image)
+    if problem := image_problem(spec.image):
+        yield Problem(("image",), problem)
     if spec.launch != "per-node" or spec.interactive:
         what = "type: interactive" if spec.interactive else f"launch: {spec.launch}"
         yield Problem(
@@ -610,16 +611,16 @@ def _container(spec: JobSpec) -> Iterator[Problem]:
         yield Problem(("mounts",), f"mounts two things at {quote(target)}")
 
 
-def _image(image: str) -> Iterator[Problem]:
+def image_problem(image: str) -> str:
+    """What is wrong with the name of an image; "" for nothing."""
     form = "HOST/PATH:TAG, as in ghcr.io/acme/train:1, or PATH:TAG of Docker Hub, in lower case"
     if len(image) > IMAGE_MAX:
-        yield Problem(("image",), f"has {len(image)} characters; at most {IMAGE_MAX}")
-    elif image.startswith(("docker:", "docker-daemon:", "oci:", "dir:", "oci-archive:", "library:", "shub:")):
-        yield Problem(("image",), f"{quote(image)}: write the name alone, without what fetches it: {form}")
-    elif image.startswith("/") or image.endswith((".sqsh", ".sif", ".tar")):
-        yield Problem(("image",), f"{quote(image)} is a file; only images of a registry are taken: {form}")
-    elif _IMAGE.fullmatch(image) is None:
-        yield Problem(("image",), f"{quote(image)} is no name of an image; write {form}")
+        return f"has {len(image)} characters; at most {IMAGE_MAX}"
+    if image.startswith(("docker:", "docker-daemon:", "oci:", "dir:", "oci-archive:", "library:", "shub:")):
+        return f"{quote(image)}: write the name alone, without what fetches it: {form}"
+    if image.startswith("/") or image.endswith((".sqsh", ".sif", ".tar")):
+        return f"{quote(image)} is a file; only images of a registry are taken: {form}"
+    return "" if _IMAGE.fullmatch(image) else f"{quote(image)} is no name of an image; write {form}"
 
 
 def _mount_problem(text: str) -> str:

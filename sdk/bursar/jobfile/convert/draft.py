@@ -18,7 +18,7 @@ import yaml
 from bursar.clock import parse_duration
 from bursar.errors import InvalidRequest
 from bursar.jobfile.gpus import read_gpus
-from bursar.model.check import quote
+from bursar.model.check import image_problem, quote
 from bursar.resources import MILLI
 from bursar.yamlfile import Faults, Node
 
@@ -26,6 +26,8 @@ _YES: Final = ("true", "yes", "on")
 _NO: Final = ("false", "no", "off")
 _NUMBER: Final = r"\d{1,12}(?:\.\d{1,9})?"
 _SIZE: Final = r"(\d{1,18}(?:\.\d{1,9})?)\s*(?:([KMGTP])(i?)b?)?"
+IMAGE_AUTH: Final = "keep USER:PASSWORD by bursar secret set NAME; write secrets: [NAME] and image_auth: NAME"
+NO_ENTRYPOINT: Final = "args: the image's entrypoint is not run, which would take them; write the command"
 PLACEHOLDER: Final = 'echo "write the command of this job here"; exit 1\n'
 
 
@@ -160,6 +162,22 @@ class Draft:
             self.refuse(node, "whole GPUs, such as H100:2, or a share of one, such as H100:0.5")
             return ""
         return text if found is not None else ""
+
+    def image(self, node: Node, text: str, workdir: Node | None = None) -> None:
+        """The image of a container. `workdir`: where theirs say a directory within it."""
+        self._used.add(id(node))
+        launch = self.fields.get("launch", "per-node")
+        if problem := image_problem(text):
+            self.faults.add(node, problem)
+        elif launch != "per-node":
+            self.note(
+                node, f"{text} is left out: launch: {launch} in a container is not built; prepare the nodes"
+            )
+        else:
+            self.put("image", text)
+            if workdir is not None and workdir.kind == "scalar" and not workdir.is_null:
+                words = "workdir is a directory of the node; write cd into run for one of the image"
+                self.note(workdir, f"{workdir.key}: {words}")
 
     def _wrong(self, node: Node | None, path: tuple[str, ...], right: str) -> None:
         for key in path:

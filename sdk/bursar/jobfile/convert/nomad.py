@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from bursar.jobfile.convert.draft import Draft, gpus, job_name
+from bursar.jobfile.convert.draft import IMAGE_AUTH, NO_ENTRYPOINT, Draft, gpus, job_name
 from bursar.yamlfile import Node
 
 HINTS: Final = {
     "datacenters": "write resources.constraints: {zone: ...}",
-    "image": "the job runs on the node itself; prepare it in setup",
+    "auth": IMAGE_AUTH,
+    "work_dir": "write cd into run",
+    "volumes": "mounts gives a container what a node has",
     "driver": "a job is started as a process of its account",
     "constraint": "write resources.constraints",
     "affinity": "write resources.constraints",
@@ -155,6 +157,7 @@ def _task(task: Node, draft: Draft) -> None:
     program = draft.text(task, "config", "command")
     words = [program, *draft.texts(task, "config", "args")]
     draft.put("command", [word for word in words if word])
+    _image(task, draft)
     draft.pairs(draft.take(task, "env"), "env")
     wanted = task.entries.get("resources")
     draft.under("resources", "cpus", draft.whole(wanted, "cores"))
@@ -169,3 +172,15 @@ def _task(task: Node, draft: Draft) -> None:
             kind = name.split("/")[2] if name.count("/") == 2 else ""
             asked = draft.gpu(device.entries.get("count", device), gpus(kind, str(count)))
             draft.under("resources", "gpus", int(asked) if asked.isdigit() else asked)
+
+
+def _image(task: Node, draft: Draft) -> None:
+    config, driver = task.entries.get("config"), task.entries.get("driver")
+    image = config.entries.get("image") if config is not None else None
+    if config is None or driver is None or driver.text not in ("docker", "podman") or image is None:
+        return
+    draft.take(driver)
+    name = draft.text(config, "image")
+    draft.image(image, name.removeprefix("docker://").removeprefix("https://"))
+    if "args" in config.entries and "command" not in config.entries:
+        draft.note(config.entries["args"], NO_ENTRYPOINT)

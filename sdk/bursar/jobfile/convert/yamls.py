@@ -9,13 +9,15 @@ import re
 import shlex
 from typing import Final
 
-from bursar.jobfile.convert.draft import Draft, gpus, job_name
+from bursar.jobfile.convert.draft import IMAGE_AUTH, NO_ENTRYPOINT, Draft, gpus, job_name
 from bursar.yamlfile import Node
 
+_SHARED: Final = "keep it on a disk that all nodes share; mounts gives a container what a node has"
+_RAY_IMAGE: Final = "launch: ray in a container is not built; prepare the nodes in setup"
 SKY_HINTS: Final = {
     "file_mounts": "copy or mount it in setup, or keep it on a disk that all nodes share",
     "storage": "copy or mount it in setup",
-    "image_id": "an image of a cloud's machine; `docker:NAME` would be `image`",
+    "image_id": "a machine's image is its pool's: launch: {image: ...}; docker:NAME becomes image",
     "disk_size": "local disk is not counted",
     "ports": "a job listens on its node; nothing is opened for it",
     "service": "a service is not converted; write it as docs/services.md says",
@@ -24,6 +26,7 @@ SKY_HINTS: Final = {
     "instance_type": "write resources.constraints: {instance_type: ...}",
     "config": "it is SkyPilot's own",
 }
+_SKY_LOGIN: Final = ("SKYPILOT_DOCKER_SERVER", "SKYPILOT_DOCKER_USERNAME", "SKYPILOT_DOCKER_PASSWORD")
 _SKY_SHIM = """\
 export SKYPILOT_NODE_RANK=$BURSAR_NODE_RANK SKYPILOT_NUM_NODES=$BURSAR_NODES
 export SKYPILOT_NUM_GPUS_PER_NODE=$BURSAR_GPUS SKYPILOT_NODE_IPS="$(echo $BURSAR_NODE_ADDRESSES | tr , '\\n')"
@@ -40,7 +43,7 @@ _ENDLESS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Replication
 _OFF = ("off", "false", "no")
 DSTACK_HINTS: Final = {
     "duration": "retry.max says how often, and wait_limit is not built yet",
-    "image": "the job runs on the node itself; prepare it in setup",
+    "registry_auth": IMAGE_AUTH,
     "python": "prepare the environment in setup",
     "ide": "write type: interactive, and `bursar attach`",
     "ports": "a job listens on its node; nothing is opened for it",
@@ -51,7 +54,7 @@ DSTACK_HINTS: Final = {
     "model": "write api: openai if it answers so",
     "probes": "write readiness_probe: {path: ...}",
     "gateway": "bursar service url NAME says where it answers",
-    "volumes": "keep it on a disk that all nodes share",
+    "volumes": _SHARED,
     "repos": "clone it in setup",
     "files": "keep them on a disk that all nodes share",
     "disk": "local disk is not counted",
@@ -62,9 +65,9 @@ DSTACK_HINTS: Final = {
     "fleets": "write resources.constraints: {pool: ...}",
 }
 KUBERNETES_HINTS: Final = {
-    "image": "the job runs on the node itself; prepare it in setup",
-    "volumes": "keep it on a disk that all nodes share",
-    "volumeMounts": "keep it on a disk that all nodes share",
+    "imagePullPolicy": "an image without a tag, or latest, is fetched each time, another once",
+    "volumes": _SHARED,
+    "volumeMounts": _SHARED,
     "tolerations": "nodes have no taints; use resources.constraints",
     "affinity": "write resources.constraints",
     "serviceAccountName": "a job runs as who submits it",
@@ -74,7 +77,7 @@ KUBERNETES_HINTS: Final = {
     "valueFrom": "use bursar secret and secrets: [NAME]",
     "envFrom": "use bursar secret and secrets: [NAME]",
     "namespace": "write project",
-    "imagePullSecrets": "there are no images",
+    "imagePullSecrets": IMAGE_AUTH,
     "ttlSecondsAfterFinished": "ended jobs are kept",
     "runtimeEnvYAML": "write what it installs into setup",
     "rayStartParams": "launch: ray starts it",
@@ -85,7 +88,9 @@ KUBERNETES_HINTS: Final = {
 RAY_HINTS: Final = {
     "provider": "write resources.constraints: {provider: ..., region: ...}",
     "auth": "agents need no ssh",
-    "docker": "the job runs on the node itself; prepare it in setup",
+    "docker": _RAY_IMAGE,
+    "container": _RAY_IMAGE,
+    "image_uri": _RAY_IMAGE,
     "head_start_ray_commands": "launch: ray starts it",
     "worker_start_ray_commands": "launch: ray starts it",
     "file_mounts": "keep it on a disk that all nodes share",
@@ -118,10 +123,30 @@ def sky(root: Node, draft: Draft) -> None:
     draft.pairs(draft.take(root, "envs"), "env")
     _secrets(draft, draft.take(root, "secrets"))
     _workdir(draft, root, "workdir")
+    _sky_image(root, wanted, draft)
     shim = _SKY_SHIM if "SKYPILOT_" in _words_of(root, "run", "setup") else ""
     for key in ("setup", "run"):
         if text := draft.text(root, key):
             draft.put(key, shim + text)
+
+
+def _sky_image(root: Node, wanted: Node | None, draft: Draft) -> None:
+    """`docker:NAME`, of the registry that the variables for a login name."""
+    node = wanted.entries.get("image_id") if wanted is not None else None
+    if node is None or not node.text.startswith("docker:"):
+        return
+    name = node.text.removeprefix("docker:")
+    env = draft.fields.get("env", {})
+    login = {key: env.pop(key) for key in _SKY_LOGIN if key in env}
+    if not env:
+        draft.fields.pop("env", None)
+    server = login.get("SKYPILOT_DOCKER_SERVER", "").rstrip("/")
+    if server and not name.startswith(f"{server}/"):
+        name = f"{server}/{name}"
+    draft.image(node, name)
+    if login:
+        envs = root.entries["envs"]
+        draft.note(envs.entries.get(next(iter(login)), envs), f"a login of a registry: {IMAGE_AUTH}")
 
 
 def _workdir(draft: Draft, root: Node, key: str) -> None:
@@ -214,6 +239,8 @@ def dstack(root: Node, draft: Draft) -> None:
     draft.pairs(draft.take(root, "env"), "env")
     _dstack_retry(root, draft)
     _workdir(draft, root, "working_dir")
+    if name := draft.text(root, "image"):
+        draft.image(root.entries["image"], name, root.entries.get("working_dir"))
     if commands := draft.texts(root, "commands"):
         text = "".join(f"{one.rstrip()}\n" for one in commands)
         draft.put("run", (_DSTACK_SHIM if "DSTACK_" in text else "") + text)
@@ -395,6 +422,10 @@ def _container(node: Node, draft: Draft, indexed: bool) -> None:
     elif "launch" not in draft.fields:
         draft.put("command", words)
     draft.put("workdir", draft.text(node, "workingDir"))
+    if image := draft.text(node, "image"):
+        draft.image(node.entries["image"], image, node.entries.get("workingDir"))
+        if words and "command" not in node.entries:
+            draft.note(node.entries["args"], NO_ENTRYPOINT)
     env = node.entries.get("env")
     if env is not None and not env.is_null and env.kind != "sequence":
         draft.refuse(env, "a list, such as [{name: A, value: b}]")
