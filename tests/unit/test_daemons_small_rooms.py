@@ -28,6 +28,7 @@ from bursard.fleet.testing import World
 from bursard.machines import renting
 from bursard.machines.provider import CloudError
 from bursard.state import State
+from bursard.state.decide import rights
 from bursard.telemetry import mqtt
 
 
@@ -297,6 +298,43 @@ def test_a_token_of_the_file_has_64_digits_and_a_role(tmp_path: Path) -> None:
             read("viewer", digest)
     with pytest.raises(InvalidRequest, match="'agent' of eve is no role of a user; there are viewer"):
         read("agent", "a" * 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "use 1 to 63 letters"), ("node:n1", "use 1 to 63 letters"), ("\\u001b[2J", "use 1 to 63"),
+        ("\\u0430nn", "use 1 to 63 letters"), ("a" * 64, "use 1 to 63 letters"), ("ann\\n", "use 1 to 63"),
+        ("bursard", "the daemon writes under it"), ("Bursard", "the daemon writes under it"),
+    ],
+)  # fmt: skip
+def test_a_token_is_of_a_name_that_a_user_may_have(tmp_path: Path, name: str, said: str) -> None:
+    path = tmp_path / "t"
+    good = f'[[token]]\nuser = "ann+x@corp"\nrole = "viewer"\nsha256 = "{"a" * 64}"\n\n'
+    path.write_text(good + f'[[token]]\nuser = "{name}"\nrole = "viewer"\nsha256 = "{"b" * 64}"\n')
+    with pytest.raises(InvalidRequest, match=rf"^tokens_file: {path}:6: user .* is no user name.*{said}"):
+        load_users(path)
+    path.write_text(good)
+    assert [one.user for one in load_users(path)] == ["ann+x@corp"]
+
+
+def test_a_user_of_the_tokens_file_can_be_granted_by_the_same_name() -> None:
+    given = rights.read_grant("viewer", "nlp")
+    assert rights.grant(State(), "ann+x@corp", given)
+    for name in ("bursard", "node:n1", "\u0430nn", ""):
+        with pytest.raises(InvalidRequest, match="is no user name"):
+            rights.grant(State(), name, given)
+
+
+def test_a_secret_is_one_users_and_a_project_is_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "t"
+    ann, bob = (f'[[token]]\nuser = "{n}"\nrole = "viewer"\nsha256 = "{"a" * 64}"\n' for n in ("ann", "bob"))
+    path.write_text(ann + bob)
+    with pytest.raises(InvalidRequest, match=rf"{path}:5: bob has the sha256 of ann above"):
+        load_users(path)
+    path.write_text(ann + 'project = "a//b"\n')
+    with pytest.raises(InvalidRequest, match=rf"{path}:1: project .a//b. of ann is not a project path: .*//"):
+        load_users(path)
 
 
 # ------------------------------------------------------------------ the log

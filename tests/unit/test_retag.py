@@ -270,7 +270,7 @@ def test_focus_has_both_sides_with_quantities_and_the_unit_price_they_had() -> N
         ({}, InvalidRequest, "say what is to be another"),
         ({"project": ""}, InvalidRequest, "project: may not be empty"),
         ({"user": ""}, InvalidRequest, "user: may not be empty"),
-        ({"user": "a b"}, InvalidRequest, "user: 'a b' is not a name"),
+        ({"user": "a b"}, InvalidRequest, "user: 'a b' is no user name"),
         ({"project": "a//b"}, InvalidRequest, "is not a project path"),
         (
             {"project": "a b", "model": "x y", "labels": {"!": "v"}},

@@ -20,6 +20,7 @@ from joserfc import jwt
 from joserfc.errors import ClaimError, ExpiredTokenError, MissingClaimError
 from joserfc.jws import JWSRegistry
 
+from bursar import users
 from bursar.clock import SECOND_US
 from bursar.errors import InvalidRequest, Unauthenticated
 from bursar.projects import problem_of
@@ -39,13 +40,12 @@ GROUPS_MAX: Final = 1_000
 KEPT_MAX: Final = 4_096
 """Tokens whose signature was checked, and is not checked again while its key is known."""
 EVERYBODY: Final = "*"
-NOBODYS_NAMES: Final = frozenset({"root", "bursard"})
-"""Names with a meaning of their own, which a provider cannot give."""
+NOBODYS_NAMES: Final = frozenset({"root"})
+"""Names with a meaning of their own, which a provider cannot give, beside those of `bursar.users`."""
 _LOCAL: Final = re.compile(r"(uid-)?[0-9]+", re.ASCII)
 """How accounts of this machine are called that have no name, and what could be taken for a number of one."""
 _UID_OF_PEOPLE: Final = 1_000
 _UID_OF_NOBODY: Final = 65_534
-_USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+-]{0,62}", re.ASCII)
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -196,7 +196,7 @@ class Verifier:
         if claim == "email" and claims.get("email_verified") is not True:
             raise refused("has an email address that its provider has not verified (`email_verified`)")
         name = self.rules.user_prefix + given
-        if not _USER.fullmatch(name) or name in NOBODYS_NAMES:
+        if users.problem_of(name) or name in NOBODYS_NAMES:
             raise refused(f"has {name[:80]!r} as {claim}, which is no name of a user")
         if _LOCAL.fullmatch(name) or _of_the_system(name):
             raise refused(f"has {name!r} as {claim}, which is an account of a machine's own, not a user")

@@ -24,8 +24,12 @@ from pathlib import Path
 
 import msgspec
 
+from bursar import users
+from bursar.aside import read_own
 from bursar.clock import Clock
 from bursar.errors import InvalidRequest, Unauthenticated
+from bursar.model.check import quote
+from bursar.projects import problem_of
 from bursard.access.identity import Grant, Identity, Role
 from bursard.access.keyset import KeyUnknown
 from bursard.access.oidc import Verifier
@@ -36,6 +40,9 @@ log = logging.getLogger(__name__)
 LOCAL_TTL_S = 300
 """A local token's life; clients fetch a new one before it ends."""
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+FILE_BYTES_MAX = 4 << 20
+"""The largest tokens file that is read."""
+_TABLE = re.compile(rb"^[ \t]*(\[\[)[ \t]*token[ \t]*\]\]", re.MULTILINE)
 
 
 NO_ROLE = "none"
@@ -200,23 +207,46 @@ def load_users(path: Path) -> tuple[UserToken, ...]:
     Raises `InvalidRequest` naming the token, what is wrong with it and what would be right.
     """
     try:
-        data = msgspec.toml.decode(path.read_bytes(), type=dict[str, tuple[_Line, ...]])
+        data = read_own(path, FILE_BYTES_MAX)
+        lines = msgspec.toml.decode(data, type=dict[str, tuple[_Line, ...]]).get("token", ())
+    except OSError as error:
+        raise InvalidRequest(f"tokens_file: {path} cannot be read: {error.strerror}") from None
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidRequest(
             f"tokens_file: {path} cannot be read: {error}; `bursar config new-token` prints right lines"
         ) from None
-    return tuple(_token(path, line) for line in data.get("token", ()))
+    begins = [data.count(b"\n", 0, found.start(1)) + 1 for found in _TABLE.finditer(data)]
+    places = (
+        [f"{path}:{begin}" for begin in begins] if len(begins) == len(lines) else [str(path)] * len(lines)
+    )
+    tokens: dict[str, UserToken] = {}
+    for place, line in zip(places, lines, strict=True):
+        token = _token(place, line)
+        if (other := tokens.get(token.sha256)) is not None:
+            raise InvalidRequest(
+                f"tokens_file: {place}: {token.user} has the sha256 of {other.user} above: a secret is one"
+                " user's, once; make another with `bursar config new-token`, or take one of the two out"
+            )
+        tokens[token.sha256] = token
+    return tuple(tokens.values())
 
 
-def _token(path: Path, line: _Line) -> UserToken:
+def _token(place: str, line: _Line) -> UserToken:
+    if wrong := users.problem_of(line.user):
+        raise InvalidRequest(f"tokens_file: {place}: user {quote(line.user)} {wrong}")
     roles = [role.value for role in Role if role is not Role.AGENT]
     if line.role not in (*roles, NO_ROLE):
         raise InvalidRequest(
-            f"tokens_file: {path}: {line.role!r} of {line.user} is no role of a user;"
+            f"tokens_file: {place}: {line.role!r} of {line.user} is no role of a user;"
             f" there are {', '.join(roles)}, {NO_ROLE}"
         )
     if not _SHA256.fullmatch(line.sha256):
-        raise InvalidRequest(f"tokens_file: {path}: sha256 of {line.user} is not 64 hexadecimal digits")
+        raise InvalidRequest(f"tokens_file: {place}: sha256 of {line.user} is not 64 hexadecimal digits")
+    if line.project and (problem := problem_of(line.project)):
+        raise InvalidRequest(
+            f"tokens_file: {place}: project {quote(line.project)} of {line.user} is not a project path:"
+            f" {problem}; write nlp/finetune"
+        )
     role = None if line.role == NO_ROLE else Role(line.role)
     return UserToken(line.user, role, line.sha256, line.project.lower())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import re
 import sys
 from typing import Any
 
@@ -58,7 +57,6 @@ def version(output: Output) -> None:
     emit_one(row, output, lambda r: f"bursar {r['version']}", identity="version")
 
 
-_USER = r"[A-Za-z0-9_]([A-Za-z0-9._@-]{0,62})"
 _CONFIG_COLUMNS = (Column("server"), Column("from"), Column("user"), Column("state_dir"))
 
 
@@ -117,11 +115,12 @@ def new_token(user: str, role: str, project: str, output: Output) -> None:
     import hashlib
     import secrets
 
+    from bursar import users
     from bursar.options import quote
     from bursar.projects import problem_of
 
-    if not re.fullmatch(_USER, user):
-        raise InvalidRequest(f"--user: {user!r} is no user name; use 1 to 63 letters, digits, . _ @ -")
+    if wrong := users.problem_of(user):
+        raise InvalidRequest(f"--user: {user!r} {wrong}")
     token = "user_" + secrets.token_urlsafe(32)
     digest = hashlib.sha256(token.encode()).hexdigest()
     if project and (problem := problem_of(project)):

@@ -8,12 +8,12 @@ Why     what was charged stays charged (L2). Whoever signs for the books may say
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
+from bursar import users
 from bursar.errors import BudgetExceeded, InvalidRequest, NotFound, WrongState
 from bursar.model import JobSpec, ShareRates
 from bursar.model.check import check, quote
@@ -128,7 +128,6 @@ class Retag(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _MARKS: Final = ("project", "user", "experiment", "model", "model_version")
-_USER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}", re.ASCII)
 
 
 def check_retag(asked: Retag) -> None:
@@ -138,8 +137,8 @@ def check_retag(asked: Retag) -> None:
         known = "--project, --user, --experiment, --model, --model-version or --label"
         raise InvalidRequest(f"retag: say what is to be another: {known}")
     found = [f"{key}: may not be empty" for key in ("project", "user") if marks.get(key) == ""]
-    if (user := marks.pop("user", "")) and _USER.fullmatch(user) is None:
-        found.append(f"user: {quote(user)} is not a name of letters, digits, '.', '_', '@', '+' and '-'")
+    if (user := marks.pop("user", "")) and (wrong := users.problem_of(user)):
+        found.append(f"user: {quote(user)} {wrong}")
     spec = JobSpec(**({"command": ("true",)} | marks), labels=tuple(sorted(asked.labels.items())))
     if "project" in marks and not marks["project"]:
         spec = msgspec.structs.replace(spec, project="default")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
+from bursar import users
 from bursar.errors import InvalidRequest, NotFound, RateLimited
 from bursar.model import JobSpec
 from bursar.model.check import quote, secret_name_problem
@@ -16,7 +16,6 @@ from bursard.state.tables import Tables
 GRANTS_OF_ONE_MAX: Final = 100
 GRANTS_MAX: Final = 100_000
 SECRETS_MAX: Final = 10_000
-_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@-]{0,62}", re.ASCII)
 
 
 def read_grant(role: str, project: str) -> Grant:
@@ -41,10 +40,8 @@ def read_project(project: str) -> str:
 
 def grant(state: Tables, user: str, given: Grant) -> list[Event]:
     """A user holds a role; nothing when it does already."""
-    if _USER.fullmatch(user) is None:
-        raise InvalidRequest(
-            f"user: {quote(user)} is no user name; use 1 to 63 letters, digits, . _ @ -", {"field": "user"}
-        )
+    if wrong := users.problem_of(user):
+        raise InvalidRequest(f"user: {quote(user)} {wrong}", {"field": "user"})
     held = state.grants.of(user)
     if given in held:
         return []
