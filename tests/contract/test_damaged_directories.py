@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,6 +142,19 @@ def test_both_a_database_and_its_head_gone_do_not_quietly_begin_anew(killed: Pat
         (home / name).unlink()
     with pytest.raises(StoreUnavailable, match=r"missing or empty, but this directory held a cluster"):
         SqliteStore(home)
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+@pytest.mark.parametrize("name", ["bursard.db-journal", "bursard.db-shm"])
+def test_what_is_no_file_where_sqlite_makes_one_is_set_aside(
+    name: str, make: Callable[[Path], Any], killed: Path, tmp_path: Path
+) -> None:
+    home = tmp_path / "daemon"
+    shutil.copytree(killed, home)
+    (home / name).unlink(missing_ok=True)
+    make(home / name)
+    SqliteStore(home).close()
+    assert len(list(home.glob(f"{name}.damaged-*"))) == 1
 
 
 @pytest.mark.parametrize("value", ["", "noise", "-1", "9" * 40])

@@ -51,7 +51,8 @@ class Home:
             for name in (DATABASE, f"{DATABASE}-wal"):
                 _refuse_odd(directory / name, f"move it away and put the file back, or {_RESTORE}")
             _clear(directory / HEAD)
-            _clear(directory / f"{DATABASE}-shm")
+            for ending in ("-shm", "-journal"):  # SQLite looks for either, and would wait at a pipe
+                _clear(directory / f"{DATABASE}{ending}")
             self._database(anew)
             if anew:
                 (directory / HEAD).unlink(missing_ok=True)
