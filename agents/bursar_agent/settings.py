@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from bursar.errors import InvalidRequest
 from bursar.model import MARKETS
+from bursar.model.constraints import PLACE_FIELDS
 from bursar.options import add_flags, collect, masked
 from bursar.words import decimal_of
 from bursar_agent.metadata import SOURCES
@@ -26,6 +27,8 @@ CONFIG_PATH = Path("/etc/bursar/agent.toml")
 ENV_PREFIX = "BURSAR_AGENT_"
 CONTAINERS: Final = ("auto", "off", *runtimes.KINDS)
 """What `containers` may say."""
+TEXT_CHARS_MAX: Final = 200
+"""What the daemon takes of a place or of a label's value."""
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 _URL = re.compile(r"http://[A-Za-z0-9.-]+(:[0-9]{1,5})?|http://\[[0-9a-fA-F:]+\](:[0-9]{1,5})?")
 _SIZE = re.compile(r"(\d+)\s*([kMGT]i?B?|B)?")
@@ -208,6 +211,12 @@ def _check(settings: Settings, places: Mapping[str, str]) -> None:
             "server",
             f"{settings.server!r} is no server address; write unix:///path or grpcs://host:7443",
         )
+    for name in PLACE_FIELDS:
+        if wrong := _unlike_text(getattr(settings, name)):
+            fail(name, wrong)
+    for key, value in settings.labels.items():
+        if wrong := _unlike_text(value):
+            fail("labels", f"{key!r}: {wrong}")
     if settings.server.startswith("grpcs://") and settings.token_file == Path():
         fail("server", "grpcs:// needs --token-file with this node's token")
     if settings.market not in MARKETS:
@@ -231,6 +240,15 @@ def _check(settings: Settings, places: Mapping[str, str]) -> None:
             parse(getattr(settings, name))
         except ValueError as problem:
             fail(name, str(problem))
+
+
+def _unlike_text(value: str) -> str:
+    """Why the daemon's door would refuse it of a node; empty when it would not."""
+    if not value.isprintable():
+        return f"{value[:60]!r} has a control character, such as a line's end; write it on one line"
+    if len(value) > TEXT_CHARS_MAX:
+        return f"has {len(value)} characters; at most {TEXT_CHARS_MAX}"
+    return ""
 
 
 def parse_gpus(text: str) -> tuple[str, int]:

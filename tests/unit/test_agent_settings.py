@@ -5,12 +5,18 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bursar.errors import InvalidRequest
+from bursar.model import NodeFacts
+from bursar.model.constraints import PLACE_FIELDS
 from bursar.options import to_toml
 from bursar_agent.__main__ import main
-from bursar_agent.settings import Settings, load
+from bursar_agent.settings import TEXT_CHARS_MAX, Settings, load
+from bursard.fleet import door
+
+NODE = NodeFacts(name="n", cpu_milli=8_000, memory_bytes=64 << 30)
 
 
 def write(folder: Path, text: str) -> str:
@@ -97,6 +103,27 @@ def test_check_and_print_exit_0_and_a_fault_exits_2(capsys: pytest.CaptureFixtur
     assert 'name = "n"' in capsys.readouterr().out
     assert main(["--check-config", "--name", "no good"]) == 2
     assert "no good" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", PLACE_FIELDS)
+@pytest.mark.parametrize("value", ["a\nb", "a\x1b[2J", "x" * (TEXT_CHARS_MAX + 1)])
+def test_a_place_that_the_daemon_would_refuse_is_refused_here(
+    name: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flag = f"--{name.replace('_', '-')}"
+    assert main(["--check-config", "--name", "n", flag, value]) == 2
+    said = capsys.readouterr().err
+    assert name in said.replace("-", "_")
+    assert "\x1b" not in said
+    assert said.count("\n") == 1
+    facts = msgspec.structs.replace(NODE, **{name: value})
+    with pytest.raises(InvalidRequest, match=f"facts.{name}"):
+        door.facts(facts)
+
+
+def test_a_label_that_the_daemon_would_refuse_is_refused_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--check-config", "--name", "n", "--labels", "room=a\x1b[2J"]) == 2
+    assert "'room': 'a\\x1b[2J' has a control character" in capsys.readouterr().err
 
 
 def test_help_explains_every_setting(capsys: pytest.CaptureFixture[str]) -> None:

@@ -254,6 +254,43 @@ def test_replay_refuses_what_it_would_ignore_and_what_is_not_there(file, capsys,
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_replay_of_nodes_that_cannot_be_blames_the_file(file, capsys, output):
+    saved = site()
+    nodes = saved.snapshot.nodes
+    nodes = replace(nodes, cpu_free=nodes.cpu_free * 0 - 1)
+    file.write_bytes(packed(replace(saved, snapshot=replace(saved.snapshot, nodes=nodes))))
+    assert bursar(["sim", "--replay", str(file), "-o", output]) == 2
+    said = capsys.readouterr()
+    assert f"--replay {file}: no plan can be made of it (ZeroDivisionError" in said.err
+    assert said.out == ""
+
+
+def test_whatever_goes_wrong_in_a_plan_of_a_file_is_said_of_the_file(file, capsys, monkeypatch):
+    def fails(self: Saved) -> None:
+        raise IndexError("row 7\x1b[2J")
+
+    monkeypatch.setattr(Saved, "again", fails)
+    assert bursar(["sim", "--replay", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert "no plan can be made of it (IndexError: row 7 [2J)" in said
+    assert "defect of bursar" not in said
+
+
+def test_names_of_a_file_put_nothing_on_the_terminal_but_text(file, capsys):
+    saved = site()
+    names = saved.snapshot.nodes.names
+    shown = names.copy()
+    shown[:] = [f"{name}\x1b[2J\nstart x on y" for name in names]
+    nodes = replace(saved.snapshot.nodes, names=shown)
+    file.write_bytes(packed(replace(saved, snapshot=replace(saved.snapshot, nodes=nodes))))
+    bursar(["sim", "--replay", str(file)])
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\nstart x on y" not in out
+    assert "start fits on a [2J start x on y" in out
+
+
 def test_a_simulation_needs_a_workload_and_a_cluster(capsys):
     assert bursar(["sim", "--jobs", "j.csv"]) == 2
     assert "--jobs and --nodes are needed" in capsys.readouterr().err

@@ -90,9 +90,14 @@ def load(data: bytes, name: str = "snapshot") -> Saved:
             document = json.loads(text)
             upgrade(document, int(version))
             saved = msgspec.convert(document, Saved, dec_hook=_to_array, str_keys=True)
-    except (zlib.error, msgspec.MsgspecError, ValueError, RecursionError) as problem:
+        _check(saved, name)
+    except InvalidRequest:
+        raise
+    except (
+        zlib.error, msgspec.MsgspecError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+        RecursionError, MemoryError,
+    ) as problem:  # fmt: skip
         raise InvalidRequest(f"{name}: is damaged: {str(problem)[:200]}") from None
-    _check(saved, name)
     nodes = replace(saved.snapshot.nodes, **_tuples(saved.snapshot.nodes))
     running = replace(saved.snapshot.running, **_tuples(saved.snapshot.running))
     return replace(saved, snapshot=replace(saved.snapshot, nodes=nodes, running=running, facts_version=0))

@@ -7,14 +7,15 @@ Why     a decision that nobody understands can be looked at on another machine, 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from bursar.clock import Instant, format_instant
-from bursar.errors import InvalidRequest
+from bursar.errors import BursarError, InvalidRequest
 from bursar.model import Reason
-from bursar.words import plural
+from bursar.words import on_one_line, plural
 from bursar_policies.decision import Plan, Snapshot, Start
 from bursard.scheduler import reason_of
 from bursard.scheduler.saved import Saved, load, plan_bytes
@@ -47,9 +48,27 @@ class Replay(msgspec.Struct, frozen=True):
 def replay(path: str) -> tuple[Saved, Replay]:
     """Read a file and plan. Raises `InvalidRequest` when it cannot be read."""
     saved = load(_read(path), path)
-    made = saved.again()
-    same = None if saved.plan is None else plan_bytes(saved.plan) == plan_bytes(made)
-    return saved, Replay(same, made, tuple(_waiting(saved.snapshot, made)))
+    with _planned_of(path):
+        made = saved.again()
+        same = None if saved.plan is None else plan_bytes(saved.plan) == plan_bytes(made)
+        found = Replay(same, made, tuple(_waiting(saved.snapshot, made)))
+        table(saved, found)  # an instant or a row that is none is told before anything is printed
+    return saved, found
+
+
+@contextmanager
+def _planned_of(path: str) -> Iterator[None]:
+    """Whatever goes wrong within is the file's: a plan trusts what it is made of."""
+    try:
+        yield
+    except BursarError:
+        raise
+    except Exception as problem:
+        said = on_one_line(f"{type(problem).__name__}: {problem}", 200)
+        raise InvalidRequest(
+            f"--replay {path}: no plan can be made of it ({said}): it is damaged, or was not written by"
+            " `bursar doctor --save-snapshot`; if it was, report this together with the file"
+        ) from problem
 
 
 def table(saved: Saved, found: Replay) -> str:
@@ -71,7 +90,7 @@ def table(saved: Saved, found: Replay) -> str:
         more = f" and {one.jobs - 1} more" if one.jobs > 1 else ""
         lines.append(f"wait {one.first}{more}: {one.reason.code.value}: {one.reason.message}")
     lines.append(_SAME[found.same])
-    return "\n".join(lines)
+    return "\n".join(on_one_line(line, len(line)) for line in lines)
 
 
 def _waiting(snapshot: Snapshot, made: Plan) -> Iterator[Waiting]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from bursar.model import JobState
 from bursar.money import format_nanos
+from bursard.reports.files import defused
 from bursard.sim.csvfile import joined
 from bursard.sim.runs import JobRun
 from bursard.sim.simulation import Simulation
@@ -184,12 +185,12 @@ def jobs_csv(runs: Sequence[JobRun]) -> str:
     for run in runs:
         writer.writerow(
             (
-                run.row.job_id,
+                defused(run.row.job_id),
                 run.state or "NOT_SUBMITTED",
                 _seconds_text(run.row.submit_us),
                 _seconds_text(run.start_us) if run.start_us >= 0 else "",
                 _seconds_text(run.end_us) if run.end_us >= 0 else "",
-                joined(run.nodes),
+                defused(joined(run.nodes)),
                 format_nanos(run.cost_nanos) if run.priced else "",
                 run.attempts,
             )
