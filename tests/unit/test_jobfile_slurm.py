@@ -695,7 +695,7 @@ def test_a_script_in_python_is_read_as_python() -> None:
     [
         (
             "srun --container-image=x python a.py",
-            "--container-image cannot be done: containers are not built",
+            "--container-image cannot be done: steps in a container are not built; a job file has `image`",
         ),
         ("FOO=1 time srun -n $N --pty bash", "--pty cannot be done: a job has no terminal"),
         ("x=$(srun --frobnicate hostname)", "--frobnicate is not an option of srun here"),

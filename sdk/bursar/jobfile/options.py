@@ -46,12 +46,15 @@ _MAIL = "bursar sends no mail; watch with bursar wait or bursar events"
 _TOPOLOGY = "use `constraints: {topology: same-rack}` of a job file"
 _OWN = "what a job holds is its own"
 
-_IMAGES = "images are not built yet; prepare the node in setup"
+_IMAGES = "a script that runs once is not run in a container; write `image` in a job file"
+_NO_EQUAL = "not done by bursar; docs/containers.md says what a container has"
 _OF_CONTAINERS: Final = {
     "yes": ("id", "image", "mounts", "workdir", "name", "save", "env"),
     "no": ("mount-home", "remap-root", "entrypoint", "entrypoint-log", "writable", "readonly"),
 }
 """Of Slurm itself and of Pyxis, with a value or without; each without may have `no-` before it."""
+_IN_JOB_FILES: Final = ("image", "mounts")
+"""What a job file says with a key of its own."""
 
 _TABLE: Final = (
     _honoured(
@@ -186,13 +189,13 @@ _TABLE: Final = (
     _refused("bbf", "there are no burst buffers; copy in the script"),
     _refused("cluster-constraint", "a job goes to the server it is submitted to; use --server"),
     _refused("clusters", "a job goes to the server it is submitted to; use bursar submit --server", "M"),
-    _refused("container", _IMAGES),
+    _refused("container", "OCI bundles are not taken; write a job file with `image`"),
     *(
-        _refused(f"container-{name}", _IMAGES, value=value)
+        _refused(f"container-{name}", _IMAGES if name in _IN_JOB_FILES else _NO_EQUAL, value=value)
         for value in _OF_CONTAINERS
         for name in _OF_CONTAINERS[value]
     ),
-    *(_refused(f"no-container-{name}", _IMAGES, value="no") for name in _OF_CONTAINERS["no"]),
+    *(_refused(f"no-container-{name}", _NO_EQUAL, value="no") for name in _OF_CONTAINERS["no"]),
     _refused("export-file", "name the variables: --export=NAME=VALUE, or bursar submit --env NAME"),
     _refused("gid", "a job runs in the group of its account"),
     _refused("gpus-per-socket", "sockets are not known; use --gpus-per-node"),

@@ -41,7 +41,7 @@ def _many(fate: str, takes: int, text: str, *names: str) -> list[Option]:
     return found
 
 
-_IMAGES: Final = "containers are not built"
+_IMAGES: Final = "steps in a container are not built; a job file has `image`"
 TABLE: Final = (
     *_many("done", 1, "", "nodes/N", "ntasks/n", "ntasks-per-node", "tasks-per-node", "cpus-per-task/c"),
     *_many("done", 1, "", "nodelist/w", "exclude/x", "output/o", "error/e", "input/i", "wait/W", "chdir/D"),
