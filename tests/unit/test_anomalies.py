@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from statistics import median
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from money_daemon import COST_MODEL, Daemon, in_a_daemon
 
 from bursar.clock import DAY_US
@@ -53,6 +56,21 @@ def test_a_run_that_costs_more_than_the_others_of_its_kind_is_told() -> None:
     costs = [10 * USD, 11 * USD, 9 * USD, 10 * USD, 40 * USD, 10 * USD, 11 * USD]
     assert unusual_runs(costs) == [Unusual(4, 40 * USD, 10 * USD)]
     assert unusual_runs(costs[2 : 2 + RUNS_MIN]) == []
+
+
+def test_a_run_is_held_against_the_others_and_not_against_itself() -> None:
+    assert unusual_runs([10, 2, 2, 11, 1, 40])[-1] == Unusual(5, 40, 2)
+
+
+@given(st.lists(st.integers(0, 60), min_size=RUNS_MIN + 1, max_size=14))
+def test_what_is_usual_is_the_median_of_the_other_runs(costs: list[int]) -> None:
+    told = {one.at: one.usual for one in unusual_runs(costs)}
+    for at, cost in enumerate(costs):
+        others = [*costs[:at], *costs[at + 1 :]]
+        usual = int(median(others))
+        off = int(median(abs(one - usual) for one in others))
+        unusual = cost > usual + max(5 * off, usual // 4)
+        assert told.get(at) == (usual if unusual else None)
 
 
 def test_the_report_names_the_run_and_what_it_was_spent_in() -> None:

@@ -9,6 +9,7 @@ Why     "more than the mean and so many percent" calls each Monday after a weeke
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -50,10 +51,17 @@ def unusual_runs(costs: Sequence[int]) -> list[Unusual]:
     """Runs of one kind that cost more than the others of it."""
     if len(costs) <= RUNS_MIN:
         return []
-    usual = _median(costs)
-    off = _median([abs(one - usual) for one in costs])
-    most = usual + max(off * _TIMES, usual * _LEAST // PPM)
-    return [Unusual(at, one, usual) for at, one in enumerate(costs) if one > most]
+    ordered = sorted(costs)
+    offs: dict[int, list[int]] = {}  # by median of the others: of all costs there are no more than three
+    found = []
+    for at, one in enumerate(costs):
+        usual = _median_of_others(ordered, one)
+        if usual not in offs:
+            offs[usual] = sorted(abs(cost - usual) for cost in costs)
+        off = _median_of_others(offs[usual], abs(one - usual))
+        if one > usual + max(off * _TIMES, usual * _LEAST // PPM):
+            found.append(Unusual(at, one, usual))
+    return found
 
 
 def _expected(before: Sequence[int]) -> tuple[int, int]:
@@ -80,6 +88,15 @@ def _weekday_shares(before: Sequence[int]) -> list[int]:
     if not mean:
         return [PPM] * (len(before) + 1)
     return [max(by_weekday[at % _WEEK] * PPM // mean, PPM // 100) for at in range(len(before) + 1)]
+
+
+def _median_of_others(ordered: Sequence[int], one: int) -> int:
+    """The median of ascending values but for one of them."""
+    at, middle = bisect_left(ordered, one), (len(ordered) - 1) // 2
+    upper = ordered[middle + (middle >= at)]
+    if len(ordered) % 2 == 0:
+        return upper
+    return (ordered[middle - 1 + (middle - 1 >= at)] + upper) // 2
 
 
 def _median(values: Sequence[int]) -> int:
