@@ -254,3 +254,22 @@ def test_whatever_comes_all_that_is_paid_is_the_time_of_machines_at_their_price(
     assert abs(paid - owed) <= 3 * sum(2 + (each.gone_at - each.made_at) // 3_600_000_000 for each in made)
     assert paid == totals.on_demand_nanos + totals.spot_nanos
     assert {run.state for run in one.runs} <= {"SUCCEEDED", "FAILED", "PENDING"}
+
+
+def test_an_attempt_that_is_gone_keeps_no_time_running(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would have ended after a hundred hours on the slow node, which goes away; the other ends it soon."""
+    (tmp_path / "j.csv").write_text(
+        "job_id,submit_s,duration_s,gpus,throughput,restart_s,checkpoint_s\na,0,3600,1,SLOW=0.01,50,10\n"
+    )
+    (tmp_path / "n.csv").write_text(
+        "node_id,cpu_milli,memory_mib,gpus,gpu_type,price_per_hour,available_from_s,available_until_s\n"
+        "slow,1000,1000,1,SLOW,10,0,100\nfast,1000,1000,1,FAST,10,50,\n"
+    )
+    files = ("--jobs", str(tmp_path / "j.csv"), "--nodes", str(tmp_path / "n.csv"))
+    assert bursar(["sim", *files, "-o", "json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["end_s"] == 100 + 50 + 3600 - 1
+    assert abs(dollars(summary, "total") - Fraction(100 + 3749 - 50, 360)) < Fraction(1, 10**8)
+    assert dollars(summary, "wasted_on_preemption") == 0, "what restarts take is none of it"

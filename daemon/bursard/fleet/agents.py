@@ -127,8 +127,9 @@ class Agents:
         self._own_stream(hello)
         refused = self._hellos.take(name, self.engine.clock.boot_us())
         for start in range(0, len(hello.truths), TRUTHS_A_TURN):
+            if start:
+                await asyncio.sleep(0)
             door.hello_truths(hello, hello.truths[start : start + TRUTHS_A_TURN])
-            await asyncio.sleep(0)
         await self._agree(hello)
         live = self._own_stream(hello)  # again: others may have come or gone meanwhile
         node = self.fleet.hello(hello, enrol=self._enrol(token_sha256, hello), refused=refused, checked=True)

@@ -102,6 +102,8 @@ class Simulation:
         self._waiting = [0] * len(_KINDS)
         self._by_id: dict[str, JobRun] = {}
         self._live: dict[str, Running] = {}
+        self._ends: set[str] = set()
+        """Attempts of which it is known when they end; those that are gone leave their instants behind."""
         self._capacity = self._allocated = 0
         self._blocked: Mapping[QueueKey, str] = {}
         """What stopped the queues that the newest plan could not start as a whole."""
@@ -175,7 +177,7 @@ class Simulation:
         waiting = self._waiting
         if (
             waiting[_SUBMIT]
-            or waiting[_END]
+            or not self._ends.isdisjoint(self._live)
             or waiting[_RETRY]
             or (self._by_id and self._until_us is not None)
         ):
@@ -381,6 +383,7 @@ class Simulation:
         elif attempt.time_limit_us == NO_LIMIT_US:
             return
         self._push(self._now_us + held_us, _END, attempt.id)
+        self._ends.add(attempt.id)
         if attempt.time_limit_us < attempt.full_limit_us:
             self._push(
                 self._now_us + max(attempt.time_limit_us - attempt.lease_us // 2, 0), _LEASE, attempt.id
@@ -416,7 +419,7 @@ class Simulation:
                 )
         elif said == "act":
             self.totals.idle_acted += 1
-            self._keep_work(attempt, asked=True)
+            self._keep_work(attempt, asked=True, stopped=False)
             self._commit(idle.acted(self.state, attempt, rule, spell, sight))
             cause = EndCause.CANCELLED if rule.action == "cancel" else EndCause.IDLE
             self._exit(attempt.id, cause, -1)
@@ -465,6 +468,7 @@ class Simulation:
     def _exit(self, attempt_id: str, cause: EndCause, exit_code: int) -> None:
         """Every member that lives is gone now."""
         running = self._live.pop(attempt_id)
+        self._ends.discard(attempt_id)
         self._count_idleness(self.state.attempts[attempt_id], running)
         report = ExitReport(cause=cause, exit_code=exit_code, held_us=self._now_us - running.since_us)
         for member in self.state.attempts[attempt_id].live():
@@ -552,8 +556,10 @@ class Simulation:
         self.totals.preemptions += 1
         self._keep_work(attempt, asked)
 
-    def _keep_work(self, attempt: AttemptRecord, asked: bool = False) -> None:
-        """Work since the last checkpoint is lost, and what it cost is wasted. `asked`: to end."""
+    def _keep_work(self, attempt: AttemptRecord, asked: bool = False, stopped: bool = True) -> None:
+        """Work since the last checkpoint is lost. `asked`: to end. `stopped`: for others or with a node; what
+        the lost work cost is wasted then.
+        """
         run, since_us, pace, restart_us = self._live[attempt.id]
         held_us = self._now_us - since_us
         checkpoint_us, worked_us = run.row.checkpoint_us, max(held_us - restart_us, 0)
@@ -564,7 +570,7 @@ class Simulation:
         run.work_us = pace.reaches_us(run.work_us, kept_us)
         # What its other members cost is not charged yet, but known: rate times time.
         cost = attempt.rate * held_us // 3_600_000_000
-        run.wasted_nanos += cost * (held_us - kept_us) // held_us if held_us else 0
+        run.wasted_nanos += cost * (worked_us - kept_us) // held_us if held_us and stopped else 0
 
     def _meter(self, node: NodeRecord) -> None:
         """Charge everything up to now. Nodes without a price cost nothing that could be charged."""
