@@ -91,9 +91,9 @@ def test_what_is_charged_for_more_than_an_hour_or_another_time_matches_no_hour(t
     text = HEAD + line("n", 0, "5", name="n", hours=3) + line("n", 0, "1", name="n")
     text += line("n", 0, "8").replace("2026-11", "2026-10")
     found = bill(text, tmp_path)
-    assert (found.left_out, list(found.longer.values())) == (1, [Decimal(5)])
+    assert (found.left_out, list(found.longer.values())) == (1, [(Decimal(5), 3)])
     rows = reconcile.matched(found, reconcile.read_books([OURS, ours("node_n", 0, "1")], "EffectiveCost"))
-    assert [row["state"] for row in rows] == ["matched", "provider-only"]
+    assert [(row["state"], row["hours"]) for row in rows] == [("matched", 1), ("provider-only", 3)]
 
 
 def test_a_packed_file_is_read_as_it_is(tmp_path: Path) -> None:
@@ -557,6 +557,50 @@ def test_what_another_bill_that_counts_says_of_a_machine_and_hour_counts_once(
         assert (await daemon.money.KeepBill(back, None)).kept
         assert await bills_of(daemon) == rows
         assert daemon.store.verify() == []
+
+    in_a_daemon(story)
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "hours", "twice"),
+    [
+        ("2026-11-01T10:00:00Z", "2026-11-01T13:00:00Z", 3, True),
+        ("2026-11-01T09:30:00Z", "2026-11-01T12:30:00Z", 3, True),
+        ("2026-11-01T00:00:00Z", "2026-11-02T00:00:00Z", 24, True),
+        ("2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z", 720, True),
+        ("2026-11-01T00:00:00Z", "2027-11-01T00:00:00Z", 720, True),
+        ("2026-11-01T09:00:00Z", "2026-11-01T11:00:00Z", 2, False),
+        ("2026-11-01T12:00:00Z", "2026-11-03T12:00:00Z", 48, False),
+    ],
+)
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("short_first", [False, True])
+def test_rows_of_any_length_meet_hours_that_another_file_has(
+    tmp_path: Path, since: str, until: str, hours: int, twice: bool, known: bool, short_first: bool
+) -> None:
+    """Whichever is kept first; `known`: the books know the machine, and call it by its node's name."""
+    books = reconcile.read_books([OURS, *[ours("node_n", 11, "1")] * known], "EffectiveCost")
+    name = "n" if known else ""
+    short = HEAD + line("i-1", 11, "1", name=name)
+    long = HEAD + f"i-1,{name},{since},{until},USD,9,\n"
+    order = (short, long) if short_first else (long, short)
+
+    def request(text: str, source: str) -> money_pb2.KeepBillRequest:
+        (lines,) = reconcile.parts_of(reconcile.matched(bill(text, tmp_path), books))
+        theirs = [one for one in lines if one.HasField("final")]
+        return wire(source=source, name=source[0] * 64, lines=theirs)
+
+    async def story(daemon: Daemon) -> None:
+        first, then = (request(text, f"{at}.csv") for at, text in zip("ab", order, strict=True))
+        await daemon.money.KeepBill(first, None)
+        if twice:
+            with pytest.raises(WrongState, match=r"are in a\.csv of 2026-11 too.*--replace a\.csv"):
+                await daemon.money.KeepBill(then, None)
+            then.replaces = "a.csv"
+        await daemon.money.KeepBill(then, None)
+        told = sorted(int(row[2]) for row in (await bills_of(daemon))[1:-1])
+        both = {short: 1, long: hours}
+        assert told == sorted([both[order[1]]] if twice else both.values())
 
     in_a_daemon(story)
 

@@ -127,7 +127,11 @@ class Bills:
 
 
 def _ranges(lines: Iterable[BillLine]) -> Ranges:
-    """What a provider says something of. Credits and the like are of no machine and of many bills."""
+    """What a provider says something of. Credits and the like are of no machine and of many bills.
+
+    Of a row of several hours, older versions kept the first alone: in that hour another bill meets it, until
+    its own file is kept again.
+    """
     found: Ranges = {}
     for line in lines:
         if line.final is not None and line.resource != NO_RESOURCE:

@@ -4,7 +4,8 @@ Owns    reading a FOCUS file (CSV, `.gz` as it is) of a provider, and matching i
         same time. What the books say is the estimate, what the file says is final; neither changes the other.
 Why     a total that ties may hide two errors, so every machine and hour is held against its own. Sums are
         exact decimals. A cell that cannot be read would shift the sums: the file is refused, with all faults.
-Limits  what a provider charges for more than an hour at once matches no hour; it is told as the provider's.
+Limits  what a provider charges for more than an hour at once matches no hour; it is told as the provider's,
+        with its hours: no more of them than the period has, whatever it is charged for.
 """
 
 from __future__ import annotations
@@ -63,11 +64,11 @@ Key = tuple[str, int]
 class Bill(NamedTuple):
     """What a file says. `names`: by resource, what else it is called. `left_out`: outside of the period.
 
-    `longer`: by resource and begin, of more than an hour.
+    `longer`: by resource and begin, of more than an hour: the amount, and how many hours.
     """
 
     amounts: Mapping[Key, Decimal]
-    longer: Mapping[Key, Decimal]
+    longer: Mapping[Key, tuple[Decimal, int]]
     names: Mapping[str, frozenset[str]]
     currency: str
     left_out: int
@@ -117,7 +118,7 @@ def read_bill(file: str, lines: IO[str], cost: str, since: int, until: int) -> B
     """
     faults = Faults()
     amounts: dict[Key, Decimal] = {}
-    longer: dict[Key, Decimal] = {}
+    longer: dict[Key, tuple[Decimal, int]] = {}
     names: dict[str, set[str]] = {}
     currencies: dict[str, int] = {}
     left_out = 0
@@ -136,10 +137,13 @@ def read_bill(file: str, lines: IO[str], cost: str, since: int, until: int) -> B
             elif not (since <= start < until):
                 left_out += 1
             else:
-                into, key = amounts, (resource, start - start % HOUR_US)
+                key = (resource, start - start % HOUR_US)
                 if end - key[1] > HOUR_US:
-                    into, key = longer, (resource, start)
-                into[key] = into.get(key, Decimal()) + amount
+                    before, most = longer.get((resource, start), (_ZERO, 0))
+                    hours = _hours(min(end - start, until - since))
+                    longer[resource, start] = (before + amount, max(most, hours))
+                else:
+                    amounts[key] = amounts.get(key, _ZERO) + amount
                 names.setdefault(resource, set()).update(_called(row))
     if len(currencies) > 1:
         told = " and ".join(f"{name} (line {line})" for name, line in sorted(currencies.items()))
@@ -148,6 +152,11 @@ def read_bill(file: str, lines: IO[str], cost: str, since: int, until: int) -> B
     currency = next(iter(currencies), "")
     called = {name: frozenset(found) for name, found in names.items()}
     return Bill(amounts, longer, called, currency, left_out)
+
+
+def _hours(length_us: int) -> int:
+    """The hours that one takes, the last of them perhaps in part."""
+    return -(-length_us // HOUR_US)
 
 
 def _rows(file: str, lines: IO[str], cost: str, faults: Faults) -> Iterator[tuple[int, dict[str, str]]]:
@@ -273,8 +282,14 @@ def matched(bill: Bill, books: Books) -> list[Row]:
     final: dict[Key, Decimal] = {}
     found: list[Row] = []
     with localcontext(_EXACT):
-        for (resource, hour), amount in bill.longer.items():
-            found.append(_row(resource, hour, "provider-only", None, amount, bill.currency))
+        for (resource, hour), (amount, hours) in bill.longer.items():
+            called = {resource, *bill.names.get(resource, ())}
+            within = (nodes.of(called, hour - hour % HOUR_US + n * HOUR_US) for n in range(hours))
+            node = next(filter(None, within), None)
+            # Called as its hours are: by another name it would be another machine, and be kept twice.
+            name = resource if node is None else books.called[node]
+            one = _row(name, hour, "provider-only", None, amount, bill.currency)
+            found.append({**one, "hours": hours})
         for (resource, hour), amount in bill.amounts.items():
             node = nodes.of({resource, *bill.names.get(resource, ())}, hour)
             if node is None:
@@ -319,7 +334,7 @@ def by_resource(rows: Iterable[Row]) -> list[Row]:
         if one is None:
             found[row["resource"], row["state"]] = {key: row[key] for key in row if key != "hour_start"}
             continue
-        one["hours"] += 1
+        one["hours"] += row["hours"]
         for name in ("estimate", "final", "variance"):
             one[name] = _plus(one[name], row[name])
     return list(found.values())
@@ -341,7 +356,7 @@ def summary(rows: Iterable[Row], tolerance: Decimal, sure: Callable[[str], Row])
         "provider_only": 0, "differing": 0,
     }  # fmt: skip
     for row in rows:
-        total[row["state"].replace("-", "_")] += 1
+        total[row["state"].replace("-", "_")] += row["hours"]
         for name in ("estimate", "final", "variance"):
             total[name] = _plus(total[name], row[name])
         if row["state"] == "matched":
@@ -359,7 +374,7 @@ def parts_of(rows: Iterable[Row]) -> Iterator[list[money_pb2.BillLine]]:
     lines: list[money_pb2.BillLine] = []
     for row in rows:
         hour = int(parse_instant(row["hour_start"]))
-        line = money_pb2.BillLine(resource=row["resource"], hour=hour, hours=1)
+        line = money_pb2.BillLine(resource=row["resource"], hour=hour, hours=row["hours"])
         for name, field in (("estimate", line.estimate), ("final", line.final)):
             if row[name] is not None:
                 field.CopyFrom(types_pb2.Amount(nanos=str(_nanos(row[name]))))
@@ -466,7 +481,8 @@ def report_reconcile(
     The books' amounts are estimates, the file's are final; both are shown, and neither is changed. A resource
     is a node's if its id, its name or its tag bursar-node is the node's name or id. What only one side has is
     told too. With --keep all of it is written down, for finance: the newest file of a name and period counts,
-    and hours that another kept file has are refused, or count in its place with --replace.
+    and hours that another kept file has, in rows of any length, are refused, or count in its place with
+    --replace.
     Ends with 1 where an hour differs by more than the tolerance, or where one side lacks something.
 
     Example: bursar report reconcile aws-2026-10.csv.gz --period 2026-10 --by hour -o csv
