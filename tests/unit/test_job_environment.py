@@ -250,3 +250,11 @@ def test_what_is_no_list_of_nodes_is_refused(text: str) -> None:
 
 def test_numbers_of_nodes_are_counted_together() -> None:
     assert variables.counts_by_node([2, 2, 1, 2]) == "2(x2),1,2"
+
+
+def test_what_srun_at_a_terminal_and_salloc_make_speaks_slurm_without_a_script() -> None:
+    submitted = (("SLURM_SUBMIT_HOST", "login-1"), ("SLURM_SUBMIT_SCRIPT", "/home/ann/srun"))
+    env = environment("", nodes=2, env=submitted)
+    assert (env["SLURM_JOB_NUM_NODES"], env["SLURM_SUBMIT_HOST"]) == ("2", "login-1")
+    assert "SLURM_JOB_ID" in env
+    assert "SLURM_JOB_ID" not in environment("", nodes=2)

@@ -257,7 +257,7 @@ def test_dstack() -> None:
     assert (spec.nodes, spec.time_limit_us) == (2, 7200 * SECOND_US)
     assert spec.options[0].gpus == GpuRequest(2, ("A100", "H100"), memory_bytes=80 * 10**9)
     assert (spec.options[0].cpu_milli, spec.options[0].memory_bytes) == (8_000, 64 * 10**9)
-    assert spec.script == "pip install x\npython train.py\n"
+    assert spec.script == "set -e\npip install x\npython train.py\n"
     assert (spec.max_price_nanos_per_hour, spec.retry) == (
         4_500_000_000,
         RetrySpec(("preempted", "node_lost")),

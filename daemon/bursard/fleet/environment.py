@@ -20,7 +20,9 @@ def job_environment(
     addresses = [node.facts.address for node in nodes]
     held = member.alloc
     gpus = sum(share.milli for share in member.alloc.devices)
-    env = slurm_environment(state, job, attempt, member) if is_slurm_script(spec.script) else {}
+    # What `srun --pty` and `salloc` make has no script, and says as whose it was submitted all the same.
+    slurm = is_slurm_script(spec.script) or names.SCRIPT_FILE in dict(spec.env)
+    env = slurm_environment(state, job, attempt, member) if slurm else {}
     env.update(spec.env)
     env.update(
         BURSAR_JOB_ID=job.id,

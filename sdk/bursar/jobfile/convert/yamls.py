@@ -243,7 +243,8 @@ def dstack(root: Node, draft: Draft) -> None:
         draft.image(root.entries["image"], name, root.entries.get("working_dir"))
     if commands := draft.texts(root, "commands"):
         text = "".join(f"{one.rstrip()}\n" for one in commands)
-        draft.put("run", (_DSTACK_SHIM if "DSTACK_" in text else "") + text)
+        ends = "set -e\n" if len(commands) > 1 else ""  # dstack joins them by `&&`
+        draft.put("run", (_DSTACK_SHIM if "DSTACK_" in text else "") + ends + text)
 
 
 def _dstack_service(root: Node, draft: Draft) -> None:
