@@ -15,7 +15,9 @@ from bursard.telemetry import LiveTelemetry
 def test_others_have_their_turns_while_many_ends_of_one_message_are_taken() -> None:
     taken: list[Any] = []
     seen: list[int] = []
-    hub = SimpleNamespace(engine=None, take=lambda link, end: taken.append(end.rank))
+    hub = SimpleNamespace(
+        engine=None, take=lambda link, end: taken.append(end.rank), wait_s=lambda *_, **__: 0.0
+    )
     service = AgentsService(hub, LiveTelemetry(), mqtt_url="")  # type: ignore[arg-type]
     link = SimpleNamespace(name="n", wait_s=lambda now_us, words: 0.0)
     hub.engine = service.engine = SimpleNamespace(clock=SimpleNamespace(boot_us=lambda: 0))  # type: ignore[assignment]

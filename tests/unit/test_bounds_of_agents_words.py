@@ -250,12 +250,12 @@ def test_one_node_has_one_kind_of_devices_each_once_in_their_order() -> None:
 
 def test_batches_of_readings_are_of_their_node_and_so_long() -> None:
     readings = [sample()] * door.SAMPLES_MAX
-    door.telemetry("n", "n", readings)
-    door.telemetry("n", "", readings)
+    door.telemetry("n", "n", readings, 1)
+    door.telemetry("n", "", readings, 1)
     with pytest.raises(InvalidRequest):
-        door.telemetry("n", "m", readings)
+        door.telemetry("n", "m", readings, 1)
     with pytest.raises(InvalidRequest):
-        door.telemetry("n", "n", [*readings, sample()])
+        door.telemetry("n", "n", [*readings, sample()], 1)
 
 
 def test_kinds_of_devices_are_new_until_there_are_too_many() -> None:
