@@ -415,10 +415,10 @@ class App:
         self._tasks.spawn(self._meter(live), "meter")
 
     async def _meter(self, live: tuple[s.Live, ...]) -> None:
-        loop = asyncio.get_running_loop()
-        at, cpu_us = await loop.run_in_executor(self._probing, self._sampler.cpu_us, live)
-        ended = await loop.run_in_executor(self._probing, self._runner.ended, [one.key for one in live])
-        self._emit(s.MeterRead(at, cpu_us, ended))
+        def read() -> s.MeterRead:
+            return s.MeterRead(*self._sampler.cpu_us(live), self._runner.ended([one.key for one in live]))
+
+        self._emit(await asyncio.get_running_loop().run_in_executor(self._probing, read))
 
     def _send_usage(self, usage: s.Usage) -> None:
         self._link.flush_starts()

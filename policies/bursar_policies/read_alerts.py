@@ -23,6 +23,8 @@ _ADDRESS: Final = r"[^\s@,;:<>()\[\]\\\"\x00-\x20]{1,64}@[A-Za-z0-9.-]{1,190}"
 _HOST: Final = r"[A-Za-z0-9](?:[A-Za-z0-9.:-]{0,252})"
 _PATTERN: Final = r"[A-Za-z0-9*][A-Za-z0-9._*-]{0,62}"
 _PROJECTS: Final = r"[a-z0-9*][a-z0-9._*/-]{0,199}"
+_BUDGETS: Final = ("the name of a budget", "budgets; use patterns such as nlp-*")
+_SCOPES: Final = ("a project", "projects; use patterns such as nlp/*")
 _TOPIC: Final = r"[^\x00-\x1f#+$][^\x00-\x1f#+]{0,255}"
 _USER: Final = r"[^\x00-\x1f]{1,128}"
 
@@ -39,31 +41,23 @@ def read_alert_channel(node: Node, faults: Faults) -> AlertChannelSpec | None:
         _webhook(targets["webhook"], faults) if "webhook" in targets else None,
         _smtp(targets["smtp"], faults) if "smtp" in targets else None,
         _mqtt(targets["mqtt"], faults) if "mqtt" in targets else None,
-        _budgets(fields, faults),
-        _projects(fields, faults),
+        _patterns(fields, faults, "budgets", _PATTERN, *_BUDGETS),
+        _patterns(fields, faults, "anomalies", _PROJECTS, *_SCOPES),
     )
     return None if len(faults.found) > before else channel
 
 
-def _budgets(fields: Fields, faults: Faults) -> tuple[str, ...]:
-    nodes = fields.items("budgets")
+def _patterns(
+    fields: Fields, faults: Faults, key: str, pattern: str, expected: str, many: str
+) -> tuple[str, ...]:
+    """Names, in which * is any characters. `many`: what there are too many of, and what to write instead."""
+    nodes = fields.items(key)
     if len(nodes) > BUDGETS_MAX:
-        faults.add(nodes[BUDGETS_MAX], f"names more than {BUDGETS_MAX} budgets; use patterns such as nlp-*")
+        faults.add(nodes[BUDGETS_MAX], f"names more than {BUDGETS_MAX} {many}")
         return ()
-    expected = "the name of a budget, in which * is any characters"
+    expected = f"{expected}, in which * is any characters"
     return tuple(
-        name for one in nodes if (name := read_string(one, faults, pattern=_PATTERN, expected=expected))
-    )
-
-
-def _projects(fields: Fields, faults: Faults) -> tuple[str, ...]:
-    nodes = fields.items("anomalies")
-    if len(nodes) > BUDGETS_MAX:
-        faults.add(nodes[BUDGETS_MAX], f"names more than {BUDGETS_MAX} projects; use patterns such as nlp/*")
-        return ()
-    expected = "a project, in which * is any characters"
-    return tuple(
-        name for one in nodes if (name := read_string(one, faults, pattern=_PROJECTS, expected=expected))
+        name for one in nodes if (name := read_string(one, faults, pattern=pattern, expected=expected))
     )
 
 

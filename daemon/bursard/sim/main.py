@@ -34,6 +34,9 @@ from bursard.sim.replay import replay, table
 from bursard.sim.rows import read_jobs, read_nodes
 from bursard.sim.simulation import START_AT, Simulation
 
+logging.getLogger("bursard").addHandler(logging.NullHandler())
+"""What a daemon logs is for its operator; nobody reads it here."""
+
 FILES_MAX = 1000
 POLICY_BYTES_MAX = 4 << 20
 
@@ -97,7 +100,6 @@ def _command(
     offers = read_offers(offers_path) if offers_path is not None else []
     documents = _with_pool(documents, offers)
     currency = _currency(documents)
-    logging.getLogger("bursard").addHandler(logging.NullHandler())  # what a daemon logs is for its operator
     simulation = Simulation(
         read_jobs(jobs_path),
         read_nodes(nodes_path, some=not offers),

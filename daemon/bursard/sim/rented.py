@@ -43,7 +43,7 @@ from bursard.machines.provider import (
 from bursard.machines.renting import LOOK_EVERY_S, PATIENCE_US, Renting
 from bursard.place import LastPlan
 from bursard.sim.offers import OfferRow, latest_boot_us
-from bursard.state import MachineRecord, MachineState, NodeRecord, State
+from bursard.state import MachineRecord, MachineState, State
 from bursard.state.decide.machines import Decision
 
 Answer = TypeVar("Answer")
@@ -356,11 +356,6 @@ class Rented:
     def could_hold(self, job_class: JobClass) -> bool:
         """Could some machine ever hold such a job?"""
         return self._renting.could_hold(job_class)
-
-
-def is_rented(node: NodeRecord | None) -> bool:
-    """Is it of a machine that was rented?"""
-    return node is not None and bool(node.facts.instance_type)
 
 
 def _at_once(work: Coroutine[Any, Any, None]) -> None:

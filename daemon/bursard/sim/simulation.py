@@ -49,7 +49,7 @@ from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.sim.checks import Checks
 from bursard.sim.offers import OfferRow
 from bursard.sim.prices import RowPrices
-from bursard.sim.rented import NOTICE_US, Made, Rented, is_rented
+from bursard.sim.rented import NOTICE_US, Made, Rented
 from bursard.sim.rows import JobRow, NodeRow
 from bursard.sim.runs import IdleCourse, JobRun, Running, Totals
 from bursard.state import Applied, AttemptRecord, JobRecord, MachineState, NodeRecord, State
@@ -420,10 +420,7 @@ class Simulation:
         elif said == "act":
             self.totals.idle_acted += 1
             self._keep_work(attempt, asked=True, stopped=False)
-            self._commit(idle.acted(self.state, attempt, rule, spell, sight))
-            cause = EndCause.CANCELLED if rule.action == "cancel" else EndCause.IDLE
-            self._exit(attempt.id, cause, -1)
-            return True
+            return self._carry_out("idle", idle.acted(self.state, attempt, rule, spell, sight))
         return False
 
     def _taken(self, order: LimitChanged) -> list[Event]:
@@ -671,7 +668,7 @@ class Simulation:
 
     def _note_market(self, item: Charge) -> None:
         node = self.state.nodes.get(item.node_id)
-        if node is None or not is_rented(node):
+        if node is None or not node.facts.instance_type:  # an owned one
             return
         if node.facts.market == "spot":
             self.totals.spot_nanos += item.nanos

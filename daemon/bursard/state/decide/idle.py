@@ -14,35 +14,24 @@ from bursard.state.records import AttemptRecord
 _BY: Final = {"sm": "of their multiprocessors", "utilization": "of utilization"}
 
 
+def _evidence(
+    attempt: AttemptRecord, rule: Rule, spell: Spell, sight: Sight
+) -> tuple[str, str, str, str, int, int, int]:
+    """By which policy, on what ground, what is done, what was looked at, and what that said and cost."""
+    memory_bytes = -1 if sight.memory_bytes is None else sight.memory_bytes
+    cost = cost_nanos(attempt, spell.idle_us)
+    return rule.policy, rule.ground, rule.action, sight.by, most_ppm(spell), memory_bytes, cost
+
+
 def warned(attempt: AttemptRecord, rule: Rule, spell: Spell, sight: Sight) -> AttemptIdle:
     """That it is idle, and what follows."""
-    return AttemptIdle(
-        attempt.id,
-        spell.idle_us,
-        left_us(rule, spell),
-        rule.policy,
-        rule.ground,
-        rule.action,
-        sight.by,
-        most_ppm(spell),
-        -1 if sight.memory_bytes is None else sight.memory_bytes,
-        cost_nanos(attempt, spell.idle_us),
-    )
+    left = left_us(rule, spell)
+    return AttemptIdle(attempt.id, spell.idle_us, left, *_evidence(attempt, rule, spell, sight))
 
 
 def acted(state: State, attempt: AttemptRecord, rule: Rule, spell: Spell, sight: Sight) -> list[Event]:
     """That it is ended, and as what."""
-    told = IdleActed(
-        attempt.id,
-        spell.idle_us,
-        rule.policy,
-        rule.ground,
-        rule.action,
-        sight.by,
-        most_ppm(spell),
-        -1 if sight.memory_bytes is None else sight.memory_bytes,
-        cost_nanos(attempt, spell.idle_us),
-    )
+    told = IdleActed(attempt.id, spell.idle_us, *_evidence(attempt, rule, spell, sight))
     cause = EndCause.CANCELLED if rule.action == "cancel" else EndCause.IDLE
     stop = StopRequested(attempt.id, cause, attempt.grace_us, _why(rule, spell, sight))
     if rule.action not in ("hold", "requeue"):
