@@ -19,6 +19,8 @@ class There:
         self.heard: list[tuple[int, int, bytes]] = []
         self.opened: Any = None
         self.closes: str | None = None
+        self.waits_for = frames.SPEC
+        """A kind of frame: nothing is said before one has come."""
 
     def __call__(self, request: pb.AttachRequest) -> pb.AttachAnswer:
         if request.HasField("open"):
@@ -27,7 +29,7 @@ class There:
         self.heard += self.far.take(request.packet, 0)
         if self.heard and self.closes is not None:
             return pb.AttachAnswer(closed=self.closes)
-        if self.heard and self.says:
+        if self.says and any(kind == self.waits_for for kind, _, _ in self.heard):
             for one in self.says:
                 self.far.say(*one)
             self.says.clear()

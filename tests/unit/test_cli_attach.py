@@ -35,6 +35,7 @@ def test_output_and_errors_come_apart_and_the_exit_code_is_the_programs(server: 
 
 def test_the_end_of_input_is_told(server: Any) -> None:
     there = There(*ends(0))
+    there.waits_for = frames.STDIN_END  # a program that ends before need not be told
     server.answers["Jobs/Attach"] = there
     assert run(["attach", "9", "cat"]) == 0
     assert (frames.STDIN_END, 0, b"") in there.heard
