@@ -26,7 +26,7 @@ from bursar.client.link import (
     Identity,
     error_from,
     restarted,
-    status_of,
+    timed_out,
     tls_credentials,
     unavailable,
 )
@@ -750,15 +750,16 @@ class AsyncWireClient:
     async def _guard(
         self, multi: Callable[..., Any], request: Any, timeout_s: float | None = None
     ) -> AsyncIterator[Any]:
-        stream = multi(request, timeout=timeout_s, metadata=await self._identity.obtain())
-        answered = False
+        metadata = await self._identity.obtain()
+        began_s, answered = time.monotonic(), False
+        stream = multi(request, timeout=timeout_s, metadata=metadata)
         try:
             async for answer in stream:
                 answered = True
                 yield answer
         except grpc.RpcError as error:
             mapped = error_from(error, self.address)
-            if timeout_s is not None and status_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED:
+            if timeout_s is not None and timed_out(error, time.monotonic() - began_s, timeout_s):
                 raise TimeoutError(f"{timeout_s:g} s have passed") from None
             if isinstance(mapped, Unauthenticated) and self._identity.renew() and not answered:
                 mapped = restarted(self.address)

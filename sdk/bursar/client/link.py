@@ -86,6 +86,15 @@ def status_of(error: Any) -> grpc.StatusCode:
     return code
 
 
+def timed_out(error: Any, passed_s: float, timeout_s: float) -> bool:
+    """Did a stream end since its time was over? Of a request that it was about to send just then, gRPC's
+    asynchronous side says INTERNAL.
+    """
+    status = status_of(error)
+    late = status is grpc.StatusCode.INTERNAL and passed_s >= timeout_s
+    return late or status is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
 def _error_info(metadata: Any) -> error_details_pb2.ErrorInfo | None:
     """The `google.rpc.ErrorInfo` in the trailing metadata, if a whole one is there."""
     for key, value in metadata or ():

@@ -25,7 +25,7 @@ from bursar.client.link import (
     Identity,
     error_from,
     restarted,
-    status_of,
+    timed_out,
     tls_credentials,
     unavailable,
 )
@@ -740,15 +740,16 @@ class WireClient:
     def _guard(
         self, multi: Callable[..., Any], request: Any, timeout_s: float | None = None
     ) -> Iterator[Any]:
-        stream = multi(request, timeout=timeout_s, metadata=self._identity.metadata())
-        answered = False
+        metadata = self._identity.metadata()
+        began_s, answered = time.monotonic(), False
+        stream = multi(request, timeout=timeout_s, metadata=metadata)
         try:
             for answer in stream:
                 answered = True
                 yield answer
         except grpc.RpcError as error:
             mapped = error_from(error, self.address)
-            if timeout_s is not None and status_of(error) is grpc.StatusCode.DEADLINE_EXCEEDED:
+            if timeout_s is not None and timed_out(error, time.monotonic() - began_s, timeout_s):
                 raise TimeoutError(f"{timeout_s:g} s have passed") from None
             if isinstance(mapped, Unauthenticated) and self._identity.renew() and not answered:
                 mapped = restarted(self.address)
