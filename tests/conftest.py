@@ -7,6 +7,7 @@ Why     every push runs a few examples of each property in seconds; `make nightl
 from __future__ import annotations
 
 import compileall
+import logging
 import os
 import signal
 import tempfile
@@ -60,6 +61,19 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         for package in ("sdk", "policies", "daemon", "agents", "web"):
             compileall.compile_dir(Path(__file__).parents[1] / package, quiet=2)
+
+
+@pytest.fixture(autouse=True)
+def logs_go_back() -> Iterator[None]:
+    """So is what a program that is run here sets on the log of the whole process."""
+    root = logging.getLogger()
+    handlers, level = [(handler, handler.filters[:]) for handler in root.handlers], root.level
+    yield
+    if root.handlers != [handler for handler, _ in handlers]:
+        root.handlers[:] = [handler for handler, _ in handlers]
+    for handler, filters in handlers:
+        handler.filters[:] = filters
+    root.setLevel(level)
 
 
 @pytest.fixture(autouse=True)
