@@ -56,7 +56,16 @@ def test_credentials_are_a_pair_a_token_or_the_file_of_a_login() -> None:
         "docker.io", "https://index.docker.io/v1/",
     }  # fmt: skip
     with pytest.raises(asking.Failed, match="docker login"):
-        images.credentials_json('{"auths": {}}', "a.b")
+        images.credentials_json('{"auths": {"a.b": {}}}', "a.b")
+
+
+def test_a_registry_is_never_shown_what_is_for_another() -> None:
+    auth = {"auth": base64.b64encode(b"me:pw").decode()}
+    file = json.dumps({"auths": {"https://index.docker.io/v1/": auth}})
+    assert images.user_and_password(file, "docker.io") == ("me", "pw")
+    for ask in (images.user_and_password, images.credentials_json):
+        with pytest.raises(asking.Failed, match=r"nothing for evil\.example"):
+            ask(file, "evil.example")
 
 
 def wanted(**more: Any) -> runtimes.Wanted:

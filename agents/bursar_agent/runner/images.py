@@ -23,6 +23,8 @@ PULLS_MAX = 2
 PULL_PAUSES_S = (2.0, 8.0)
 """Before each further try, where the registry was not reached."""
 _LOCK_POLL_S = 0.2
+HUB, HUB_BEFORE = "docker.io", "https://index.docker.io/v1/"
+"""Docker Hub, and what files of credentials have called it from the beginning."""
 
 DENIED = "image access denied"
 NOT_FOUND = "image not found"
@@ -210,10 +212,16 @@ def user_and_password(given: str, registry: str) -> tuple[str, str]:
         import base64
 
         try:
-            entry = json.loads(text)["auths"]
-            entry = entry.get(registry) or next(iter(entry.values()))
-            text = base64.b64decode(entry["auth"]).decode()
-        except (ValueError, LookupError, TypeError, StopIteration, AttributeError):
+            entries = json.loads(text)["auths"]
+            # Never another registry's: this one would be shown a password that is not its own.
+            name = next(one for one in names_of(registry) if one in entries)
+            text = base64.b64decode(entries[name]["auth"]).decode()
+        except StopIteration:
+            raise Failed(
+                f"{DENIED}: the secret of image_auth is a file of `docker login` with nothing for {registry}",
+                "image_failed",
+            ) from None
+        except (ValueError, LookupError, TypeError, AttributeError):
             raise Failed(
                 f"{DENIED}: the secret of image_auth is no file of `docker login` with an `auth`",
                 "image_failed",
@@ -232,5 +240,12 @@ def credentials_json(given: str, registry: str) -> str:
         return text
     user, password = user_and_password(text, registry)
     auth = base64.b64encode(f"{user}:{password}".encode()).decode()
-    names = {registry, "https://index.docker.io/v1/"} if registry == "docker.io" else {registry}
+    names = {registry, HUB_BEFORE} if registry == HUB else {registry}
     return json.dumps({"auths": {name: {"auth": auth} for name in sorted(names)}})
+
+
+def names_of(registry: str) -> tuple[str, ...]:
+    """What a file of credentials may call a registry."""
+    if registry == HUB:
+        return HUB, HUB_BEFORE, f"index.{HUB}"
+    return registry, f"https://{registry}", f"https://{registry}/v1/"
