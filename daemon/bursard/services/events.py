@@ -27,7 +27,7 @@ from bursard.events import Event, decode
 from bursard.events.public import public
 from bursard.events.subject import head_of
 from bursard.scheduler.saved import dump
-from bursard.services.census import census
+from bursard.services.census import Census
 from bursard.services.money import in_one_thread
 from bursard.services.names import Names
 from bursard.services.sight import Sight
@@ -68,6 +68,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
         self._started_at = started_at
         self._state_dir = state_dir
         self._services = services
+        self._census = Census(engine, cycle)
         self._news: set[asyncio.Event] = set()
         engine.listeners.append(self._on_event)
 
@@ -200,7 +201,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
                 **_store(self._state_dir),
                 **{f"refused_{status.lower()}": n for status, n in self._refusals.counts.items()},
             },
-            census=await census(state, self.cycle, self.engine.now(), identity) if request.census else (),
+            census=await self._census.seen_by(identity) if request.census else (),
         )
 
     async def Doctor(self, request: pb.DoctorRequest, context: Any) -> pb.DoctorResponse:
