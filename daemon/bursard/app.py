@@ -287,8 +287,11 @@ def add_services(
     keeper: Keeper | None = None,
 ) -> None:
     """Everything the server answers, health included."""
-    fleet = hub.fleet
-    jobs = JobsService(engine, cycle, fleet, telemetry.newest, allowances, hub.attachments, telemetry.history)
+    fleet, keeper = hub.fleet, keeper or Keeper(engine)
+    jobs = JobsService(
+        engine, cycle, fleet, telemetry.newest, allowances, hub.attachments, telemetry.history,
+        keeper.board.cold_us,
+    )  # fmt: skip
     jobs_pb2_grpc.add_JobsServicer_to_server(jobs, server)
     nodes_pb2_grpc.add_NodesServicer_to_server(NodesService(engine, cycle, hub, telemetry), server)
     agents = AgentsService(hub, telemetry, mqtt_url=settings.telemetry_mqtt_url)
@@ -297,7 +300,6 @@ def add_services(
         MoneyService(engine, Refresh(engine, hub.settle), fleet.unheard, lambda: cycle.rents), server
     )
     money_pb2_grpc.add_PoliciesServicer_to_server(PoliciesService(engine, cycle.rents), server)
-    keeper = keeper or Keeper(engine)
     services = ServicesService(engine, cycle, keeper)
     services_pb2_grpc.add_ServicesServicer_to_server(services, server)
     access_pb2_grpc.add_AccessServicer_to_server(AccessService(engine, vault), server)

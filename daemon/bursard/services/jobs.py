@@ -38,7 +38,7 @@ from bursard.events import DeadlinePromised, Event, JobSubmitted, LimitChanged
 from bursard.fleet import Fleet
 from bursard.fleet.attachments import Attachments
 from bursard.scheduler.explain import WHAT_IF_ID
-from bursard.services import attaching, joblist, logs, planning, profiles
+from bursard.services import attaching, joblist, logs, planning, profiles, serviceplan
 from bursard.services.ends import named_ranges
 from bursard.services.failures import add_failed_tasks
 from bursard.services.fates import fates_of
@@ -117,12 +117,14 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         allowances: Allowances | None = None,
         attachments: Attachments | None = None,
         history: History | None = None,
+        cold_us: Callable[[str], int] = lambda _: 0,
     ) -> None:
         self.engine = engine
         self.cycle = cycle
         self.fleet = fleet
         self.newest = newest
         self.history = history or History()
+        self._cold_us = cold_us
         self._attachments = attachments or Attachments(lambda _: None)
         self._allowances = allowances or Allowances(engine.clock.boot_us, engine.state.limits)
         self.hub = WatchHub(engine)
@@ -375,6 +377,8 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         promise = next((one for one in promised if isinstance(one, DeadlinePromised)), None)
         first, rents = waits.first(spec), self.cycle.rents
         wire = await planning.plan_view(self.engine, user, spec, first, rents, note, promise)
+        if spec.service is not None:
+            await serviceplan.expect(self.engine, wire, spec, caller(), self._cold_us)
         if promise is not None:
             wire.promise.CopyFrom(promised_view(promise))
         return wire

@@ -96,6 +96,11 @@ class Board:
             found = self.paces[job_id] = Pace(deque(maxlen=SAMPLES_MAX), deque(maxlen=SAMPLES_MAX))
         return found
 
+    def cold_us(self, job_id: str) -> int:
+        """How long the last cold start of a service took; 0: not known."""
+        pace = self.paces.get(job_id)
+        return pace.cold_us if pace is not None else 0
+
     def readied(self, attempt_id: str, ready: bool, message: str, now: int) -> None:
         """An agent says whether a replica is ready."""
         before = self.ready.get(attempt_id)

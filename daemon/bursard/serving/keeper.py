@@ -59,7 +59,8 @@ class Keeper:
         """An agent says whether a replica is ready."""
         board, now = self.board, self.engine.now()
         attempt = self.engine.state.attempts.get(attempt_id)
-        first = attempt_id not in board.ready or not board.ready[attempt_id].ready
+        before = board.ready.get(attempt_id)  # one that is ready again did not start again
+        first = before is None or not before.was_ready
         board.readied(attempt_id, ready, message, now)
         if ready and first and attempt is not None:
             parent_id = self.engine.state.jobs[attempt.job_id].parent_id

@@ -159,9 +159,31 @@ def _cost_pairs(plan: Row) -> list[Pair]:
         return [("expected", _expected_text(plan)), ("worst case", _worst_text(plan))]
     least, most = service["replicas_min"], service["replicas_max"]
     few, many = rate_text(service["rate_min_per_hour"]), rate_text(service["rate_max_per_hour"])
-    if least == most:
-        return [("replicas", f"{most}: {many}, until it is cancelled")]
-    return [("replicas", f"{least} to {most}: {few} to {many}, until it is cancelled")]
+    told = f"{most}: {many}" if least == most else f"{least} to {most}: {few} to {many}"
+    return [("replicas", f"{told}, until it is cancelled"), *_served_pairs(service)]
+
+
+def _served_pairs(service: Row) -> list[Pair]:
+    """Of a service: what is done costs at some loads, and what a cold start takes, by what it did before."""
+    measured, pairs = service.get("measured"), list[Pair]()
+    if measured is None:
+        return pairs
+    job, minutes = measured["job"], plural(measured["minutes"], "minute")
+    by = f"by {minutes} of job {job} at {measured['load_percent']} % load"
+    if measured["other_resources"]:
+        by += ", which had other resources"
+    for key, what in (("per_million_tokens", "1M tokens"), ("per_thousand_requests", "1k requests")):
+        told = [f"{money_text(one[key])} at {one['load_percent']} %" for one in service["loads"] if one[key]]
+        if told:
+            pairs.append((what, f"{', '.join(told)} load  ({by})"))
+            break
+    if service["cold_start_s"] is not None:
+        cost = service["cold_start_cost"]
+        paid = f", {money_text(cost)}" if cost is not None else ""
+        pairs.append(
+            ("cold start", f"{seconds_text(service['cold_start_s'])}{paid}  (the last of job {job})")
+        )
+    return pairs
 
 
 def replicas_text(job: Row) -> str:

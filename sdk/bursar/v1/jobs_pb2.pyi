@@ -532,8 +532,32 @@ class ServicePlan(google.protobuf.message.Message):
     REPLICAS_MAX_FIELD_NUMBER: builtins.int
     RATE_MIN_FIELD_NUMBER: builtins.int
     RATE_MAX_FIELD_NUMBER: builtins.int
+    MEASURED_JOB_FIELD_NUMBER: builtins.int
+    MEASURED_MINUTES_FIELD_NUMBER: builtins.int
+    MEASURED_LOAD_PERCENT_FIELD_NUMBER: builtins.int
+    MEASURED_ELSEWHERE_FIELD_NUMBER: builtins.int
+    TOKENS_PER_HOUR_FIELD_NUMBER: builtins.int
+    REQUESTS_PER_HOUR_FIELD_NUMBER: builtins.int
+    LOADS_FIELD_NUMBER: builtins.int
+    COLD_US_FIELD_NUMBER: builtins.int
+    COLD_COST_FIELD_NUMBER: builtins.int
     replicas_min: builtins.int
     replicas_max: builtins.int
+    measured_job: builtins.str
+    """What follows is known by the newest minutes in which a service of this name and project was asked;
+    all of it is unset where there are none, or the caller may not see that one.
+    the number of that service
+    """
+    measured_minutes: builtins.int
+    measured_load_percent: builtins.int
+    """of what its ready replicas could have had in hand"""
+    measured_elsewhere: builtins.bool
+    """it asked for other resources than this one"""
+    tokens_per_hour: builtins.int
+    """read and written by one replica that has all in hand that it may have; 0: none were counted"""
+    requests_per_hour: builtins.int
+    cold_us: builtins.int
+    """from placing to readiness, the last time; 0: not known"""
     @property
     def rate_min(self) -> bursar.v1.types_pb2.Amount:
         """nanos per hour of so few; unset: not known"""
@@ -542,6 +566,10 @@ class ServicePlan(google.protobuf.message.Message):
     def rate_max(self) -> bursar.v1.types_pb2.Amount:
         """of so many, and no more than its max_price"""
 
+    @property
+    def loads(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LoadCost]: ...
+    @property
+    def cold_cost(self) -> bursar.v1.types_pb2.Amount: ...
     def __init__(
         self,
         *,
@@ -549,11 +577,48 @@ class ServicePlan(google.protobuf.message.Message):
         replicas_max: builtins.int = ...,
         rate_min: bursar.v1.types_pb2.Amount | None = ...,
         rate_max: bursar.v1.types_pb2.Amount | None = ...,
+        measured_job: builtins.str = ...,
+        measured_minutes: builtins.int = ...,
+        measured_load_percent: builtins.int = ...,
+        measured_elsewhere: builtins.bool = ...,
+        tokens_per_hour: builtins.int = ...,
+        requests_per_hour: builtins.int = ...,
+        loads: collections.abc.Iterable[global___LoadCost] | None = ...,
+        cold_us: builtins.int = ...,
+        cold_cost: bursar.v1.types_pb2.Amount | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["rate_max", b"rate_max", "rate_min", b"rate_min"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["rate_max", b"rate_max", "rate_min", b"rate_min", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["cold_cost", b"cold_cost", "rate_max", b"rate_max", "rate_min", b"rate_min"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["cold_cost", b"cold_cost", "cold_us", b"cold_us", "loads", b"loads", "measured_elsewhere", b"measured_elsewhere", "measured_job", b"measured_job", "measured_load_percent", b"measured_load_percent", "measured_minutes", b"measured_minutes", "rate_max", b"rate_max", "rate_min", b"rate_min", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "requests_per_hour", b"requests_per_hour", "tokens_per_hour", b"tokens_per_hour"]) -> None: ...
 
 global___ServicePlan = ServicePlan
+
+@typing.final
+class LoadCost(google.protobuf.message.Message):
+    """What a service costs for what it does while its replicas have so much in hand of all that they may have."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LOAD_PERCENT_FIELD_NUMBER: builtins.int
+    PER_MILLION_TOKENS_FIELD_NUMBER: builtins.int
+    PER_THOUSAND_REQUESTS_FIELD_NUMBER: builtins.int
+    load_percent: builtins.int
+    @property
+    def per_million_tokens(self) -> bursar.v1.types_pb2.Amount:
+        """of tokens read and written; unset: no tokens were counted"""
+
+    @property
+    def per_thousand_requests(self) -> bursar.v1.types_pb2.Amount: ...
+    def __init__(
+        self,
+        *,
+        load_percent: builtins.int = ...,
+        per_million_tokens: bursar.v1.types_pb2.Amount | None = ...,
+        per_thousand_requests: bursar.v1.types_pb2.Amount | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["per_million_tokens", b"per_million_tokens", "per_thousand_requests", b"per_thousand_requests"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["load_percent", b"load_percent", "per_million_tokens", b"per_million_tokens", "per_thousand_requests", b"per_thousand_requests"]) -> None: ...
+
+global___LoadCost = LoadCost
 
 @typing.final
 class BudgetAfter(google.protobuf.message.Message):

@@ -393,12 +393,38 @@ def plan(wire: jobs_pb2.PlanResponse) -> View:
 
 
 def _service_plan(wire: jobs_pb2.ServicePlan, cash: str) -> View:
-    """What a service costs by the hour, of as few and as many replicas as it may have."""
+    """What a service costs by the hour, of as few and as many replicas as it may have; and by what it did
+    before, for tokens and requests, and for a cold start.
+    """
+
+    def cost(of: Any, name: str) -> View | None:
+        return money(amount(of, name), cash) if of.HasField(name) else None
+
     return {
         "replicas_min": wire.replicas_min,
         "replicas_max": wire.replicas_max,
-        "rate_min_per_hour": money(amount(wire, "rate_min"), cash) if wire.HasField("rate_min") else None,
-        "rate_max_per_hour": money(amount(wire, "rate_max"), cash) if wire.HasField("rate_max") else None,
+        "rate_min_per_hour": cost(wire, "rate_min"),
+        "rate_max_per_hour": cost(wire, "rate_max"),
+        "measured": {
+            "job": wire.measured_job,
+            "minutes": wire.measured_minutes,
+            "load_percent": wire.measured_load_percent,
+            "other_resources": wire.measured_elsewhere,
+            "tokens_per_hour": wire.tokens_per_hour or None,
+            "requests_per_hour": wire.requests_per_hour or None,
+        }
+        if wire.measured_job
+        else None,
+        "loads": [
+            {
+                "load_percent": one.load_percent,
+                "per_million_tokens": cost(one, "per_million_tokens"),
+                "per_thousand_requests": cost(one, "per_thousand_requests"),
+            }
+            for one in wire.loads
+        ],
+        "cold_start_s": seconds(wire.cold_us) if wire.cold_us else None,
+        "cold_start_cost": cost(wire, "cold_cost"),
     }
 
 
