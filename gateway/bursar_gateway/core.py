@@ -28,6 +28,8 @@ WAITING_BYTES_MAX: Final = 256 << 20
 QUEUE_A_PLACE: Final = 4
 """So many requests wait for each place that there is."""
 SECRET_MAX: Final = 200
+PREFIX_PERCENT: Final = 150
+"""Of the mean in hand: with more, whoever begins alike goes elsewhere."""
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +46,8 @@ class Route(msgspec.Struct, kw_only=True):
     """One service.
 
     Attributes:
+        units: where an answer says how many it took. session_header, by_prefix: by what requests find the
+            replica that had those before. fallback: the service that answers where money is at an end.
         replicas: port by attempt. rates: nanos an hour, by attempt.
         refused, waits: why nothing can serve, with numbers.
         budget_left: nanos; None: no hard budget is over it.
@@ -59,6 +63,10 @@ class Route(msgspec.Struct, kw_only=True):
     first_byte_us: int
     idle_us: int
     total_us: int
+    units: str = ""
+    session_header: str = ""
+    by_prefix: bool = False
+    fallback: str = ""
     refused: dict[str, str] = {}
     waits: str = ""
     rates: dict[str, int] = {}
@@ -121,15 +129,20 @@ class Waiter:
     there will be none.
 
     Args:
-        again: it had its turn, and its replica went away with it.
+        again: it had its turn, and its replica went away with it. like: as `pick` takes it.
     """
 
-    __slots__ = ("again", "go", "key_id", "size")
+    __slots__ = ("again", "go", "key_id", "like", "size")
 
     def __init__(
-        self, key_id: str, size: int, go: Callable[[str | Refusal], None], again: bool = False
+        self,
+        key_id: str,
+        size: int,
+        go: Callable[[str | Refusal], None],
+        again: bool = False,
+        like: bytes = b"",
     ) -> None:
-        self.key_id, self.size, self.go, self.again = key_id, size, go, again
+        self.key_id, self.size, self.go, self.again, self.like = key_id, size, go, again, like
 
 
 class Line:
@@ -261,8 +274,20 @@ class Core:
 
     # --- which replica
 
-    def pick(self, route: Route, now: int, without: Iterable[str] = ()) -> str:
-        """The replica with the fewest requests in hand; empty: none is there, or all are full."""
+    def serving(self, route: Route) -> Route:
+        """Who answers: its fallback, where its own money is at an end and the other's is not."""
+        other = self.routes.get(route.fallback)
+        if other is None or self.refused(route) is None or self.refused(other) is not None:
+            return route
+        return other
+
+    def pick(self, route: Route, now: int, without: Iterable[str] = (), like: bytes = b"") -> str:
+        """The replica with the fewest requests in hand; empty: none is there, or all are full.
+
+        Args:
+            like: requests with the same go to the same replica: unless that is full; and where they only
+                begin alike, unless it has its target in hand and half as much again as all have in the mean.
+        """
         left_out = set(without)
         found = [
             (self.outstanding.get(attempt, 0), attempt)
@@ -270,6 +295,11 @@ class Core:
             if attempt not in left_out and self._ejected.get(attempt, 0) <= now
         ]
         least, attempt = min(found, default=(0, ""))
+        if like and len(found) > 1:
+            many, favourite = max(found, key=lambda one: hashlib.sha256(one[1].encode() + like).digest())
+            too_many = 100 * len(found) * many > PREFIX_PERCENT * sum(one for one, _ in found)
+            if many < (route.target if route.by_prefix and too_many else FULL * route.target):
+                return favourite
         return attempt if least < FULL * route.target else ""
 
     def take(self, attempt: str) -> None:
@@ -298,6 +328,8 @@ class Core:
             waiter = line.next()
             assert waiter is not None
             self._waiting_bytes -= waiter.size
+            if waiter.like:
+                attempt = self.pick(route, now, like=waiter.like)
             self.take(attempt)
             waiter.go(attempt)
 

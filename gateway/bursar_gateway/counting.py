@@ -18,6 +18,8 @@ EVENT_BYTES_MAX: Final = 1 << 20
 """Of one event of a stream; a longer one passes unread."""
 _END: Final = re.compile(rb"\n\n|\r\n\r\n|\r\r")
 _BYTES_A_TOKEN: Final = 3
+PREFIX_BYTES: Final = 256 * _BYTES_A_TOKEN
+_PROMPTS: Final = (b'"messages"', b'"prompt"', b'"input"')
 _STREAMED: Final = ("/chat/completions", "/completions")
 """Paths below which OpenAI says `usage` of a stream only when asked."""
 
@@ -58,6 +60,33 @@ def usage_of(document: Any) -> Usage | None:
                 read or _count(details, "cached_tokens"),
             )
     return None
+
+
+def at(document: Any, pointer: str) -> Any:
+    """What stands at a place in JSON (RFC 6901); None: nothing does."""
+    for part in pointer.split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(document, dict):
+            document = document.get(name)
+        elif isinstance(document, list) and name.isascii() and name.isdecimal() and len(name) < 10:
+            document = document[int(name)] if int(name) < len(document) else None
+        else:
+            return None
+    return document
+
+
+def units_of(document: Any, pointer: str) -> Usage | None:
+    """The units that an answer says it took, as tokens that were written; None where it says none."""
+    found = at(document, pointer)
+    counts = isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= COUNT_MAX
+    return Usage(0, found) if counts else None
+
+
+def prefix_of(body: bytes) -> bytes:
+    """How what is asked begins: requests that begin alike find what a replica has worked out already."""
+    starts = [body.find(word) for word in _PROMPTS]
+    start = min((one for one in starts if one >= 0), default=0)
+    return body[start : start + PREFIX_BYTES]
 
 
 def parsed(data: bytes) -> Any:

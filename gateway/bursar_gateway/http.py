@@ -53,7 +53,9 @@ HOP: Final = frozenset(
      "trailer", "transfer-encoding", "upgrade", "expect", "host", "content-length")
 )  # fmt: skip
 OURS: Final = frozenset(("authorization", "x-api-key", "accept-encoding"))
-OUR_ANSWERS: Final = frozenset(("x-bursar-replica", "x-bursar-cost", "x-bursar-budget-left"))
+OUR_ANSWERS: Final = frozenset(
+    ("x-bursar-replica", "x-bursar-cost", "x-bursar-budget-left", "x-bursar-degraded")
+)
 """What an answer says of these is ours."""
 SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 AGAIN: Final = frozenset((502, 503, 504))
@@ -250,6 +252,9 @@ class Gateway:
     async def _admitted(
         self, request: web.BaseRequest, key: Key, route: Route, path: str
     ) -> web.StreamResponse:
+        more: dict[str, str] = {}
+        if (other := self.core.serving(route)) is not route:
+            route, more["x-bursar-degraded"] = other, other.name
         job_id, used, taken = route.job_id, Use(requests=1, failed=1), list[int]()
         self.asked[job_id] = self.asked.get(job_id, 0) + 1
         self.meter.begin(job_id, key.id, self._now())
@@ -258,7 +263,7 @@ class Gateway:
             if isinstance(body, Refusal):
                 return _refusal(body)
             async with asyncio.timeout(route.total_us / SECOND_US):
-                return await self._forward(request, key, route, path, body, used)
+                return await self._forward(request, key, route, path, body, used, more)
         except TimeoutError:
             text = f"service {route.name} took longer than its `total`"
             return _refusal(Refusal(504, "api_error", "timeout", text))
@@ -275,14 +280,23 @@ class Gateway:
         return True
 
     async def _forward(
-        self, request: web.BaseRequest, key: Key, route: Route, path: str, body: bytes, used: Use
+        self,
+        request: web.BaseRequest,
+        key: Key,
+        route: Route,
+        path: str,
+        body: bytes,
+        used: Use,
+        more: Mapping[str, str],
     ) -> web.StreamResponse:
-        """To a replica; to another where the first did not get it, or may be asked twice."""
+        """To a replica; to another where the first did not get it, or may be asked twice. `more`: headers of
+        the answer.
+        """
         body, hide = counting.asks_for_usage(route.api, path.partition("?")[0], body)
         again = request.method in SAFE or "Idempotency-Key" in request.headers
-        tried: list[str] = []
+        like, tried = _like(request, route, body), list[str]()
         while True:
-            attempt = await self._turn(route, key, len(body), tried)
+            attempt = await self._turn(route, key, len(body), tried, like)
             if isinstance(attempt, Refusal):
                 return _refusal(attempt)
             tried.append(attempt)
@@ -292,7 +306,9 @@ class Gateway:
                 with _held(answer):
                     if answer.status in AGAIN and again and not last:
                         continue
-                    return await self._answer(request, route, attempt, answer, body, hide, used, had_at)
+                    back = passed_on(answer.headers, OUR_ANSWERS)
+                    back.update(more)
+                    return await self._answer(request, route, attempt, answer, back, body, hide, used, had_at)
             except REFUSED:
                 self.core.eject(attempt, self._now())
                 if last:
@@ -304,15 +320,17 @@ class Gateway:
             finally:
                 self.core.give(route, attempt, self._now())
 
-    async def _turn(self, route: Route, key: Key, size: int, tried: list[str]) -> str | Refusal:
+    async def _turn(
+        self, route: Route, key: Key, size: int, tried: list[str], like: bytes = b""
+    ) -> str | Refusal:
         """A replica, taken; waits for one where none is free."""
         route = self.core.routes.get(route.name, route)
-        attempt = self.core.pick(route, self._now(), tried) or ""
+        attempt = self.core.pick(route, self._now(), tried, like)
         if attempt and (tried or not self.core.line(route).many):
             self.core.take(attempt)
             return attempt
         turn: asyncio.Future[str | Refusal] = asyncio.get_running_loop().create_future()
-        waiter = Waiter(key.id, size, turn.set_result, bool(tried))
+        waiter = Waiter(key.id, size, turn.set_result, bool(tried), like)
         refusal = self.core.wait(route, waiter)
         if refusal is not None:
             return refusal
@@ -362,29 +380,30 @@ class Gateway:
         route: Route,
         attempt: str,
         answer: aiohttp.ClientResponse,
+        headers: CIMultiDict[str],
         body: bytes,
         hide: bool,
         used: Use,
         had_at: int,
     ) -> web.StreamResponse:
-        headers = passed_on(answer.headers, OUR_ANSWERS)
         route = self.core.routes.get(route.name, route)
         headers["x-bursar-replica"] = attempt
         if route.budget_left is not None:
             headers["x-bursar-budget-left"] = f"{format_nanos(route.budget_left)} {route.currency}"
-        counted = route.api != "http" and answer.status < 400
+        counted = (route.api != "http" or route.units != "") and answer.status < 400
         kind, size = answer.content_type, answer.content_length or -1
         read_whole = counted and kind == "application/json" and 0 <= size <= WHOLE_BYTES_MAX
         if read_whole or 0 <= size <= SMALL_BYTES_MAX:
             data = await answer.read()
             used.failed = int(answer.status >= 500)
             if counted:
-                _count(used, counting.usage_of(counting.parsed(data)) if read_whole else None, body, 0)
+                _count(used, _said(route, data) if read_whole else None, body, 0, route)
             cost = route.cost_nanos(attempt, (time.monotonic_ns() - had_at) // 1_000)
             if cost is not None:
                 headers["x-bursar-cost"] = f"{format_nanos(cost)} {route.currency}"
             return web.Response(status=answer.status, headers=headers, body=data)
-        stream = counting.Stream(hide) if counted and kind == "text/event-stream" else None
+        is_stream = kind == "text/event-stream" and not route.units
+        stream = counting.Stream(hide) if counted and is_stream else None
         made = web.StreamResponse(status=answer.status, headers=headers)
         if answer.content_length is not None and not (stream is not None and hide):
             made.content_length = answer.content_length
@@ -400,9 +419,9 @@ class Gateway:
             raise
         finally:
             if stream is not None:
-                _count(used, stream.usage, body, stream.pieces)
+                _count(used, stream.usage, body, stream.pieces, route)
             elif counted:
-                _count(used, None, body, 0)
+                _count(used, None, body, 0, route)
         return made
 
     async def _pass(
@@ -467,9 +486,23 @@ def _too_large() -> Refusal:
     return Refusal(413, "invalid_request_error", "body_too_large", text)
 
 
-def _count(used: Use, said: counting.Usage | None, body: bytes, pieces: int) -> None:
-    """What the answer says; else what it looks like, told as such."""
-    found = said if said is not None else counting.estimated(body, pieces)
+def _like(request: web.BaseRequest, route: Route, body: bytes) -> bytes:
+    """By what the replica is found that had requests like this one before; empty: any will do."""
+    if route.session_header:
+        return request.headers.get(route.session_header, "").encode("utf-8", "surrogateescape")
+    return counting.prefix_of(body) if route.by_prefix else b""
+
+
+def _said(route: Route, data: bytes) -> counting.Usage | None:
+    """What a whole answer says of what it took."""
+    document = counting.parsed(data)
+    return counting.units_of(document, route.units) if route.units else counting.usage_of(document)
+
+
+def _count(used: Use, said: counting.Usage | None, body: bytes, pieces: int, route: Route) -> None:
+    """What the answer says; else what it looks like, told as such. What units are nobody can guess."""
+    guess = counting.Usage() if route.units else counting.estimated(body, pieces)
+    found = said if said is not None else guess
     used.tokens_in, used.tokens_out, used.tokens_cached = found
     used.counted, used.estimated = int(said is not None), int(said is None)
 

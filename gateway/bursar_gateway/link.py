@@ -19,6 +19,7 @@ from bursar.aside import MARK, Damaged, clear_for_file, read_object, read_own, s
 from bursar.client.aio import AsyncWireClient
 from bursar.errors import BursarError
 from bursar.local.files import write_json
+from bursar.model.service import PREFIX, session_header
 from bursar.v1 import services_pb2 as pb
 from bursar_gateway.core import SECOND_US, Core, Key, Route
 from bursar_gateway.http import Gateway
@@ -259,6 +260,10 @@ def _route(wire: pb.Route) -> Route:
         idle_us=wire.idle_us,
         total_us=wire.total_us,
         refused=refused,
+        units=wire.units,
+        session_header=session_header(wire.balance),
+        by_prefix=wire.balance == PREFIX,
+        fallback=wire.fallback,
         waits=wire.waits.message,
         rates={one.attempt_id: int(one.rate.nanos) for one in wire.replicas if one.HasField("rate")},
         currency=wire.currency,

@@ -16,8 +16,8 @@ from bursard.store import EventFilter
 MINUTE_US = 60 * SECOND_US
 
 
-def service(site: Site, owner: str = "bob", project: str = "nlp", name: str = "chat") -> str:
-    return site.job(owner, project, name=name, time_limit_us=0, service=ServiceSpec())
+def service(site: Site, owner: str = "bob", project: str = "nlp", name: str = "chat", **fields: Any) -> str:
+    return site.job(owner, project, name=name, time_limit_us=0, service=ServiceSpec(**fields))
 
 
 async def new_key(site: Site, token: str, **more: Any) -> Any:
@@ -133,6 +133,32 @@ def test_what_a_gateway_says_of_a_strange_key_is_told_of_none() -> None:
         ]
 
     play(story)
+
+
+def test_a_service_falls_back_on_one_of_its_owner_and_project_alone_and_its_keys_are_counted_there() -> None:
+    async def story(site: Site) -> None:
+        small = service(site, name="small")
+        service(site, fallback="small")
+        ours = await new_key(site, site.token("root", "admin"))
+        routes = {one.name: one for one in (await sync(site)).routes}
+        assert (routes["chat"].fallback, routes["small"].fallback) == ("small", "")
+        await sync(site, minute(site, small, 1, site.engine.now(), **{ours.id: 1}))
+        [event] = await metered(site)
+        assert [use.key_id for use in event.uses] == [ours.id]
+
+    async def of_others(site: Site) -> None:
+        small = service(site, owner="eve", name="small")
+        service(site, name="big", project="vision")
+        for name, fallback in (("chat", "small"), ("talk", "big"), ("speak", "none")):
+            service(site, name=name, fallback=fallback)
+        ours = await new_key(site, site.token("root", "admin"))
+        assert not any(one.fallback for one in (await sync(site)).routes)
+        await sync(site, minute(site, small, 1, site.engine.now(), **{ours.id: 1}))
+        [event] = await metered(site)
+        assert [use.key_id for use in event.uses] == [""]
+
+    play(story)
+    play(of_others)
 
 
 def test_a_minute_that_has_not_come_or_was_before_its_service_is_not_kept() -> None:

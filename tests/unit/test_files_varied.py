@@ -246,7 +246,11 @@ SERVICE = """\
 name: chat
 type: service
 port: 8000
-api: openai
+api: http
+metering:
+  units: /usage/total
+balance: session(x-session)
+fallback: small
 replicas: 1..8
 readiness_probe:
   path: /health

@@ -170,3 +170,67 @@ def test_a_request_costs_its_part_of_the_replica_for_its_time_rounded_up() -> No
     assert one.cost_nanos("att_1", 1) == 1
     assert one.cost_nanos("att_1", -5) == 0
     assert one.cost_nanos("att_2", 1_000_000) is None
+
+
+def test_requests_of_one_session_go_to_one_replica_until_it_is_full_or_gone() -> None:
+    made, _ = core(route(replicas={"a": 1, "b": 2, "c": 3}, session_header="x-session"))
+    one = made.routes["chat"]
+    theirs = {made.pick(one, 0, like=b"%d" % number) for number in range(50)}
+    assert theirs == {"a", "b", "c"}, "sessions are spread"
+    first = made.pick(one, 0, like=b"ann")
+    for _ in range(2 * one.target):
+        assert made.pick(one, 0, like=b"ann") == first
+        made.take(first)
+    second = made.pick(one, 0, like=b"ann")
+    assert second not in {first, ""}
+    made.learn([route(replicas={"a": 1, "b": 2, "c": 3, "d": 4}, session_header="x-session")], None, 0)
+    for _ in range(2 * one.target):
+        made.give(one, first, 0)
+    moved = [
+        number
+        for number in range(400)
+        if made.pick(one, 0, like=b"%d" % number) != made.pick(made.routes["chat"], 0, like=b"%d" % number)
+    ]
+    assert 0 < len(moved) < 200, "a replica more takes its own part of the sessions, and moves no other"
+    made.eject(first, 0)
+    assert made.pick(one, 1, like=b"ann") not in {first, ""}
+
+
+@pytest.mark.parametrize(("target", "at_most"), [(20, 31), (28, 31), (40, 40)])
+def test_what_begins_alike_goes_elsewhere_from_a_replica_that_is_full_and_busier_than_the_others(
+    target: int, at_most: int
+) -> None:
+    made, _ = core(route(replicas={"a": 1, "b": 2}, target=target, by_prefix=True))
+    one = made.routes["chat"]
+    near = made.pick(one, 0, like=b"you are")
+    other = ({"a", "b"} - {near}).pop()
+    for _ in range(10):
+        made.take(other)
+    while (attempt := made.pick(one, 0, like=b"you are")) == near:
+        made.take(near)
+    assert (attempt, made.outstanding[near]) == (other, at_most), "half as much again as the mean"
+
+
+def test_who_waited_goes_to_the_replica_of_its_session_where_that_is_free() -> None:
+    made, _ = core(route(replicas={}, session_header="x-session"))
+    got: list[str | Refusal] = []
+    for _ in range(2):
+        assert made.wait(made.routes["chat"], Waiter("key_1", 1, got.append, like=b"ann")) is None
+    made.learn([route(replicas={"a": 1, "b": 2}, session_header="x-session")], None, 0)
+    assert got == [made.pick(route(replicas={"a": 1, "b": 2}), 0, like=b"ann")] * 2
+
+
+def test_a_fallback_answers_only_while_money_is_at_an_end_here_and_not_there() -> None:
+    spent = {"code": "BudgetExhausted", "message": "no money"}
+    small = route(name="small", job_id="job_2", replicas={"s": 1})
+    made, _ = core(route(fallback="small", replicas={"a": 1}))
+    made.learn([route(fallback="small", replicas={"a": 1}), small], None, 0)
+    assert made.serving(made.routes["chat"]).name == "chat"
+    made.learn([route(fallback="small", refused=spent), small], None, 0)
+    assert made.serving(made.routes["chat"]).name == "small"
+    made.learn(
+        [route(fallback="small", refused=spent), route(name="small", job_id="job_2", refused=spent)], None, 0
+    )
+    assert made.serving(made.routes["chat"]).name == "chat"
+    made.learn([route(refused=spent), small], None, 0)
+    assert made.serving(made.routes["chat"]).name == "chat"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bursar_gateway import counting
 from bursar_gateway.counting import EVENT_BYTES_MAX, Stream, Usage, asks_for_usage, estimated, usage_of
 
 
@@ -122,3 +123,25 @@ def test_usage_is_asked_for_where_the_client_did_not_say() -> None:
 def test_what_we_could_not_write_as_it_was_goes_on_as_it_came(value: bytes) -> None:
     body = b'{"stream":true,"x":' + value + b"}"
     assert asks_for_usage("openai", "/v1/chat/completions", body) == (body, False)
+
+
+@pytest.mark.parametrize(("pointer", "units"), [
+    ("/usage/total", 7), ("/list/1/n", 5), ("/a~1b/c~0d", 3), ("/usage", None), ("/usage/no", None),
+    ("/list/9/n", None), ("/list/-/n", None), ("/text", None), ("/flag", None), ("/less", None),
+    ("/usage/total/deeper", None), ("/huge", None),
+])  # fmt: skip
+def test_units_are_the_whole_number_that_stands_where_the_file_says(pointer: str, units: int | None) -> None:
+    document = {
+        "usage": {"total": 7}, "list": [{"n": 4}, {"n": 5}], "a/b": {"c~d": 3}, "text": "7", "flag": True,
+        "less": -1, "huge": 10**13,
+    }  # fmt: skip
+    assert counting.units_of(document, pointer) == (None if units is None else counting.Usage(0, units))
+    assert counting.units_of([document], "/0" + pointer) == counting.units_of(document, pointer)
+
+
+def test_requests_begin_alike_by_what_is_asked_and_not_by_what_stands_around_it() -> None:
+    one = b'{"model": "m", "temperature": 0.1, "messages": [{"role": "system", "content": "You are"}]}'
+    other = one.replace(b"0.1", b"0.9") + b" " * 2_000
+    assert counting.prefix_of(one) == counting.prefix_of(other)[: len(counting.prefix_of(one))]
+    assert len(counting.prefix_of(other)) == counting.PREFIX_BYTES
+    assert counting.prefix_of(b"plain") == b"plain"

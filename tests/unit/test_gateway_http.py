@@ -591,3 +591,57 @@ def test_requests_that_cannot_be_read_write_few_tracebacks(caplog: pytest.LogCap
     finally:
         caplog.handler.removeFilter(told)
     assert len([one for one in caplog.records if one.exc_info]) == TRACEBACKS_MAX
+
+
+def test_where_its_money_is_at_an_end_another_service_answers_says_so_and_is_counted() -> None:
+    async def story() -> None:
+        async with Site(Replica(), fallback="small") as site:
+            key = Key(id="key_1", job_id="job_1")
+            times = {"queue_us": S, "cold_us": S, "first_byte_us": S, "idle_us": S, "total_us": 9 * S}
+            spent = {"code": "BudgetExhausted", "message": "no money"}
+            chat = Route(
+                job_id="job_1", name="chat", api="openai", target=8, replicas={}, fallback="small",
+                refused=spent, **times,
+            )  # fmt: skip
+            small = Route(job_id="job_2", name="small", api="openai", target=8, replicas=site.ports, **times)
+            site.core.learn([chat, small], {hashlib.sha256(b"bsk_a").hexdigest(): key}, site.clock)
+            r = await site.client.post(site.url + "/v1/chat/completions", data=b"{}")
+            assert (r.status, r.headers["x-bursar-degraded"]) == (200, "small")
+            r = await site.client.post(
+                site.url.replace("/chat", "/small") + "/v1/chat/completions", data=b"{}"
+            )
+            assert r.status == 404, "the key itself opens no other service"
+            site.meter.roll(site.clock)
+            (minute,) = [one for one in site.meter.kept().open if one.uses]
+            assert minute.job_id == "job_2"
+            assert minute.uses["key_1"].tokens_in == USAGE["prompt_tokens"]
+
+    play(story)
+
+
+def test_units_are_counted_where_the_answer_says_them_and_are_unknown_where_it_does_not() -> None:
+    async def story() -> None:
+        async with Site(Replica(), api="http", units="/usage/prompt_tokens") as site:
+            await site.client.post(site.url + "/predict", data=b"{}")
+            used = site.used()
+            assert (used.tokens_in, used.tokens_out, used.counted, used.estimated) == (0, 7, 1, 0)
+        async with Site(Replica(), api="http", units="/other") as site:
+            await site.client.post(site.url + "/predict", data=b"a long text")
+            used = site.used()
+            assert (used.tokens_in, used.tokens_out, used.counted, used.estimated) == (0, 0, 0, 1)
+
+    play(story)
+
+
+def test_requests_of_one_session_find_the_replica_that_had_the_last() -> None:
+    async def story() -> None:
+        async with Site(Replica(), Replica(), Replica(), session_header="x-session-id") as site:
+            for person in range(12):
+                asked = [
+                    await site.client.get(site.url + "/", headers={"X-Session-Id": str(person)})
+                    for _ in range(3)
+                ]
+                assert len({one.headers["x-bursar-replica"] for one in asked}) == 1
+            assert sum(1 for one in site.replicas if one.asked) > 1
+
+    play(story)

@@ -216,14 +216,14 @@ WRONG = [
 ]
 
 UNBUILT = [
-    ("run: x\ntype: service\nname: a\nfallback: b", 4, "the key fallback"),
+    ("run: x\ntype: service\nname: a\nengine: b", 4, "the key engine"),
     ("run: x\ntype: service\nname: a\nspot: {extra: auto}", 4, "the key spot"),
     ("run: x\ntype: service\nname: a\nupdate: canary", 4, "update: canary"),
     ("run: x\ntype: service\nname: a\nupdate: {strategy: canary}", 4, "update: canary"),
     ("run: x\ntype: service\nname: a\nscaling: {metric: rps}", 4, "scaling.metric: rps"),
     ("run: x\ntype: service\nname: a\nscaling: {prefer: cost}", 4, "the key scaling.prefer"),
     ("run: x\ntype: service\nname: a\nnodes: 2", 4, "a replica of several nodes"),
-    ("run: x\nfallback: x", 2, "the key fallback"),
+    ("run: x\nengine: x", 2, "the key engine"),
     ("run: x\ncheckpoint: {signal: USR1, interval: 30m}", 2, "a checkpoint interval"),
     ("run: x\nbudget: {max_cost: 5 USD, on_exceed: notify}", 2, "on_exceed: notify"),
     ("run: x\nbudget: {max_cost: 5 USD, on_exceed: hold}", 2, "on_exceed: hold"),
@@ -259,7 +259,7 @@ def test_what_is_not_built_is_refused_as_such_and_never_ignored(text: str, line:
 
 def test_all_faults_of_a_file_come_at_once_in_file_order() -> None:
     text = "nmae: a\nnodes: 0\nresources:\n  gpus: H100:99\n  cpus: -1\nbudget: {max_cost: 5}\n"
-    text += "fallback: a\nrun: x\n"
+    text += "engine: a\nrun: x\n"
     with pytest.raises(InvalidRequest) as caught:
         parse_job(text, "job.yaml", "/home/u")
     assert [(fault.line, fault.field) for fault in caught.value.faults] == [
@@ -268,7 +268,7 @@ def test_all_faults_of_a_file_come_at_once_in_file_order() -> None:
         (4, "resources.gpus"),
         (5, "resources.cpus"),
         (6, "budget.max_cost"),
-        (7, "fallback"),
+        (7, "engine"),
     ]
     assert caught.value.faults[0].nearest == "name"
     assert caught.value.exit_code == 2
@@ -276,7 +276,7 @@ def test_all_faults_of_a_file_come_at_once_in_file_order() -> None:
 
 def test_one_mistake_beside_something_unbuilt_is_an_invalid_request() -> None:
     with pytest.raises(InvalidRequest) as caught:
-        parse_job("run: x\nfallback: a\nnodes: 0\n", "job.yaml", "/")
+        parse_job("run: x\nengine: a\nnodes: 0\n", "job.yaml", "/")
     assert not isinstance(caught.value, NotBuilt)
 
 
@@ -287,7 +287,7 @@ def test_a_relative_workdir_needs_a_directory_to_start_from() -> None:
 
 @pytest.mark.parametrize(
     ("text", "unbuilt"),
-    [("run: x\nqqqq: 1\n", ("fallback",)),
+    [("run: x\nqqqq: 1\n", ("engine",)),
      ("run: x\nresources: {gpus: {qqqq: 1}}\n", ("mig",))],
 )  # fmt: skip
 def test_a_wrong_key_is_answered_with_what_can_be_used_now(text: str, unbuilt: tuple[str, ...]) -> None:

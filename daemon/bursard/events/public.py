@@ -60,6 +60,7 @@ _SERVICE = _shape(
     "port api replicas_min replicas_max probe_path probe_interval_us probe_timeout_us probe_failures"
     " start_timeout_us target window_us panic_window_us up_delay_us down_delay_us zero_after_us max_surge"
     " max_unavailable strategy drain_us queue_us cold_queue_us first_byte_us idle_us total_us revision"
+    " units balance fallback"
 )
 _IDLE_POLICY = _shape(
     "below_percent window_us warn_after_us action snoozed_until detached_us cpu_below_percent snoozes"

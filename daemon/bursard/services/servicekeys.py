@@ -16,6 +16,7 @@ from bursar.clock import SECOND_US
 from bursar.v1 import services_pb2 as pb
 from bursard.engine import Engine
 from bursard.events import Event, KeyIssued, KeyRevoked, KeyUse, decode
+from bursard.services.serviceviews import fallback_of
 from bursard.state.records import ServiceKey
 from bursard.store import EventFilter, Views
 
@@ -71,8 +72,15 @@ class Keys:
         return found, strange
 
     def _is_of(self, job_id: str, key_id: str) -> bool:
-        key = self._engine.state.service_keys.get(key_id)
-        return key.job_id == job_id if key is not None else key_id in self._ever.get(job_id, ())
+        state = self._engine.state
+        key = state.service_keys.get(key_id)
+        if key is None:
+            return key_id in self._ever.get(job_id, ())
+        if key.job_id == job_id:
+            return True
+        other = state.jobs.get(key.job_id)
+        answers = fallback_of(state, other) if other is not None else None
+        return answers is not None and answers.id == job_id
 
 
 def _ever(views: Views, job_id: str) -> set[str]:

@@ -185,6 +185,9 @@ def route_view(engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord, boo
         idle_us=service.idle_us,
         total_us=service.total_us,
         currency=state.currency,
+        units=service.units,
+        balance=service.balance,
+        fallback=service.fallback if fallback_of(state, job) is not None else "",
     )
     if (left := _budget_left(state, job)) is not None:
         wire.budget_left.nanos = str(left)
@@ -214,6 +217,21 @@ def route_view(engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord, boo
                 " it serves those of its own machine"
             )
     return wire
+
+
+def fallback_of(state: State, job: JobRecord) -> JobRecord | None:
+    """The service that answers for this one when its money is at an end.
+
+    It is of the same owner and project: whoever has a key of this one spends the other's money then.
+    """
+    name = job.spec.service.fallback if job.spec.service is not None else ""
+    for job_id in state.names.get(name, ()) if name else ():
+        other = state.jobs.get(job_id)
+        if other is None or other.spec.service is None or other.parent_id or other.state.terminal:
+            continue
+        if other.user == job.user and other.spec.project == job.spec.project:
+            return other
+    return None
 
 
 def _holder(job: JobRecord) -> Identity:

@@ -15,20 +15,31 @@ from bursar.model.check import quote
 from bursar.model.service import APIS, STRATEGIES
 from bursar.yamlfile import Faults, Node, read_duration, read_enum, read_int, read_string
 
-KEYS: Final = ("port", "api", "readiness_probe", "replicas", "scaling", "update", "timeouts")
+KEYS: Final = (
+    "port",
+    "api",
+    "readiness_probe",
+    "replicas",
+    "scaling",
+    "update",
+    "timeouts",
+    "balance",
+    "fallback",
+    "metering",
+)
 """Of a service alone."""
 NOT_BUILT: Final = {
     "base_on_demand_replicas": "use spot_policy",
     "spot": "use spot_policy",
-    "balance": "requests go to the replica with the fewest in hand",
-    "fallback": "",
-    "metering": "use api: openai or anthropic, or count requests",
     "engine": "",
     "gateway": "",
 }
 SERVICE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "port": ("port",),
     "api": ("api",),
+    "units": ("metering", "units"),
+    "balance": ("balance",),
+    "fallback": ("fallback",),
     "replicas_min": ("replicas",),
     "replicas_max": ("replicas",),
     "probe_path": ("readiness_probe", "path"),
@@ -73,7 +84,10 @@ def read_service(fields: Mapping[str, Node], faults: Faults) -> ServiceSpec:
         said["api"] = read_enum(fields["api"], faults, APIS) or "http"
     if "replicas" in fields:
         said["replicas_min"], said["replicas_max"] = _read_replicas(fields["replicas"], faults)
-    for part in ("readiness_probe", "scaling", "timeouts"):
+    for key in ("balance", "fallback"):
+        if key in fields and (text := read_string(fields[key], faults, length_max=200)) is not None:
+            said[key] = text
+    for part in ("readiness_probe", "scaling", "timeouts", "metering"):
         if part in fields:
             _read_part(part, fields[part], faults, said)
     if "update" in fields:
@@ -120,7 +134,7 @@ def _read_part(part: str, node: Node, faults: Faults, said: dict[str, Any]) -> N
         elif key == "metric":
             if (metric := read_enum(child, faults, ("concurrency",), later=_METRICS_LATER)) in _METRICS_LATER:
                 faults.not_built(child, f"scaling.metric: {metric}", instead="write concurrency")
-        elif key == "path":
+        elif key in ("path", "units"):
             said[keys[key]] = read_string(child, faults, length_max=1000) or ""
         elif not keys[key].endswith("_us"):
             value = read_int(child, faults)

@@ -398,6 +398,11 @@ def _service(spec: JobSpec) -> Iterator[Problem]:
         yield Problem(path, message)
     if not spec.name:
         yield Problem(("name",), "is missing; a service is found by its name")
+    fallback = spec.service.fallback
+    if fallback and (len(fallback) > NAME_MAX or _NAME.fullmatch(fallback) is None):
+        yield Problem(("fallback",), f"{quote(fallback)} is no name of a service")
+    elif fallback and fallback == spec.name:
+        yield Problem(("fallback",), "is this service itself; name another one, or leave it out")
     if spec.array is not None and spec.array.ranges != ((0, max(count(spec.array.ranges), 1), 1),):
         yield Problem(("array",), "a service is no array: it says replicas")
     if spec.most_nodes != 1:

@@ -6,6 +6,7 @@ Why     a service is a job whose tasks are its replicas (docs/adr/0029), so all 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -22,8 +23,17 @@ STRATEGIES: Final = ("rolling", "blue-green")
 """How another revision takes over: one replica after another, or all at once when all are ready."""
 APIS: Final = ("openai", "anthropic", "http")
 """What is counted: tokens as these two say them, or requests alone."""
+LEAST, PREFIX = "least-outstanding", "prefix"
+_SESSION: Final = re.compile(r"session\(([A-Za-z0-9-]{1,64})\)")
+_POINTER: Final = re.compile(r"(/([^~/]|~[01])*){1,16}")
 PROBE_MAX_US: Final = HOUR_US
 TIMEOUT_MAX_US: Final = DAY_US
+
+
+def session_header(balance: str) -> str:
+    """The header of `session(HEADER)`; empty of any other way to balance."""
+    found = _SESSION.fullmatch(balance)
+    return found[1] if found is not None else ""
 
 
 class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -33,6 +43,10 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         port: the first that a replica may be given to listen on; which one it is says BURSAR_PORT.
         api: openai | anthropic | http: whose counts of tokens its answers have.
         replicas_min, replicas_max: how many there may be. 0: none while nobody asks.
+        units: where an answer in JSON says how many units it took (RFC 6901): they count as written tokens;
+            empty: only `api` says what is counted.
+        balance: least-outstanding | session(HEADER) | prefix: which replica a request goes to.
+        fallback: the service that answers for this one when its money is at an end; empty: none.
         probe_path: GET of it answers 200 to 399 when a replica is ready; empty: it is ready when it listens.
         probe_failures: so many in a row, and a ready replica gets no more requests.
         start_timeout_us: a replica that is not ready for so long is ended and another started.
@@ -53,6 +67,9 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     port: int = 8000
     api: str = "http"
+    units: str = ""
+    balance: str = LEAST
+    fallback: str = ""
     replicas_min: int = 1
     replicas_max: int = 1
     probe_path: str = ""
@@ -134,6 +151,16 @@ def problems_of(service: ServiceSpec) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("update", "strategy"), f"{service.strategy[:40]!r} is not one of {', '.join(STRATEGIES)}"
     if service.api not in APIS:
         yield ("api",), f"{service.api[:40]!r} is not one of {', '.join(APIS)}"
+    if service.balance not in (LEAST, PREFIX) and not session_header(service.balance):
+        said = f"{service.balance[:80]!r} is not one of {LEAST}, {PREFIX}, session(HEADER)"
+        yield ("balance",), f"{said}, such as session(x-session-id)"
+    if service.units and service.api != "http":
+        yield ("metering", "units"), f"goes with api: http; {service.api} says itself what is counted"
+    elif len(service.units) > PATH_MAX or (service.units and _POINTER.fullmatch(service.units) is None):
+        yield (
+            ("metering", "units"),
+            f"{service.units[:60]!r} is no place in JSON, such as /usage/total_tokens",
+        )
     probe = service.probe_path
     if probe and not (probe.startswith("/") and probe.isascii() and probe.isprintable() and " " not in probe):
         yield ("readiness_probe", "path"), f"{probe[:60]!r} is not a path such as /health"

@@ -31,7 +31,16 @@ from bursar.model.check import (
     THROUGHPUTS_MAX,
 )
 from bursar.model.constraints import TOGETHER, TOPOLOGY
-from bursar.model.service import APIS, PORT_MAX, PORT_MIN, REPLICAS_MAX, STRATEGIES, SURGE_MAX, TARGET_MAX
+from bursar.model.service import (
+    APIS,
+    LEAST,
+    PORT_MAX,
+    PORT_MIN,
+    REPLICAS_MAX,
+    STRATEGIES,
+    SURGE_MAX,
+    TARGET_MAX,
+)
 from bursar.resources import MICRO
 from bursar.schemas import forms
 from bursar.schemas.forms import Schema
@@ -344,6 +353,16 @@ def _service() -> dict[str, Schema]:
     return {
         "port": forms.whole("Of a service: the first BURSAR_PORT.", PORT_MIN, PORT_MAX),
         "api": forms.word("Of a service: whose counts of tokens its answers have.", APIS, "http"),
+        "metering": forms.mapping(
+            "Of a service: what is counted beside requests.",
+            {"units": forms.scalar("With `api: http`: where an answer in JSON says it.", pattern="^/")},
+        ),
+        "balance": forms.scalar(
+            "Of a service: which replica a request goes to.",
+            pattern=r"^(least-outstanding|prefix|session\([A-Za-z0-9-]{1,64}\))$",
+            default=LEAST,
+        ),
+        "fallback": forms.text("Of a service: which one answers when its money is at an end."),
         "replicas": forms.scalar("Of a service: `3` or `0..8`.", pattern=r"^\d{1,6}(\.\.\d{1,6})?$"),
         "readiness_probe": forms.mapping(
             "Of a service: when a replica is ready.",

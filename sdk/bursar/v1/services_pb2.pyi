@@ -479,6 +479,9 @@ class Route(google.protobuf.message.Message):
     WAITS_FIELD_NUMBER: builtins.int
     CURRENCY_FIELD_NUMBER: builtins.int
     BUDGET_LEFT_FIELD_NUMBER: builtins.int
+    UNITS_FIELD_NUMBER: builtins.int
+    BALANCE_FIELD_NUMBER: builtins.int
+    FALLBACK_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     name: builtins.str
     api: builtins.str
@@ -490,6 +493,10 @@ class Route(google.protobuf.message.Message):
     idle_us: builtins.int
     total_us: builtins.int
     currency: builtins.str
+    units: builtins.str
+    balance: builtins.str
+    fallback: builtins.str
+    """empty: none, or it may not answer for this one"""
     @property
     def replicas(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RouteReplica]: ...
     @property
@@ -522,9 +529,12 @@ class Route(google.protobuf.message.Message):
         waits: bursar.v1.types_pb2.Reason | None = ...,
         currency: builtins.str = ...,
         budget_left: bursar.v1.types_pb2.Amount | None = ...,
+        units: builtins.str = ...,
+        balance: builtins.str = ...,
+        fallback: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["budget_left", b"budget_left", "refused", b"refused", "waits", b"waits"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["api", b"api", "budget_left", b"budget_left", "cold_us", b"cold_us", "currency", b"currency", "first_byte_us", b"first_byte_us", "idle_us", b"idle_us", "job_id", b"job_id", "name", b"name", "queue_us", b"queue_us", "refused", b"refused", "replicas", b"replicas", "replicas_max", b"replicas_max", "target", b"target", "total_us", b"total_us", "waits", b"waits"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["api", b"api", "balance", b"balance", "budget_left", b"budget_left", "cold_us", b"cold_us", "currency", b"currency", "fallback", b"fallback", "first_byte_us", b"first_byte_us", "idle_us", b"idle_us", "job_id", b"job_id", "name", b"name", "queue_us", b"queue_us", "refused", b"refused", "replicas", b"replicas", "replicas_max", b"replicas_max", "target", b"target", "total_us", b"total_us", "units", b"units", "waits", b"waits"]) -> None: ...
 
 global___Route = Route
 

@@ -668,6 +668,9 @@ class ServiceSpec(google.protobuf.message.Message):
     REVISION_FIELD_NUMBER: builtins.int
     STRATEGY_FIELD_NUMBER: builtins.int
     MAX_UNAVAILABLE_FIELD_NUMBER: builtins.int
+    UNITS_FIELD_NUMBER: builtins.int
+    BALANCE_FIELD_NUMBER: builtins.int
+    FALLBACK_FIELD_NUMBER: builtins.int
     port: builtins.int
     """the first that a replica may be given"""
     api: builtins.str
@@ -702,6 +705,12 @@ class ServiceSpec(google.protobuf.message.Message):
     """rolling | blue-green"""
     max_unavailable: builtins.int
     """fewer than are wanted, where an update finds no room for one more"""
+    units: builtins.str
+    """where an answer in JSON says how many it took (RFC 6901); empty: as `api` says"""
+    balance: builtins.str
+    """least-outstanding | session(HEADER) | prefix"""
+    fallback: builtins.str
+    """the service that answers when its money is at an end"""
     def __init__(
         self,
         *,
@@ -730,17 +739,24 @@ class ServiceSpec(google.protobuf.message.Message):
         revision: builtins.int | None = ...,
         strategy: builtins.str | None = ...,
         max_unavailable: builtins.int | None = ...,
+        units: builtins.str | None = ...,
+        balance: builtins.str | None = ...,
+        fallback: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_api", b"_api", "_cold_queue_us", b"_cold_queue_us", "_down_delay_us", b"_down_delay_us", "_drain_us", b"_drain_us", "_first_byte_us", b"_first_byte_us", "_idle_us", b"_idle_us", "_max_surge", b"_max_surge", "_max_unavailable", b"_max_unavailable", "_panic_window_us", b"_panic_window_us", "_port", b"_port", "_probe_failures", b"_probe_failures", "_probe_interval_us", b"_probe_interval_us", "_probe_path", b"_probe_path", "_probe_timeout_us", b"_probe_timeout_us", "_queue_us", b"_queue_us", "_replicas_max", b"_replicas_max", "_replicas_min", b"_replicas_min", "_revision", b"_revision", "_start_timeout_us", b"_start_timeout_us", "_strategy", b"_strategy", "_target", b"_target", "_total_us", b"_total_us", "_up_delay_us", b"_up_delay_us", "_window_us", b"_window_us", "_zero_after_us", b"_zero_after_us", "api", b"api", "cold_queue_us", b"cold_queue_us", "down_delay_us", b"down_delay_us", "drain_us", b"drain_us", "first_byte_us", b"first_byte_us", "idle_us", b"idle_us", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "panic_window_us", b"panic_window_us", "port", b"port", "probe_failures", b"probe_failures", "probe_interval_us", b"probe_interval_us", "probe_path", b"probe_path", "probe_timeout_us", b"probe_timeout_us", "queue_us", b"queue_us", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "revision", b"revision", "start_timeout_us", b"start_timeout_us", "strategy", b"strategy", "target", b"target", "total_us", b"total_us", "up_delay_us", b"up_delay_us", "window_us", b"window_us", "zero_after_us", b"zero_after_us"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_api", b"_api", "_cold_queue_us", b"_cold_queue_us", "_down_delay_us", b"_down_delay_us", "_drain_us", b"_drain_us", "_first_byte_us", b"_first_byte_us", "_idle_us", b"_idle_us", "_max_surge", b"_max_surge", "_max_unavailable", b"_max_unavailable", "_panic_window_us", b"_panic_window_us", "_port", b"_port", "_probe_failures", b"_probe_failures", "_probe_interval_us", b"_probe_interval_us", "_probe_path", b"_probe_path", "_probe_timeout_us", b"_probe_timeout_us", "_queue_us", b"_queue_us", "_replicas_max", b"_replicas_max", "_replicas_min", b"_replicas_min", "_revision", b"_revision", "_start_timeout_us", b"_start_timeout_us", "_strategy", b"_strategy", "_target", b"_target", "_total_us", b"_total_us", "_up_delay_us", b"_up_delay_us", "_window_us", b"_window_us", "_zero_after_us", b"_zero_after_us", "api", b"api", "cold_queue_us", b"cold_queue_us", "down_delay_us", b"down_delay_us", "drain_us", b"drain_us", "first_byte_us", b"first_byte_us", "idle_us", b"idle_us", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "panic_window_us", b"panic_window_us", "port", b"port", "probe_failures", b"probe_failures", "probe_interval_us", b"probe_interval_us", "probe_path", b"probe_path", "probe_timeout_us", b"probe_timeout_us", "queue_us", b"queue_us", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "revision", b"revision", "start_timeout_us", b"start_timeout_us", "strategy", b"strategy", "target", b"target", "total_us", b"total_us", "up_delay_us", b"up_delay_us", "window_us", b"window_us", "zero_after_us", b"zero_after_us"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_api", b"_api", "_balance", b"_balance", "_cold_queue_us", b"_cold_queue_us", "_down_delay_us", b"_down_delay_us", "_drain_us", b"_drain_us", "_fallback", b"_fallback", "_first_byte_us", b"_first_byte_us", "_idle_us", b"_idle_us", "_max_surge", b"_max_surge", "_max_unavailable", b"_max_unavailable", "_panic_window_us", b"_panic_window_us", "_port", b"_port", "_probe_failures", b"_probe_failures", "_probe_interval_us", b"_probe_interval_us", "_probe_path", b"_probe_path", "_probe_timeout_us", b"_probe_timeout_us", "_queue_us", b"_queue_us", "_replicas_max", b"_replicas_max", "_replicas_min", b"_replicas_min", "_revision", b"_revision", "_start_timeout_us", b"_start_timeout_us", "_strategy", b"_strategy", "_target", b"_target", "_total_us", b"_total_us", "_units", b"_units", "_up_delay_us", b"_up_delay_us", "_window_us", b"_window_us", "_zero_after_us", b"_zero_after_us", "api", b"api", "balance", b"balance", "cold_queue_us", b"cold_queue_us", "down_delay_us", b"down_delay_us", "drain_us", b"drain_us", "fallback", b"fallback", "first_byte_us", b"first_byte_us", "idle_us", b"idle_us", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "panic_window_us", b"panic_window_us", "port", b"port", "probe_failures", b"probe_failures", "probe_interval_us", b"probe_interval_us", "probe_path", b"probe_path", "probe_timeout_us", b"probe_timeout_us", "queue_us", b"queue_us", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "revision", b"revision", "start_timeout_us", b"start_timeout_us", "strategy", b"strategy", "target", b"target", "total_us", b"total_us", "units", b"units", "up_delay_us", b"up_delay_us", "window_us", b"window_us", "zero_after_us", b"zero_after_us"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_api", b"_api", "_balance", b"_balance", "_cold_queue_us", b"_cold_queue_us", "_down_delay_us", b"_down_delay_us", "_drain_us", b"_drain_us", "_fallback", b"_fallback", "_first_byte_us", b"_first_byte_us", "_idle_us", b"_idle_us", "_max_surge", b"_max_surge", "_max_unavailable", b"_max_unavailable", "_panic_window_us", b"_panic_window_us", "_port", b"_port", "_probe_failures", b"_probe_failures", "_probe_interval_us", b"_probe_interval_us", "_probe_path", b"_probe_path", "_probe_timeout_us", b"_probe_timeout_us", "_queue_us", b"_queue_us", "_replicas_max", b"_replicas_max", "_replicas_min", b"_replicas_min", "_revision", b"_revision", "_start_timeout_us", b"_start_timeout_us", "_strategy", b"_strategy", "_target", b"_target", "_total_us", b"_total_us", "_units", b"_units", "_up_delay_us", b"_up_delay_us", "_window_us", b"_window_us", "_zero_after_us", b"_zero_after_us", "api", b"api", "balance", b"balance", "cold_queue_us", b"cold_queue_us", "down_delay_us", b"down_delay_us", "drain_us", b"drain_us", "fallback", b"fallback", "first_byte_us", b"first_byte_us", "idle_us", b"idle_us", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "panic_window_us", b"panic_window_us", "port", b"port", "probe_failures", b"probe_failures", "probe_interval_us", b"probe_interval_us", "probe_path", b"probe_path", "probe_timeout_us", b"probe_timeout_us", "queue_us", b"queue_us", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "revision", b"revision", "start_timeout_us", b"start_timeout_us", "strategy", b"strategy", "target", b"target", "total_us", b"total_us", "units", b"units", "up_delay_us", b"up_delay_us", "window_us", b"window_us", "zero_after_us", b"zero_after_us"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_api", b"_api"]) -> typing.Literal["api"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_balance", b"_balance"]) -> typing.Literal["balance"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_cold_queue_us", b"_cold_queue_us"]) -> typing.Literal["cold_queue_us"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_down_delay_us", b"_down_delay_us"]) -> typing.Literal["down_delay_us"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_drain_us", b"_drain_us"]) -> typing.Literal["drain_us"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_fallback", b"_fallback"]) -> typing.Literal["fallback"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_first_byte_us", b"_first_byte_us"]) -> typing.Literal["first_byte_us"] | None: ...
     @typing.overload
@@ -777,6 +793,8 @@ class ServiceSpec(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_target", b"_target"]) -> typing.Literal["target"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_total_us", b"_total_us"]) -> typing.Literal["total_us"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_units", b"_units"]) -> typing.Literal["units"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_up_delay_us", b"_up_delay_us"]) -> typing.Literal["up_delay_us"] | None: ...
     @typing.overload
