@@ -190,6 +190,7 @@ async def run(settings: Settings) -> int:
         crowd.stop()
     finally:
         courier.close()
+        hub.attachments.stop()
         await sockets.close(server)
         await _finish(engine, writer, store)
     return 0

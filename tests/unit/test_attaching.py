@@ -10,6 +10,7 @@ import pytest
 from grpc import aio
 from whole_site import Site, play
 
+from bursar.errors import ServerUnavailable, WrongState
 from bursar.steps.far import Far
 from bursar.v1 import jobs_pb2 as pb
 from bursard.events import AttemptAttached
@@ -17,6 +18,7 @@ from bursard.fleet import AgentLink, StepFrame
 from bursard.fleet.attachments import (
     OF_ATTEMPT_MAX,
     PACKET_BYTES_MAX,
+    RESUME_S,
     WAITING_BYTES_MAX,
     Attachments,
 )
@@ -294,7 +296,9 @@ def test_what_a_caller_does_not_read_is_dropped_beyond_a_bound() -> None:
 @pytest.mark.parametrize(
     "changes", [{"attempt_id": "att_other"}, {"from_rank": 1}, {"channel": (1 << 62) + 5}]
 )
-def test_nobody_else_speaks_to_a_caller(changes: dict[str, Any]) -> None:
+def test_nobody_else_speaks_to_a_caller(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bursard.fleet.attachments.RESUME_S", 0.0)
+
     async def told(at: Running) -> None:
         one = at.site.hub.attachments.begin(at.attempt, 0, "program")
         words = {"attempt_id": at.attempt.id, "from_rank": 0, "channel": one.channel} | changes
@@ -311,5 +315,88 @@ def test_a_number_is_never_given_twice() -> None:
         open_to = Attachments(at.site.hub.links.get, lambda bits: next(drawn))
         channels = [open_to.begin(at.attempt, 0, "program").channel & 0xFF for _ in range(2)]
         assert channels == [7, 9]
+
+    story(told)
+
+
+# --- a daemon that was lost
+
+EARLIER = (1 << 62) + 5
+"""The number of a stream of a daemon before this one."""
+
+
+def test_who_lost_the_daemon_goes_on_with_what_it_had_started() -> None:
+    async def told(at: Running) -> None:
+        before = StepFrame(
+            attempt_id=at.attempt.id, from_rank=0, to_rank=0, channel=EARLIER, kind="data", to_client=False
+        )  # fmt: skip
+        at.says(before, "data", b"said while nobody was there")
+        caller = Caller(at.site, at.site.token("ann", "submitter", "nlp"), at.job, resume=EARLIER)
+        assert (await caller.hears()).opened.channel == EARLIER
+        caller.says(b"again")
+        first = await at.told()
+        assert (first.kind, first.data, first.channel) == ("data", b"again", EARLIER), (
+            "no other host is asked for"
+        )
+        at.says(first, "data", b"answer")
+        assert (await caller.hears()).packet == b"answer"
+
+    story(told)
+
+
+def test_who_does_not_come_back_in_time_has_ended_what_was_started() -> None:
+    async def told(at: Running) -> None:
+        now = 0.0
+        streams = Attachments(at.site.hub.links.get, steady_s=lambda: now)
+        piece = StepFrame(
+            attempt_id=at.attempt.id, from_rank=0, to_rank=0, channel=EARLIER, kind="data", to_client=True
+        )  # fmt: skip
+        assert streams.carry(piece, at.node_id) is None
+        now = RESUME_S
+        assert streams.carry(piece, at.node_id) == "who asked for it has left"
+        with pytest.raises(WrongState, match="what was started there is ended"):
+            streams.begin(at.attempt, 0, "program", resume=EARLIER)
+
+    story(told)
+
+
+@pytest.mark.parametrize("number", [5, 1 << 63])
+def test_streams_of_steps_are_nobodys_to_go_on_with(number: int) -> None:
+    async def told(at: Running) -> None:
+        with pytest.raises(WrongState):
+            at.site.hub.attachments.begin(at.attempt, 0, "program", resume=number)
+
+    story(told)
+
+
+def test_a_stream_that_is_open_is_not_taken_from_its_caller() -> None:
+    async def told(at: Running) -> None:
+        streams = at.site.hub.attachments
+        one = streams.begin(at.attempt, 0, "program")
+        with pytest.raises(WrongState):
+            streams.begin(at.attempt, 0, "program", resume=one.channel)
+
+    story(told)
+
+
+def test_a_node_that_is_not_back_yet_is_waited_for() -> None:
+    async def told(at: Running) -> None:
+        at.site.hub.links.clear()
+        with pytest.raises(ServerUnavailable, match="n1 is not back yet"):
+            at.site.hub.attachments.begin(at.attempt, 0, "program", resume=EARLIER)
+
+    story(told)
+
+
+def test_a_daemon_that_is_stopped_ends_nothing_of_what_is_open() -> None:
+    async def told(at: Running) -> None:
+        streams = at.site.hub.attachments
+        one, other = (streams.begin(at.attempt, 0, "program") for _ in range(2))
+        streams.end(other)
+        assert (await at.told()).kind == "close"
+        streams.stop()
+        streams.end(one)
+        streams.say(other, "data", b"the next that is said")
+        assert (await at.told()).kind == "data"
 
     story(told)

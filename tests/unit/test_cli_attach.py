@@ -11,7 +11,7 @@ from attached_there import There, ends
 from bursar.cli.attach import LEAVE, Leave
 from bursar.cli.main import run
 from bursar.client.fake import FakeServer
-from bursar.errors import ServerUnavailable, WrongState
+from bursar.errors import BursarError, ServerUnavailable, WrongState
 from bursar.steps import frames
 from bursar.v1 import jobs_pb2 as pb
 
@@ -55,7 +55,7 @@ def test_a_stream_that_ends_before_the_program_says_why(why: str, server: Any, c
     assert f"error: {why or 'the way to it is gone'}; the program there was ended" in capfd.readouterr().err
 
 
-def test_who_loses_the_daemon_is_told_what_became_of_program_and_job(server: Any, capfd: Any) -> None:
+def test_who_loses_an_older_daemon_is_told_what_became_of_program_and_job(server: Any, capfd: Any) -> None:
     there, opened = There(), []
 
     def dies(request: pb.AttachRequest) -> pb.AttachAnswer | ServerUnavailable:
@@ -68,6 +68,60 @@ def test_who_loses_the_daemon_is_told_what_became_of_program_and_job(server: Any
     assert run(["attach", "9", "prog"]) == 5
     said = capfd.readouterr().err
     assert "what was started there is ended; the job goes on: attach to 9 again" in said
+
+
+class Loses:
+    """A daemon that is lost once a program was told, and the next ones; `There` is the member meanwhile."""
+
+    def __init__(self, there: There, *next_ones: BursarError | None) -> None:
+        self.there = there
+        self.next_ones = list(next_ones)
+        self.asked: list[pb.AttachOpen] = []
+        self.lost = False
+
+    def __call__(self, request: pb.AttachRequest) -> pb.AttachAnswer | BursarError:
+        if request.HasField("open"):
+            self.asked.append(request.open)
+            refusal = self.next_ones.pop(0) if len(self.asked) > 1 else None
+            opened = pb.AttachOpened(job_id="job_9", number=9, attempt_id="att_1", node="n1", channel=77)
+            return refusal or pb.AttachAnswer(opened=opened)
+        if len(self.asked) == 1:
+            self.there.heard += self.there.far.take(request.packet, 0)
+            return ServerUnavailable("Stream removed")
+        return self.there(request)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bursar.cli.attached.AGAIN_S", 0.01)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_who_loses_the_daemon_comes_back_to_the_program_as_it_goes_on(server: Any, capfd: Any) -> None:
+    there = There((frames.OUT, 0, b"still here\n"), *ends(7))
+    loses = Loses(there, ServerUnavailable("not back yet"), None)
+    server.answers["Jobs/Attach"] = loses
+    assert run(["attach", "9", "prog"]) == 7
+    out, err = capfd.readouterr()
+    assert out == "still here\n"
+    assert "the daemon does not answer; the job and what runs here go on. Trying again; ctrl-C leaves" in err
+    assert "back after" in err
+    assert [one.resume for one in loses.asked] == [0, 77, 77]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_was_ended_meanwhile_is_said_to_be(server: Any, capfd: Any) -> None:
+    server.answers["Jobs/Attach"] = Loses(There(), WrongState("what was started there is ended: it was lost"))
+    assert run(["attach", "9", "prog"]) not in (0, 124)
+    assert "what was started there is ended: it was lost" in capfd.readouterr().err
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_script_does_not_wait_for_ever(server: Any, capfd: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bursar.cli.attach.PATIENCE_S", -1.0)
+    server.answers["Jobs/Attach"] = Loses(There(), *[ServerUnavailable("away")] * 1000)
+    assert run(["attach", "9", "prog"]) == 5
+    assert "what runs there is ended once it is back" in capfd.readouterr().err
 
 
 def test_a_job_that_does_not_run_is_said_to_be_one(server: Any, capfd: Any) -> None:

@@ -185,6 +185,7 @@ class Stream:
         self.fd = self.there.channel.fileno()
         self.opened: Any = type("Opened", (), {"number": 9, "node": "n1"})()
         self.closed: str | None = None
+        self.lost = ""
         self.far = self
         self.full = False
         self.there.channel.setblocking(False)

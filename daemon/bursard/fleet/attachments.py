@@ -3,18 +3,20 @@
 Owns    which are open, their numbers, and what waits for their callers.
 Why     a stream is carried unopened, as between two members of one attempt (`bursar.steps`); here its other
         end is a call (`Jobs.Attach`) in place of a member. What is dropped its ends send again, so nothing of
-        it is kept: with the daemon it ends, and with it what it started.
+        it is kept, and a daemon that is lost ends none of them: who asked comes back with the number of the
+        stream, for which what comes from its member waits a while after the start.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from bursar.errors import RateLimited, WrongState
+from bursar.errors import RateLimited, ServerUnavailable, WrongState
 from bursard.fleet.link import AgentLink
 from bursard.fleet.words import StepFrame
 from bursard.state import AttemptRecord
@@ -25,6 +27,9 @@ OF_ATTEMPT_MAX: Final = 64
 WAITING_BYTES_MAX: Final = 1 << 19
 """That wait for a caller; an end sends no more than a quarter of it unasked."""
 PACKET_BYTES_MAX: Final = 1 << 16
+RESUME_S: Final = 60.0
+"""After a start of the daemon, so long may a caller take to come back; then what it had started is ended."""
+ENDED_MAX: Final = 4_096
 _CHANNEL_BITS: Final = 62
 _FIRST: Final = 1 << _CHANNEL_BITS
 """Numbers from here on are the daemon's; those of steps are below (`bursar.steps.bridge`)."""
@@ -84,37 +89,58 @@ class Attachments:
     Args:
         link_of: the stream of a node's agent; None: out of contact.
         draw: so many random bits: no process of a job may guess the number of a stream.
+        steady_s: seconds of a clock that never jumps.
     """
 
     def __init__(
-        self, link_of: Callable[[str], AgentLink | None], draw: Callable[[int], int] = secrets.randbits
+        self,
+        link_of: Callable[[str], AgentLink | None],
+        draw: Callable[[int], int] = secrets.randbits,
+        steady_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._link_of = link_of
         self._draw = draw
+        self._steady_s = steady_s
+        self._began_s = steady_s()
+        self._stopping = False
+        self._ended: set[int] = set()
+        """Numbers of streams that ended while others were awaited."""
         self._open: dict[int, Attachment] = {}
 
     def of(self, attempt_id: str) -> int:
         """How many are open to an attempt."""
         return sum(one.attempt_id == attempt_id for one in self._open.values())
 
-    def begin(self, attempt: AttemptRecord, rank: int, kind: str) -> Attachment:
-        """A new one to a member that runs; nothing is said to its node yet.
+    @property
+    def _awaited(self) -> bool:
+        """May streams of a daemon before this one still be asked for?"""
+        return self._steady_s() - self._began_s < RESUME_S
+
+    def begin(self, attempt: AttemptRecord, rank: int, kind: str, resume: int = 0) -> Attachment:
+        """A new one to a member that runs; nothing is said to its node yet. `resume`: the number of one of
+        before the daemon's start, which goes on.
 
         Raises:
-            WrongState: its node cannot be asked. RateLimited: too many are open.
+            WrongState: its node cannot be asked, or it cannot go on. RateLimited: too many are open.
+            ServerUnavailable: it may go on once its node is back.
         """
         member = attempt.members[rank]
         link = self._link_of(member.alloc.node_id)
+        if resume and (resume in self._open or not _FIRST <= resume < 2 * _FIRST or not self._awaited):
+            raise WrongState("what was started there is ended: the connection of who asked for it was lost")
+        if link is None and resume:
+            raise ServerUnavailable(f"node {member.node} is not back yet; try again in a second")
         if link is None:
             raise WrongState(f"node {member.node} is out of contact; try again when it is back")
         if not link.attaches:
             raise WrongState(f"the agent of node {member.node} is older; install this release there")
         if self.of(attempt.id) >= OF_ATTEMPT_MAX:
             raise RateLimited(f"{OF_ATTEMPT_MAX} are attached to this attempt already; one has to leave")
-        channel = _FIRST | self._draw(_CHANNEL_BITS)
-        while channel in self._open:
+        channel = resume or _FIRST | self._draw(_CHANNEL_BITS)
+        while not resume and channel in self._open:
             channel = _FIRST | self._draw(_CHANNEL_BITS)
         found = Attachment(attempt.id, rank, member.alloc.node_id, channel, kind)
+        found.heard = bool(resume)
         self._open[channel] = found
         return found
 
@@ -133,19 +159,28 @@ class Attachments:
                 )
             )
 
+    def stop(self) -> None:
+        """This daemon is about to end: what is open goes on, and its callers come back to the next one."""
+        self._stopping = True
+
     def end(self, one: Attachment) -> None:
         """Its caller has left, or its member: what it started is ended."""
         if self._open.pop(one.channel, None) is not None and one.closed is None:
             one.close("")
-            self.say(one, "close", b"who asked for it has left")
+            if self._awaited and len(self._ended) < ENDED_MAX:
+                self._ended.add(one.channel)
+            if not self._stopping:
+                self.say(one, "close", b"who asked for it has left")
 
     def carry(self, frame: StepFrame, node_id: str) -> str | None:
-        """A piece from a member to a caller. None: it was one; else why it cannot be carried, empty for a
-        piece that is none of ours.
+        """A piece from a member to a caller. None: it was one, or is of one who may come back and to whom it
+        is said again; else why it cannot be carried, empty for a piece that is none of ours.
         """
         if not frame.to_client or frame.channel < _FIRST:
             return ""
         one = self._open.get(frame.channel)
+        if one is None and self._awaited and frame.channel not in self._ended:
+            return None
         if one is None or (one.attempt_id, one.rank, one.node_id) != (
             frame.attempt_id,
             frame.from_rank,

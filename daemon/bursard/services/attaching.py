@@ -47,7 +47,7 @@ async def serve(
     user = caller()
     _refuse_others(user, job, kind)
     attempt = _running(job, asked.rank)
-    one = attachments.begin(attempt, asked.rank, kind)
+    one = attachments.begin(attempt, asked.rank, kind, asked.resume)
     opening = asyncio.create_task(_ask(attachments, one), name=f"attach-{attempt.id}")
     reader: asyncio.Task[None] | None = None
     try:
@@ -55,7 +55,13 @@ async def serve(
         told = AttemptAttached(attempt.id, asked.rank, kind)
         await engine.durable(engine.commit([told], user.name))
         member = attempt.members[asked.rank]
-        opened = pb.AttachOpened(job_id=job.id, number=job.number, attempt_id=attempt.id, node=member.node)
+        opened = pb.AttachOpened(
+            job_id=job.id,
+            number=job.number,
+            attempt_id=attempt.id,
+            node=member.node,
+            channel=one.channel,
+        )
         yield pb.AttachAnswer(opened=opened)
         reader = asyncio.create_task(_read(engine, attachments, one, requests), name="attach-read")
         while (packet := await one.packet()) is not None:

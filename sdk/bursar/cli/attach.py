@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 LEAVE: Final = 0x1D
 """ctrl-]: three of them within a second leave."""
 LEAVE_TIMES, LEAVE_S = 3, 1.0
+PATIENCE_S: Final = 600.0
+"""How long a daemon may be away before what has no terminal gives up: a script has nobody to leave."""
 _FORWARDED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP)
 
 
@@ -85,6 +87,7 @@ class Program:
         self._code: int | None = None
         self._begun = False
         self._over = False
+        self._away_since: float | None = None
         self.left = False
 
     def run(self) -> int:
@@ -127,8 +130,30 @@ class Program:
         self._heed()
         for kind, _, data in self._stream.frames():
             self._hear(kind, _, data)
+        self._tell_way()
         if self._stream.opened is not None and not self._begun:
             self._begin()
+
+    def _tell_way(self) -> None:
+        """Say once that the daemon is lost, and that it is back."""
+        if self._stream.lost and self._away_since is None:
+            self._away_since = time.monotonic()
+            leaves = "ctrl-] three times leaves" if self._terminal else "ctrl-C leaves"
+            self._say(f"the daemon does not answer; the job and what runs here go on. Trying again; {leaves}")
+        elif not self._stream.lost and self._away_since is not None:
+            self._say(f"back after {time.monotonic() - self._away_since:.0f} s")
+            self._away_since = None
+        elif not self._terminal and time.monotonic() - (self._away_since or time.monotonic()) > PATIENCE_S:
+            raise ServerUnavailable(
+                f"the daemon did not answer for {PATIENCE_S:.0f} s; what runs there is ended once it is back"
+            )
+
+    def _say(self, text: str) -> None:
+        """A line of ours, also at a terminal that is raw."""
+        if self._terminal and self._begun:
+            _write(2, f"\r\n{text}\r\n".encode())
+        else:
+            say(text)
 
     def _begin(self) -> None:
         """The member is there: say what is to run."""
@@ -166,7 +191,7 @@ class Program:
             number = self._signals.pop(0)
             if number == signal.SIGWINCH:
                 self._stream.far.say(frames.SIZE, _size())
-            elif self._terminal or not self._begun:  # who sits here is gone
+            elif self._terminal or not self._begun or self._stream.lost:  # who sits here is gone
                 self._over, self._code = True, 128 + number
             else:
                 self._stream.far.say(frames.SIGNAL, number)

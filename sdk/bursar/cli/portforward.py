@@ -105,9 +105,10 @@ class Forward:
         self._all = Connections()
         self._next = 0
         self._told = False
+        self._lost = False
 
     def run(self) -> None:
-        """Until the job, the daemon or ctrl-C ends it. Raises `BursarError`, `KeyboardInterrupt`."""
+        """Until the job or ctrl-C ends it. Raises `BursarError`, `KeyboardInterrupt`."""
         try:
             while self._stream.closed is None:
                 self._turn()
@@ -136,6 +137,9 @@ class Forward:
                     far.say(*frame)
         for kind, number, data in self._stream.frames():
             self._hear(kind, number, data)
+        if bool(self._stream.lost) is not self._lost:
+            self._lost = not self._lost
+            say("the daemon does not answer; trying again" if self._lost else "the daemon is back")
         if self._stream.opened is not None and not self._told:
             self._stream.far.say(KNOWS, 0, KNOWN)
             self._tell()

@@ -66,7 +66,14 @@ def run_at_terminal(
             if program.left:
                 client.cancel([job.id], reason="whoever sat at its terminal left")
     except ServerUnavailable as lost:
-        ended = client.get(job.id)
+        try:
+            ended = client.get(job.id)
+        except ServerUnavailable:
+            raise ServerUnavailable(
+                f"the daemon does not answer: job {job.number} runs on. Within about a minute after it is"
+                f" back the program of this terminal is ended, and the job with it; `bursar cancel"
+                f" {job.number}` ends it sooner"
+            ) from None
         if not JobState(ended.state).terminal:
             say(f"job {job.number} goes on, and is stopped when nobody attaches to it")
             raise

@@ -34,6 +34,10 @@ class Far:
         """One frame, which leaves with the next packets."""
         self._waiting += frames.encode(kind, number, data)
 
+    def again(self, now_us: int) -> None:
+        """The way is a new one: whatever was on the old one may be lost."""
+        self._flow.again(now_us)
+
     def packets(self, now_us: int) -> list[bytes]:
         """What has to go now."""
         room = self._flow.room

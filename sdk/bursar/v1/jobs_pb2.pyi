@@ -44,18 +44,22 @@ class AttachOpen(google.protobuf.message.Message):
     JOB_FIELD_NUMBER: builtins.int
     RANK_FIELD_NUMBER: builtins.int
     KIND_FIELD_NUMBER: builtins.int
+    RESUME_FIELD_NUMBER: builtins.int
     job: builtins.str
     rank: builtins.int
     kind: builtins.str
     """program | ports; empty: program"""
+    resume: builtins.int
+    """`AttachOpened.channel` of a stream whose daemon was lost: goes on with what it started; 0: a new one."""
     def __init__(
         self,
         *,
         job: builtins.str = ...,
         rank: builtins.int = ...,
         kind: builtins.str = ...,
+        resume: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["job", b"job", "kind", b"kind", "rank", b"rank"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job", b"job", "kind", b"kind", "rank", b"rank", "resume", b"resume"]) -> None: ...
 
 global___AttachOpen = AttachOpen
 
@@ -94,10 +98,13 @@ class AttachOpened(google.protobuf.message.Message):
     NUMBER_FIELD_NUMBER: builtins.int
     ATTEMPT_ID_FIELD_NUMBER: builtins.int
     NODE_FIELD_NUMBER: builtins.int
+    CHANNEL_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     number: builtins.int
     attempt_id: builtins.str
     node: builtins.str
+    channel: builtins.int
+    """a secret of the caller: who knows it may go on with the stream; 0: that is not built there"""
     def __init__(
         self,
         *,
@@ -105,8 +112,9 @@ class AttachOpened(google.protobuf.message.Message):
         number: builtins.int = ...,
         attempt_id: builtins.str = ...,
         node: builtins.str = ...,
+        channel: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "job_id", b"job_id", "node", b"node", "number", b"number"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "channel", b"channel", "job_id", b"job_id", "node", b"node", "number", b"number"]) -> None: ...
 
 global___AttachOpened = AttachOpened
 
