@@ -58,6 +58,8 @@ log = logging.getLogger(__name__)
 SAMPLE_INTERVAL_S = 1.0
 TICK_S_MIN, TICK_S_MAX = 0.05, 1.0
 JANITOR_INTERVAL_S = 10.0
+FOLDERS_S = 2.0
+"""Between two looks whether somebody has removed what is ours."""
 STOP_DEADLINE_S = 5.0
 GOODBYE_S = 1.0
 """For the status at the broker."""
@@ -117,7 +119,7 @@ class App:
             remembered = self._state.remembered()
             self._instance = self._state.instance(RandomIds())
             run = self._state.run_directory()
-            self._writable = Writable(settings.state_dir)
+            self._writable = Writable(settings.state_dir, lambda: self._runner.run_fd)
             program = shutil.which(mps.PROGRAM) if settings.mps != "off" else None
             self._sharing = Sharing(self._state.mps_dir, gpus.devices(), program)
             await asyncio.to_thread(self._sharing.trial)
@@ -239,6 +241,7 @@ class App:
                         ("tick", self._tick()),
                         ("sample", self._sample()),
                         ("janitor", self._janitor()),
+                        ("folders", self._keep_folders()),
                         ("notices", self._watch_notices()),
                         ("metadata", self._watch_metadata()),
                         ("sharing", self._sharing.watch()),
@@ -404,8 +407,24 @@ class App:
                 f"{self._state.path}: the epoch cannot be written ({problem.strerror}); free the disk"
             ) from None
 
+    def _mend(self) -> None:
+        """Make anew what somebody removed of our directory while we have it. Raises `InvalidRequest`."""
+        try:
+            self._state.mend()
+            self._runner.mend()
+            self._steps.mend()
+        except OSError as problem:  # told by whoever looks for what is not there
+            log.warning("cannot be made anew", extra={"problem": str(problem)})
+
+    async def _keep_folders(self) -> None:
+        while True:
+            await asyncio.sleep(FOLDERS_S)
+            self._mend()
+
     async def _look(self) -> None:
         """Try our own directories and tell the core."""
+        if hasattr(self, "_steps"):
+            self._mend()
         found = await self._writable.trouble()
         self._emit(s.Probed(self._clock.boot_us(), found))
 

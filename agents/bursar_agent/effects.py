@@ -25,7 +25,7 @@ from bursar_agent.environment import NO_CONTAINERS, Accounts, Containers, start_
 from bursar_agent.mps import Owner
 from bursar_agent.probes.energy import Share
 from bursar_agent.progress import last_told
-from bursar_agent.runner.handle import Runner
+from bursar_agent.runner.base import Runner
 from bursar_agent.runner.logtimes import Marks, marks_of, offset_since
 from bursar_agent.runner.model import (
     AttemptTruth,

@@ -12,6 +12,7 @@ always stays: the numbering and the last counters survive a restart. Blocking; o
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -84,6 +85,8 @@ class Spool:
         if not usages:
             return
         data = b"".join(map(_encode, usages))
+        if self._fd >= 0 and os.fstat(self._fd).st_nlink == 0:
+            self._is_removed()
         if self._fd < 0 or self._size >= self._segment_bytes:
             self._begin(usages[0].seq)
         try:
@@ -168,6 +171,8 @@ class Spool:
 
     def _begin(self, first_seq: int) -> None:
         self.close()
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self._folder, 0o700)  # somebody has removed it
         self._enforce_limits()
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         self._fd = os.open(self._path(first_seq), flags, 0o600)
@@ -175,6 +180,12 @@ class Spool:
         self._sync_folder()
         if not self._segments or self._segments[-1] != first_seq:
             self._segments.append(first_seq)
+
+    def _is_removed(self) -> None:
+        """What we write into has no name any more: what lay there is lost, and a new segment begins."""
+        log.error("was removed while it was in use, made anew", extra={"directory": str(self._folder)})
+        self.close()
+        self._segments = [first for first in self._segments if os.path.lexists(self._path(first))]
 
     def _abandon(self) -> None:
         try:

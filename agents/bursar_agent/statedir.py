@@ -63,6 +63,8 @@ RETAINED_LOG_BYTES_MAX = 10_000_000_000
 RETAINED_MEMBERS_MAX = 20_000
 
 
+_LOCK = "agent.lock"
+_CHECKPOINTS = "checkpoints"
 _FOLDER = re.compile(r"(?!\.)[\w.-]+")
 _INSTANCE = re.compile(r"agent_[0-9a-z]{4,40}")
 _Number = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
@@ -129,15 +131,15 @@ class StateDir:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self._instance = ""
+        self._persisted: Remembered | None = None
         try:
             path.mkdir(mode=0o711, parents=True, exist_ok=True)
             # Jobs under other accounts pass through to their own checkpoint directory; nothing can be listed.
             path.chmod(0o711)
-            own_directory(path / "checkpoints", 0o711)
+            own_directory(path / _CHECKPOINTS, 0o711)
             for folder in (path, path / "signals", path / "run"):
                 _open_files(folder)
-            clear_for_file(path / "agent.lock")
-            self._lock_fd = os.open(path / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock_fd = self._open_lock()
         except OSError as problem:
             raise StoreUnavailable(
                 f"state directory {path}: {problem.strerror}; make it writable for this account"
@@ -151,11 +153,52 @@ class StateDir:
             raise InvalidRequest(
                 f"another agent (pid {holder}) runs in {path}; stop it or give another --state-dir"
             ) from None
+        self._note_holder()
+
+    def _open_lock(self) -> int:
+        clear_for_file(self.path / _LOCK)
+        return os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _note_holder(self) -> None:
         try:
             os.ftruncate(self._lock_fd, 0)
             os.pwrite(self._lock_fd, f"{os.getpid()}\n".encode(), 0)
         except OSError:
             pass  # a full disk: the lock holds all the same, only its note is missing
+
+    def mend(self) -> None:
+        """Make anew what somebody removed of the directory while we have it: itself, the lock, what this
+        agent remembers. What others write into it makes its own folders.
+
+        A directory whose parent is gone too, or that was moved away, is left so.
+
+        Raises:
+            InvalidRequest: another agent has come to live in it meanwhile.
+            OSError: it cannot be done.
+        """
+        if os.fstat(self._lock_fd).st_nlink == 0:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(self.path, 0o711)
+                self.path.chmod(0o711)
+            fd = self._open_lock()
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(fd)
+                raise InvalidRequest(f"{self.path} was removed, and another agent runs in it now") from None
+            os.close(self._lock_fd)
+            self._lock_fd = fd
+            self._note_holder()
+            log.error("was removed while it was in use, made anew", extra={"directory": str(self.path)})
+        if not os.path.samestat(os.fstat(self._lock_fd), os.stat(self.path / _LOCK)):
+            return  # moved: this is another one's
+        for folder in (self.path / _CHECKPOINTS, self.mps_dir):
+            if not os.path.lexists(folder):
+                own_directory(folder, 0o711)
+        if self._persisted is not None and not os.path.lexists(self.path / "agent.json"):
+            self._replace("agent.json", msgspec.json.encode(self._persisted))
+        if self._instance and not os.path.lexists(self.path / "instance"):
+            self._replace("instance", self._instance.encode("ascii"))
 
     def close(self) -> None:
         """Let another agent in."""
@@ -171,7 +214,8 @@ class StateDir:
         """
         path = self.path / "agent.json"
         try:
-            return msgspec.json.decode(read_own(path), type=Remembered)
+            self._persisted = msgspec.json.decode(read_own(path), type=Remembered)
+            return self._persisted
         except FileNotFoundError:
             return Remembered()
         except (OSError, ValueError, RecursionError, msgspec.DecodeError) as problem:
@@ -187,8 +231,9 @@ class StateDir:
 
     def persist(self, epoch: int, spend_lease_us: int) -> None:
         """Durable before it returns: once per daemon restart, so the wait does not matter."""
-        data = msgspec.json.encode(Remembered(epoch, spend_lease_us, self._instance))
-        self._replace("agent.json", data)
+        remembered = Remembered(epoch, spend_lease_us, self._instance)
+        self._replace("agent.json", msgspec.json.encode(remembered))
+        self._persisted = remembered
 
     def log_end(self) -> LogEnd | None:
         """What `remember_log_end` wrote last; None for nothing, or what had to be set aside."""
@@ -423,7 +468,10 @@ class Forgotten:
         now = self._clock.now()
         self._put(key, now, log_bytes)
         with contextlib.suppress(OSError):  # then it is told once more after a restart
-            self._file.write(f"{key[0]} {key[1]} {now} {log_bytes}\n")
+            if not os.fstat(self._file.fileno()).st_nlink:
+                self.rewrite()  # somebody has removed it
+            else:
+                self._file.write(f"{key[0]} {key[1]} {now} {log_bytes}\n")
 
     def take_expired(self) -> list[Key]:
         """Members whose directories may go now; they are not known here any more."""

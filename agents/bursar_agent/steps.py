@@ -129,6 +129,17 @@ class Steps:
         self._begun_at = 0.0
         self._pieces_left, self._counted_at = float(FRAMES_BURST), time.monotonic()
 
+    def mend(self) -> None:
+        """Make anew what somebody removed of the directory. Raises `OSError`."""
+        wanted = (names.SOCKET, names.SERVE, names.SHIMS, names.TOOLS, names.BASH_ENV)
+        if self._socket is None or all(os.path.lexists(self._directory / name) for name in wanted):
+            return
+        log.warning("had been removed, made anew", extra={"directory": str(self._directory)})
+        asyncio.get_running_loop().remove_reader(self._socket.fileno())
+        self._socket.close()
+        self._socket = None
+        self.open()
+
     def open(self) -> None:
         """Write the programs and listen. Raises `OSError`."""
         install(self._directory, self._server, modules.find(os.environ))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursar_agent.mps import PROGRAM
+from bursar_agent.runner import removed
 from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.runner.model import AttemptTruth, RunnerEvent, StopRequest
 from bursar_agent.sharing import Sharing
@@ -39,6 +40,7 @@ async def terminate(state_dir: Path, members: bool) -> int:
     Raises `InvalidRequest` while an agent still runs there, `StoreUnavailable` when some do not end.
     """
     if not (state_dir / "run").is_dir():
+        removed.kill_strays(str(state_dir / "run"))
         return 0
     state = await _lock(state_dir)
     heard = asyncio.Event()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,14 +30,14 @@ ANSWER_S_MAX = 10.0
 class Writable:
     """The state directory, tried in a thread of its own: a disk may never answer.
 
-    Raises:
-        OSError: the run directory cannot be opened.
+    Args:
+        run_fd: tells the run directory that launcher and supervisors have gone into.
     """
 
-    def __init__(self, state: Path, answer_s_max: float = ANSWER_S_MAX) -> None:
+    def __init__(self, state: Path, run_fd: Callable[[], int], answer_s_max: float = ANSWER_S_MAX) -> None:
         self._state = state
         self._answer_s_max = answer_s_max
-        self._run_fd = os.open(state / "run", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._run_fd = run_fd
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="writable")
         self._try: asyncio.Future[str] | None = None
 
@@ -46,7 +47,9 @@ class Writable:
         """
         if self._try is None or self._try.done():
             loop = asyncio.get_running_loop()
-            self._try = loop.run_in_executor(self._thread, trouble, self._state, self._run_fd)
+            # A copy: the runner may begin anew in another one while this one is looked at.
+            fd = os.dup(self._run_fd())
+            self._try = loop.run_in_executor(self._thread, _trouble_and_close, self._state, fd)
         done, _ = await asyncio.wait((self._try,), timeout=self._answer_s_max)
         if not done:
             return f"its state directory took no file within {self._answer_s_max:g} s"
@@ -55,7 +58,13 @@ class Writable:
     def close(self) -> None:
         """Let go of the thread, unless it hangs."""
         self._thread.shutdown(wait=False)
-        os.close(self._run_fd)
+
+
+def _trouble_and_close(state: Path, run_fd: int) -> str:
+    try:
+        return trouble(state, run_fd)
+    finally:
+        os.close(run_fd)
 
 
 def trouble(state: Path, run_fd: int) -> str:
@@ -77,7 +86,9 @@ def trouble(state: Path, run_fd: int) -> str:
     try:
         os.listdir(state / "run" / FREE)
         if not os.path.samestat(os.fstat(run_fd), os.stat(state / "run")):
-            return "run of its state directory is not the one it began with; restart its agent"
+            return (
+                "run of its state directory is not the one it began with; put that back, or restart its agent"
+            )
     except FileNotFoundError:
         pass  # the launcher makes it
     except OSError as problem:

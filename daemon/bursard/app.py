@@ -70,7 +70,7 @@ from bursard.services.serving import ServicesService
 from bursard.serving.keeper import Keeper
 from bursard.settings import Settings
 from bursard.sockets import SocketDir
-from bursard.store import SqliteStore
+from bursard.store import CommitUnknown, SqliteStore
 from bursard.telemetry import LiveTelemetry
 from bursard.telemetry.mqtt import MqttBridge
 from bursard.writer import Writer
@@ -82,6 +82,10 @@ SOCKET_PATH_MAX = 100
 """Bytes of a unix socket's path that every kernel and gRPC accept."""
 MESSAGE_BYTES_MAX = 1024 * 1024
 EXIT_COMMIT_UNKNOWN = 70
+EXIT_SOCKETS_REMOVED = 75
+"""Whoever keeps the daemon starts it again, and it listens where it is looked for."""
+FOLDERS_S = 2.0
+"""Between two looks whether somebody has removed what is open."""
 
 SERVER_OPTIONS = (
     ("grpc.keepalive_time_ms", 10_000),
@@ -171,6 +175,7 @@ async def run(settings: Settings) -> int:
         tasks.append(asyncio.create_task(_watchdog(cycle, notifier), name="watchdog"))
         keeping = startup.keep_time(engine, clock, settings.state_dir)
         tasks.append(asyncio.create_task(keeping, name="time"))
+        tasks.append(asyncio.create_task(_keep_files(store, sockets, stop), name="files"))
         tasks.append(asyncio.create_task(door.sessions.run(), name="sessions"))
         tasks.append(asyncio.create_task(fleet.keep_deadlines(), name="deadlines"))
         tasks.append(asyncio.create_task(keeper.run(), name="services"))
@@ -193,7 +198,20 @@ async def run(settings: Settings) -> int:
         hub.attachments.stop()
         await sockets.close(server)
         await _finish(engine, writer, store)
-    return 0
+    return EXIT_SOCKETS_REMOVED if sockets.removed else 0
+
+
+async def _keep_files(store: SqliteStore, sockets: _Sockets, stop: asyncio.Event) -> None:
+    """See to it that what is open can be found. Sockets cannot be bound anew, so without them we end."""
+    while True:
+        await asyncio.sleep(FOLDERS_S)
+        try:
+            await asyncio.to_thread(store.keep_names)
+        except CommitUnknown as error:
+            _die(error)
+        if sockets.look():
+            log.critical("a socket was removed: ending, to be started again", extra={"path": sockets.removed})
+            stop.set()
 
 
 def _boot_id() -> str:
@@ -358,6 +376,8 @@ class _Sockets:
         self._auth: Peers | None = None
         self._directory: SocketDir | None = None
         self._started = False
+        self.removed = ""
+        """The socket that somebody removed."""
         self.path, self.port = str(self._path), 0
         self.address = f"unix://{self._path}"
 
@@ -383,6 +403,11 @@ class _Sockets:
             directory.bound(auth, 0o660)
         except (OSError, RuntimeError) as error:
             raise StoreUnavailable(f"cannot listen in {self._folder}: {error}") from error
+
+    def look(self) -> bool:
+        """Has somebody removed one?"""
+        self.removed = self._directory.removed() if self._directory is not None else ""
+        return bool(self.removed)
 
     def _credentials(self) -> grpc.ServerCredentials:
         pair = tls_pair(self._settings.tls_cert_file, self._settings.tls_key_file)

@@ -31,6 +31,7 @@ class SocketDir:
         self.folder = folder
         self._own: dict[Path, tuple[int, int]] = {}
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._here = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         path = folder / LOCK
         clear_for_file(path)
         self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -39,6 +40,7 @@ class SocketDir:
         except BlockingIOError:
             note = os.pread(self._lock, _NOTE_BYTES_MAX, 0).decode(errors="replace")
             os.close(self._lock)
+            os.close(self._here)
             pid, _, directory = note.partition("\n")
             raise self._taken(pid.strip(), directory.strip()) from None
         with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
@@ -67,6 +69,19 @@ class SocketDir:
         found = path.lstat()
         self._own[path] = (found.st_dev, found.st_ino)
 
+    def removed(self) -> str:
+        """The socket that has gone from the directory, wherever that was moved to; empty while all are there.
+        Nobody would find us any more.
+        """
+        for path, known in self._own.items():
+            try:
+                found = os.stat(path.name, dir_fd=self._here, follow_symlinks=False)
+            except FileNotFoundError:
+                return str(path)
+            if (found.st_dev, found.st_ino) != known:
+                return str(path)
+        return ""
+
     def close(self) -> None:
         """Remove our sockets, and only ours, and let another daemon in."""
         for path, known in self._own.items():
@@ -75,6 +90,7 @@ class SocketDir:
                 if (found.st_dev, found.st_ino) == known:
                     path.unlink()
         os.close(self._lock)
+        os.close(self._here)
 
     def _taken(self, pid: str, directory: str) -> StoreUnavailable:
         who = f"pid {pid}, state directory {directory}" if pid and directory else "pid unknown"

@@ -76,7 +76,9 @@ def test_a_run_directory_that_was_replaced_is_not_the_one_that_is_written_to(sta
     (state / "run" / FREE).mkdir()
     told = writable.trouble(state, run_fd)
     os.close(run_fd)
-    assert told == "run of its state directory is not the one it began with; restart its agent"
+    assert (
+        told == "run of its state directory is not the one it began with; put that back, or restart its agent"
+    )
 
 
 def test_a_disk_that_never_answers_is_trouble_and_who_asks_meanwhile_hears_the_same(
@@ -91,8 +93,10 @@ def test_a_disk_that_never_answers_is_trouble_and_who_asks_meanwhile_hears_the_s
 
     monkeypatch.setattr(writable, "trouble", hangs)
 
+    here = os.open(state / "run", os.O_RDONLY | os.O_DIRECTORY)
+
     async def story() -> None:
-        made = writable.Writable(state, answer_s_max=0.01)
+        made = writable.Writable(state, lambda: here, answer_s_max=0.01)
         late = "its state directory took no file within 0.01 s"
         assert [await made.trouble(), await made.trouble()] == [late, late]
         gate.set()
@@ -101,4 +105,5 @@ def test_a_disk_that_never_answers_is_trouble_and_who_asks_meanwhile_hears_the_s
         made.close()
 
     asyncio.run(story())
+    os.close(here)
     assert asked[:1] == [state]

@@ -1,9 +1,8 @@
 """What becomes of a file when a line is left out, or has another value: of each kind that people write.
 
 Why     every key has a default, bounds and a sentence for what is wrong, more than anybody names in tests one
-        by one. What a variation changes stands in tests/golden/variations.txt; a change of it is one that
-        people see. Written anew by `BURSAR_GOLDEN=write pytest tests/unit/test_files_varied.py`, and read
-        before it is kept.
+        by one. What a variation changes stands in tests/golden/variations.txt; a change of it people see.
+        Written anew by `BURSAR_GOLDEN=write pytest tests/unit/test_files_varied.py`, and read then.
 """
 
 from __future__ import annotations
@@ -625,11 +624,8 @@ def test_each_variation_of_a_file_becomes_what_it_became(name: str, monkeypatch:
     elif name == "srun":
         read, text, varied = step, "-n 2", options(srun.TABLE, STEPS, "-n 2 {}")
     else:
-        read, text, varied = (
-            script,
-            SCRIPT.format("").replace("#SBATCH \n", "\n"),
-            options(OPTIONS.values(), SLURM, SCRIPT),
-        )
+        read, text = script, SCRIPT.format("").replace("#SBATCH \n", "\n")
+        varied = options(OPTIONS.values(), SLURM, SCRIPT)
     base = outcome(read, text)
     found = [f"=== {name}", *(line for line in base if read not in (job, script) or line not in UNSAID)]
     for what, changed in varied:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,7 +77,8 @@ class Bench:
         return made
 
     def wish(self, *names: str, run_dir: str = "run") -> None:
-        (self.folder / run_dir).mkdir(exist_ok=True)
+        for folder in (run_dir, "agents", "logs"):
+            (self.folder / folder).mkdir(exist_ok=True)
         children = tuple(ChildSpec(name, "m", str(self.folder / name), ("cmd", name)) for name in names)
         wish = Desired(
             "unix:///s", str(self.folder), str(self.folder / run_dir), len(names) - 1, "", "", children
@@ -93,7 +95,7 @@ class Bench:
         return dict(json.loads((self.folder / files.CLUSTER).read_text()))
 
     def close(self) -> None:
-        for fd in (self.lock, self.made._wake, *self.wakeups):
+        for fd in (self.lock, self.made._wake, self.made._here, *self.wakeups):
             os.close(fd)
 
 
@@ -406,3 +408,46 @@ def test_two_keepers_do_not_keep_one_directory(tmp_path: Path, capsys: pytest.Ca
         assert keeper.main([str(tmp_path)]) == 1
     os.close(held)
     assert lines(capsys) == ["another keeper keeps this directory"]
+
+
+def test_folders_that_somebody_removed_are_made_anew(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where children hear of it, the newest door is the one that they find."""
+    bench.wish("daemon", "a1")
+    bench.load()
+    bench.made._start_due()
+    lines(capsys)
+    bench.made._wait()
+    assert len(bench.doors) == 1
+    for name in ("agents", "logs", "run"):
+        shutil.rmtree(bench.folder / name)
+    bench.made._wait()
+    assert [(bench.folder / name).is_dir() for name in ("agents", "logs", "run")] == [True] * 3
+    assert [door.closed for door in bench.doors] == [True, False]
+    assert len(lines(capsys)) == 2
+    assert not bench.made._stop
+
+
+def test_a_directory_that_was_moved_is_left_to_those_in_it_and_one_that_was_removed_ends_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.wish("daemon", "a1")
+    bench.load()
+    bench.made._start_due()
+    moved = bench.folder.with_name("moved")
+    bench.folder.rename(moved)
+    bench.made._wait()
+    assert not bench.made._stop
+    assert not bench.folder.exists()
+    shutil.rmtree(moved)
+    bench.made._wait()
+    assert bench.made._stop
+    ran: list[list[str]] = []
+    monkeypatch.setattr(keeper.subprocess, "run", lambda words, **more: ran.append(words))
+    words = ("python", "-P", "-m", files.AGENT_MODULE)
+    agent = ChildSpec("a1", files.AGENT_MODULE, "/d/a1", (*words, "--name", "a1"))
+    bench.made._children["a1"] = Child(agent, bench.folder / "a1.log")
+    bench.made._shut_down()
+    assert ran == [[*words, "--state-dir", "/d/a1", "--terminate-all"]]
+    bench.folder.mkdir()

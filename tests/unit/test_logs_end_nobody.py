@@ -81,7 +81,7 @@ def test_a_keeper_that_cannot_say_what_it_does_goes_on(
             made._start_due()
             assert made._children["daemon"].failures == failures
         made._shut_down()
-    for fd in (lock, made._wake, *wakeups):
+    for fd in (lock, made._wake, made._here, *wakeups):
         os.close(fd)
 
 

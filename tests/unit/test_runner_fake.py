@@ -8,8 +8,8 @@ import pytest
 
 from bursar.clock import VirtualClock
 from bursar.errors import NotFound, WrongState
+from bursar_agent.runner.base import Runner
 from bursar_agent.runner.fake import Behaviour, FakeRunner
-from bursar_agent.runner.handle import Runner
 from bursar_agent.runner.model import (
     Ended,
     ExitReport,

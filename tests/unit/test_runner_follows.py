@@ -26,7 +26,16 @@ from run_directory import (
 
 from bursar.errors import NotFound, WrongState
 from bursar.local.processes import place_of
-from bursar_agent.runner import client, handle, leftovers, pulse, scratch, secretfiles, tree
+from bursar_agent.runner import (
+    client,
+    handle,
+    leftovers,
+    progressfile,
+    pulse,
+    scratch,
+    secretfiles,
+    tree,
+)
 from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.runner.layout import (
     BEAT_US,
@@ -38,6 +47,8 @@ from bursar_agent.runner.layout import (
     boot_id,
 )
 from bursar_agent.runner.model import AttemptTruth, Ended, ExitReport
+from bursar_agent.runner.removed import MESSAGE
+from bursar_agent.runner.spawning import script_of_another
 
 
 @pytest.fixture
@@ -247,7 +258,7 @@ def test_nothing_is_buried_before_its_last_process_is_gone_and_nothing_of_it_is_
         assert waited == [0.75, 1.0]
         marker = f"att_1.0@{place}"
         assert removed == [
-            scratch.path_of(marker), secretfiles.path_of(marker), handle.script_of_another(marker),
+            scratch.path_of(marker), secretfiles.path_of(marker), script_of_another(marker),
             f"/tmp/bursar-{marker}.progress",
         ]  # fmt: skip
 
@@ -312,12 +323,30 @@ def test_nobody_buries_what_is_held_and_who_has_a_report_keeps_it(site: Site) ->
     site.play(story)
 
 
-def test_a_member_whose_directory_is_gone_is_watched_no_more(site: Site) -> None:
+def test_a_member_whose_directory_is_gone_is_told_as_lost_once_and_watched_no_more(site: Site) -> None:
+    async def story(runner: ProcessRunner) -> None:
+        runner._watches["att_1.0"] = watch = handle._Watch("att_1", 0)
+        watch.started_us = NOW_US - 5
+        runner._check("att_1.0")
+        runner.mend()
+        await until(lambda: bool(site.events))
+        await turns()
+        assert runner._watches == {}
+        [told] = [event.report for event in site.events]
+        assert (told.attempt_id, told.end_cause, told.message) == ("att_1", "failed", MESSAGE)
+        assert (told.held_us, told.end_boot_us) == (5, NOW_US)
+
+    site.play(story)
+
+
+def test_one_whose_start_is_not_answered_yet_is_not_taken_for_removed(site: Site) -> None:
     async def story(runner: ProcessRunner) -> None:
         runner._watches["att_1.0"] = handle._Watch("att_1", 0)
-        runner._check("att_1.0")
-        await turns()
-        assert (runner._watches, site.events) == ({}, [])
+        with runner._unanswered.asking([("att_1", 0)]):
+            runner.mend()
+            runner._check("att_1.0")
+            await turns()
+            assert (runner._watches, site.events) == ({}, [])
 
     site.play(story)
 
@@ -419,7 +448,7 @@ def test_progress_is_in_the_members_directory_or_of_another_user_where_we_may_lo
         return b"other"
 
     monkeypatch.setattr(os, "geteuid", lambda: user)
-    monkeypatch.setattr(handle.progressfile, "read_of_another", other)
+    monkeypatch.setattr(progressfile, "read_of_another", other)
 
     async def story(runner: ProcessRunner) -> None:
         assert runner.read_progress("att_1", 0) == expected

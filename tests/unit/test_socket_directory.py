@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,3 +87,28 @@ def test_damaged_lock_is_set_aside(tmp_path: Path) -> None:
     SocketDir(tmp_path, tmp_path / "state").close()
     assert (tmp_path / "socket.lock").read_text() == f"{os.getpid()}\n{tmp_path / 'state'}\n"
     assert len(list(tmp_path.glob("socket.lock.damaged-*"))) == 1
+
+
+def test_a_socket_that_somebody_removed_is_missed_and_one_that_was_moved_is_not(tmp_path: Path) -> None:
+    directory = SocketDir(tmp_path / "run", tmp_path / "state")
+    path = directory.free("bursar.sock")
+    with listening(path):
+        directory.bound(path, 0o660)
+        assert directory.removed() == ""
+        (tmp_path / "run").rename(tmp_path / "moved")
+        assert directory.removed() == ""
+        (tmp_path / "moved" / "bursar.sock").unlink()
+        assert directory.removed() == str(path)
+        with listening(tmp_path / "moved" / "bursar.sock"):
+            assert directory.removed() == str(path)
+        directory.close()
+
+
+def test_sockets_whose_folder_was_removed_are_missed(tmp_path: Path) -> None:
+    directory = SocketDir(tmp_path / "run", tmp_path / "state")
+    path = directory.free("bursar.sock")
+    with listening(path):
+        directory.bound(path, 0o660)
+        shutil.rmtree(tmp_path / "run")
+        assert directory.removed() == str(path)
+        directory.close()

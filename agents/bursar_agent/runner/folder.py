@@ -38,6 +38,9 @@ class CheckpointFolder:
             os.mkdir(path, 0o700)
         except FileExistsError:
             return
+        except FileNotFoundError:  # somebody has removed what they all lie in
+            os.mkdir(os.path.dirname(path), 0o711)
+            os.mkdir(path, 0o700)
         if uid is not None:
             os.chown(path, uid, -1 if gid is None else gid)
 

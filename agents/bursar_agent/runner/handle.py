@@ -1,6 +1,6 @@
 """The runner as the agent sees it: start, stop, adopt, forget, read the log, hear events.
 
-Owns    the `Runner` protocol and `ProcessRunner`, which keeps no truth of its own: every answer
+Owns    `ProcessRunner`, which keeps no truth of its own: every answer
         comes from the launcher's marks, the supervisors' locks and the attempt directories.
 Why     the agent may be replaced at any moment; whatever it knew must be found again by `adopt`.
 """
@@ -17,21 +17,19 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from bursar.errors import InvalidRequest, NotFound, WrongState
+from bursar.errors import InvalidRequest, NotFound, ServerUnavailable, WrongState
 from bursar_agent.runner import (
     client,
     containers,
     leftovers,
     logs,
     logtimes,
-    progressfile,
     pulse,
-    scratch,
-    secretfiles,
+    removed,
     starts,
     told,
     tree,
@@ -49,6 +47,7 @@ from bursar_agent.runner.layout import (
     member_name,
     parse_member,
     place_of,
+    start_ticks,
     stat_fields,
     write_atomically,
     write_limit,
@@ -67,7 +66,6 @@ from bursar_agent.runner.model import (
     StopRequest,
     signal_number,
 )
-from bursar_agent.runner.spawning import script_of_another
 
 log = logging.getLogger(__name__)
 
@@ -81,71 +79,17 @@ _RETRIES = 3
 _DEPTH_MAX = 1000
 
 
-class Runner(Protocol):
-    """Runs attempt members on this machine."""
-
-    async def start(self, requests: Sequence[StartRequest]) -> list[StartResult]:
-        """Start each member at most once, ever; one result per request, in order."""
-        ...
-
-    async def stop(self, attempt_id: str, rank: int, request: StopRequest) -> None:
-        """Ask a member to end. Idempotent; raises `NotFound` for a member never started here."""
-        ...
-
-    async def limit(self, attempt_id: str, rank: int, time_limit_us: int) -> None:
-        """Have a member live by another time limit, counted from its start; durable once this returns.
-
-        Idempotent, and nothing for one that has ended. Raises `NotFound`, `WrongState` where its supervisor
-        cannot.
-        """
-        ...
-
-    async def adopt(self) -> list[AttemptTruth]:
-        """All members known on disk, as they are now; from here on their events are heard."""
-        ...
-
-    def forget(self, attempt_id: str, rank: int) -> None:
-        """Remove what is kept of an ended member. Only after the daemon has recorded the end: the
-        mark that prevents a second start goes with it. Raises `WrongState` while it runs, and until the
-        launcher has answered its start.
-        """
-        ...
-
-    def release(self, attempt_id: str, rank: int) -> bool:
-        """`forget`, now, an ended member that left nothing to read; False: there is something to keep."""
-        ...
-
-    def read_log(self, attempt_id: str, rank: int, offset: int, limit: int) -> tuple[bytes, int, int]:
-        """Bytes from the logical `offset`, the next offset, and how many in between were dropped."""
-        ...
-
-    def read_log_times(self, attempt_id: str, rank: int) -> logtimes.Marks:
-        """When what it wrote came."""
-        ...
-
-    def read_progress(self, attempt_id: str, rank: int) -> bytes | None:
-        """What a member that runs has put into its progress file; None: nothing. It may never answer."""
-        ...
-
-    def read_last_progress(self, attempt_id: str, rank: int) -> bytes | None:
-        """The same of one that has ended, at once."""
-        ...
-
-    def read_steps(self, attempt_id: str, rank: int) -> bytes | None:
-        """Records of the steps of a member that has ended, at once; None: there were none."""
-        ...
-
-
 class _Watch:
     """One member whose end is awaited. `pidfd` wakes us when the supervisor dies."""
 
-    __slots__ = ("attempt_id", "pid", "pidfd", "rank")
+    __slots__ = ("attempt_id", "pid", "pidfd", "rank", "started_us")
 
     def __init__(self, attempt_id: str, rank: int) -> None:
         self.attempt_id = attempt_id
         self.rank = rank
         self.pid = 0
         self.pidfd = -1
+        self.started_us = 0
 
 
 class ProcessRunner:
@@ -187,9 +131,23 @@ class ProcessRunner:
 
     async def open(self) -> None:
         """Make the run directory and listen for supervisors. The first job starts the launcher."""
+        self._begin()
+        self._spawn(self._look())
+
+    @property
+    def run_fd(self) -> int:
+        """The run directory that launcher and supervisors have gone into; -1: none."""
+        return self._run_fd
+
+    def _begin(self) -> None:
         os.makedirs(os.path.join(self._run_dir, ATTEMPTS), 0o700, exist_ok=True)
+        for pid in removed.kill_strays(self._run_dir):
+            log.warning("ran in a directory that was removed, killed", extra={"pid": pid})
         self._run_fd = os.open(self._run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         os.fchmod(self._run_fd, 0o700)
+        self._listen()
+
+    def _listen(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
         # Bound aside and renamed: the name always leads to a listening agent, the newest one.
@@ -198,11 +156,18 @@ class ProcessRunner:
         os.chmod(temporary, 0o600, dir_fd=self._run_fd)
         os.rename(temporary, AGENT_SOCKET, src_dir_fd=self._run_fd, dst_dir_fd=self._run_fd)
         asyncio.get_running_loop().add_reader(self._socket.fileno(), self._receive)
-        self._spawn(self._look())
+
+    def _leave(self) -> None:
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+        if self._run_fd >= 0:
+            os.close(self._run_fd)
+            self._run_fd = -1
 
     async def close(self) -> None:
         """Let go of everything; jobs, supervisors and launcher go on."""
-        loop = asyncio.get_running_loop()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -211,13 +176,7 @@ class ProcessRunner:
         if self._connection is not None:
             self._connection.close()
             await asyncio.sleep(0)  # lets the transport close its socket
-        if self._socket is not None:
-            loop.remove_reader(self._socket.fileno())
-            self._socket.close()
-            self._socket = None
-        if self._run_fd >= 0:
-            os.close(self._run_fd)
-            self._run_fd = -1
+        self._leave()
 
     async def shutdown_launcher(self) -> None:
         """End the launcher if one runs (`down`, tests), and wait until it is gone: one that does not go is
@@ -408,6 +367,7 @@ class ProcessRunner:
                     self._forget_watch(name)
                 else:
                     self._watch(name, *member, _supervisor_pid(dir_fd))
+                    self._watches[name].started_us = state.start_boot_us or 0
             finally:
                 os.close(dir_fd)
             found.append(state)
@@ -488,7 +448,10 @@ class ProcessRunner:
 
     async def _send(self, batch: list[bytes]) -> list[dict[str, Any]]:
         message = b'{"op":"start","requests":[' + b",".join(batch) + b"]}"
+        place = place_of(self._run_fd)
         for remaining in range(_RETRIES, -1, -1):
+            if place_of(self._run_fd) != place:  # whether it was marked there, nobody can tell any more
+                raise ServerUnavailable(f"{self._run_dir} was removed while the start was asked for")
             try:
                 connection = await self._launcher()
                 answer = await connection.request(message)
@@ -548,7 +511,10 @@ class ProcessRunner:
             self.look()
 
     def look(self) -> None:
-        """Find launcher and supervisors that answer no more, and take the next step (`pulse`)."""
+        """Find launcher and supervisors that answer no more, and take the next step (`pulse`). Before that,
+        make anew what was removed of the directory.
+        """
+        self.mend()
         launcher = pulse.launcher_pid(self._run_fd)
         pids = {watch.pid for watch in self._watches.values() if watch.pidfd >= 0}
         if launcher is not None:
@@ -560,6 +526,64 @@ class ProcessRunner:
         for name, watch in list(self._watches.items()):
             if watch.pidfd >= 0:
                 self._look_at(name, watch)
+
+    def mend(self) -> None:
+        """Make anew what somebody removed of the run directory, and end what ran in that (`removed`).
+
+        Where that cannot be done, it is tried again at the next look.
+        """
+        if self._run_fd < 0:
+            return
+        self._receive()  # what has told its end is over, and its supervisor perhaps another's by now
+        place, begun = place_of(self._run_fd), False
+        try:
+            begun = removed.is_removed(self._run_fd)
+            if begun:
+                self._begin_anew()
+            for name in removed.remake(self._run_fd):
+                log.warning("had been removed, made anew", extra={"directory": f"{self._run_dir}/{name}"})
+            if not os.path.lexists(f"/proc/self/fd/{self._run_fd}/{AGENT_SOCKET}"):
+                self._listen_anew()
+        except OSError as problem:
+            log.error("cannot be made anew", extra={"directory": self._run_dir, "problem": str(problem)})
+        for name, watch in list(self._watches.items()):
+            asked = (watch.attempt_id, watch.rank) in self._unanswered
+            if (watch.pidfd >= 0 or (begun and not asked)) and removed.member_is_removed(self._run_fd, name):
+                supervisor = (watch.pid, start_ticks(watch.pid)) if watch.pidfd >= 0 else None
+                self._unwatch(watch)
+                self._spawn(self._end_removed(name, watch, place, supervisor))
+
+    def _begin_anew(self) -> None:
+        log.error("was removed while it was in use", extra={"directory": self._run_dir})
+        if not os.path.isdir(os.path.dirname(self._run_dir)):
+            raise FileNotFoundError(f"{os.path.dirname(self._run_dir)} is gone too")
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._leave()
+        self._begin()
+
+    def _listen_anew(self) -> None:
+        if self._socket is not None:
+            self._receive()
+            asyncio.get_running_loop().remove_reader(self._socket.fileno())
+            self._socket.close()
+        self._listen()
+
+    async def _end_removed(
+        self, name: str, watch: _Watch, place: str, supervisor: tuple[int, int | None] | None = None
+    ) -> None:
+        """End a member whose directory is gone, and tell it: nobody could stop or find it any more."""
+        wait_s = _LOST_POLL_S
+        while await asyncio.to_thread(removed.kill_member, name, place, supervisor):
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, 1.0)
+        await asyncio.to_thread(removed.clear_outside, marker_of(name, place), None)
+        self._receive()  # it may have told its own end
+        if name in self._watches:
+            log.warning("member's directory was removed", extra={"member": name})
+            key, began = (watch.attempt_id, watch.rank), watch.started_us
+            self._end(name, removed.report(*key, self._boot_id, began, _boot_us()))
 
     def _look_at(self, name: str, watch: _Watch) -> None:
         try:
@@ -594,6 +618,7 @@ class ProcessRunner:
         if message["kind"] == "ended":
             self._end(name, ExitReport.from_json(message))
         elif message["kind"] == "started":
+            watch.started_us = message["start_boot_us"]
             if watch.pidfd < 0:
                 self._watch(name, watch.attempt_id, watch.rank, message["supervisor_pid"])
             self._on_event(
@@ -640,7 +665,11 @@ class ProcessRunner:
         try:
             dir_fd = truth.open_member(self._run_fd, watch.attempt_id, watch.rank)
         except OSError:
-            self._forget_watch(name)
+            asked = (watch.attempt_id, watch.rank) in self._unanswered
+            if asked or not removed.member_is_removed(self._run_fd, name):
+                self._forget_watch(name)
+            else:
+                await self._end_removed(name, watch, place_of(self._run_fd))
             return
         try:
             if truth.exit_report(dir_fd) is None and truth.supervisor_lives(dir_fd):
@@ -673,7 +702,9 @@ class ProcessRunner:
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, 1.0)
             if not copied:
-                await asyncio.to_thread(_remove_all, marker_of(name, place), containers.read_record(dir_fd))
+                await asyncio.to_thread(
+                    removed.clear_outside, marker_of(name, place), containers.read_record(dir_fd)
+                )
             cause = pulse.cause_of(dir_fd)
             if cause == "failed" and truth.never_ran(dir_fd):
                 cause = "node_lost"  # no fault of its job
@@ -726,16 +757,6 @@ class ProcessRunner:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _remove_all(marker: str, container: dict[str, Any] | None) -> None:
-    """What a member leaves outside of its directory."""
-    if container is not None and (problem := containers.remove(container)):
-        log.warning("container stays", extra={"member": marker, "problem": problem})
-    scratch.remove(scratch.path_of(marker))
-    secretfiles.remove(secretfiles.path_of(marker))
-    scratch.remove_file(script_of_another(marker))
-    scratch.remove(progressfile.directory_of_another(marker))
 
 
 def _boot_us() -> int:

@@ -307,7 +307,10 @@ class Launcher:
         used_again = self._mark_free(directory, data)
         if used_again is not None:
             return used_again
-        os.mkdir(directory, 0o700)
+        try:
+            os.mkdir(directory, 0o700)
+        except FileNotFoundError:  # somebody has removed what they lie in
+            os.makedirs(directory, 0o700)
         fd = os.open(f"{directory}/{STARTING}", _NEW_FILE, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -325,7 +328,7 @@ class Launcher:
         """
         if self._renameat2 is None:
             return None
-        self._free = self._free or os.listdir(FREE)
+        self._free = self._free or _names_in(FREE)
         self._short = len(self._free) <= _STOCK
         while self._free:
             path = f"{FREE}/{self._free.pop()}"
@@ -354,7 +357,7 @@ class Launcher:
         """Make directories that the next starts find free. A half made one is removed by whoever meets it."""
         self._short = False
         # Those used again come last in the list, and so are taken first.
-        self._free = sorted(os.listdir(FREE), key=lambda name: not name.startswith(_MADE))
+        self._free = sorted(_names_in(FREE), key=lambda name: not name.startswith(_MADE))
         try:
             while len(self._free) < _STOCK:
                 self._made += 1
@@ -481,6 +484,18 @@ def _serve(cgroup_root: str | None, ready_write: int) -> None:
     gc.freeze()
     gc.disable()
     launcher.serve()
+
+
+def _names_in(folder: str) -> list[str]:
+    """What is there; nothing where somebody has removed it, which is made anew if that can be."""
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        try:
+            os.mkdir(folder, 0o700)
+        except OSError as problem:
+            _log(f"{folder}: {problem.strerror}")
+        return []
 
 
 def _empty(folder: str) -> None:

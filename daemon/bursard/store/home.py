@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bursar.aside import set_aside
 from bursar.errors import StoreUnavailable
+from bursard.store.base import LogHead
 from bursard.store.headfile import NAME as HEAD
 from bursard.store.headfile import HeadFile
 
@@ -92,6 +93,23 @@ class Home:
             self._write(note=True)
         except OSError as error:
             raise refused(error, self.directory) from error
+
+    def made_again(self, head: LogHead) -> str:
+        """The database was written anew after somebody removed it: so are the notes beside it. Why not;
+        empty when they are there.
+        """
+        try:
+            if os.fstat(self._lock).st_nlink == 0:
+                handle = _hold(self.directory / LOCK)
+                os.close(self._lock)
+                self._lock = handle
+                self._write(note=True)
+            file = HeadFile(self.directory)
+            file.write(head, sync=True)
+            file.close()
+        except (OSError, StoreUnavailable) as error:
+            return str(error)
+        return ""
 
     def _write(self, note: bool) -> None:
         text = f"{os.getpid()}\n" + (f"{CREATED}\n" if note else "")

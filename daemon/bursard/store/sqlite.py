@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from bursar.errors import InvariantViolation, StoreUnavailable
-from bursard.store import days, eventfile, extras, headfile, home, notes, queries, schema, verify
+from bursard.store import days, eventfile, extras, headfile, home, names, notes, queries, schema, verify
 from bursard.store.base import Batch, CommitUnknown, EventRow, Fenced, Loaded, LogHead, check_batch
 from bursard.store.chain import GENESIS, chain_hash
 from bursard.store.hours import OpenHours
@@ -82,6 +82,7 @@ class SqliteStore(SqliteReader):
         self._fault: str = ""
         self._writer: sqlite3.Connection | None = None
         self._opened = False
+        self._names: names.Names | None = None
         self._shared = Shared()
         try:
             self._writer = self._open()
@@ -91,6 +92,7 @@ class SqliteStore(SqliteReader):
             self._check_tail()
             self._check_head_file()
             self._epoch = self._next_epoch()
+            self._names = names.Names(self._path)
             self._opened = True
         except schema.FAULTS as error:
             self.close()
@@ -254,6 +256,8 @@ class SqliteStore(SqliteReader):
                 self._writer = None
                 if self._opened:
                     self._tell_head(sync=True)
+            if self._names is not None:
+                self._names.close()
             self._home.close()
 
     # -------------------------------------------------------------- writing
@@ -280,6 +284,29 @@ class SqliteStore(SqliteReader):
                 _insert(writer, "keys", batch.keys)
             self._head = head
             self._tell_head()
+            self._refuse_nameless(writer)
+
+    def keep_names(self) -> None:
+        """Look whether the open files still have their names (`append` does so too).
+
+        Where somebody removed them all of it is written to its old place again, and the store takes nothing
+        more: it must be opened anew from there. Raises `CommitUnknown` then.
+        """
+        with self._write_lock:
+            self._refuse_nameless(self._sound())
+
+    def _refuse_nameless(self, writer: sqlite3.Connection) -> None:
+        gone = self._names.removed() if self._names is not None else ""
+        if self._names is None or not gone:
+            return
+        why = ""
+        if self._names.database_is_there():
+            writer.execute("pragma wal_checkpoint(truncate)").fetchall()
+        else:
+            why = names.write_again(writer, self._path) or self._home.made_again(self.head)
+        done = f"it cannot be written again: {why}" if why else "all that is known was written there again"
+        self._fault = f"{self._home.directory / gone} was removed while it was in use; {done}"
+        raise CommitUnknown(self._fault)
 
     def _refuse_if_fenced(self, writer: sqlite3.Connection) -> None:
         if self._newest_epoch(writer) != self._epoch:

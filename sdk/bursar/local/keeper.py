@@ -17,6 +17,7 @@ import contextlib
 import os
 import select
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,11 +25,14 @@ from pathlib import Path
 from typing import Final
 
 from bursar import lastword
-from bursar.aside import Damaged
+from bursar.aside import Damaged, own_directory
 from bursar.local import books, files, heartbeat, processes
 from bursar.local.child import SILENT_S, STOP_S, Child, child_env
 from bursar.local.files import ChildSpec, Desired, Kept
 
+_LOG: Final = "logs/keeper.log"
+JOBS_S: Final = 20.0
+"""So long the jobs of one agent may take to end whose directory was removed."""
 PAUSE_S: Final = 2.0
 """A wait this much longer than asked for means that the keeper itself stood still."""
 
@@ -36,9 +40,15 @@ PAUSE_S: Final = 2.0
 class Keeper:
     """One run of the keeper over one state directory. `lock_fd` carries its beat."""
 
+    _has_log = False
+    """Is what it says written to its log?"""
+
     def __init__(self, directory: Path, lock_fd: int) -> None:
         self._directory = directory
         self._place = processes.place_of(directory)
+        self._here = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):
+            self._has_log = os.path.samestat(os.fstat(2), os.stat(directory / _LOG))
         self._lock_fd = lock_fd
         self._desired = Desired()
         self._children: dict[str, Child] = {}
@@ -186,7 +196,34 @@ class Keeper:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 4096)
         heartbeat.beat(self._lock_fd)
+        self._mend()
         self._look(before_s, wait_s)
+
+    def _mend(self) -> None:
+        """Make anew what somebody removed of the directory; of a directory that is gone, end what is left.
+
+        One that was moved keeps its place, and what runs goes on in it.
+        """
+        if os.fstat(self._here).st_nlink == 0:
+            say(f"{self._directory} was removed: ending what ran in it")
+            self._stop = True
+        if self._stop or not self._is_here():
+            return
+        try:
+            for name in ("agents", "logs"):
+                if not os.path.lexists(self._directory / name):
+                    own_directory(self._directory / name)
+                    say(f"{self._directory / name} had been removed: made anew")
+            if self._has_log and os.fstat(2).st_nlink == 0:
+                with (self._directory / _LOG).open("ab") as log:
+                    os.dup2(log.fileno(), 1)
+                    os.dup2(log.fileno(), 2)
+            if self._door is not None and not os.path.lexists(self._door.path):
+                own_directory(self._door.path.parent)
+                self._door.close()
+                self._door = heartbeat.Door(self._door.path.parent)
+        except OSError as problem:
+            say(f"{problem.filename or self._directory}: cannot be made anew: {problem.strerror}")
 
     def _look(self, before_s: float, wait_s: float) -> None:
         now_s = time.monotonic()
@@ -247,6 +284,8 @@ class Keeper:
         children = list(self._children.values())
         self._end([child for child in children if child.name != "daemon"])
         self._end([child for child in children if child.name == "daemon"])
+        if os.fstat(self._here).st_nlink == 0:
+            self._end_jobs([child.spec for child in children if child.spec.module == files.AGENT_MODULE])
         self._children.clear()
         if self._door is not None:
             self._door.close()
@@ -254,6 +293,15 @@ class Keeper:
                 self._door.path.unlink()
         self._write(Kept(self._desired, served=self._served, place=self._place))
         say("stopped")
+
+    def _end_jobs(self, agents: list[ChildSpec]) -> None:
+        """Nobody will ever be able to find the jobs of a cluster whose directory is gone."""
+        for spec in agents:
+            command = [*spec.command[:4], "--state-dir", spec.state_dir, "--terminate-all"]
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(
+                    command, env=child_env(), cwd="/", stdin=subprocess.DEVNULL, timeout=JOBS_S, check=False
+                )
 
     def _end(self, children: list[Child]) -> None:
         for late in processes.end_all([child.process for child in children], STOP_S):
