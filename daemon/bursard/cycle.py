@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -93,14 +93,22 @@ class CycleStats(msgspec.Struct):
     took: list[int] = msgspec.field(default_factory=lambda: [0] * (len(TOOK_US) + 1))
 
 
-async def aside(snapshot: Snapshot, work: Callable[[], Answer], thread_work: int = THREAD_WORK) -> Answer:
+async def aside(
+    snapshot: Snapshot,
+    work: Callable[[], Answer],
+    thread_work: int = THREAD_WORK,
+    thread: Callable[[Callable[[], Answer]], Awaitable[Answer]] = asyncio.to_thread,
+) -> Answer:
     """Work on a frozen snapshot: here when it is small, in a thread when it is large.
 
     The state may have changed by the time of the answer; rows are those of the snapshot.
+
+    Args:
+        thread: what does work in one; the cycle's own plans wait for nobody's.
     """
     if len(snapshot.nodes.ids) * len(snapshot.queues) < thread_work:
         return work()
-    return await asyncio.to_thread(work)
+    return await thread(work)
 
 
 class _Seen(NamedTuple):

@@ -16,7 +16,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import TypeVar
 
 import msgspec
@@ -35,6 +35,7 @@ from bursard.state import image as state_image
 from bursard.state.decide.jobs import doomed, refuse_second_end
 from bursard.store import Batch, ChargeRow, EventRow, JobRow, KeyRow, Log, PostingRow, Store, Unposted, Views
 from bursard.store.corrections import correction_rows, told_late
+from bursard.turns import Lane
 from bursard.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,9 @@ there are jobs, in one turn of the loop, and reading it longer than the replay o
 """
 
 READERS = 4
-"""Threads that answer short questions to the store; reports have threads of their own."""
+"""Threads that answer short questions to the store; no caller has more than half of them at a time."""
+MAKERS = 2
+"""Threads for what takes longer: reports, large plans. One interpreter runs one of them at a time anyway."""
 
 Answer = TypeVar("Answer")
 
@@ -100,7 +103,8 @@ class Engine:
         self._evictions: deque[tuple[int, str]] = deque()
         self._snapshot_seq = state.version
         self._snapshotting = False
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="bursard-read")
+        self._readers = Lane(READERS, "bursard-read")
+        self._makers = Lane(MAKERS, "bursard-make")
         writer.after_commit.append(self._released)
 
     @property
@@ -245,7 +249,15 @@ class Engine:
 
         The state may have changed by the time of the answer: decide nothing on what was read before.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._readers, question, self.views)
+        return await self._readers.run(lambda: question(self.views))
+
+    async def aside(self, work: Callable[[], Answer], pool: Executor | None = None) -> Answer:
+        """Do long work in a thread: a report, a large plan, parsing.
+
+        Args:
+            pool: of one thread of its own, where work goes on in the same one.
+        """
+        return await self._makers.run(work, pool)
 
     async def books(self) -> Unposted:
         """The open hours as of now, once everything that closed others is on disk.

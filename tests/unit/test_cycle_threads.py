@@ -189,7 +189,7 @@ def test_a_node_that_leaves_while_a_plan_is_worked_out_is_not_named_in_the_answe
         world = site()
         set_caller(Identity("ann", Role.ADMIN))
 
-        async def meanwhile(_shot: Snapshot, work: Callable[[], Any]) -> Any:
+        async def meanwhile(_shot: Snapshot, work: Callable[[], Any], **_: Any) -> Any:
             answer = work()
             if gone:
                 world.state.nodes.clear()

@@ -70,7 +70,7 @@ class Admission:
 
     def enter(self, identity: Identity | None, action: Action | None, *, is_stream: bool) -> Ticket:
         """Let a call in. Raises `RateLimited` with the numbers and what to do."""
-        kind, name = _kind(identity, action), identity.name if identity is not None else ""
+        kind, name = kind_of(identity, action), identity.name if identity is not None else ""
         room = self._rooms[kind]
         if is_stream:
             each = AGENT_STREAMS_EACH if identity is not None and identity.token_sha256 else room.streams_each
@@ -112,7 +112,8 @@ class Admission:
 _ALL = "\n"
 
 
-def _kind(identity: Identity | None, action: Action | None) -> Kind:
+def kind_of(identity: Identity | None, action: Action | None) -> Kind:
+    """In whose room they call this."""
     if identity is None:
         return Kind.STRANGER
     if action is Action.CONNECT:

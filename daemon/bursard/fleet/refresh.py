@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from bursar.clock import SECOND_US
 from bursard.engine import Engine
+from bursard.turns import for_all
 
 AGE_MIN_US = 3 * SECOND_US
 """What was metered so recently is fresh."""
@@ -44,7 +45,7 @@ class Refresh:
                 return
         if not whole and not self._engine.state.attempts:
             return
-        self._running[whole] = asyncio.create_task(self._refresh(whole), name="refresh")
+        self._running[whole] = asyncio.create_task(for_all(self._refresh(whole)), name="refresh")
         await asyncio.shield(self._running[whole])
 
     def _is_fresh(self, whole: bool) -> bool:

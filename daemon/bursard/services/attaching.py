@@ -22,6 +22,7 @@ from bursard.events import AttemptAttached
 from bursard.fleet.attachments import KINDS, PACKET_BYTES_MAX, Attachment, Attachments
 from bursard.services.lookup import find_job
 from bursard.state import AttemptRecord, JobRecord
+from bursard.turns import in_turn
 
 FIRST_S: Final = 10.0
 """Within which a caller says what it wants."""
@@ -63,7 +64,7 @@ async def serve(
             channel=one.channel,
         )
         yield pb.AttachAnswer(opened=opened)
-        reader = asyncio.create_task(_read(engine, attachments, one, requests), name="attach-read")
+        reader = asyncio.create_task(in_turn(_read(engine, attachments, one, requests)), name="attach-read")
         while (packet := await one.packet()) is not None:
             yield pb.AttachAnswer(packet=packet)
         for task in (opening, reader):

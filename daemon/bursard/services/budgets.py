@@ -7,8 +7,8 @@ Why     whoever gives money must see what became of it, in the numbers that admi
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from bursar.codec.amounts import put_amounts
 from bursar.errors import InvalidRequest, NotFound
@@ -43,7 +43,8 @@ async def budgets(engine: Engine, name: str, outlooks: Outlooks | None = None) -
     answer = pb.BudgetsResponse(budgets=[_budget(engine.state, view) for view in found])
     if outlooks is not None:
         now = engine.now()
-        expected = await asyncio.to_thread(outlooks.made, outlooks.seen([view.name for view in found], now))
+        seen = outlooks.seen([view.name for view in found], now)
+        expected = await engine.aside(partial(outlooks.made, seen))
         for wire in answer.budgets:
             wire.forecast.CopyFrom(_forecast(*expected[wire.name], now))
     await engine.durable()

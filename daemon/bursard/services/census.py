@@ -20,9 +20,10 @@ from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine
 from bursard.state import JobRecord, State
 from bursard.state.arrays import beyond_wanted
+from bursard.turns import for_all
 
-PART = 2_000
-"""Jobs that are looked at before others get their turn: a few milliseconds."""
+PART = 500
+"""Jobs that are looked at before others get their turn: a millisecond or two."""
 TIMES: Final = 5
 """What was counted holds for so many times as long as counting took: whoever asks all the time, and how many
 they are, makes a sixth of the loop at most. Of a small site, that is well below a millisecond.
@@ -38,16 +39,18 @@ class Census:
     def __init__(self, engine: Engine, cycle: Cycle) -> None:
         self._engine = engine
         self._cycle = cycle
-        self._one_counts = asyncio.Lock()
+        self._counting: asyncio.Task[None] | None = None
         self._counts: Counts = {}
         self._until_us = 0
 
     async def seen_by(self, identity: Identity) -> list[pb.JobCount]:
         """Counts by project, state and reason, in this order, of what `identity` may see."""
-        async with self._one_counts:
-            if self._engine.clock.boot_us() >= self._until_us:
-                self._counts = await self._count()
-            counts = self._counts
+        if self._engine.clock.boot_us() >= self._until_us:
+            # On nobody's account, and whoever asked first may leave: all who wait are answered at once.
+            if self._counting is None:
+                self._counting = asyncio.create_task(for_all(self._count()), name="census")
+            await asyncio.shield(self._counting)
+        counts = self._counts
         found: Counter[tuple[str, str, str]] = Counter()
         seen: dict[tuple[str, str], bool] = {}
         for (project, user, name, reason), jobs in counts.items():
@@ -61,7 +64,13 @@ class Census:
             for (project, name, reason), jobs in sorted(found.items())
         ]
 
-    async def _count(self) -> Counts:
+    async def _count(self) -> None:
+        try:
+            self._counts = await self._counted()
+        finally:
+            self._counting = None
+
+    async def _counted(self) -> Counts:
         state, clock, now = self._engine.state, self._engine.clock, self._engine.now()
         found: Counter[tuple[str, str, str, str]] = Counter()
         reasons: dict[int, tuple[QueueKey, str]] = {}

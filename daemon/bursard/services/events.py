@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -221,8 +222,9 @@ class EventsService(events_pb2_grpc.EventsServicer):
             doctor.check_planning(self.cycle.failing, self.cycle.left_out(), self.cycle.allocator_wrong)
         )
         log, views = self.engine.log, self.engine.views
-        findings += await asyncio.to_thread(doctor.check_store, log, request.full)
-        findings.append(await asyncio.to_thread(doctor.check_ends, views, log.last_seq, request.full))
+        findings += await self.engine.aside(partial(doctor.check_store, log, request.full))
+        ends = partial(doctor.check_ends, views, log.last_seq, request.full)
+        findings.append(await self.engine.aside(ends))
         sees_all = allowed(identity, Action.SEE_JOBS)
         told = [found.for_one(sees_all) for found in findings]
         return pb.DoctorResponse(
@@ -234,7 +236,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
     ) -> AsyncIterator[pb.SnapshotChunk]:
         """What the newest plan was made of, and the plan; the state as it is now when nobody waits."""
         saved = self.cycle.saved()
-        async for piece in in_one_thread(lambda: dump(saved)):
+        async for piece in in_one_thread(self.engine, lambda: dump(saved)):
             yield pb.SnapshotChunk(data=piece)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 import grpc
@@ -21,7 +21,7 @@ from bursar.clock import Clock
 from bursar.codec.bounds import check_counts, check_numbers, check_texts
 from bursar.errors import AnswerTooLarge, BursarError, Forbidden, InvalidRequest, StoreUnavailable
 from bursar.ids import Ids
-from bursard.access.admission import Admission
+from bursard.access.admission import Admission, Kind, Ticket, kind_of
 from bursard.access.allowances import Allowances
 from bursard.access.authorize import allowed, refusal, somewhere
 from bursard.access.crowd import Proven
@@ -36,6 +36,7 @@ from bursard.services.lastword import last_word
 from bursard.services.unseen import told
 from bursard.services.wirefault import unreadable
 from bursard.store import CommitUnknown
+from bursard.turns import STAFF, USER, Turns
 
 REQUEST_S: Final = 10.0
 """How long a call that carries one request may keep it back."""
@@ -49,8 +50,22 @@ _EOF: Final = aio.EOF  # type: ignore[attr-defined]  # missing in the stubs
 _OPEN: Final = frozenset({"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"})
 """All that answers without an identity."""
 
+_KINDS: Final = {Kind.STAFF: STAFF, Kind.USER: USER}
+"""Whose calls take turns."""
+
 Context = aio.ServicerContext[Any, Any]
 Call = Callable[[AsyncIterator[bytes], Context], Awaitable[None]]
+
+
+class _Asked:
+    """A call that is being let in: whose it is, its place, and its stream."""
+
+    __slots__ = ("identity", "session", "ticket")
+
+    def __init__(self) -> None:
+        self.identity: Identity | None = None
+        self.session: Session | None = None
+        self.ticket: Ticket | None = None
 
 
 class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
@@ -63,12 +78,14 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
         clock: Clock,
         allowances: Allowances,
         admission: Admission | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self._authority = authority
         self._ids = ids
         self._clock = clock
         self._allowances = allowances
         self._admission = admission or Admission()
+        self.turns = turns or Turns()
         self._wrapped: dict[str, Any] = {}
         self._first_words = FirstWords()
         self.sessions = Sessions(authority, clock)
@@ -105,16 +122,9 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
         is_stream = handler.response_streaming
         kind: type[Message] = handler.request_deserializer.__self__
 
-        async def call(raw: AsyncIterator[bytes], context: Context) -> None:
-            identity, session, ticket = None, None, None
+        async def serve(asked: _Asked, raw: AsyncIterator[bytes], context: Context) -> None:
+            session = asked.session
             try:
-                identity, authorization = await self._who(method, context)
-                rule = self._enter(method, identity)
-                ticket = self._admission.enter(identity, rule.action if rule else None, is_stream=is_stream)
-                if identity is not None and rule is not None and is_stream:
-                    session = Session(identity, authorization, rule)
-                    self.sessions.open.add(session)
-                enter_session(session)
                 many = handler.request_streaming
                 request = _messages(kind, raw) if many else await self._only(kind, context)
                 if is_stream:
@@ -130,21 +140,58 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
                 if session is None or session.error is None or session.task is None:
                     raise
                 session.task.uncancel()
-                self._forget(session, ticket)
-                ticket = None
+                self._forget(asked)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(ABORT_S):
                         if session.opening is not None:
                             await session.opening
-                        await self._abort(method, identity, context, session.error)
+                        await self._abort(method, asked.identity, context, session.error)
             except Exception as error:
-                if ticket is None:
-                    await _heard(context, handler.request_streaming)
-                await self._abort(method, identity, context, error)
+                await self._abort(method, asked.identity, context, error)
+
+        async def call(raw: AsyncIterator[bytes], context: Context) -> None:
+            self.turns.arrived()
+            asked = _Asked()
+            try:
+                try:
+                    await self._admit(method, is_stream, asked, context)
+                except Exception as error:
+                    # It keeps no place, so it does not wait for its turn; it is charged for it.
+                    refusing = self._refuse(method, handler.request_streaming, asked, context, error)
+                    await self._in_turn(asked, refusing, waits=False)
+                await self._in_turn(asked, serve(asked, raw, context))
             finally:
-                self._forget(session, ticket)
+                self._forget(asked)
 
         return call
+
+    async def _in_turn(self, asked: _Asked, work: Coroutine[Any, Any, None], *, waits: bool = True) -> None:
+        """Serve a call. Agents take no turns, having bounds of their own; nor does a health check, which is
+        next to nothing.
+        """
+        identity, ticket = asked.identity, asked.ticket
+        kind = _KINDS.get(ticket.kind if ticket is not None else kind_of(identity, None))
+        if identity is None or kind is None:
+            await work
+        else:
+            await self.turns.drive(self.turns.call_of(kind, identity.name), work, waits=waits)
+
+    async def _refuse(
+        self, method: str, is_stream: bool, asked: _Asked, context: Context, error: Exception
+    ) -> None:
+        await _heard(context, is_stream)
+        await self._abort(method, asked.identity, context, error)
+
+    async def _admit(self, method: str, is_stream: bool, asked: _Asked, context: Context) -> None:
+        """Let a call in: who it is, what it may, and its room. Raises where one of them is wanting."""
+        identity, authorization = await self._who(method, context)
+        asked.identity = identity
+        rule = self._enter(method, identity)
+        asked.ticket = self._admission.enter(identity, rule.action if rule else None, is_stream=is_stream)
+        if identity is not None and rule is not None and is_stream:
+            asked.session = Session(identity, authorization, rule)
+            self.sessions.open.add(asked.session)
+        enter_session(asked.session)
 
     async def _only(self, kind: type[Message], context: Context) -> Any:
         """The one request of a call, its numbers numbers and its texts lines. Raises `InvalidRequest`, also
@@ -178,11 +225,12 @@ class Door(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the s
         await context.write(data)
         session.sending_since = 0
 
-    def _forget(self, session: Session | None, ticket: Any) -> None:
-        if session is not None:
-            self.sessions.open.discard(session)
-        if ticket is not None:
-            self._admission.leave(ticket)
+    def _forget(self, asked: _Asked) -> None:
+        if asked.session is not None:
+            self.sessions.open.discard(asked.session)
+        if asked.ticket is not None:
+            self._admission.leave(asked.ticket)
+            asked.ticket = None
 
     async def _who(self, method: str, context: Context) -> tuple[Identity | None, str]:
         """Who calls, and on which proof. Nobody is who calls an open method."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import re
 from collections.abc import Callable, Iterator
@@ -18,10 +17,11 @@ from bursard.access.identity import caller
 from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine
 from bursard.services.lookup import find_job, records_of
-from bursard.services.views import Form, fitting, job_view
+from bursard.services.views import Form, fitting_in_turns, job_view
 from bursard.state import JobRecord
 from bursard.state.arrays import told_state, unrecorded_tasks
 from bursard.store import JobFilter
+from bursard.turns import breathe
 
 PAGE_DEFAULT = 100
 PAGE_MAX = 1000
@@ -74,7 +74,7 @@ async def page(engine: Engine, cycle: Cycle, request: pb.ListJobsRequest) -> pb.
         active = await _live(engine, matches, set(wanted_active), before, size + 1)
     jobs = sorted([*rows, *(job for job in active if job.id not in ended)], key=_order)
     state = engine.state
-    shown = fitting(
+    shown = await fitting_in_turns(
         job_view(state, job, reason_of(state, cycle, job, now), seen_by=identity, now=now, form=Form.ROW)
         for job in jobs[:size]
     )
@@ -158,7 +158,7 @@ async def _live(
                 found.append(job)
                 if len(found) == many:
                     return found
-        await asyncio.sleep(0)
+        await breathe()
     return found
 
 

@@ -67,6 +67,7 @@ from bursard.state.decide.why import of_each, read_reason
 from bursard.state.tables import TASK_SUCCEEDED
 from bursard.store import KeyRow
 from bursard.telemetry.history import History
+from bursard.turns import breathe, in_turn
 
 REFS_MAX = 1000
 KEY_MAX = 200
@@ -160,8 +161,8 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
                     await accepted.put(answer)
 
         tasks = [
-            asyncio.create_task(_ending(accept(), accepted), name="submit-accept"),
-            asyncio.create_task(_ending(read(), asked), name="submit-read"),
+            asyncio.create_task(in_turn(_ending(accept(), accepted)), name="submit-accept"),
+            asyncio.create_task(in_turn(_ending(read(), asked)), name="submit-read"),
         ]
         try:
             while (item := await accepted.get()) is not None:
@@ -188,9 +189,9 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
                     raise InvalidRequest(f"jobs: {len(jobs)} in one message; at most {_BATCH_MAX}")
                 for at in range(0, len(jobs), _PIECE):
                     await accepted.put(await self._submit_batch(jobs[at : at + _PIECE], user))
-                    await asyncio.sleep(0)  # others have their turn, and the writer begins with this piece
+                    await asyncio.sleep(0)  # the writer begins with this piece
 
-        task = asyncio.create_task(_ending(accept(), accepted), name="submit-accept")
+        task = asyncio.create_task(in_turn(_ending(accept(), accepted)), name="submit-accept")
         try:
             while (piece := await accepted.get()) is not None:
                 await self.engine.durable(max(seq for _, seq in piece))
@@ -212,6 +213,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
                     answers.append(await self._submit(request, user, known))
                 except BursarError as error:
                     answers.append((_refusal(told_to(error, self.engine.state, caller())), 0))
+                await breathe()
         return answers
 
     async def _submit(
@@ -519,7 +521,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             self.engine.commit_each([partial(_again, command, job, more) for job in unfinished], user)
             if unfinished := more:
                 await self.engine.writer.room()
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # also where it takes no turns: a piece is a thousand events
         await self.engine.durable()
         return self._answer_all(jobs)
 

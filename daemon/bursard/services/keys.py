@@ -19,6 +19,7 @@ from typing import Final
 from bursar.errors import BursarError
 from bursard.engine import Engine
 from bursard.store import KeyRow, Views
+from bursard.turns import for_all
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class KeyGate:
         if any(one in self._engine.state.keys for one in taken):
             await self._engine.durable()
         if self._learning is None:
-            self._learning = asyncio.create_task(self._learn(), name="submit-keys")
+            self._learning = asyncio.create_task(for_all(self._learn()), name="submit-keys")
         return await self._engine.read(lambda views: views.keys(user, wanted))
 
     async def _learn(self) -> None:

@@ -7,7 +7,6 @@ Why     totals include running work and everything acknowledged: live agents met
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -108,9 +107,9 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             if request.compare or request.top or request.depth:
                 raise InvalidRequest("by: services are neither compared nor cut; no compare, top or depth")
             of = partial(service_named, engine), partial(service_target, engine)
-            found = await asyncio.to_thread(service_table, engine.views, by, query, unposted, *of)
+            found = await engine.aside(partial(service_table, engine.views, by, query, unposted, *of))
             return cost_answer(found, asked, engine.state.currency)
-        found = await asyncio.to_thread(cost_table, engine.views, by, query, unposted, shape, before)
+        found = await engine.aside(partial(cost_table, engine.views, by, query, unposted, shape, before))
         if len(found.rows) > ROWS_MAX:
             raise InvalidRequest(
                 f"the answer has {len(found.rows)} rows, more than {ROWS_MAX}; ask for a shorter time,"
@@ -162,7 +161,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         if request.gpus and not request.history:
             refuse_unknown_kinds(engine, read_gpus(request.gpus)[0])
         facts = tuple(node.facts for node in engine.state.nodes.values())
-        return await asyncio.to_thread(answer_prices, table, facts, now, request)
+        return await engine.aside(partial(answer_prices, table, facts, now, request))
 
     async def ExplainPrice(self, request: pb.ExplainPriceRequest, context: object) -> pb.ExplainPriceResponse:
         """Every part of a price, and what the hours sold this month would have to cost."""
@@ -180,7 +179,8 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         sums: dict[str, Fraction | None] = {"": None}
         for pool in {one.pool for one in found} - {""}:
             query = ChargeFilter(since=since, pool=pool)
-            sums[pool] = sold(await asyncio.to_thread(cost_table, engine.views, [Dim.KIND], query, unposted))
+            table = partial(cost_table, engine.views, [Dim.KIND], query, unposted)
+            sums[pool] = sold(await engine.aside(table))
         return pb.ExplainPriceResponse(
             explanations=[explanation(one, sums[one.pool]) for one in found], since=since
         )
@@ -221,7 +221,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         await refuse_unknown_project(self.engine, request.project, Action.SEE_BOOKS)
         pieces = partial(make, await self._settled(True))
         first = True
-        async for piece in in_one_thread(pieces):
+        async for piece in in_one_thread(self.engine, pieces):
             for start in range(0, len(piece), CHUNK_BYTES):
                 part = piece[start : start + CHUNK_BYTES]
                 yield pb.ReportChunk(data=part, file_name=name if first else "")
@@ -350,14 +350,15 @@ def _known(form: str, formats: object, kind: str) -> None:
         raise InvalidRequest(f"format: {form[:40]!r} is not written for {kind}; known: {', '.join(names)}")
 
 
-async def in_one_thread(make: Callable[[], Iterator[bytes]]) -> AsyncIterator[bytes]:
-    """Run a generator in a thread of its own, a piece at a time: a slow reader stops it, not the loop."""
-    loop = asyncio.get_running_loop()
+async def in_one_thread(engine: Engine, make: Callable[[], Iterator[bytes]]) -> AsyncIterator[bytes]:
+    """Run a generator in a thread of its own, a piece at a time, each in its caller's turn: a slow reader
+    stops it, not the loop.
+    """
     pool = ThreadPoolExecutor(1, thread_name_prefix="bursard-report")
     pieces: Iterator[bytes] | None = None
     try:
-        pieces = await loop.run_in_executor(pool, make)
-        while (piece := await loop.run_in_executor(pool, _next, pieces)) is not None:
+        pieces = await engine.aside(make, pool)
+        while (piece := await engine.aside(partial(_next, pieces), pool)) is not None:
             yield piece
     finally:
         # When the caller goes away: the generator lets go of its cursor and file, in its own thread.

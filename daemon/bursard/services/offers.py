@@ -5,7 +5,7 @@ Why     "why that machine, and what of the others?" is answered by the look that
 
 from __future__ import annotations
 
-import asyncio
+from functools import partial
 
 from bursar.errors import InvalidRequest, WrongState
 from bursar.model import JobState
@@ -15,6 +15,7 @@ from bursard.machines.choose import Look, Pool
 from bursard.machines.provider import Place
 from bursard.machines.renting import Renting
 from bursard.state import JobRecord
+from bursard.turns import breathe
 
 OFFERS_MAX = 1_000
 """Of one answer."""
@@ -43,9 +44,9 @@ async def offers_for(
     job_class = engine.state.class_of(job)
     for some in rents.offers_for(job, job_class, lambda pool, place: _wanted(pool, place, request)):
         found += some
-        await asyncio.sleep(0)
+        await breathe()
         _refuse_started(job)
-    return await asyncio.to_thread(_answer, found, request, engine.state.currency)
+    return await engine.aside(partial(_answer, found, request, engine.state.currency))
 
 
 def _refuse_started(job: JobRecord) -> None:

@@ -71,7 +71,11 @@ async def plan_view(
     if promised is not None:
         job_class = _of_its_promise(job_class, promised)
     turn = state.pending.turn_if(user, job_class, spec.priority, state.next_order)
-    answer = await aside(snapshot, lambda: what_if(snapshot, job_class, now, spec.priority, spec.project))
+    answer: WhatIf = await aside(
+        snapshot,
+        lambda: what_if(snapshot, job_class, now, spec.priority, spec.project),
+        thread=engine.aside,
+    )
     if promised is not None and _begins_before(answer, promised):
         promised = None
     tasks = size_of_spec(spec)
@@ -504,7 +508,9 @@ async def _pending(engine: Engine, cycle: Cycle, wire: pb.ExplainResponse, job: 
     snapshot = state.snapshot(job.id)
     key = state.pending.key_of(job.id)
     index = next(i for i, queue in enumerate(snapshot.queues) if queue.key == key)
-    found: Explanation = await aside(snapshot, lambda: explain(snapshot, index, now, job.id))
+    found: Explanation = await aside(
+        snapshot, lambda: explain(snapshot, index, now, job.id), thread=engine.aside
+    )
     told = found.reason
     if turn is not None:
         told = in_turn(job.user, turn)

@@ -6,8 +6,8 @@ Why     one rule for every way in: a document is read and checked before anythin
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -176,7 +176,7 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
     async def _read(self, request: pb.ApplyRequest) -> tuple[Document, ...]:
         if not request.sources:
             raise InvalidRequest("there is no document to apply; name at least one file")
-        documents = await asyncio.to_thread(parse_files, named_texts(request.sources))
+        documents = await self.engine.aside(partial(parse_files, named_texts(request.sources)))
         refuse_unknown_types(self.engine, documents)
         if self._rents is not None:
             await self._rents.refuse_empty(documents)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import re
 import secrets
+from functools import partial
 from typing import Any, Final
 
 from bursar.clock import DAY_US, HOUR_US
@@ -138,8 +138,16 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
         query = ChargeFilter(since=since - since % HOUR_US, kinds=PAID, job_number=job.number)
         unposted = await self.engine.books()
         name, target = job.spec.name, job.spec.service.target if job.spec.service is not None else 0
-        table = await asyncio.to_thread(
-            service_table, self.engine.views, ("service",), query, unposted, lambda _: name, lambda _: target
+        table = await self.engine.aside(
+            partial(
+                service_table,
+                self.engine.views,
+                ("service",),
+                query,
+                unposted,
+                lambda _: name,
+                lambda _: target,
+            )
         )
         wire.use_since = max(query.since, job.submitted_at)
         wire.use_cost.nanos = str(table.total.nanos)

@@ -8,10 +8,10 @@ Why     the answer takes a moment, in which jobs go on and are charged. Those ch
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -59,8 +59,8 @@ async def spent(engine: Engine, documents: Sequence[Document]) -> Spent:
         try:
             # The meter and the open hours begin at one instant: nothing waits in between.
             books = await engine.books()
-            found = await asyncio.to_thread(_cost, engine.views, wanted, books)
-            before = await asyncio.to_thread(_before, engine.views, wanted, books)
+            found = await engine.aside(partial(_cost, engine.views, wanted, books))
+            before = await engine.aside(partial(_before, engine.views, wanted, books))
             heard_all = since_then in engine.meters
         finally:
             engine.meters = [one for one in engine.meters if one is not since_then]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from enum import Enum
 from itertools import islice
@@ -43,6 +43,7 @@ from bursard.state.fold.jobs import tasks_of
 from bursard.state.records import PromiseRecord
 from bursard.state.told import told_progress
 from bursard.store import JobRow
+from bursard.turns import breathe
 
 log = logging.getLogger(__name__)
 
@@ -293,14 +294,25 @@ def job_terse(job: JobRecord, reason: Reason | None) -> pb.Job:
 
 def fitting(rows: Iterable[Row]) -> list[Row]:
     """As many rows as one message holds, at least one if there is any."""
+    return list(_fitting(rows))
+
+
+async def fitting_in_turns(rows: Iterable[Row]) -> list[Row]:
+    """The same; others have their turns between rows."""
     found: list[Row] = []
+    for row in _fitting(rows):
+        found.append(row)
+        await breathe()
+    return found
+
+
+def _fitting(rows: Iterable[Row]) -> Iterator[Row]:
     size = 0
     for row in rows:
         size += row.ByteSize()
-        if found and size > ROWS_BYTES_MAX:
-            break
-        found.append(row)
-    return found
+        if size > ROWS_BYTES_MAX and size > row.ByteSize():
+            return
+        yield row
 
 
 def _spec(spec: JobSpec, form: Form) -> JobSpec:
