@@ -547,10 +547,8 @@ def variations(text: str, values: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         for value in values if match else ():
             assert match is not None
             changed = f"{match[1]}{value}\n"
-            yield (
-                " / ".join(changed.split("\n")).strip(" /"),
-                "".join([*lines[:number], changed, *lines[number + 1 :]]),
-            )
+            what = " / ".join(changed.split("\n")).strip(" /")
+            yield what, "".join([*lines[:number], changed, *lines[number + 1 :]])
 
 
 def told(base: list[str], found: list[str]) -> list[str]:
