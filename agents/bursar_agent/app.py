@@ -221,7 +221,7 @@ class App:
             s.SpoolTrim: self._spooling.put,
             s.ResendUsage: self._spooling.put,
             s.SendUsage: lambda i: self._send_usage(i.usage),
-            s.SendHeartbeat: lambda i: link.send(wire.heartbeat(i.boot_us)),
+            s.SendHeartbeat: lambda i: link.send(wire.heartbeat(i.boot_us, self._clock.now())),
             s.ForgetMember: self._forget,
             s.ReadLog: lambda i: self._tasks.spawn(self._read_log(i), "read-log"),
             s.ReadTruth: lambda _: self._members.read_truth(),

@@ -110,6 +110,7 @@ CONCURRENT_CALLS_MAX = 16_384
 async def run(settings: Settings) -> int:
     """Serve until told to stop. Returns the exit code."""
     store = SqliteStore(settings.state_dir)
+    startup.refuse_a_clock_before(startup.program_written_at(), store, SystemClock(), settings.state_dir)
     clock, ids = startup.steady_clock(store, SystemClock(), _boot_id()), RandomIds()
     state = restore(store, settings.limits)
     startup.refuse_other_books(state, store, settings.state_dir)
@@ -119,6 +120,7 @@ async def run(settings: Settings) -> int:
     engine.on_fault = _die
     if settings.local_cloud == Path():
         refuse_pools(applied)
+    startup.settle_time(engine, clock, settings.state_dir)
     startup.first_events(engine, settings.currency, applied)
     # What was restored lives as long as the process: keep the collector from walking it.
     gc.collect()
@@ -325,6 +327,7 @@ def add_services(
     events = EventsService(
         engine, cycle, refusals, vault,
         started_at=engine.now(), state_dir=settings.state_dir, services=keeper.services,
+        clocks=fleet.clocks,
     )  # fmt: skip
     events_pb2_grpc.add_EventsServicer_to_server(events, server)
     health_service = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs

@@ -11,6 +11,7 @@ from bursar.clock import HOUR_US, format_instant
 from bursar.errors import StoreUnavailable
 from bursar.model import JobState
 from bursar.model.ranges import contains, count
+from bursar.money import format_nanos
 from bursar.words import plural
 from bursard import audit
 from bursard.access.vault import Vault
@@ -18,6 +19,7 @@ from bursard.events import AttemptEnded, decode
 from bursard.events.codec import schema_of
 from bursard.events.public import unnamed
 from bursard.events.upgrade import FIRST
+from bursard.fleet.clocks import Clocks
 from bursard.state import ArrayRecord, AttemptRecord, JobRecord, State
 from bursard.state.arrays import size_of
 from bursard.state.decide import overdue
@@ -73,19 +75,54 @@ def check_state(
     ]
 
 
-def check_clock(clock: object) -> Finding:
-    """Is the time that the daemon goes by that of the machine's clock?"""
+def check_clock(clock: object, clocks: Clocks | None = None, state: State | None = None) -> Finding:
+    """Is the time that the daemon goes by that of the machine's clock, and of the nodes'?
+
+    Args:
+        clocks: what nodes say. state: for its nodes, and for money that is dated later than now.
+    """
     doubt = clock.doubt() if isinstance(clock, SteadyClock) else None
-    if doubt is None:
-        return Finding("clock", True, "the clock and the log agree on the time")
-    when = f"at the latest in {-(-doubt.believed_in_us // HOUR_US)} h" if doubt.believed_in_us else "never"
-    return Finding(
-        "clock",
-        False,
-        f"the machine's clock says {format_instant(doubt.wall)}, but by the log it is"
-        f" {format_instant(doubt.steady)}: the daemon goes by the log; the clock is believed {when}",
-        "set the machine's clock; or, if it is right: `bursar audit trust-clock --state-dir DIR`",
+    nodes = state.nodes if state is not None else {}
+    if doubt is not None:
+        when = (
+            f"at the latest in {-(-doubt.believed_in_us // HOUR_US)} h" if doubt.believed_in_us else "never"
+        )
+        same, asked = clocks.agreeing(doubt.wall - doubt.steady) if clocks is not None else (0, 0)
+        witnesses = f"; {same} of {plural(asked, 'node')} say what the machine's clock says" if asked else ""
+        return Finding(
+            "clock",
+            False,
+            f"the machine's clock says {format_instant(doubt.wall)}, but by the log it is"
+            f" {format_instant(doubt.steady)}: the daemon goes by the log; the clock is believed {when}"
+            f"{witnesses}",
+            "set the machine's clock; or, if it is right: `bursar audit trust-clock --state-dir DIR`",
+        )
+    if problems := clocks.problems(nodes) if clocks is not None else []:
+        remedy = "set the clock that is wrong (NTP): of those nodes, or of the daemon's machine"
+        found = _finding("clock", problems, "", remedy, names_work=False)
+        return msgspec.structs.replace(found, public=unnamed(found.message))
+    fine = "the clock and the log agree on the time"
+    early = _booked_ahead(state, clock.now()) if state is not None and isinstance(clock, SteadyClock) else []
+    counted = (
+        f"; what was booked while it was ahead counts later in {plural(len(early), 'budget')}"
+        if early
+        else ""
     )
+    return Finding("clock", True, "; ".join([fine, *early[:3]]), public=fine + counted)
+
+
+def _booked_ahead(state: State, now: int) -> list[str]:
+    """What budgets settled in periods that have not begun."""
+    found = []
+    for name in sorted(state.budgets.records):
+        for start in sorted(state.ledger.periods_of(name)):
+            settled = state.ledger.settled(name, start) if start > now else 0
+            if settled:
+                found.append(
+                    f"budget {name}: {format_nanos(settled)} {state.currency} were booked while the clock was"
+                    f" ahead, and count in the period from {format_instant(start)}"
+                )
+    return found
 
 
 def check_secrets(state: State, vault: Vault) -> Finding:

@@ -9,24 +9,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from bursar.clock import Clock
+import bursar
+import bursard
+from bursar.clock import DAY_US, Clock, format_instant
 from bursar.errors import InvalidRequest, StoreUnavailable
 from bursar.local import books
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.document import catalog_dir, parse_files
 from bursar_policies.specs import Document, PriceBookSpec
 from bursard.engine import Engine
-from bursard.events import ClockStepped, ClusterCreated, LogResumed
-from bursard.state import State
+from bursard.events import ClockDoubted, ClockStepped, ClusterCreated, LogResumed
+from bursard.state import NodeRecord, State
 from bursard.state.decide import nodes, policies
 from bursard.steady import Anchor, SteadyClock
-from bursard.store import Log, Store
+from bursard.store import EventFilter, Log, Store
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +56,45 @@ ANCHOR = "clock"
 """The note's key: what the daemon's time was at one reading of the boot clock."""
 TRUST = "bursard.trust-clock"
 """A file in the state directory by which an operator says that the clock is right."""
+STEPS_MAX = 10_000
+"""So many believed jumps are looked through, from the first on."""
 _LOOK_EVERY_S = 2.0
+OLDER_US = DAY_US
+"""So far the clock of a first start may be behind a file of the program: its installer had another one."""
+
+
+def refuse_a_clock_before(written_at: int, store: Store, clock: Clock, state_dir: Path) -> None:
+    """A first start dates all that follows: not by a clock that is behind the program that runs by it.
+
+    Args:
+        written_at: when the newest file of the program was written.
+
+    Raises:
+        StoreUnavailable: it is. Whoever keeps the daemon running tries again, and finds a clock that was set.
+    """
+    now = clock.now()
+    if store.last_seq or now >= written_at - OLDER_US or _trusted(state_dir / TRUST):
+        return
+    raise StoreUnavailable(
+        f"the machine's clock says {format_instant(now)}, but this program was written"
+        f" {format_instant(written_at)}: set the clock, and start again. A first start goes by it for good:"
+        " charges and periods of budgets are dated by it. If it is right:"
+        f" `bursar audit trust-clock --state-dir {shlex.quote(str(state_dir))}`"
+    )
+
+
+def program_written_at() -> int:
+    """When the newest of a few files of this program was written, by the clock of who installed it."""
+    found = [0]
+    for module in (bursar, bursard):
+        for folder in module.__path__:
+            with contextlib.suppress(OSError):
+                found += [
+                    entry.stat().st_mtime_ns // 1000
+                    for entry in os.scandir(folder)
+                    if entry.name.endswith(".py")
+                ]
+    return max(found)
 
 
 def steady_clock(store: Store, clock: Clock, boot_id: str) -> SteadyClock:
@@ -64,9 +105,12 @@ def steady_clock(store: Store, clock: Clock, boot_id: str) -> SteadyClock:
         # A note that cannot be read is one that is not there: the log's own times remain.
         with contextlib.suppress(msgspec.MsgspecError):
             anchor = msgspec.json.decode(note, type=Anchor)
-    first = store.events(0, 1)
+    first = [*store.events(0, 1), *store.events(0, STEPS_MAX, EventFilter(kinds=("clock-stepped",)))]
     last = store.events(store.last_seq - 1, 1) if store.last_seq else []
-    return SteadyClock(clock, boot_id, anchor, first[0].at if first else 0, last[0].at if last else 0)
+    # Where it was set back, the log begins earlier than its first event says.
+    return SteadyClock(
+        clock, boot_id, anchor, min((row.at for row in first), default=0), last[0].at if last else 0
+    )
 
 
 async def keep_time(engine: Engine, clock: SteadyClock, state_dir: Path) -> None:
@@ -79,12 +123,46 @@ async def keep_time(engine: Engine, clock: SteadyClock, state_dir: Path) -> None
 
 async def tend_time(engine: Engine, clock: SteadyClock, state_dir: Path) -> None:
     """One look of `keep_time`."""
+    if settle_time(engine, clock, state_dir):
+        await note_time(engine, clock)
+
+
+def settle_time(engine: Engine, clock: SteadyClock, state_dir: Path) -> bool:
+    """Believe what is to be believed, and date by it what is not over. True: the clock was."""
+    unplaced = nothing_began(engine.state)
     # Taken away also when nothing is in doubt: it is meant for now, not for the next jump.
     if _trusted(state_dir / TRUST):
         clock.trust("an operator trusts it")
-    if steps := clock.take_steps():
-        engine.commit([ClockStepped(*step) for step in steps], "bursard")
-        await note_time(engine, clock)
+    elif unplaced:
+        clock.trust("nothing was charged to any job yet")
+    clock.now()  # by which a jump that has proven itself is believed
+    steps = clock.take_steps()
+    for step in steps:
+        passed = step.passed and not unplaced
+        redates = step.became < step.was or not passed
+        seen = clock.boot_id, clock.boot_us()
+        stepped = ClockStepped(step.was, step.became, step.why, redates)
+        engine.commit([stepped], "bursard")
+        for node in list(engine.state.nodes.values()):
+            now, axis_now = engine.now(), _axis_now(node, *seen)
+            engine.commit(nodes.redated(engine.state, node, engine.prices, axis_now, now, passed), "bursard")
+        engine.commit(policies.roll_periods(engine.state, engine.now()), "bursard")
+    if (doubt := clock.take_doubt()) is not None:
+        engine.commit([ClockDoubted(doubt.wall, doubt.steady)], "bursard")
+    return bool(steps)
+
+
+def nothing_began(state: State) -> bool:
+    """Has no job ever been placed? Then no money and no promise hangs on what time it was."""
+    waiting = [job for job in state.jobs.values() if not job.parent_id]
+    return len(waiting) == state.next_number - 1 and not any(job.attempts for job in state.jobs.values())
+
+
+def _axis_now(node: NodeRecord, boot_id: str, boot_us: int) -> int | None:
+    """Where a node's axis is now by the daemon's own boot clock; None after a reboot of its machine."""
+    if not node.seen_boot_id or node.seen_boot_id != boot_id:
+        return None
+    return max(node.anchor_at + boot_us - node.seen_boot_us, node.through)
 
 
 async def note_time(engine: Engine, clock: SteadyClock) -> None:

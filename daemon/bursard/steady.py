@@ -50,11 +50,16 @@ class Doubt(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A jump that was believed, and why."""
+    """A jump that was believed, and why.
+
+    `passed`: the machine was off meanwhile, so that time may have passed; else its boot clock saw that none
+    has.
+    """
 
     was: Instant
     became: Instant
     why: str
+    passed: bool = False
 
 
 class SteadyClock:
@@ -78,6 +83,8 @@ class SteadyClock:
         self._drift_us = 0
         self._proof_us = CONTRADICTED_PROOF_US
         self._steps: list[Step] = []
+        self._told = False
+        self._told_at: int | None = None
         wall, boot = clock.now(), clock.boot_us()
         self._at, self._boot = self._start(wall, boot, anchor, last_at), boot
         self._drift_at = boot
@@ -94,6 +101,11 @@ class SteadyClock:
             return wall
         self._proof_us = PROOF_US if ahead > 0 else CONTRADICTED_PROOF_US
         return last_at
+
+    @property
+    def boot_id(self) -> str:
+        """Of this machine's present boot."""
+        return self._boot_id
 
     def boot_us(self) -> int:
         """Microseconds since boot."""
@@ -137,7 +149,8 @@ class SteadyClock:
         self._doubted_since_us, self._proof_us = None, CONTRADICTED_PROOF_US
 
     def _believe(self, was: Instant, wall: Instant, boot: int, why: str) -> None:
-        self._steps.append(Step(was, wall, why))
+        self._steps.append(Step(was, wall, why, self._proof_us == PROOF_US))
+        self._first_at = min(self._first_at, wall)
         log.warning(
             "the clock is believed",
             extra={"was": format_instant(was), "now": format_instant(wall), "why": why},
@@ -158,6 +171,17 @@ class SteadyClock:
             return None
         left = self._doubted_since_us + self._proof_us - self._clock.boot_us()
         return Doubt(wall, steady, max(left, 1) if wall >= self._first_at else 0)
+
+    def take_doubt(self) -> Doubt | None:
+        """A jump that has come to be doubted since the last call; no more than one an hour."""
+        found, boot = self.doubt(), self._clock.boot_us()
+        if found is None:
+            self._told = False
+            return None
+        if self._told or (self._told_at is not None and boot - self._told_at < HOUR_US):
+            return None
+        self._told, self._told_at = True, boot
+        return found
 
     def anchor(self) -> Anchor:
         """For the next run of the daemon in this boot."""

@@ -248,7 +248,7 @@ def test_queue_that_nobody_reads_drops_the_connection_and_starts_afresh(
     async def story(daemon: FakeDaemon, shell: Shell) -> None:
         await until(lambda: bool(shell.heard(s.Welcomed)))
         for _ in range(20):
-            shell.link.send(wire.heartbeat(1))
+            shell.link.send(wire.heartbeat(1, 0))
         await until(lambda: len(shell.heard(s.Welcomed)) == 2)
 
     play(tmp_path, story)

@@ -59,7 +59,7 @@ class Bench:
             "_settings": SimpleNamespace(name="n1"),
             "_facts": None, "_boot_id": "boot-1", "_instance": "agent_1", "_publisher": None,
             "_publishing": set(), "_mqtt_url": "", "_cluster_id": "", "_unpersisted": None,
-            "_uniform": lambda low, high: low,
+            "_uniform": lambda low, high: low, "_clock": SimpleNamespace(now=lambda: WALL),
         }  # fmt: skip
         for name, part in parts.items():
             setattr(self.made, name, part)
@@ -80,6 +80,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench()
 
 
+WALL = 17
 USAGE = s.Usage(seq=1, boot_id="boot-1", at_boot_us=2, counters=())
 EXITED = s.SendExited("att_1", 0, Exit(cause=EndCause.COMPLETED, exit_code=0))
 STARTED = s.SendStarted(attempt_id="att_1", rank=0, pid=7, boot_us=5)
@@ -97,7 +98,7 @@ STOP = s.StopMember(attempt_id="att_1", rank=0, cause="cancelled", grace_us=5, s
         (s.SpoolTrim(4), [("spool.put", s.SpoolTrim(4))]),
         (s.ResendUsage(4), [("spool.put", s.ResendUsage(4))]),
         (s.SendUsage(USAGE), [("link.flush_starts",), ("link.send", ("usage", USAGE))]),
-        (s.SendHeartbeat(9), [("link.send", ("heartbeat", 9))]),
+        (s.SendHeartbeat(9), [("link.send", ("heartbeat", 9, WALL))]),
         (s.ReadTruth(), [("members.read_truth",)]),
         (s.SendCondition("full"), [("link.send_condition", s.SendCondition("full"))]),
         (s.PersistEpoch(5, 6), [("state.persist", 5, 6)]),

@@ -95,7 +95,7 @@ SAID: dict[str, Callable[[str], Any]] = {
     "one end": lambda path: wire.exits([wire.exited(own(s.SendExited, path))]),
     "two ends": lambda path: wire.exits([wire.exited(own(s.SendExited, path + at)) for at in "ab"]),
     "usage": lambda path: wire.usage(own(s.Usage, path)),
-    "heartbeat": lambda path: wire.heartbeat(own(int, path)),
+    "heartbeat": lambda path: wire.heartbeat(own(int, path), own(int, path)),
     "log": lambda path: wire.log_reply(
         own(int, path), data=b"d", offset=3, next_offset=4, ended=True, error="e", dropped_bytes=5,
         marks=[(6, 7), (8, 9)],

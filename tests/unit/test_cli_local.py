@@ -227,6 +227,7 @@ def test_daemon_and_agent_that_are_stopped_are_replaced(cluster):
         "version": None,
         "ready": False,
         "state": "not responding",
+        "trouble": None,
     }
     assert [agent["state"] for agent in shown["agents"]] == ["not responding", "unknown"]
     until(lambda: not {before["daemon"], before["local-1"]} & set(cluster.pids().values()))

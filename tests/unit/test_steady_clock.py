@@ -81,7 +81,12 @@ def test_a_daemon_that_was_off_for_two_months_believes_after_an_hour_without_a_h
     assert steady.now() == LAST + 60 * DAY_US + PROOF_US
     assert steady.doubt() is None
     assert steady.take_steps() == [
-        Step(Instant(LAST + PROOF_US), Instant(LAST + 60 * DAY_US + PROOF_US), "it went on for 1 h")
+        Step(
+            Instant(LAST + PROOF_US),
+            Instant(LAST + 60 * DAY_US + PROOF_US),
+            "it went on for 1 h",
+            passed=True,
+        )
     ]
     assert steady.take_steps() == []
 
@@ -161,7 +166,7 @@ def test_an_operator_who_trusts_the_clock_ends_the_doubt() -> None:
     steady = made(clock)
     steady.trust("ann says so")
     assert steady.now() == LAST + 40 * DAY_US
-    assert steady.take_steps() == [Step(LAST, Instant(LAST + 40 * DAY_US), "ann says so")]
+    assert steady.take_steps() == [Step(LAST, Instant(LAST + 40 * DAY_US), "ann says so", passed=True)]
     steady.trust("again")
     assert steady.take_steps() == []
 
@@ -210,7 +215,10 @@ def started(directory: Path, clock: VirtualClock, boot_id: str = "boot-1") -> tu
     return asyncio.run(run())
 
 
-def test_a_start_with_the_clock_forty_days_ahead_moves_no_budget(tmp_path: Path) -> None:
+def test_a_start_with_the_clock_forty_days_ahead_moves_no_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(startup, "nothing_began", lambda state: False)
     clock = VirtualClock(LAST)
     start, end = period_bounds("month", "UTC", LAST)
     before, _ = started(tmp_path / "d", clock)
@@ -239,7 +247,11 @@ def test_a_note_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
     store.close()
 
 
-def test_an_operators_word_is_obeyed_once_and_recorded(tmp_path: Path) -> None:
+def test_an_operators_word_is_obeyed_once_and_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(startup, "nothing_began", lambda state: False)
+
     async def run() -> list[object]:
         clock = VirtualClock(LAST)
         store = SqliteStore(tmp_path / "d")
@@ -258,7 +270,7 @@ def test_an_operators_word_is_obeyed_once_and_recorded(tmp_path: Path) -> None:
         store.close()
         return found
 
-    expected = ClockStepped(LAST, LAST + 40 * DAY_US, "an operator trusts it")
+    expected = ClockStepped(LAST, LAST + 40 * DAY_US, "an operator trusts it", redates=True)
     assert asyncio.run(run()) == [expected]
     assert not (tmp_path / "d" / startup.TRUST).exists()
 

@@ -182,9 +182,9 @@ def usage(record: s.Usage) -> pb.AgentMessage:
     )
 
 
-def heartbeat(boot_us: int) -> pb.AgentMessage:
-    """A sign of life."""
-    return pb.AgentMessage(heartbeat=pb.Heartbeat(boot_us=boot_us))
+def heartbeat(boot_us: int, wall_at: int) -> pb.AgentMessage:
+    """A sign of life, and what the machine's wall clock says."""
+    return pb.AgentMessage(heartbeat=pb.Heartbeat(boot_us=boot_us, wall_at=wall_at))
 
 
 def log_reply(

@@ -21,11 +21,12 @@ from bursard.events.budgets import (
     RestCarried,
     ThresholdCrossed,
 )
-from bursard.events.clock import ClockStepped
+from bursard.events.clock import ClockDoubted, ClockStepped
 from bursard.events.codec import SCHEMA, NewerSchema, decode, encode
 from bursard.events.condition import NodeCondition
 from bursard.events.deadlines import DeadlineBroken, DeadlinePromised, PromisedMember
 from bursard.events.follow import Follow
+from bursard.events.lives import LogResumed
 from bursard.events.measured import (
     AttemptAttached,
     AttemptIdle,
@@ -57,7 +58,6 @@ from bursard.events.union import (
     LimitChanged,
     LimitRefused,
     LimitTaken,
-    LogResumed,
     MachineEnding,
     MachineGone,
     MachineIntended,
@@ -74,6 +74,7 @@ from bursard.events.union import (
     NodeMisbehaved,
     NodePriced,
     NodeQuarantined,
+    NodeRedated,
     NodeRegistered,
     NodeRemoved,
     NodeScheduling,
@@ -109,6 +110,7 @@ __all__ = [
     "BudgetTransferred",
     "Charge",
     "ChargesCorrected",
+    "ClockDoubted",
     "ClockStepped",
     "ClusterCreated",
     "Corrected",
@@ -153,6 +155,7 @@ __all__ = [
     "NodeMisbehaved",
     "NodePriced",
     "NodeQuarantined",
+    "NodeRedated",
     "NodeRegistered",
     "NodeRemoved",
     "NodeScheduling",

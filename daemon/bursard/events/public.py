@@ -22,9 +22,10 @@ from bursard.events import budgets as b
 from bursard.events import union as e
 from bursard.events.anomalies import AnomalyFound
 from bursard.events.bills import BillKept
-from bursard.events.clock import ClockStepped
+from bursard.events.clock import ClockDoubted, ClockStepped
 from bursard.events.condition import NodeCondition
 from bursard.events.deadlines import DeadlineBroken, DeadlinePromised
+from bursard.events.lives import LogResumed
 from bursard.events.measured import (
     AttemptAttached,
     AttemptIdle,
@@ -106,8 +107,9 @@ _BILL_LINE = _shape("resource hour hours estimate final")
 
 PUBLIC: Final[Mapping[type, Shape]] = {
     e.ClusterCreated: _shape("cluster_id currency"),
-    ClockStepped: _shape("was became why"),
-    e.LogResumed: _shape("cause through known_seq epoch next_number by"),
+    ClockDoubted: _shape("wall going_by"),
+    ClockStepped: _shape("was became why redates"),
+    LogResumed: _shape("cause through known_seq epoch next_number by"),
     e.JobSubmitted: _shape(
         "job_id number user dependencies", spec=SPEC, follows=_shape("other called waits lost")
     ),
@@ -146,6 +148,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.NodeRegistered: _shape("node_id", facts=_FACTS),
     e.NodePriced: _shape("node_id price_id since", rates=_RATES),
     e.NodeBooted: _shape("node_id boot_id anchor_at anchor_boot_us", charges=_CHARGE),
+    e.NodeRedated: _shape("node_id from_at to_at", charges=_CHARGE),
     e.NodeConnected: _shape("node_id refused"),
     e.NodeSilent: _shape("node_id"),
     e.NodeScheduling: _shape("node_id mode reason"),

@@ -37,10 +37,11 @@ from bursard.events.budgets import (
     RestCarried,
     ThresholdCrossed,
 )
-from bursard.events.clock import ClockStepped
+from bursard.events.clock import ClockDoubted, ClockStepped
 from bursard.events.condition import NodeCondition
 from bursard.events.deadlines import DeadlineBroken, DeadlinePromised
 from bursard.events.follow import Follow
+from bursard.events.lives import LogResumed
 from bursard.events.measured import (
     AttemptAttached,
     AttemptIdle,
@@ -400,6 +401,19 @@ class NodeBooted(msgspec.Struct, frozen=True, tag="node-booted"):
     seen_at: int = 0
 
 
+class NodeRedated(msgspec.Struct, frozen=True, tag="node-redated", omit_defaults=True):
+    """A node's axis follows a step of the clock that was believed: what came behind `from_at` on it comes
+    behind `to_at`. What was booked keeps its dates.
+
+    `charges`: who owns what lies between where time has passed there; none where only the clock was wrong.
+    """
+
+    node_id: str
+    from_at: int
+    to_at: int
+    charges: tuple[Charge, ...] = ()
+
+
 class NodeConnected(msgspec.Struct, frozen=True, tag="node-connected", omit_defaults=True):
     """The node's agent is in contact. `refused`: hellos since the last one that were refused as too many."""
 
@@ -705,28 +719,9 @@ class NodeTokenRevoked(msgspec.Struct, frozen=True, tag="node-token-revoked"):
     sha256: str
 
 
-class LogResumed(msgspec.Struct, frozen=True, tag="log-resumed"):
-    """The log goes on from an earlier point of its life: what had followed there is lost.
-
-    Attributes:
-        cause: `restored` (from a backup) or `accepted` (an operator gave lost events up).
-        through: the last event that both lives share.
-        known_seq: the highest event known of the life before; 0 when nobody knows.
-        epoch: of the first start of the new life. What obeyed a lower one may know of the life before.
-        next_number: jobs of the life before may have had numbers up to here; they are not given out again.
-        by: who decided it.
-    """
-
-    cause: str
-    through: int
-    known_seq: int
-    epoch: int
-    next_number: int
-    by: str
-
-
 Event = (
     ClusterCreated
+    | ClockDoubted
     | ClockStepped
     | LogResumed
     | JobSubmitted
@@ -755,6 +750,7 @@ Event = (
     | NodeRegistered
     | NodePriced
     | NodeBooted
+    | NodeRedated
     | NodeConnected
     | NodeSilent
     | NodeScheduling

@@ -352,7 +352,7 @@ class Agents:
                 f"heartbeat.boot_us: {word.boot_us}, after {link.heard_boot_us} on the same stream"
             )
         link.heard_boot_us = word.boot_us
-        self.fleet.heartbeat(node, word.boot_us)
+        self.fleet.heartbeat(node, word.boot_us, word.wall_at)
         # Its node is a witness of all that was acknowledged, also of what has nothing to do with it.
         if (end := self.engine.log.head.seq) > link.log_seq:
             link.log_seq = end

@@ -15,7 +15,7 @@ import re
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final, get_args
 
-from bursar.clock import DAY_US, SECOND_US
+from bursar.clock import DAY_US, INSTANT_MAX, INSTANT_MIN, SECOND_US
 from bursar.errors import InvalidRequest
 from bursar.model import COUNT_MAX, SECONDS_MAX, DeviceUse, EndCause, EnergySource, Exit, NodeFacts, Steps
 from bursar.model.constraints import PLACE_FIELDS
@@ -320,6 +320,7 @@ def usage(word: Usage) -> None:
 def heartbeat(word: Heartbeat) -> None:
     """A sign of life."""
     _within(word.boot_us, 0, BOOT_US_MAX, "heartbeat.boot_us")
+    _within(word.wall_at, INSTANT_MIN, INSTANT_MAX, "heartbeat.wall_at")
 
 
 def log_answer(wanted: LogRange, answer: LogAnswer) -> None:

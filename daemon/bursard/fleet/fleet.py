@@ -36,6 +36,7 @@ from bursard.events import LimitTaken as Taken
 from bursard.fleet import believe, door
 from bursard.fleet.backend import Backend
 from bursard.fleet.believe import Order
+from bursard.fleet.clocks import Clocks
 from bursard.fleet.conditions import Conditions
 from bursard.fleet.deadlines import LATE_MAX, LOOK_EVERY_S, Deadlines
 from bursard.fleet.environment import job_environment
@@ -113,6 +114,7 @@ class Fleet:
         self._conditions = Conditions()
         self._anchored: Counts[str] = Counts()
         """How often the anchor of each node's boot was taken again."""
+        self.clocks = Clocks()
         self._orders: dict[str, Order] = {}
         self._log_cap_bytes = log_cap_bytes
         self._run_as_submitter = run_as_submitter
@@ -126,7 +128,7 @@ class Fleet:
         """Gives a job's secrets when a member is ordered to start; they are kept nowhere here."""
         self._deadlines = Deadlines(engine.state, engine.clock.boot_us())
         self._owed: deque[tuple[int, str, Forget]] = deque()
-        engine.listeners.append(self.on_event)
+        engine.listeners += [self.on_event, self.clocks.on_event]
 
     # --- durable events go out
 
@@ -158,10 +160,8 @@ class Fleet:
                 for member in attempt.live():
                     self._stop(attempt, member)
         elif isinstance(event, NodeRemoved):
-            self._heard.pop(event.node_id, None)
-            self._lead.pop(event.node_id, None)
-            self._anchored.pop(event.node_id, None)
-            self._small.pop(event.node_id, None)
+            for known in (self._heard, self._lead, self._anchored, self._small):
+                known.pop(event.node_id, None)
             self._conditions.forget(event.node_id)
         elif isinstance(event, AttemptEnded):
             self._durable.discard(event.attempt_id)
@@ -562,9 +562,10 @@ class Fleet:
         """The daemon's clocks, now."""
         return Reading(self._boot_id, self.engine.clock.boot_us(), self.engine.now())
 
-    def heartbeat(self, node: NodeRecord, boot_us: int) -> None:
-        """A node gives a reading of its boot clock."""
+    def heartbeat(self, node: NodeRecord, boot_us: int, wall_at: int = 0) -> None:
+        """A node gives a reading of its boot clock, and says what time it takes it for."""
         self._heard_boot(node, boot_us)
+        self.clocks.heard(node, wall_at, self.engine.now())
 
     def condition(self, node: NodeRecord, word: Condition) -> None:
         """What keeps a node from starting anything. What is known already changes nothing, and what comes too

@@ -209,9 +209,10 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
-    """A sign of life, with a reading of the boot clock."""
+    """A sign of life, with a reading of the boot clock. `wall_at`: what its wall clock says; 0: nothing."""
 
     boot_us: int
+    wall_at: int = 0
 
 
 class MemberTruth(msgspec.Struct, frozen=True, kw_only=True):

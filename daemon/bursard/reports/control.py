@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,13 +24,19 @@ from bursard.events import (
     NodeBooted,
     NodeMetered,
     NodePriced,
+    NodeRedated,
     NodeRemoved,
     decode,
 )
 from bursard.reports.unpriced import Times
 from bursard.store import EventFilter, EventRow, Views
 
-_FACTS = EventFilter(kinds=("machine-gone", "machine-intended", "node-booted", "node-priced", "node-removed"))
+_FACTS = EventFilter(
+    kinds=(
+        *("machine-gone", "machine-intended", "node-booted", "node-priced", "node-redated"),
+        "node-removed",
+    )
+)
 _AT_ONCE = 1_000
 _GONE_MAX = 5_000
 """Of so many nodes that are gone the end is looked for: two seconds."""
@@ -49,16 +56,45 @@ class Owed(msgspec.Struct, frozen=True):
     unpriced_us: int
 
 
+class _Stretch(NamedTuple):
+    """A part of a node's time, and its cost rates by the instant from which they hold."""
+
+    start: int
+    end: int
+    prices: list[tuple[int, ShareRates | None]]
+
+
 class _Facts(msgspec.Struct):
     """One node's: since when it is there, and its cost rates by the instant from which they hold.
 
     `billed_until`: of a machine that is gone, by its provider; 0 of others. `refunded`: for nothing at all.
+    `before`: its time up to where a step of the clock had its axis go on elsewhere.
     """
 
     begins: int = 0
     billed_until: int = 0
     refunded: bool = False
     prices: list[tuple[int, ShareRates | None]] = []
+    before: list[_Stretch] = []
+
+    def redated(self, event: NodeRedated) -> None:
+        """Where time has passed meanwhile, somebody owns it, and nothing is cut."""
+        if event.charges:
+            return
+        by_us = event.to_at - event.from_at
+        if self.begins:
+            self.before = [*self.before, _Stretch(self.begins, event.from_at, self.prices)]
+            self.begins = event.to_at
+        self.prices = [(since + by_us, rates) for since, rates in self.prices]
+
+    def held(self, since: int, until: int, told: int) -> Iterator[tuple[int, int, ShareRates | None]]:
+        """Which cost rates held from when to when, in a period; None: nobody knows.
+
+        `told`: up to which instant of its axis its time is in the books.
+        """
+        for start, end, prices in (*self.before, _Stretch(self.begins, told, self.prices)):
+            if max(start, since) < min(end, until):
+                yield from _held(prices, max(start, since), min(end, until))
 
     def priced(self, since: int, rates: ShareRates | None) -> None:
         self.prices = [*(one for one in self.prices if one[0] < since), (since, rates)]
@@ -100,20 +136,19 @@ def owed(rows: Iterable[EventRow], ends: Mapping[str, int], since: int, until: i
     for node_id, told in ends.items():
         facts = nodes.get(node_id, _Facts())
         end = max(told, facts.billed_until)
-        start, last = max(facts.begins, since), min(until, end)
-        if start < last and not facts.begins:
+        if since < min(until, end) and not facts.begins:
             left_out.add(node_id)
             continue
-        held = list(_held(facts, start, last))
+        held = list(facts.held(since, until, end))
         lacking = [(begins, ends) for begins, ends, rates in held if rates is None]
         lacking_us = sum(ends - begins for begins, ends in lacking)
         unpriced_us += lacking_us
-        if lacking and lacking_us == last - start:
+        if lacking and len(lacking) == len(held):
             left_out.add(node_id)
             continue
         found[node_id] = sum(_cost(rates, begins, ends) for begins, ends, rates in held)
         if facts.refunded and since < end <= until:  # in the last hour of its time, all that it ever cost
-            whole = _held(facts, facts.begins, end)
+            whole = facts.held(0, end, end)
             found[node_id] -= sum(_cost(rates, begins, ends) for begins, ends, rates in whole)
         if lacking:
             unpriced[node_id] = lacking
@@ -136,19 +171,22 @@ def _by_node(rows: Iterable[EventRow]) -> dict[str, _Facts]:
         elif isinstance(event, NodePriced):
             rates = (event.cost or event.rates) if event.price_id else None
             nodes.setdefault(event.node_id, _Facts()).priced(event.since or row.at, rates)
+        elif isinstance(event, NodeRedated):
+            nodes.setdefault(event.node_id, _Facts()).redated(event)
         elif isinstance(event, NodeBooted):
             facts = nodes.setdefault(event.node_id, _Facts())
             facts.begins = facts.begins or event.anchor_at
     return nodes
 
 
-def _held(facts: _Facts, start: int, until: int) -> Iterator[tuple[int, int, ShareRates | None]]:
-    """Which cost rates held from when to when; None: nobody knows."""
-    for position, (held_from, rates) in enumerate(facts.prices or [(0, None)]):
+def _held(
+    prices: list[tuple[int, ShareRates | None]], start: int, until: int
+) -> Iterator[tuple[int, int, ShareRates | None]]:
+    for position, (held_from, rates) in enumerate(prices or [(0, None)]):
         # The first price holds from the node's first moment on.
         begins = max(start, held_from) if position else start
-        last = position + 1 >= len(facts.prices)
-        ends = until if last else min(until, facts.prices[position + 1][0])
+        last = position + 1 >= len(prices)
+        ends = until if last else min(until, prices[position + 1][0])
         if begins < ends:
             yield begins, ends, rates
 

@@ -370,7 +370,7 @@ def _usage(wire: pb.Usage) -> Usage:
 
 
 def _heartbeat(wire: pb.Heartbeat) -> Heartbeat:
-    return Heartbeat(wire.boot_us)
+    return Heartbeat(wire.boot_us, wire.wall_at)
 
 
 def _condition(wire: pb.Condition) -> Condition:

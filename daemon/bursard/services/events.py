@@ -27,6 +27,7 @@ from bursard.engine import Engine
 from bursard.events import Event, decode
 from bursard.events.public import public
 from bursard.events.subject import head_of
+from bursard.fleet.clocks import Clocks
 from bursard.scheduler.saved import dump
 from bursard.services.census import Census
 from bursard.services.money import in_one_thread
@@ -61,6 +62,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
         started_at: int,
         state_dir: Path,
         services: Iterable[str] = (),
+        clocks: Clocks | None = None,
     ) -> None:
         self.engine = engine
         self.cycle = cycle
@@ -70,6 +72,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
         self._state_dir = state_dir
         self._services = services
         self._census = Census(engine, cycle)
+        self._clocks = clocks
         self._news: set[asyncio.Event] = set()
         engine.listeners.append(self._on_event)
 
@@ -202,6 +205,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
                 **_store(self._state_dir),
                 **{f"refused_{status.lower()}": n for status, n in self._refusals.counts.items()},
             },
+            trouble=self._trouble(allowed(identity, Action.SEE_JOBS)),
             census=await self._census.seen_by(identity) if request.census else (),
         )
 
@@ -216,7 +220,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
             lambda job: allowed(identity, Action.SEE_JOBS, job.spec.project, job.user),
             self.engine.now(),
         )
-        findings.append(doctor.check_clock(self.engine.clock))
+        findings.append(self._clock())
         findings.append(doctor.check_secrets(self.engine.state, self._vault))
         findings.append(
             doctor.check_planning(self.cycle.failing, self.cycle.left_out(), self.cycle.allocator_wrong)
@@ -230,6 +234,15 @@ class EventsService(events_pb2_grpc.EventsServicer):
         return pb.DoctorResponse(
             findings=[pb.Finding(check=f.check, ok=f.ok, message=f.message, remedy=f.remedy) for f in told]
         )
+
+    def _clock(self) -> doctor.Finding:
+        return doctor.check_clock(self.engine.clock, self._clocks, self.engine.state)
+
+    def _trouble(self, sees_all: bool) -> str:
+        """What `status` tells at once: all that is dated, or kept, hangs on it."""
+        found = self._clock()
+        told = found.for_one(sees_all)
+        return "" if found.ok else f"{told.message}; {told.remedy}"
 
     async def SaveSnapshot(
         self, request: pb.SaveSnapshotRequest, context: Any

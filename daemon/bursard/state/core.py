@@ -24,6 +24,7 @@ from bursard.events import (
     BudgetOpened,
     BudgetTransferred,
     ChargesCorrected,
+    ClockDoubted,
     ClockStepped,
     ClusterCreated,
     DeadlineBroken,
@@ -63,6 +64,7 @@ from bursard.events import (
     NodeMisbehaved,
     NodePriced,
     NodeQuarantined,
+    NodeRedated,
     NodeRegistered,
     NodeRemoved,
     NodeScheduling,
@@ -116,6 +118,7 @@ class State(Tables):
 
 
 _APPLY: Mapping[type, Callable[..., None]] = {
+    ClockDoubted: cluster.clock_doubted,
     ClockStepped: cluster.clock_stepped,
     ClusterCreated: cluster.cluster_created,
     LogResumed: cluster.log_resumed,
@@ -162,6 +165,7 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     AttemptEnded: attempts.attempt_ended,
     NodeRegistered: nodes.registered,
     NodeBooted: nodes.booted,
+    NodeRedated: nodes.redated,
     NodePriced: nodes.priced,
     NodeConnected: nodes.connected,
     NodeSilent: nodes.silent,

@@ -27,6 +27,7 @@ from bursard.events import (
     MemberStarted,
     NodeBooted,
     NodeMetered,
+    NodeRedated,
     NodeRemoved,
     PeriodClosed,
     Piece,
@@ -159,7 +160,7 @@ class OpenHours:
                 )
         elif isinstance(event, MemberStarted):
             self._member(event.attempt_id, event.rank).started_at = event.at
-        elif isinstance(event, NodeBooted | MachineJoined):
+        elif isinstance(event, NodeBooted | MachineJoined | NodeRedated):
             yield from event.charges
         elif isinstance(event, MachineGone):
             yield from event.refund
@@ -220,6 +221,8 @@ class OpenHours:
             for hours in self._open.values():
                 due = [key for key, one in hours.items() if one.counts_from < event.until]
                 found += [(key, hours.pop(key)) for key in due]
+        elif isinstance(event, NodeRedated):
+            found += self._redated(event)
         elif isinstance(event, NodeBooted | NodeRemoved):
             found += self._open.pop((event.node_id, -1), {}).items()
         elif isinstance(event, NodeMetered):
@@ -230,6 +233,15 @@ class OpenHours:
             hours = self._open.get((event.node_id, -1), {})
             until = event.through if event.posted else event.through - event.through % HOUR_US
             found += self._taken(hours, until)
+        return found
+
+    def _redated(self, event: NodeRedated) -> list[tuple[Key, Sum]]:
+        """All that is open of a node, whose members go on behind another instant."""
+        found = list(self._open.pop((event.node_id, -1), {}).items())
+        for owner, member in self._members.items():
+            if member.node_id == event.node_id:
+                found += self._open.pop(owner, {}).items()
+                member.started_at += event.to_at - event.from_at if member.started_at else 0
         return found
 
     def _taken(self, hours: dict[Key, Sum], until: int) -> list[tuple[Key, Sum]]:

@@ -22,6 +22,7 @@ from bursard.events import (
     MemberStarted,
     NodeBooted,
     NodeMetered,
+    NodeRedated,
     NodeRemoved,
     PeriodClosed,
     decode,
@@ -41,7 +42,7 @@ _TELLING = tuple(
     f'{{"type":"{kind.__struct_config__.tag}"'.encode()
     for kind in (
         *(AttemptPlaced, MemberStarted, MemberEnded, NodeBooted, NodeMetered, NodeRemoved),
-        *(ChargesCorrected, PeriodClosed, MachineJoined),
+        *(ChargesCorrected, PeriodClosed, MachineJoined, NodeRedated),
     )
 )
 """How payloads begin that charges follow from; the others need no decoding."""

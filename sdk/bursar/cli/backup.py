@@ -228,12 +228,13 @@ def audit_verify(file: str | None, state_dir: str | None, server: str | None, ou
 def audit_trust_clock(state_dir: str) -> None:
     """Tell a running daemon that the machine's clock is right, although it jumped.
 
-    `bursar doctor` says when it is in doubt. Periods of budgets then follow the clock; it is recorded.
+    `bursar doctor` says when it is in doubt. Budgets, nodes and what is not over are then dated by it;
+    what was booked keeps its date. It is recorded. A first start that is refused for its clock goes on.
 
     Example: bursar audit trust-clock --state-dir /var/lib/bursar
     """
     path = _room().trust_clock(which.directory_of(state_dir))
-    say(f"left {path.name} for the daemon, which looks for it while it is in doubt")
+    say(f"left {path.name} for the daemon, which takes it within seconds, or with its next start")
 
 
 @audit.command("accept-loss")

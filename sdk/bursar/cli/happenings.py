@@ -33,6 +33,7 @@ _NO_LONGER: Final = {
 
 SENTENCES: Final[Mapping[str, str]] = {
     "cluster-created": "cluster {cluster_id} was created; its books are in {currency}",
+    "clock-doubted": "the machine's clock has jumped and is not believed: `bursar doctor` says what to do",
     "clock-stepped": "a jump of the clock was believed: {why}",
     "log-resumed": "the log goes on from event {through} ({cause}, by {by}); jobs go on at number"
     " {next_number}, above those that may have been given out meanwhile",
@@ -65,6 +66,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "node-priced": "node {node_id} has {price}",
     "node-booted": "node {node_id} is in a new boot",
     "node-connected": "the agent of {node_id} is in contact{flapping}",
+    "node-redated": "the times of {node_id} follow the clock that was set right",
     "node-silent": "the agent of {node_id} is out of contact; what runs there may still run",
     "node-scheduling": "{actor} set node {node_id} to {mode}{reasoned}",
     "node-quarantined": "node {node_id} gets no new work: {reason}",

@@ -319,7 +319,7 @@ def read_status(cluster: LocalCluster) -> Row:
     """The object of contract section 1."""
     running = cluster.processes()
     server = cluster.server
-    daemon: Row = {"pid": None, "version": None, "ready": False, "state": "stopped"}
+    daemon: Row = {"pid": None, "version": None, "ready": False, "state": "stopped", "trouble": None}
     nodes: dict[str, types_pb2.Node] = {}
     if "daemon" in running:
         daemon |= {"pid": running["daemon"].pid, "state": "not responding"}
@@ -380,6 +380,7 @@ def read_remote(server: Address) -> Row:
             "version": found.version,
             "ready": found.ready,
             "state": "ready" if found.ready else "starting",
+            "trouble": found.trouble or None,
         },
         "agents": [
             {
@@ -410,6 +411,7 @@ def _ask(server: str, daemon: dict[str, Any]) -> dict[str, types_pb2.Node]:
             found = client.server(timeout_s=5.0)
             state = "ready" if found.ready else "starting"
             daemon |= {"version": found.version, "ready": found.ready, "state": state}
+            daemon["trouble"] = found.trouble or None
             return {node.facts.name: node for node in client.nodes()}
     except BursarError:
         return {}
@@ -438,6 +440,8 @@ def _status_text(row: Row) -> str:
         if daemon["pid"]
         else _absent(row["state_dir"], keeper),
     ]
+    if daemon["trouble"]:
+        lines.append(f"trouble    {daemon['trouble']}")
     lines += [f"agent      {a['name']} {a['state']}, pid {a['pid'] or '-'}" for a in row["agents"]]
     known = [(a["name"], a["limits"]) for a in row["agents"] if a["limits"] is not None]
     if told := unheld.said_of(known):

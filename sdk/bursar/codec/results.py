@@ -27,9 +27,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Kind = TypeVar("_Kind", bound=StrEnum)
 
 
-# ------------------------------------------------------------------ scalars
-
-
 def instant(at: int) -> datetime | None:
     """0 is "not yet" or "never"."""
     return _EPOCH + timedelta(microseconds=at) if at else None
@@ -779,6 +776,7 @@ def server(wire: events_pb2.ServerResponse) -> results.Server:
         last_seq=wire.last_seq,
         user=wire.user,
         role=wire.role,
+        trouble=wire.trouble,
         counters=dict(sorted(wire.counters.items())),
     )
 

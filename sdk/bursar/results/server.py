@@ -21,7 +21,10 @@ class Event(Result, frozen=True, kw_only=True):
 
 
 class Server(Result, frozen=True, kw_only=True):
-    """Who serves, since when, how it is doing, and who it takes the caller for."""
+    """Who serves, since when, how it is doing, and who it takes the caller for.
+
+    `trouble`: what is wrong with its clock or its books, and what to do; empty: nothing.
+    """
 
     version: str
     cluster_id: str
@@ -37,6 +40,7 @@ class Server(Result, frozen=True, kw_only=True):
     last_seq: int
     user: str
     role: str
+    trouble: str
     counters: Mapping[str, int]
 
 

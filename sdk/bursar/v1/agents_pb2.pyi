@@ -799,13 +799,17 @@ class Heartbeat(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     BOOT_US_FIELD_NUMBER: builtins.int
+    WALL_AT_FIELD_NUMBER: builtins.int
     boot_us: builtins.int
+    wall_at: builtins.int
+    """what the machine's wall clock says; 0: nothing. Nothing is dated by it"""
     def __init__(
         self,
         *,
         boot_us: builtins.int = ...,
+        wall_at: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["boot_us", b"boot_us"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["boot_us", b"boot_us", "wall_at", b"wall_at"]) -> None: ...
 
 global___Heartbeat = Heartbeat
 

@@ -184,6 +184,7 @@ class ServerResponse(google.protobuf.message.Message):
     PID_FIELD_NUMBER: builtins.int
     COUNTERS_FIELD_NUMBER: builtins.int
     CENSUS_FIELD_NUMBER: builtins.int
+    TROUBLE_FIELD_NUMBER: builtins.int
     version: builtins.str
     cluster_id: builtins.str
     epoch: builtins.int
@@ -199,6 +200,8 @@ class ServerResponse(google.protobuf.message.Message):
     role: builtins.str
     state_dir: builtins.str
     pid: builtins.int
+    trouble: builtins.str
+    """what is wrong with the daemon's clock or its books, and what to do; empty: nothing"""
     @property
     def counters(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]: ...
     @property
@@ -224,8 +227,9 @@ class ServerResponse(google.protobuf.message.Message):
         pid: builtins.int = ...,
         counters: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
         census: collections.abc.Iterable[global___JobCount] | None = ...,
+        trouble: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["census", b"census", "cluster_id", b"cluster_id", "counters", b"counters", "epoch", b"epoch", "last_seq", b"last_seq", "nodes_silent", b"nodes_silent", "nodes_up", b"nodes_up", "pending", b"pending", "pid", b"pid", "ready", b"ready", "role", b"role", "running", b"running", "started_at", b"started_at", "state_dir", b"state_dir", "user", b"user", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["census", b"census", "cluster_id", b"cluster_id", "counters", b"counters", "epoch", b"epoch", "last_seq", b"last_seq", "nodes_silent", b"nodes_silent", "nodes_up", b"nodes_up", "pending", b"pending", "pid", b"pid", "ready", b"ready", "role", b"role", "running", b"running", "started_at", b"started_at", "state_dir", b"state_dir", "trouble", b"trouble", "user", b"user", "version", b"version"]) -> None: ...
 
 global___ServerResponse = ServerResponse
 

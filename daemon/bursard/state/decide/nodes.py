@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
-from bursar.clock import HOUR_US, Instant
+from bursar.clock import HOUR_US, SECOND_US, Instant
 from bursar.errors import WrongState
 from bursar.ids import Ids
 from bursar.model import NodeFacts, ShareRates
@@ -24,6 +24,7 @@ from bursard.events import (
     NodeConnected,
     NodeMetered,
     NodePriced,
+    NodeRedated,
     NodeRegistered,
     NodeRemoved,
     NodeScheduling,
@@ -40,6 +41,8 @@ from bursard.state.records import NodeRecord
 from bursard.state.reservations import Windows
 
 MIB = 1 << 20
+REDATED_FROM_US = 600 * SECOND_US
+"""An axis that is off by no more than this stays where it is: corrections of a clock are followed so far."""
 
 
 class Reading(NamedTuple):
@@ -128,6 +131,31 @@ def anchored(state: State, node: NodeRecord, boot_us: int, now: int, seen: Readi
     start = max(now, node.through)
     away = _away(state, node, (), start, (), boot_us)
     return [NodeBooted(node.id, node.boot_id, start, boot_us, away, *seen)]
+
+
+def redated(
+    state: State, node: NodeRecord, prices: PriceTable, axis_now: int | None, now: int, passed: bool
+) -> list[Event]:
+    """A node's axis after a step of the clock to `now`: what it tells from here on is dated by that.
+
+    Args:
+        axis_now: where its axis is by its boot clock; None: nobody can tell. Then no more is known than
+            that nothing can have been metered later than now.
+        passed: so much time has passed while the machine was off, and nobody was there; else none has.
+    """
+    if not node.axis_start:
+        return []
+    by_us = now - axis_now if axis_now is not None else min(now - node.through, 0)
+    if abs(by_us) <= REDATED_FROM_US:
+        return []
+    to_at = node.through + by_us
+    if by_us > 0 and passed:
+        priced = came(node, prices, to_at)
+        kept = reserved(state, node, to_at)
+        parts = ownership.of(node, to_at, (), "down", priced, reserved=kept)
+        charges = tuple(one for part in parts for one in part.charges)
+        return [*priced, NodeRedated(node.id, node.through, to_at, charges)]
+    return [NodeRedated(node.id, node.through, to_at)]
 
 
 def too_small(state: State, node: NodeRecord, facts: NodeFacts) -> str:

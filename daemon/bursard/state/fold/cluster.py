@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from bursard.events import (
+    ClockDoubted,
     ClockStepped,
     ClusterCreated,
     LogResumed,
@@ -12,6 +13,8 @@ from bursard.events import (
     NodeTokenIssued,
     NodeTokenRevoked,
 )
+from bursard.state.fold.policies import redate as redate_policies
+from bursard.state.records import AttemptRecord, JobRecord, NodeRecord
 from bursard.state.tables import Applied, NodeToken, Tables
 
 
@@ -20,8 +23,40 @@ def cluster_created(state: Tables, event: ClusterCreated, at: int, applied: Appl
     state.cluster_id, state.currency = event.cluster_id, event.currency
 
 
+def clock_doubted(state: Tables, event: ClockDoubted, at: int, applied: Applied) -> None:
+    """Time goes on as it did."""
+
+
 def clock_stepped(state: Tables, event: ClockStepped, at: int, applied: Applied) -> None:
-    """Nothing hangs on it: periods and begin times look at the time itself."""
+    """Periods and begin times look at the time itself. What lives is as old as it was by the
+    clock of before: else it would wait, or not be in force, until that time has come, or be over.
+    """
+    ahead_us = event.was - event.became
+    if not event.redates:
+        return
+    if ahead_us > 0:
+        redate_policies(state, event.became, event.was, at)
+    # What began before the clock was ahead keeps its dates; behind it was for all that lives.
+    after = event.became if ahead_us > 0 else 0
+    for job in state.jobs.values():
+        if job.state.terminal:
+            continue
+        _redate(job, ("submitted_at", "started_at", "retry_at"), after, ahead_us)
+        for attempt in job.attempts[-1:]:
+            _redate(attempt, ("placed_at", "started_at", "finished_at"), after, ahead_us)
+        if job.id not in state.pending:
+            state.forget_later(job)
+        state.enqueue(job, at)
+    for node in state.nodes.values():
+        _redate(node, ("changed_at",), after, ahead_us)
+
+
+def _redate(
+    record: JobRecord | AttemptRecord | NodeRecord, names: tuple[str, ...], after: int, us: int
+) -> None:
+    for name in names:
+        if getattr(record, name) > after:
+            setattr(record, name, getattr(record, name) - us)
 
 
 def log_resumed(state: Tables, event: LogResumed, at: int, applied: Applied) -> None:

@@ -14,6 +14,7 @@ from bursard.events import (
     NodeMisbehaved,
     NodePriced,
     NodeQuarantined,
+    NodeRedated,
     NodeRegistered,
     NodeRemoved,
     NodeScheduling,
@@ -56,6 +57,32 @@ def booted(state: Tables, event: NodeBooted, at: int, applied: Applied) -> None:
     for piece in event.charges:
         books.book_ownerless(state, node, piece, at, applied)
     books.close_all(node, applied)
+
+
+def redated(state: Tables, event: NodeRedated, at: int, applied: Applied) -> None:
+    """The axis goes on elsewhere. What is open is posted with the dates that it has; what is not metered yet
+    moves as a whole, so that every duration and every price stays what it was.
+    """
+    node, by_us = state.nodes[event.node_id], event.to_at - event.from_at
+    for attempt_id, rank in node.live.items():
+        member = state.attempts[attempt_id].members[rank]
+        books.close_member(node, member, applied)
+        member.started_at += by_us if member.started_at else 0
+        member.placed_axis += by_us if member.placed_axis else 0
+    for piece in event.charges:
+        books.book_ownerless(state, node, piece, at, applied)
+    books.close_all(node, applied)
+    node.anchor_at, node.through = node.anchor_at + by_us, event.to_at
+    node.axis_start = min(node.axis_start, node.through)
+    node.seen_at += by_us if node.seen_at else 0
+    node.prices = [msgspec.structs.replace(one, since=max(one.since + by_us, 0)) for one in node.prices]
+    node.ended = [
+        msgspec.structs.replace(
+            one, start=one.start + by_us, end=one.end + by_us, started_at=one.started_at + by_us
+        )
+        for one in node.ended
+    ]
+    state.reservations.forget(node.facts.name, node.through)
 
 
 def priced(state: Tables, event: NodePriced, at: int, applied: Applied) -> None:

@@ -92,6 +92,27 @@ def _end(state: Tables, kind: str, name: str, at: int) -> None:
     ]
 
 
+def redate(state: Tables, now: int, was: int, at: int) -> None:
+    """What came into force while the clock was ahead, between two instants, is so much earlier in force."""
+    for key, record in state.policies.items():
+        if now < record.effective_at <= was:
+            moved = msgspec.structs.replace(record, effective_at=record.effective_at - (was - now))
+            state.policies[key] = moved
+    state.priced = [
+        msgspec.structs.replace(
+            one,
+            effective_from=_redated(one.effective_from, now, was),
+            effective_until=_redated(one.effective_until, now, was),
+        )
+        for one in state.priced
+    ]
+    _policies_changed(state, False, at)
+
+
+def _redated(instant: int, now: int, was: int) -> int:
+    return instant - (was - now) if now < instant <= was else instant
+
+
 def placement_in_force(state: Tables) -> PlacementPolicySpec:
     """The PlacementPolicy applied last; the default when there is none."""
     found = PlacementPolicySpec()

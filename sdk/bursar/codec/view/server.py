@@ -50,6 +50,7 @@ def server(wire: events_pb2.ServerResponse) -> View:
         "last_seq": wire.last_seq,
         "user": wire.user,
         "role": wire.role,
+        "trouble": wire.trouble or None,
         "counters": dict(sorted(wire.counters.items())),
     }
 

@@ -1,0 +1,309 @@
+"""A first start by a wrong clock is put right: nodes, budgets and prices are dated by the true time again,
+and every nano that was charged stays charged.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from bursar.clock import DAY_US, HOUR_US, SECOND_US, Instant, VirtualClock
+from bursar.errors import InvalidRequest, StoreUnavailable
+from bursar_policies.periods import period_bounds
+from bursard import doctor, startup
+from bursard.engine import unposted
+from bursard.events import ClockDoubted, ClockStepped, HoldsRolled, NodeRedated, decode
+from bursard.fleet import Heartbeat, clocks, door
+from bursard.fleet.testing import FACTS, World
+from bursard.replay import restore
+from bursard.reports.control import owed
+from bursard.state import Limits
+from bursard.state import image as state_image
+from bursard.steady import PROOF_US, SteadyClock
+from bursard.store import Store
+from bursard.store.hours import OpenHours
+
+TRUE = Instant(1_793_494_800 * SECOND_US)  # 2026-11-01T01:00:00Z
+MINUTE_US = 60 * SECOND_US
+EVER = 2**62
+BUDGET = "kind: Budget\nname: p\nspec: {scope: {project: p}, limit: 900 USD, period: month}\n"
+MODEL = "kind: CostModel\nname: own\nspec: {pool: local, node_capex: 300007 USD, useful_life: 5y}\n"
+
+
+class Dated(World):
+    """A cluster that began by a clock which was so far off."""
+
+    def __init__(self, off_us: int, folder: Path) -> None:
+        super().__init__(clock=VirtualClock(TRUE + off_us))
+        self.off_us, self.folder = off_us, folder
+        self.engine.clock = self.steady = SteadyClock(self.clock, "daemon-boot")
+        self.apply(BUDGET)
+        self.apply(MODEL)
+        self.backend.connect(FACTS)
+
+    def run(self, **spec: Any) -> None:
+        """A job runs for ten minutes, and is metered."""
+        self.job = self.submit(**spec)
+        self.cycle()
+        self.backend.report()
+        self.meter(10)
+
+    def meter(self, minutes: int) -> None:
+        for _ in range(minutes):
+            self.clock.advance(MINUTE_US)
+            self.backend.report()
+            self.writer.flush()
+
+    def set_clock(self) -> None:
+        """Somebody sets the machine's clock right."""
+        self.clock.step_wall(-self.off_us)
+        self.steady.now()
+
+    def settle(self, trusted: bool = False) -> bool:
+        if trusted:
+            (self.folder / startup.TRUST).touch()
+        found = startup.settle_time(self.engine, self.steady, self.folder)
+        self.writer.flush()
+        return found
+
+    @property
+    def period(self) -> int:
+        return self.state.budgets.records["p"].period_start
+
+    def rows_of(self, kind: str) -> list[Any]:
+        self.writer.flush()
+        return [row for row in (*self.writer.charges, *unposted(self.state).rows) if row.kind == kind]
+
+    def check_books(self) -> None:
+        """The rows follow from the log, the node cost what it must, and a replay gives the same state."""
+        self.writer.flush()
+        book = OpenHours()
+        for row in self.writer.rows:
+            rows = [charge for charge in self.writer.charges if charge.seq == row.seq]
+            assert list(book.check(row.seq, decode(row.payload), rows, row.at)) == []
+        node = self.node()
+        must = owed(self.writer.rows, {node.id: node.through}, 0, EVER).nanos[node.id]
+        rows = [*self.writer.charges, *unposted(self.state).rows]
+        assert sum(row.nanos for row in rows if row.node_id == node.id) == must
+        assert self.state.ledger.violations() == []
+        log: Any = SimpleNamespace(
+            load=lambda: SimpleNamespace(images=(), events=lambda seq: iter(self.writer.rows))
+        )
+        again = restore(log, Limits())
+        assert state_image.encode(again, 0) == state_image.encode(self.state, 0)
+
+
+def november() -> int:
+    return period_bounds("month", "UTC", TRUE)[0]
+
+
+@pytest.mark.parametrize("days", [45, -45])
+def test_where_no_job_began_the_next_clock_is_believed_at_once(days: int, tmp_path: Path) -> None:
+    world = Dated(days * DAY_US, tmp_path)
+    world.submit()
+    world.meter(5)
+    assert world.period != november()
+    world.set_clock()
+    assert not doctor.check_clock(world.steady).ok
+    assert world.settle()
+    now = world.engine.now()
+    assert (now, doctor.check_clock(world.steady).ok) == (world.clock.now(), True)
+    assert world.period == november()
+    assert world.node().axis(world.clock.boot_us()) == now
+    (step,) = [event for event in world.events if isinstance(event, ClockStepped)]
+    assert step.why == "nothing was charged to any job yet"
+    world.run()
+    assert {row.start_at // DAY_US for row in world.rows_of("usage")} == {TRUE // DAY_US}
+    assert world.state.ledger.settled("p", november()) == world.settled_nanos() > 0
+    assert not world.rows_of("down"), "no machine was off"
+    world.check_books()
+
+
+@pytest.mark.parametrize("days", [45, -45])
+def test_what_runs_goes_on_by_the_true_time_and_costs_what_it_would_have(days: int, tmp_path: Path) -> None:
+    world = Dated(days * DAY_US, tmp_path)
+    world.run(time_limit_us=2 * HOUR_US)
+    waiting = world.submit(options=world.job.spec.options[:1], begin_after=0)
+    wrong, charged = world.period, world.settled_nanos()
+    world.set_clock()
+    assert not world.settle(), "there are charges: no clock is believed without proof"
+    found = doctor.check_clock(world.steady)
+    assert not found.ok
+    assert "bursar audit trust-clock" in found.remedy
+    assert world.settle(trusted=True)
+    now, attempt = world.engine.now(), world.job.attempt
+    assert attempt is not None
+    assert now == world.clock.now()
+    assert world.node().axis(world.clock.boot_us()) == now
+    assert now - attempt.members[0].started_at == now - attempt.started_at == 10 * MINUTE_US
+    assert waiting.submitted_at <= now
+    assert world.period == november()
+    assert HoldsRolled("p", wrong, november()) in world.events, "what is moved is told"
+    held = world.state.ledger.held("p", november())
+    world.meter(20)
+    total = world.settled_nanos()
+    right = Dated(0, tmp_path)
+    right.run(time_limit_us=2 * HOUR_US)
+    right.meter(20)
+    assert total == right.settled_nanos(), "to the nano what it would have cost"
+    assert world.state.ledger.settled("p", wrong) == charged, "what was booked keeps its date"
+    assert world.state.ledger.settled("p", november()) == total - charged
+    assert world.state.ledger.held("p", november()) == held - (total - charged)
+    of_rows = {row.start_at // DAY_US: row.nanos for row in world.rows_of("usage")}
+    assert of_rows == {(TRUE + days * DAY_US) // DAY_US: charged, TRUE // DAY_US: total - charged}
+    assert not world.rows_of("down")
+    world.check_books()
+
+
+def test_what_was_in_force_stays_in_force_when_the_clock_goes_back(tmp_path: Path) -> None:
+    world = Dated(45 * DAY_US, tmp_path)
+    world.run()
+    before = world.engine.prices.lookup(FACTS, world.engine.now())
+    world.set_clock()
+    world.settle(trusted=True)
+    now = world.engine.now()
+    assert before is not None
+    after = world.engine.prices.lookup(FACTS, now)
+    assert after is not None
+    assert after.price_id == before.price_id
+    assert all(one.effective_at <= now for one in world.state.policies.values())
+    (found,) = [one for one in doctor.check_state(world.state, now=now) if one.check == "policies"]
+    assert "effective later" not in found.message
+
+
+def test_a_job_that_waits_to_be_tried_again_waits_no_longer(tmp_path: Path) -> None:
+    world = Dated(45 * DAY_US, tmp_path)
+    world.run()
+    world.job.retry_at = world.engine.now() + MINUTE_US
+    world.set_clock()
+    world.settle(trusted=True)
+    assert world.job.retry_at == world.engine.now() + MINUTE_US
+
+
+def test_a_node_in_step_with_the_clock_keeps_its_axis(tmp_path: Path) -> None:
+    """One that came while the clock was right is not moved with the others."""
+    world = Dated(0, tmp_path)
+    world.run()
+    world.clock.step_wall(3 * DAY_US)
+    world.settle(trusted=True)
+    world.clock.step_wall(-3 * DAY_US)
+    world.settle(trusted=True)
+    assert world.node().axis(world.clock.boot_us()) == world.clock.now()
+    assert [one.to_at - one.from_at for one in world.events if isinstance(one, NodeRedated)] == [
+        3 * DAY_US,
+        -3 * DAY_US,
+    ]
+    world.settle(trusted=True)
+    assert sum(isinstance(one, NodeRedated) for one in world.events) == 2
+    world.meter(5)
+    world.check_books()
+
+
+def test_time_that_passed_while_the_machine_was_off_is_the_nodes_own(tmp_path: Path) -> None:
+    """Another boot, two months later: for the first hour the daemon doubts, and dates by its doubt."""
+    world = Dated(0, tmp_path)
+    world.run()
+    last = world.engine.now()
+    world.clock.step_wall(60 * DAY_US)
+    world.engine.clock = world.steady = SteadyClock(world.clock, "daemon-boot-2", None, TRUE, last)
+    world.restart("daemon-boot-2")
+    world.backend.disconnect("n-1")
+    world.backend.connect(FACTS, "boot-2")
+    world.meter(1)
+    world.clock.advance(PROOF_US)
+    assert world.settle()
+    assert world.node().axis(world.clock.boot_us()) == world.clock.now()
+    down = sum(row.held_us for row in world.rows_of("down"))
+    assert abs(down - 60 * DAY_US) <= HOUR_US
+    world.meter(5)
+    world.check_books()
+
+
+def test_a_first_start_by_a_clock_older_than_the_program_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    empty, begun = (cast(Store, SimpleNamespace(last_seq=seq)) for seq in (0, 7))
+    clock = VirtualClock(TRUE - startup.OLDER_US - 1)
+    with pytest.raises(StoreUnavailable, match=r"set the clock.*bursar audit trust-clock --state-dir"):
+        startup.refuse_a_clock_before(TRUE, empty, clock, tmp_path)
+    startup.refuse_a_clock_before(TRUE, begun, clock, tmp_path)
+    (tmp_path / startup.TRUST).touch()
+    startup.refuse_a_clock_before(TRUE, empty, clock, tmp_path)
+    assert not (tmp_path / startup.TRUST).exists(), "it is meant for this start"
+    startup.refuse_a_clock_before(TRUE, empty, VirtualClock(TRUE - startup.OLDER_US), tmp_path)
+
+
+def test_the_program_is_no_younger_than_the_files_it_was_read_from() -> None:
+    newest = max(path.stat().st_mtime_ns // 1000 for path in Path(startup.__file__).parent.glob("*.py"))
+    assert newest <= startup.program_written_at() < Instant(4_000_000_000 * SECOND_US)
+
+
+def test_a_doubt_is_an_event_once_and_at_most_every_hour(tmp_path: Path) -> None:
+    world = Dated(45 * DAY_US, tmp_path)
+    world.run()
+    for _ in range(3):
+        world.set_clock()
+        world.settle()
+        world.settle()
+        world.clock.step_wall(45 * DAY_US)
+        world.settle()
+    (told,) = [one for one in world.events if isinstance(one, ClockDoubted)]
+    assert (told.going_by - told.wall) == 45 * DAY_US
+    world.clock.advance(HOUR_US)
+    world.set_clock()
+    world.settle()
+    assert sum(isinstance(one, ClockDoubted) for one in world.events) == 2
+
+
+def test_doctor_says_what_was_booked_ahead_and_where_it_counts(tmp_path: Path) -> None:
+    world = Dated(45 * DAY_US, tmp_path)
+    world.run()
+    world.set_clock()
+    world.settle(trusted=True)
+    found = doctor.check_clock(world.steady, world.fleet.clocks, world.state)
+    assert found.ok
+    assert "booked while the clock was ahead, and count in the period from 2026-12-01" in found.message
+    assert found.for_one(False).message == (
+        "the clock and the log agree on the time; what was booked while it was ahead counts later in 1 budget"
+    )
+
+
+def test_nodes_whose_clocks_are_not_the_daemons_are_told(tmp_path: Path) -> None:
+    world = Dated(0, tmp_path)
+    world.backend.connect(msgspec.structs.replace(FACTS, name="n-2"))
+
+    def say(name: str, us: int) -> doctor.Finding:
+        boot, now = world.clock.boot_us(), world.engine.now()
+        world.fleet.heartbeat(world.node(name), boot, now + us if us else 0)
+        world.writer.flush()
+        return doctor.check_clock(world.steady, world.fleet.clocks, world.state)
+
+    assert say("n-1", 1).ok
+    assert say("n-2", -clocks.TOLERANCE_US).ok
+    found = say("n-2", -clocks.TOLERANCE_US - 1)
+    assert (found.ok, found.message) == (False, "the clock of n-2 is 10m00s behind the daemon's time")
+    assert "set the clock that is wrong" in found.remedy
+    found = say("n-1", 45 * DAY_US)
+    assert "the clocks of all 2 nodes in contact" in found.message
+    assert "daemon's machine is probably wrong" in found.message
+    world.clock.step_wall(45 * DAY_US)
+    world.run()
+    found = doctor.check_clock(world.steady, world.fleet.clocks, world.state)
+    assert "1 of 2 nodes say what the machine's clock says" in found.message
+    world.settle(trusted=True)
+    for name in ("n-1", "n-2"):
+        world.backend.disconnect(name)
+    world.writer.flush()
+    assert doctor.check_clock(world.steady, world.fleet.clocks, world.state).ok, (
+        "who is not here says nothing"
+    )
+
+
+def test_a_node_that_says_no_time_is_not_held_against_any(tmp_path: Path) -> None:
+    world = Dated(0, tmp_path)
+    world.fleet.heartbeat(world.node(), world.clock.boot_us())
+    assert world.fleet.clocks.problems(world.state.nodes) == []
+    with pytest.raises(InvalidRequest, match=r"heartbeat\.wall_at"):
+        door.heartbeat(Heartbeat(1, 2**62))
