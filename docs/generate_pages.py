@@ -96,7 +96,8 @@ kind and name, or `bursar policy rm`; the past is never priced again. Who applie
 `bursar policy show NAME`, `bursar policy diff FILE`. How waiting jobs are
 ordered: [priority](priority.md); what a project or a user may hold at a time: [quotas](quotas.md); nodes that
 are kept for a window of time: [reservations](reservations.md); what becomes of jobs that do not use what they
-hold: [idle policies](idle.md). Keys of the contract that are not built yet are refused by name.
+hold: [idle policies](idle.md); whose costs are: [teams and cost centres](attribution.md). Keys of the
+contract that are not built yet are refused by name.
 
 ```yaml
 kind: Budget

@@ -16,6 +16,7 @@ from typing import Final
 from bursar.errors import PolicyInvalid
 from bursar.yamlfile import Faults, Fields, Node, load_yaml, nearest, raise_if_any
 from bursar_policies.read_alerts import read_alert_channel
+from bursar_policies.read_attribution import read_attribution
 from bursar_policies.read_budget import read_budget
 from bursar_policies.read_cloud import read_cloud_pool
 from bursar_policies.read_commitment import read_commitment
@@ -31,6 +32,7 @@ from bursar_policies.specs import BUILT_KINDS, NAME, PLANNED_KINDS, Document, Sp
 _NAME_EXPECTED = "a name of letters, digits, '.', '_' and '-' (at most 63)"
 _READERS: Final[dict[str, Callable[[Node, Faults], Spec | None]]] = {
     "AlertChannel": read_alert_channel,
+    "Attribution": read_attribution,
     "Budget": read_budget,
     "CloudPool": read_cloud_pool,
     "Commitment": read_commitment,

@@ -22,7 +22,7 @@ STRATEGIES: Final = ("pack", "spread")
 """Placement strategies a PlacementPolicy may name."""
 BUILT_KINDS: Final = (
     "Budget", "CloudPool", "CostModel", "PriceBook", "PlacementPolicy", "PriorityPolicy", "Quota",
-    "Reservation", "SlurmNames", "AlertChannel", "Commitment", "IdlePolicy",
+    "Reservation", "SlurmNames", "AlertChannel", "Commitment", "IdlePolicy", "Attribution",
 )  # fmt: skip
 PLANNED_KINDS: Final[tuple[str, ...]] = ()
 PPM: Final = 1_000_000
@@ -580,8 +580,52 @@ class IdlePolicySpec(msgspec.Struct, frozen=True, tag="IdlePolicy"):
     snoozes: int | None = None
 
 
+class OwnerRule(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whose the costs of some jobs are. `scope`: nothing set: everybody's. An empty name says nothing."""
+
+    scope: Scope = Scope()
+    team: str = ""
+    cost_center: str = ""
+
+
+SHARED_KINDS: Final = (
+    "idle", "reserved", "keep-alive", "down", "unknown", "overhead", "variance", "absorption", "refund",
+)  # fmt: skip
+"""Kinds of charges that no job pays."""
+SHARED_BY: Final = ("cost", "even", "shares")
+"""As each cost centre's own cost is; the same for each that has some; as the document says."""
+
+
+class SharedRule(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who bears what is nobody's own: either kinds of charges, or all that one cost centre has.
+
+    Attributes:
+        kinds: of `SHARED_KINDS`. cost_center: whose costs are divided among the others.
+        by: of `SHARED_BY`. shares: (cost centre, millionths), one million together.
+    """
+
+    kinds: tuple[str, ...] = ()
+    cost_center: str = ""
+    by: str = "cost"
+    shares: tuple[tuple[str, int], ...] = ()
+
+
+class AttributionSpec(msgspec.Struct, frozen=True, tag="Attribution"):
+    """Which team and cost centre costs are for, and who bears what is nobody's own.
+
+    Attributes:
+        owners: of the first that covers a job and names a team, that is its team; the same of cost centres.
+        reason: why, for those who read what it moved.
+    """
+
+    owners: tuple[OwnerRule, ...] = ()
+    shared: tuple[SharedRule, ...] = ()
+    reason: str = ""
+
+
 Spec = (
-    BudgetSpec
+    AttributionSpec
+    | BudgetSpec
     | CloudPoolSpec
     | CommitmentSpec
     | CostModelSpec

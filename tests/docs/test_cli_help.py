@@ -80,8 +80,8 @@ BELOW = {
     "ledger": "correct retag",
     "period": "close ls show",
     "prices": "ls apply history explain import",
-    "report": "anomalies bills statement focus waste idle models quotas utilization budgets commitments"
-    " energy reconcile",
+    "report": "anomalies bills statement focus waste idle models quotas utilization budgets chargeback"
+    " commitments energy reconcile",
     "policy": "apply check ls show rm diff",
     "web": "url",
     "config": "new-token",

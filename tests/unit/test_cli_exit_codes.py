@@ -66,6 +66,7 @@ WORDS = {
     "report utilization": ["--period", "2026-11"],
     "report quotas": ["--period", "2026-11"],
     "report budgets": ["--period", "2026-11"],
+    "report chargeback": ["--period", "2026-11"],
     "report commitments": ["--period", "2026-11"],
     "report reconcile": ["bill.csv", "--period", "2026-11"],
     "report statement": ["--period", "2026-11"],

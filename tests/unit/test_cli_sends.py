@@ -122,6 +122,7 @@ COMMANDS = (
     "prices history --limit 3 --market spot --instance-type i --region r --provider aws",
     "prices ls --limit 3 --market spot --instance-type i --region r --provider aws",
     "prices explain n",
+    "report chargeback --period 2026-10",
     "report commitments --period 2026-10 --timezone Asia/Kolkata",
     "report budgets --period 2026-10 --timezone Asia/Kolkata --project a",
     "report focus --period 2026-10 --focus-version 1.2 --project a",

@@ -31,6 +31,7 @@ from foreign_files import (
     SKY,
     SKY_CHOICE,
 )
+from policy_texts import IDLE, OWNERS
 
 from bursar.errors import BursarError
 from bursar.jobfile import Caller, parse_job, parse_script
@@ -231,14 +232,6 @@ name: place
 spec:
   strategy: pack
   weights: {fragmentation: 3, best_fit: 1}
-"""
-IDLE = """\
-kind: IdlePolicy
-name: idle
-spec:
-  time_window: 30m
-  warn_after: 10m
-  action: hold
 """
 NAMES = """\
 kind: SlurmNames
@@ -571,6 +564,7 @@ FILES: dict[str, tuple[Callable[[str], Iterator[str]], str, tuple[str, ...]]] = 
     "PlacementPolicy": (policy, PLACEMENT, VALUES),
     "SlurmNames": (policy, NAMES, VALUES),
     "IdlePolicy": (policy, IDLE, VALUES),
+    "Attribution": (policy, OWNERS, (*VALUES, "60%", "even", "shares", "[idle, idle]")),
     "service": (job, SERVICE, (*VALUES, "5s", "20d", "start_timeout", "auto", "0..0")),
     "interactive": (job, DEV, (*VALUES, "5s", "true")),
     "CloudPool": (policy, POOL, (*VALUES, "5s", "20d", "aws")),

@@ -229,8 +229,8 @@ def test_budgets_are_held_against_what_was_settled_in_their_own_period() -> None
         ),
         (
             {"kind": "wast"},
-            "known: focus, statement, anomalies, bills, budgets, commitments, energy, idle, models, quotas, "
-            "utilization",
+            "known: focus, statement, anomalies, bills, budgets, chargeback, commitments, energy, idle, "
+            "models, quotas, utilization",
         ),
     ],
 )

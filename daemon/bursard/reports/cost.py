@@ -16,6 +16,8 @@ import msgspec
 
 from bursar.clock import SECOND_US, format_instant
 from bursar.errors import InvalidRequest
+from bursar_policies.attribution import OWNED, Attributions
+from bursard.reports.attribution import attributed_sums
 from bursard.store import ChargeFilter, ChargeSum, Dim, Offsets, Unposted, Views
 from bursard.store.base import check_dims
 
@@ -103,25 +105,32 @@ def cost_table(
     unposted: Unposted,
     shape: Shape | None = None,
     before: ChargeFilter | None = None,
+    tables: Attributions | None = None,
 ) -> CostTable:
-    """Fold charges by dimensions. `before`: the charges that each row is compared with.
+    """Fold charges by dimensions, teams and cost centres among them. `before`: the charges that each row is
+    compared with. `tables`: by which it is told whose these are.
 
     Raises `InvalidRequest` for a dimension there is none of, a depth without projects, and a comparison of
     times with other times.
     """
-    check_dims(by)
+    check_dims(by, OWNED)
     shape = shape or Shape()
     if shape.depth and Dim.PROJECT not in by:
         raise InvalidRequest("depth: counts levels of projects; group by project too")
     if before is not None and (timed := [dim for dim in by if dim in _TIMES]):
         raise InvalidRequest(f"compare: a {timed[0]} is in one of two periods alone; group by something else")
-    if Dim.HOUR in by and before is None and not (shape.depth or shape.top):
+    owned = not set(OWNED).isdisjoint(by)
+    if Dim.HOUR in by and before is None and not (shape.depth or shape.top or owned):
         return _by_hour(views, by, query, unposted, shape)
     asked = [*by, Dim.JOB]
-    sums = views.charge_sums(asked, query, unposted, shape.offsets)
-    if before is None:
-        return fold(by, sums, shape)
-    return fold(by, sums, shape, views.charge_sums(asked, before, unposted, shape.offsets))
+
+    def sums(of: ChargeFilter) -> list[ChargeSum]:
+        if not owned:
+            return views.charge_sums(asked, of, unposted, shape.offsets)
+        told, moved = attributed_sums(views, asked, of, unposted, shape.offsets, tables or Attributions())
+        return told + moved
+
+    return fold(by, sums(query), shape, sums(before) if before is not None else ())
 
 
 def _by_hour(

@@ -16,8 +16,10 @@ import msgspec
 
 from bursar.clock import SECOND_US
 from bursar.errors import InvalidRequest
+from bursar_policies.attribution import COST_CENTER, OWNED, Attributions
 from bursard.ledger import PAID
 from bursard.reports.adjusted import Adjusted, adjusted, published_at
+from bursard.reports.attribution import Reattributed, attributed_sums, reattributed
 from bursard.reports.control import facts_of, gone_at, owed
 from bursard.reports.cost import CostTable, fold
 from bursard.reports.pages import Page
@@ -27,9 +29,8 @@ from bursard.state.periods import ClosedPeriod
 from bursard.store import ChargeFilter, ChargeSum, Dim, Unposted, Views
 from bursard.store.base import LABEL_PREFIX
 
-COST_CENTER: Final = "label:cost-center"
 DEFAULT_BY: Final = (Dim.PROJECT, COST_CENTER, Dim.USER, Dim.MODEL)
-_KNOWN_BY: Final = (Dim.PROJECT, Dim.USER, Dim.EXPERIMENT, Dim.MODEL, Dim.MODEL_VERSION)
+_KNOWN_BY: Final = (Dim.PROJECT, *OWNED, Dim.USER, Dim.EXPERIMENT, Dim.MODEL, Dim.MODEL_VERSION)
 BY_MAX: Final = 8
 
 
@@ -40,11 +41,11 @@ def read_by(text: str) -> tuple[str, ...]:
         InvalidRequest: a word that charges are not of, a word twice, or too many.
     """
     words = [word.strip() for word in text.split(",") if word.strip()]
-    found = tuple(COST_CENTER if word == "cost-center" else word for word in words)
+    found = tuple(words)
     for word in found:
         label = word.startswith(LABEL_PREFIX) and word != LABEL_PREFIX
         if not label and word not in _KNOWN_BY:
-            known = ", ".join((*_KNOWN_BY, "cost-center", "label:<key>"))
+            known = ", ".join((*_KNOWN_BY, "label:<key>"))
             raise InvalidRequest(f"by: a statement is not by {word[:40]!r}; known: {known}")
     if len(set(found)) != len(found):
         raise InvalidRequest("by: names the same twice")
@@ -85,6 +86,7 @@ class Statement(msgspec.Struct, frozen=True):
         adjusted: what of the usage is of other times. published_at: since when usage of the period is late.
         closed: by which close nothing enters the period any more; None: it is provisional.
         before: what rows are compared with. days: for the picture. budgets: limit against actual.
+        moves: what a table of the period says otherwise of months that were published.
     """
 
     period: Period
@@ -104,6 +106,7 @@ class Statement(msgspec.Struct, frozen=True):
     before: Period | None = None
     days: tuple[DayCost, ...] = ()
     budgets: Page | None = None
+    moves: tuple[Reattributed, ...] = ()
 
     def adjusted_nanos(self, kind: str) -> int:
         """What corrections, or late usage, made the bill larger by."""
@@ -124,8 +127,12 @@ def statement(
     closed: Sequence[ClosedPeriod] = (),
     by: Sequence[str] = DEFAULT_BY,
     budgets: Page | None = None,
+    tables: Attributions | None = None,
 ) -> Statement:
-    """Read one period, from one look at the store, so that all of it is of one moment."""
+    """Read one period, from one look at the store, so that all of it is of one moment. `tables`: whose costs
+    are when.
+    """
+    tables = tables or Attributions()
     query = ChargeFilter(
         since=period.since,
         until=period.until,
@@ -134,7 +141,7 @@ def statement(
     )
     sums = views.charge_sums([Dim.KIND, Dim.NODE_ID, Dim.JOB], query, unposted)
     by_kind = [part._replace(keys=part.keys[:1] + part.keys[2:]) for part in sums]
-    projects, *groups = _groups(views, period, unposted, project, (Dim.PROJECT, *by))
+    projects, *groups = _groups(views, period, unposted, project, (Dim.PROJECT, *by), tables)
     nodes: dict[str | int, int] = {}
     for part in sums:
         nodes[part.keys[1]] = nodes.get(part.keys[1], 0) + part.gpu + part.cpu + part.memory
@@ -152,24 +159,48 @@ def statement(
         before=period.before,
         days=_days(views, period, unposted, project),
         budgets=budgets,
+        moves=_moves(views, period, unposted, project, tables, by),
     )
     return found if project else _checked(found, views, unposted, nodes)
 
 
-def _groups(views: Views, period: Period, unposted: Unposted, project: str, by: Sequence[str]) -> list[Group]:
+def _groups(
+    views: Views,
+    period: Period,
+    unposted: Unposted,
+    project: str,
+    by: Sequence[str],
+    tables: Attributions,
+) -> list[Group]:
     """What jobs pay by each dimension: one question for the period and one for that before."""
     dims = tuple(dict.fromkeys(by))
 
-    def asked(of: Period) -> list[ChargeSum]:
+    def asked(of: Period) -> tuple[list[ChargeSum], list[ChargeSum]]:
         query = ChargeFilter(since=of.since, until=of.until, project=project, kinds=PAID)
-        return views.charge_sums([*dims, Dim.JOB], query, unposted)
+        return attributed_sums(views, [*dims, Dim.JOB], query, unposted, (), tables)
 
-    def one_of(parts: Sequence[ChargeSum], at: int) -> list[ChargeSum]:
-        return [part._replace(keys=(part.keys[at], part.keys[-1])) for part in parts]
+    def one_of(parts: tuple[list[ChargeSum], list[ChargeSum]], at: int) -> list[ChargeSum]:
+        told, moved = parts
+        mine = told + moved if dims[at] in OWNED else told
+        return [part._replace(keys=(part.keys[at], part.keys[-1])) for part in mine]
 
     now, before = asked(period), asked(period.before)
     places = [dims.index(dim) for dim in by]
     return [Group(dims[at], fold([dims[at]], one_of(now, at), before=one_of(before, at))) for at in places]
+
+
+def _moves(
+    views: Views,
+    period: Period,
+    unposted: Unposted,
+    project: str,
+    tables: Attributions,
+    by: Sequence[str],
+) -> tuple[Reattributed, ...]:
+    if set(OWNED).isdisjoint(by):
+        return ()
+    query = ChargeFilter(since=period.since, until=period.until, project=project, kinds=PAID)
+    return reattributed(views, query, unposted, tables)
 
 
 def _days(views: Views, period: Period, unposted: Unposted, project: str) -> tuple[DayCost, ...]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from bursar.clock import format_instant
+from bursar.clock import Instant, format_instant
 from bursar.money import format_nanos
 from bursar.tables import Head, wrapped
 from bursard.ledger import PAID
 from bursard.reports.adjusted import CORRECTION, LATE
+from bursard.reports.attribution import REATTRIBUTED
 from bursard.reports.cost import CostRow
 from bursard.reports.files import csv_lines, decimal_text, defused, hours
 from bursard.reports.pages import WIDTH, WRAPPED_LEAST, fitted, hanging, objects, printable, table_lines
@@ -17,10 +18,12 @@ from bursard.reports.statement import Group, Statement
 from bursard.reports.statement_html import html_pieces
 from bursard.reports.statement_words import (
     MEANINGS,
+    MOVED,
     about,
     change_text,
     changed,
     covered,
+    moved,
     notes,
     of_kind,
     parts,
@@ -57,6 +60,7 @@ def text_pieces(found: Statement) -> Iterator[bytes]:
     for note in notes(found):
         lines += ["", *wrapped(note, WIDTH)]
     lines += adjusted_lines(found)
+    lines += moved_lines(found)
     if unknown := unknown_note(found):
         lines += ["", *wrapped(unknown, WIDTH)]
     yield ("\n".join(lines) + "\n").encode()
@@ -99,6 +103,17 @@ def adjusted_lines(found: Statement) -> Iterator[str]:
             yield from hanging(f"  {about(one):<32} {format_nanos(one.nanos):>16}  ", why(one))
 
 
+def moved_lines(found: Statement) -> Iterator[str]:
+    """What was moved to other teams and cost centres: nothing where nothing was."""
+    if not found.moves:
+        return
+    yield ""
+    yield from wrapped(MOVED, WIDTH)
+    for one in found.moves:
+        what, why_moved = moved(one)
+        yield from hanging(f"  {format_nanos(one.nanos):>22}  ", f"{what} ({why_moved})")
+
+
 def csv_pieces(found: Statement) -> Iterator[bytes]:
     """Whether it can still change; one line per project and their total, then one per kind of what no project
     owes, how much node time is not checked, and the sum of all; then which of these are of other times, what
@@ -122,6 +137,9 @@ def csv_pieces(found: Statement) -> Iterator[bytes]:
         row = CostRow((), nanos=one.nanos, jobs=1)
         of_what = f"job {one.job_number}, {one.month}, {why(one)}"
         lines.append(_csv_line(f"of_which_{one.kind}", one.project, row, found.currency, of_what))
+    for move in found.moves:
+        of_what = "; ".join(moved(move))
+        lines.append(_csv_line(REATTRIBUTED, "", CostRow((), nanos=move.nanos), found.currency, of_what))
     for group in found.groups:
         if group.by != "project":
             what = f"by_{group.title}"
@@ -233,6 +251,18 @@ def json_pieces(found: Statement) -> Iterator[bytes]:
                 "reason": one.reason,
             }
             for one in found.adjusted
+        ],
+        "reattributed": [
+            {
+                "month": one.month,
+                "from": one.before._asdict(),
+                "to": one.after._asdict(),
+                "cost": money(one.nanos),
+                "at": format_instant(Instant(one.at)),
+                "by": one.by,
+                "reason": one.reason,
+            }
+            for one in found.moves
         ],
     }
     if not found.project:

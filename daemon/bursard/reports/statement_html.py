@@ -22,6 +22,7 @@ from bursard.reports.statement_words import (
     about,
     change_text,
     covered,
+    moved,
     notes,
     parts,
     percent_text,
@@ -203,3 +204,6 @@ def _adjusted(found: Statement) -> Iterator[str]:
         rows = [[one.kind, about(one), why(one), format_nanos(one.nanos)] for one in found.adjusted]
         head = ["kind", "of", "why", "cost"]
         yield _table("Of other times, in what jobs pay", head, rows, texts=3)
+    if found.moves:
+        rows = [[*moved(one), format_nanos(one.nanos)] for one in found.moves]
+        yield _table("Moved to other teams and cost centres", ["of", "why", "cost"], rows, texts=2)

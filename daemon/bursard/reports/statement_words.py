@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bursar.clock import format_instant
+from bursar.clock import Instant, format_instant
 from bursar.words import plural
+from bursar_policies.attribution import COST_CENTER, TEAM
 from bursard.reports.adjusted import Adjusted
+from bursard.reports.attribution import Reattributed
 from bursard.reports.cost import CostRow, ppm
 from bursard.reports.files import decimal_text, hours
 from bursard.reports.statement import Statement
@@ -106,6 +108,23 @@ def status_lines(found: Statement) -> Iterator[str]:
     yield f"closed {format_instant(closed.closed_at)} by {closed.by}"
     yield f"Ledger hash {closed.hash or '(not signed yet)'} of event {closed.seq}."
     yield from (f"Closed in spite of: {one}." for one in closed.missing)
+
+
+MOVED = "Moved to other teams and cost centres, of months that were published; in the sums of these above:"
+
+
+def moved(one: Reattributed) -> tuple[str, str]:
+    """Of which month, from whom to whom; and who said so, when and why."""
+    told = [
+        f"{what} {was or '(none)'} to {now or '(none)'}"
+        for what, was, now in (
+            (COST_CENTER, one.before.cost_center, one.after.cost_center),
+            (TEAM, one.before.team, one.after.team),
+        )
+        if was != now
+    ]
+    why = f": {one.reason}" if one.reason else ""
+    return f"{one.month}, {', '.join(told)}", f"{one.by}, {format_instant(Instant(one.at))}{why}"
 
 
 def about(one: Adjusted) -> str:

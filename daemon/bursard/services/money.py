@@ -19,13 +19,14 @@ from msgspec.structs import replace
 from bursar.errors import InvalidRequest
 from bursar.v1 import money_pb2 as pb
 from bursar.v1 import money_pb2_grpc
+from bursar_policies.attribution import OWNED, Attributions
 from bursar_policies.commitments import purchases
 from bursar_policies.specs import CostModelSpec
 from bursard.access.authorize import Action, authorize, projects
 from bursard.engine import Engine
 from bursard.ledger import PAID
 from bursard.machines.renting import Renting
-from bursard.reports.budget_page import Limits, budget_page
+from bursard.reports.budget_page import budget_page
 from bursard.reports.carbon import Carbon
 from bursard.reports.commitments import Commitments, covered
 from bursard.reports.cost import cost_table
@@ -54,6 +55,7 @@ from bursard.services.prices import answer_prices, read_gpus
 from bursard.services.pushback import after_room
 from bursard.services.serviceviews import service_named, service_target
 from bursard.services.whatif import whatif_page
+from bursard.services.whose import past_attributions
 from bursard.state.decide.outlooks import Outlooks
 from bursard.store import ChargeFilter, ChargeRow, Dim, Unposted
 
@@ -109,7 +111,9 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             of = partial(service_named, engine), partial(service_target, engine)
             found = await engine.aside(partial(service_table, engine.views, by, query, unposted, *of))
             return cost_answer(found, asked, engine.state.currency)
-        found = await engine.aside(partial(cost_table, engine.views, by, query, unposted, shape, before))
+        tables = await self._tables() if set(by) & set(OWNED) else None
+        made = partial(cost_table, engine.views, by, query, unposted, shape, before, tables)
+        found = await engine.aside(made)
         if len(found.rows) > ROWS_MAX:
             raise InvalidRequest(
                 f"the answer has {len(found.rows)} rows, more than {ROWS_MAX}; ask for a shorter time,"
@@ -213,6 +217,8 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         past = Past()
         if request.kind in ("budgets", "statement"):
             past = Past(limits=await self.engine.read(past_limits))
+        if request.kind in ("statement", "chargeback"):
+            past = past._replace(tables=await self._tables())
         if request.kind in ("commitments", "focus"):
             await self.engine.durable()
             months = tuple(self.engine.state.closed.all)
@@ -228,6 +234,12 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
                 first = False
 
     # --- inside
+
+    async def _tables(self) -> Attributions:
+        """Whose costs are when, as of all that was acknowledged."""
+        await self.engine.durable()
+        months = tuple(self.engine.state.closed.all)
+        return await self.engine.read(partial(past_attributions, months))
 
     async def _settled(self, whole: bool) -> Unposted:
         """Everything used so far is charged; what reports add to the rows."""
@@ -271,7 +283,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             form = request.format or "text"
             _known(form, STATEMENT_FORMATS, kind)
             by = read_by(request.by)
-            made = self._statement(period, form, request.project, by, past.limits)
+            made = self._statement(period, form, request.project, by, past)
             return made, f"{stem}.{_ENDINGS.get(form, form)}"
         if kind in REPORTS or kind in (ENERGY, WHATIF):
             form = request.format or "text"
@@ -320,15 +332,13 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
         )
         return make
 
-    def _statement(
-        self, period: Period, form: str, project: str, by: tuple[str, ...], limits: Limits
-    ) -> Maker:
+    def _statement(self, period: Period, form: str, project: str, by: tuple[str, ...], past: Past) -> Maker:
         views, state = self.engine.views, self.engine.state
         currency, closed = state.currency, tuple(state.closed.all)
-        budgets = budget_page(state, period, self.engine.now(), project, limits)
+        budgets = budget_page(state, period, self.engine.now(), project, past.limits)
 
         def make(unposted: Unposted) -> Iterator[bytes]:
-            found = statement(views, period, currency, unposted, project, closed, by, budgets)
+            found = statement(views, period, currency, unposted, project, closed, by, budgets, past.tables)
             yield from STATEMENT_FORMATS[form](found)
 
         return make

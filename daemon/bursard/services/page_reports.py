@@ -13,12 +13,14 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from bursar.errors import InvalidRequest
+from bursar_policies.attribution import Attributions
 from bursar_policies.commitments import Promise
 from bursard.engine import Engine
 from bursard.reports.anomalies import anomalies
 from bursard.reports.bills import bills
 from bursard.reports.budget_page import Limits, budget_page
 from bursard.reports.carbon import Carbon
+from bursard.reports.chargeback import chargeback, whole_months
 from bursard.reports.commitments import Commitments, commitments
 from bursard.reports.energy import energy, live_sources, read_energy_by
 from bursard.reports.machines import idle, utilization
@@ -37,6 +39,7 @@ class Past(NamedTuple):
 
     limits: Limits = MappingProxyType({})
     promises: tuple[Promise, ...] = ()
+    tables: Attributions = Attributions()
 
 
 def page_maker(
@@ -97,6 +100,16 @@ def _commitments(engine: Engine, period: Period, project: str, past: Past) -> Ma
     return _stamped(engine, period, lambda unposted: commitments(views, period, currency, unposted, about))
 
 
+def _chargeback(engine: Engine, period: Period, project: str, past: Past) -> MakePage:
+    if project:
+        raise InvalidRequest(
+            "project: what is shared is divided among all, so chargeback is of the whole site"
+        )
+    whole_months(period)
+    views, currency, tables = engine.views, engine.state.currency, past.tables
+    return _stamped(engine, period, lambda unposted: chargeback(views, period, currency, unposted, tables))
+
+
 def _bills(engine: Engine, period: Period, project: str, _: Past) -> MakePage:
     _of_no_project("bills", project)
     _of_utc(period, "bills are kept by days and months of UTC, as providers have them")
@@ -139,6 +152,7 @@ REPORTS: Final[Mapping[str, Callable[[Engine, Period, str, Past], MakePage]]] = 
     "anomalies": _anomalies,
     "bills": _bills,
     "budgets": _budgets,
+    "chargeback": _chargeback,
     "commitments": _commitments,
     "idle": _idle,
     "models": _models,

@@ -354,7 +354,8 @@ class Dim(StrEnum):
     """What charges are grouped by. `label:<key>` works too. Hours are of UTC; days and months of UTC, or of a
     place whose offsets are given.
 
-    `used_day`: of UTC, of a correction that of what it corrects. `class`: `metered`, `late` (posted when its
+    `used_day`: of UTC, of a correction that of what it corrects. `corrected_hour`: the hour of UTC that a
+    correction corrects; 0 of all else. `class`: `metered`, `late` (posted when its
     month was published) or `correction`.
     """
 
@@ -376,6 +377,7 @@ class Dim(StrEnum):
     HOUR = "hour"
     DAY = "day"
     USED_DAY = "used_day"
+    CORRECTED_HOUR = "corrected_hour"
     MONTH = "month"
 
 
@@ -384,12 +386,14 @@ LATE_AFTER_US = DAY_US
 LABEL_PREFIX = "label:"
 
 
-def check_dims(by: Sequence[str]) -> None:
-    """Raises `InvalidRequest` naming the first dimension there is none of."""
+def check_dims(by: Sequence[str], further: Sequence[str] = ()) -> None:
+    """Raises `InvalidRequest` naming the first dimension there is none of. `further`: those that the caller
+    makes of others.
+    """
     for dim in by:
         label = dim.startswith(LABEL_PREFIX) and len(dim) > len(LABEL_PREFIX)
-        if not label and dim not in Dim._value2member_map_:
-            known = ", ".join(Dim)
+        if not label and dim not in further and dim not in Dim._value2member_map_:
+            known = ", ".join((*Dim, *further))
             raise InvalidRequest(f"cannot group by {dim!r}; known: {known}, label:<key>")
 
 

@@ -100,6 +100,7 @@ _DIMS: dict[str, str] = {
         "case when corrects > 0 then for_start else start_at end"
         f" - case when corrects > 0 then for_start else start_at end % {DAY_US}"
     ),
+    Dim.CORRECTED_HOUR: f"case when corrects > 0 then for_start - for_start % {HOUR_US} else 0 end",
     Dim.HOUR: f"start_at - start_at % {HOUR_US}",
 }
 _LOCAL_DIMS: dict[str, str] = {

@@ -39,6 +39,8 @@ DIMENSIONS: Final = (
     "month",
     "service",
     "key",
+    "team",
+    "cost-center",
 )
 LABEL: Final = "label:"
 PERIODS: Final = "2026-11, 2026-11-21, 2026-Q4, 2026, this-month, last-month, today and so on"

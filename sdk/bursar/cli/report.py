@@ -93,7 +93,7 @@ STATEMENT_ENDINGS: Final = {
     "--by",
     default="",
     metavar="A,B",
-    help="project, cost-center (a label), user, model, experiment, label:KEY.  [default: the first four]",
+    help="project, cost-center, user, model, team, experiment, label:KEY.  [default: the first four]",
 )
 @connected
 def report_statement(
@@ -101,6 +101,8 @@ def report_statement(
 ) -> None:
     """Write what each project, cost centre, user and model owes for a period.
 
+    Whose costs are: by the Attribution in force when they were used, else by the labels `team` and
+    `cost-center`.
     Beside each row stands the period before, and how much of it has a known price; below, budgets against
     what was settled, and how it all adds up to what the nodes cost. HTML is one file, with pictures, that
     prints as it is. PDF is made of it here, by WeasyPrint.
@@ -198,6 +200,20 @@ def report_models(
     Example: bursar report models --period last-month --out models.csv
     """
     _write_report(client, "models", period, _text_form(out, form), out, "", project, timezone)
+
+
+@report.command("chargeback")
+@_page_options
+@connected
+def report_chargeback(client: WireClient, period: str, out: str | None, form: str, timezone: str) -> None:
+    """Write what each cost centre bears: its own, what was moved to it, and its part of what is shared.
+
+    Months of UTC. Together it is what the nodes cost; what nobody bears has a row of its own. Whose what is
+    and how the rest is divided says the Attribution that was in force (`bursar policy apply`).
+
+    Example: bursar report chargeback --period last-month
+    """
+    _write_report(client, "chargeback", period, _text_form(out, form), out, "", "", timezone)
 
 
 @report.command("commitments")

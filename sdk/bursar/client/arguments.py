@@ -77,6 +77,8 @@ Dimension: TypeAlias = (
         "month",
         "service",
         "key",
+        "team",
+        "cost-center",
     ]
     | LabelDimension
 )

@@ -28,13 +28,16 @@ def policy_schema() -> Schema:
         "SlurmNames": _slurm_names(),
         "AlertChannel": _alert_channel(),
         "IdlePolicy": _idle_policy(),
+        "Attribution": _attribution(),
     }
     envelope = {
         "kind": forms.word("What it is.", tuple(kinds)),
         "name": forms.text("Its name; one document per kind and name is in force.", forms.TOKEN),
         "version": forms.whole("The version that was read; a stale one is refused.", 0),
         "effective_at": forms.text(
-            "From when on; now without it. The past is never priced again.", forms.INSTANT
+            "From when on; now without it. The past is never priced again. Of an Attribution a full hour,"
+            " which may have passed.",
+            forms.INSTANT,
         ),
         "spec": {"type": "object", "description": "By kind."},
     }
@@ -67,6 +70,48 @@ def _scope(about: str) -> Schema:
         },
         minProperties=1,
     )
+
+
+def _attribution() -> Schema:
+    name = forms.text("", r"^\S", maxLength=128)
+    owner = forms.mapping(
+        "",
+        {
+            "scope": _scope("Of whose jobs; all that is named must match. Left out: everybody's."),
+            "team": name | {"description": "Their team."},
+            "cost_center": name | {"description": "Their cost centre."},
+        },
+        minProperties=1,
+    )
+    shared = forms.mapping(
+        "",
+        {
+            "kinds": forms.items(
+                "What of the nodes' cost no job pays.", {"enum": list(_SHARED_KINDS)}, minItems=1
+            ),
+            "cost_center": name | {"description": "Or all that this cost centre has, among the others."},
+            "by": forms.word(
+                "As each cost centre's own cost is, the same for each that has one, or as `shares` says.",
+                ("cost", "even", "shares"),
+                "cost",
+            ),
+            "shares": forms.pairs("By cost centre, such as `60%`; together 100%.", r"^\S", minProperties=1),
+        },
+    )
+    return forms.mapping(
+        "Whose costs are: teams and cost centres, and who bears what is nobody's own. A site has one table.",
+        {
+            "owners": forms.items("The first that covers a job counts, for each name by itself.", owner),
+            "shared": forms.items("What `report chargeback` divides.", shared),
+            "reason": forms.text("Why; needed where `effective_at` has passed.", r"^\S", maxLength=500),
+        },
+        minProperties=1,
+    )
+
+
+_SHARED_KINDS = (
+    "idle", "reserved", "keep-alive", "down", "unknown", "overhead", "variance", "absorption", "refund",
+)  # fmt: skip
 
 
 def _budget() -> Schema:

@@ -256,7 +256,9 @@ class CostRequest(google.protobuf.message.Message):
     """previous: what each row was in the period before"""
     @property
     def by(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """project user experiment model model_version node pool price job attempt kind class hour day month label:KEY"""
+        """project user experiment model model_version node pool price job attempt kind class hour day month label:KEY,
+        team and cost-center: of the Attribution in force when it was used
+        """
 
     def __init__(
         self,
@@ -1662,7 +1664,7 @@ class ReportRequest(google.protobuf.message.Message):
     SOURCES_FIELD_NUMBER: builtins.int
     BY_FIELD_NUMBER: builtins.int
     kind: builtins.str
-    """focus | statement | anomalies | bills | budgets | commitments | energy | idle | models | quotas | utilization | waste | whatif"""
+    """focus | statement | anomalies | bills | budgets | chargeback | commitments | energy | idle | models | quotas | utilization | waste | whatif"""
     period: builtins.str
     """2026-11, a day, a quarter, a year, last-month and so on; focus: a month or a day"""
     format: builtins.str
@@ -1674,8 +1676,8 @@ class ReportRequest(google.protobuf.message.Message):
     """of the period, but for focus; empty: UTC"""
     by: builtins.str
     """of whatif: project | user | experiment | model | pool | node; empty: project. Of statement: several of
-    project | cost-center | user | model | experiment | model_version | label:KEY; empty: the first four. Of energy:
-    several of project | user | experiment | model | model_version | pool | month; empty: project
+    project | cost-center | user | model | team | experiment | model_version | label:KEY; empty: the first four.
+    Of energy: several of project | user | experiment | model | model_version | pool | month; empty: project
     """
     @property
     def sources(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PolicySource]:

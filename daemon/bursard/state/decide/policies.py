@@ -12,6 +12,7 @@ from bursar.clock import Instant, format_instant
 from bursar.errors import InvalidRequest, NotBuilt, NotFound, StaleVersion
 from bursar_policies.periods import period_bounds
 from bursar_policies.specs import (
+    AttributionSpec,
     BudgetSpec,
     CommitmentSpec,
     CostModelSpec,
@@ -34,6 +35,7 @@ from bursard.state.admission import check_currency
 from bursard.state.budgets import BudgetRecord, limit_of, settled_of
 from bursard.state.core import State
 from bursard.state.decide import reservations
+from bursard.state.decide.attributions import check_one_table, check_since
 from bursard.state.decide.carrying import carried_over, entered, taken_back
 from bursard.state.decide.names import check_names
 from bursard.state.decide.opening import NOTHING, Before, by_marks, in_force, open_account, posted
@@ -64,11 +66,12 @@ def apply_documents(
         StaleVersion: a document names a version that is not the one in force.
         BudgetExceeded: a hard limit below what is already settled and held.
         InvalidRequest: more documents of a kind than a site may have; a name of SlurmNames in two of them; a
-            reservation of nodes that are not there.
+            second Attribution; a reservation of nodes that are not there.
         WrongState: a reservation of nodes that are another's then, or on which something may still run.
     """
     _check_number(state, documents)
     check_names(state, documents)
+    check_one_table(state, documents)
     changed, opened = [], list[Event]()
     reserved = dict[str, ReservationSpec]()
     live = by_marks(state)
@@ -174,6 +177,9 @@ def _check_market(state: State, spec: BudgetSpec, where: str) -> None:
 
 def _check_effective(document: Document, where: str, now: int) -> None:
     at = document.effective_at
+    if isinstance(document.spec, AttributionSpec):
+        check_since(document, document.spec, where, now)
+        return
     if at is None or at == now:
         return
     if at < now:
@@ -183,8 +189,8 @@ def _check_effective(document: Document, where: str, now: int) -> None:
         )
     if not isinstance(document.spec, Pricing | CommitmentSpec):
         raise NotBuilt(
-            f"{where}: effective_at in the future is built for PriceBook, CostModel and Commitment only;"
-            f" leave it out and apply the {document.kind} when it shall hold"
+            f"{where}: effective_at in the future is built for PriceBook, CostModel, Commitment and"
+            f" Attribution only; leave it out and apply the {document.kind} when it shall hold"
         )
 
 

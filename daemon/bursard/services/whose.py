@@ -1,0 +1,53 @@
+"""Whose costs are when: the tables of teams and cost centres as the log has them.
+
+Why     a table that is in force no more still tells the hours that it told, so the log is asked, and nothing
+        of it is kept beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bursar.clock import HOUR_US
+from bursar_policies.attribution import Attributions, Change
+from bursar_policies.specs import AttributionSpec
+from bursard.events import PolicyApplied, PolicyRemoved, decode
+from bursard.reports.period import month_of
+from bursard.state.periods import ClosedPeriod
+from bursard.store import LATE_AFTER_US, EventFilter, EventRow, Views
+
+_ASKED = EventFilter(kinds=("policy-applied", "policy-removed"))
+
+
+def open_since(months: Sequence[ClosedPeriod], at: int) -> int:
+    """The first instant of what was not published at an instant. `months`: those that were closed then."""
+    closed = max((one.until for one in months), default=0)
+    return max(closed, month_of(max(at - LATE_AFTER_US, 0))[0])
+
+
+def past_attributions(months: Sequence[ClosedPeriod], views: Views) -> Attributions:
+    """All tables that there ever were. `months`: all that are closed."""
+    changes: list[Change] = []
+    after = 0
+    while rows := views.events(after, 1000, _ASKED):
+        for row in rows:
+            changes += _changes(row, open_since([one for one in months if one.seq < row.seq], row.at))
+        after = rows[-1].seq
+    return Attributions(changes)
+
+
+def _changes(row: EventRow, opened: int) -> list[Change]:
+    event = decode(row.payload)
+    if isinstance(event, PolicyRemoved) and event.kind == "Attribution":
+        since = row.at - row.at % HOUR_US
+        return [Change(event.name, 0, row.at, row.actor, since, opened, None)]
+    if not isinstance(event, PolicyApplied):
+        return []
+    return [
+        Change(
+            one.name, one.version, row.at, row.actor, one.effective_at - one.effective_at % HOUR_US, opened,
+            one.spec,
+        )
+        for one in event.documents
+        if isinstance(one.spec, AttributionSpec)
+    ]  # fmt: skip
