@@ -1,70 +1,55 @@
-"""What is known of the places that jobs could have beside what is promised: none, or at which price.
+"""For how long nodes that have room could be held beside what is promised, and at which price.
 
-Owns    `Known`: by ask, what looks of this plan have found, and what follows of it for the next.
+Owns    `Reach`: of one ask, as things are in a plan, what a look for any job of it would find.
 Why     most jobs that were promised a place wait for it while dearer nodes are free, and each plan looks at
-        all of them. What differs between two that ask for the same is how many of the places that are kept
-        for others begin before they must have ended: the more, the less is left. So what one finds that is
-        met by fewer, and one by more, is what all between them find.
+        all of them. What differs between two that ask for the same is for how long they hold their nodes; so
+        when each node would first lack room, worked out once, says of all of them whether there is room, and
+        what it costs.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from collections.abc import Collection
 
-from bursard.scheduler.releases import NEVER
+import numpy as np
 
-
-class _Ask:
-    """Of one ask and size. `met`: rising, with a rate for each; -1 is unknown, which counts as dearest."""
-
-    __slots__ = ("full_from", "met", "rates")
-
-    def __init__(self) -> None:
-        self.met: list[int] = []
-        self.rates: dict[int, int] = {}
-        self.full_from = NEVER
+from bursard.scheduler.free import Rows
+from bursard.scheduler.releases import Ints
 
 
-class Known:
-    """Of a plan, until something starts. `now`: a reading of the log of what was written."""
+class Reach:
+    """Nodes that have room for a member now, the cheapest first, unknown rates last.
 
-    def __init__(self) -> None:
-        self._asks: dict[tuple[int, int], _Ask] = {}
-        self._now = -1
+    Args:
+        rows: (k), these nodes. rates: (k), nanos per hour of a member, -1 for unknown.
+        bad: (k), when a member that begins now would first lack room there.
+    """
 
-    def note(self, now: int, ask: tuple[int, int], met: int, rate: int | None) -> None:
-        """What a look has found.
+    def __init__(self, rows: Rows, rates: Ints, bad: Ints) -> None:
+        order = np.lexsort((rates, rates < 0))
+        self._rows, self._rates, self._bad = rows[order], rates[order], bad[order]
+        self._longest: Ints = np.maximum.accumulate(self._bad) if len(order) else self._bad
+        """Of the first so many, until when the last of them has room."""
+
+    def rate(self, nodes: int, until: int, own: Collection[int] = ()) -> int | None:
+        """At which rate so many nodes have room until an instant, -1 for unknown; None: there are fewer.
 
         Args:
-            ask: number of the table, and of members.
-            met: how many places begin before such a job must have ended. rate: None for no room.
+            own: of these nodes it is known that they have.
         """
-        if now != self._now:
-            self._asks, self._now = {}, now
-        known = self._asks.get(ask)
-        if known is None:
-            known = self._asks[ask] = _Ask()
-        if rate is None:
-            known.full_from = min(known.full_from, met)
-        elif met not in known.rates:
-            insort(known.met, met)
-            known.rates[met] = rate
-
-    def is_full(self, now: int, ask: tuple[int, int], met: int) -> bool:
-        """Would a look find no room?"""
-        known = self._asks.get(ask) if now == self._now else None
-        return known is not None and met >= known.full_from
-
-    def rate(self, now: int, ask: tuple[int, int], met: int) -> int | None:
-        """At which rate a look would find room, where that is known."""
-        known = self._asks.get(ask) if now == self._now else None
-        if known is None:
+        if nodes == 1 and not own:
+            at = int(np.searchsorted(self._longest, until))
+            return self._rates.item(at) if at < len(self._rates) else None
+        there = self._bad >= until
+        if own:
+            there |= np.isin(self._rows, list(own))
+        found: list[int] = self._rates[there][:nodes].tolist()
+        if len(found) < nodes:
             return None
-        rate = known.rates.get(met)
-        if rate is not None:
-            return rate
-        at = bisect_left(known.met, met)
-        if not 0 < at < len(known.met):
-            return None
-        less, more = known.rates[known.met[at - 1]], known.rates[known.met[at]]
-        return less if less == more else None
+        return -1 if found[-1] < 0 else sum(found)
+
+    def until(self, nodes: int) -> int:
+        """So many nodes have room until then; the first instant there is if they have none."""
+        if len(self._bad) < nodes:
+            return 0
+        return int(np.partition(self._bad, len(self._bad) - nodes)[len(self._bad) - nodes])

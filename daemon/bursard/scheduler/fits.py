@@ -138,6 +138,10 @@ class Fits:
         found: Mask = (self._bits[rows, byte] & (1 << bit)).astype(np.bool_)
         return found
 
+    def at(self, number: int, row: int) -> bool:
+        """Has this node room for a member of an ask?"""
+        return bool(self._bits.item(row, number >> 3) >> (number & 7) & 1)
+
     @property
     def counts(self) -> NDArray[np.int64]:
         """Of all asks by number, and of those to come."""

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bursar.resources import MILLI
+from bursar.resources import MILLI, ResourceRequest
 from bursar_policies.decision import JobClass, Promised
 from bursar_policies.scorers import NodeState
 from bursard.scheduler.free import Free, Mask, Rows
@@ -57,6 +57,14 @@ class Timeline(NamedTuple):
     begins: Ints
     first: Ints
 
+    def of(self, which: NDArray[np.intp]) -> Timeline:
+        """The same of some of the nodes alone, by where they stand here, rising."""
+        ends = np.append(self.begins[1:], len(self.at))
+        counts = (ends - self.begins)[which]
+        begins = np.cumsum(counts) - counts
+        lines = np.arange(int(counts.sum())) + np.repeat(self.begins[which] - begins, counts)
+        return Timeline(self.row[lines], self.at[lines], self.left[lines], begins, self.first[which])
+
 
 class Future:
     """What is promised on the nodes of one world, beside what runs.
@@ -72,26 +80,30 @@ class Future:
         self._lines = world.promised.of_all(promised, but)
         self._count = world.free.count
 
-    @classmethod
-    def _of_lines(cls, of: Future, lines: Ints) -> Future:
-        made = copy(of)
-        made._lines = lines
-        return made
-
-    def without(self, one: Promised) -> Future:
-        """The same, as the job sees it that this was promised to, of the nodes of its place alone."""
-        lines = self.on({member.node for member in one.members})._lines
-        own = self.world.promised.of(one)
-        gone = (lines[:, None, :] == own[None, :, :]).all(axis=2)
-        # Two may have been promised the same of a node at the same time, where one stands in for the other.
-        drop = {int(np.flatnonzero(column)[0]) for column in gone.T if column.any()}
-        return self._of_lines(self, np.delete(lines, sorted(drop), axis=0))
-
     def on(self, rows: Iterable[int]) -> Future:
         """The same of some nodes alone."""
         wanted = np.zeros(self._count, dtype=np.bool_)
         wanted[list(rows)] = True
-        return self._of_lines(self, self._lines[wanted[self._lines[:, _ROW]]])
+        made = copy(self)
+        made._lines = self._lines[wanted[self._lines[:, _ROW]]]
+        return made
+
+    def others(self, rows: Rows, until: int, own: Promised) -> list[int]:
+        """Of each of these nodes, how many places that are kept for others begin before an instant."""
+        counts = np.zeros(self._count, dtype=np.int64)
+        for lines, sign in ((self._lines, 1), (self.world.promised.of(own), -1)):
+            begin = np.maximum(lines[:, _START], self.now)
+            np.add.at(counts, lines[begin < until, _ROW], sign)
+        found: list[int] = counts[rows].tolist()
+        return found
+
+    def kept_for(self, own: Promised, row: int) -> Iterator[tuple[int, int, Ints]]:
+        """From when until when what of a node is kept for one."""
+        for line in self.world.promised.of(own):
+            if line[_ROW] == row:
+                start, until = line.item(_START), line.item(_UNTIL)
+                # What is due and has not begun is still to come.
+                yield max(start, self.now), max(until, self.now + until - start), line[_CPU:]
 
     @property
     def rows(self) -> list[int]:
@@ -237,33 +249,12 @@ class Search:
             mine = line.row == row
             for since, until in shut[row]:
                 closed |= mine & (line.at >= since) & (line.at < until)
-        bad = self._first_bad(line, closed)
+        bad = first_bad(line, self._table.request, closed)
         start = np.maximum(line.at, self._since)
         end = np.where(ends == NEVER, NEVER, ends - 1)
         end = np.where(bad == NEVER, end, np.minimum(end, bad - self._hold_us))
         found = (bad > line.at) & (ends > self._since) & (start <= end)
         return _Spans(line.row[found], start[found], end[found])
-
-    def _first_bad(self, line: Timeline, closed: Mask) -> Ints:
-        """When one that began at each line would first lack room; `NEVER` for not at all.
-
-        Its devices are the same ones throughout: it lacks room when the last but so many of them has gone.
-        """
-        request, count = self._table.request, len(line.at)
-        numbers = np.arange(count)
-        ends = np.append(line.begins[1:], count)[np.searchsorted(line.begins, numbers, side="right") - 1]
-        lacks = closed | (line.left[:, 0] < request.cpu_milli) | (line.left[:, 1] < request.memory_bytes)
-        gone = _next(lacks, numbers)
-        if request.gpus is not None:
-            short = line.left[:, 2:] < request.gpus.milli
-            need, there = request.gpus.count, short.shape[1]
-            if need > there:
-                return line.at.copy()
-            each = _next(short, numbers[:, None])
-            gone = np.minimum(gone, np.partition(each, there - need, axis=1)[:, there - need])
-        never = gone >= ends
-        bad: Ints = np.where(never, NEVER, line.at[np.minimum(gone, count - 1)])
-        return bad
 
     def _instants(self, until: int) -> Ints:
         """At which a place may come, or is there for the last time."""
@@ -359,6 +350,31 @@ class Search:
     def held(self, place: Opening) -> Iterator[NodeState]:
         """What is left of each of its nodes for as long as it may hold them."""
         return (self._future.least(row, place.at, place.at + self._hold_us) for row in place.rows)
+
+
+def first_bad(line: Timeline, request: ResourceRequest, closed: Mask | None = None) -> Ints:
+    """When a member that began at each line would first lack room; `NEVER` for not at all.
+
+    Its devices are the same ones throughout: it lacks room when the last but so many of them has gone.
+
+    Args:
+        closed: bool (lines), where it would be shut out.
+    """
+    count = len(line.at)
+    numbers = np.arange(count)
+    ends = np.append(line.begins[1:], count)[np.searchsorted(line.begins, numbers, side="right") - 1]
+    lacks = (line.left[:, 0] < request.cpu_milli) | (line.left[:, 1] < request.memory_bytes)
+    gone = _next(lacks if closed is None else lacks | closed, numbers)
+    if request.gpus is not None:
+        short = line.left[:, 2:] < request.gpus.milli
+        need, there = request.gpus.count, short.shape[1]
+        if need > there:
+            return line.at.copy()
+        each = _next(short, numbers[:, None])
+        gone = np.minimum(gone, np.partition(each, there - need, axis=1)[:, there - need])
+    never = gone >= ends
+    bad: Ints = np.where(never, NEVER, line.at[np.minimum(gone, count - 1)])
+    return bad
 
 
 def _pays(paid: dict[int, bool], pays: Pays, rate: int) -> bool:

@@ -29,7 +29,6 @@ from bursard.scheduler.admit import Admitted, Refusal, Rooms
 from bursard.scheduler.allowance import Allowance
 from bursard.scheduler.backfill import Reservation
 from bursard.scheduler.claims import Claims, Head
-from bursard.scheduler.dearer import Known
 from bursard.scheduler.doors import Doors
 from bursard.scheduler.kept import Kept
 from bursard.scheduler.making_room import Stops
@@ -40,7 +39,7 @@ from bursard.scheduler.quotas import Over, Tenancy, Uses
 from bursard.scheduler.rank import NO_BOUND, Lane, Ranking
 from bursard.scheduler.releases import ending
 from bursard.scheduler.stages import staged
-from bursard.scheduler.table import Table
+from bursard.scheduler.table import PRICES_MAX, Table
 from bursard.scheduler.world import PlanCache, World
 
 _HOPE = (
@@ -111,13 +110,13 @@ class Planner:
         self.guard: Guard | None = None
         self._limits = NO_LIMITS
         """What the job that is looked at may use of nodes on which places are kept for others."""
-        self._known: Known | None = None
-        """What looks have found beside places that are kept, where nothing else matters but price."""
+        self._reaches = False
+        """Does nothing else matter beside places that are kept but price?"""
         self._is_full = False
         """Is it known that the job that is looked at finds no room?"""
         if snapshot.promises:
-            if self.kept is None and self._allowance is None and self.doors is None:
-                self._known = Known()
+            alone = self.kept is None and self._allowance is None and self.doors is None
+            self._reaches = alone and len(world.kinds.facts) <= PRICES_MAX
             self.guard = Guard(world, snapshot.promises, lambda: self.claims.releases, now)
             self.claims.guard = self.guard
         self._told: dict[int, Verdict] = {}
@@ -147,9 +146,7 @@ class Planner:
                 # A figure that no column can hold is the trouble of whoever asks for it, and nobody else's.
                 verdict = self._verdict(lane, UNCOMPUTABLE)
             if verdict is not None:
-                lane.verdicts.append(verdict)
-                if verdict.from_hold_us < lane.below_us:
-                    lane.below_us = verdict.from_hold_us
+                lane.note(verdict)
             ranking.go_on()
         return self._answer()
 
@@ -257,34 +254,41 @@ class Planner:
             rate = self._foreknown(guard, lane, own)
             if rate is not None and own is not None and self._waits_for_cheaper(lane, own, rate):
                 return self._verdict(lane, "dearer", NO_BOUND)
-            if own is None or not self._is_full:
+            if not self._is_full:
                 self._limits = guard.limits(lane.hold_us, job_id, lane.tables)
         if own is None:
-            verdict = self.attempt(lane)
-            if verdict is None or verdict.blocked_by != "room" or not self._limits:
-                return verdict
-            if not self._fits_alone(lane):
-                return verdict
-            from_us = max(verdict.from_hold_us, guard.gap_us() + 1)
-            return replace(verdict, blocked_by="promise", from_hold_us=from_us)
+            return self._kept_from(guard, lane, self.attempt(lane))
         self.rooms.promise(own.budgets, -own.hold_nanos)
-        verdict = self.attempt(lane)
+        verdict = self._kept_from(guard, lane, self.attempt(lane))
         if verdict is None:
             guard.begun(job_id)
         else:
             self.rooms.promise(own.budgets, own.hold_nanos)
         return verdict
 
+    def _kept_from(self, guard: Guard, lane: Lane, verdict: Verdict | None) -> Verdict | None:
+        """What stops a job that has room but for what is kept for others stops those that hold for as long as
+        no node could be held: a shorter one may end before.
+        """
+        kept = self._is_full or bool(self._limits)
+        if verdict is None or verdict.blocked_by != "room" or not kept or not self._fits_alone(lane):
+            return verdict
+        longest_us = lane.hold_us
+        if self._reaches and not any(table.domain is not None for table in lane.tables):
+            nodes = lane.job_class.nodes
+            longest_us = max(guard.reach(table).until(nodes) for table in lane.tables) - self.now + 1
+        from_us = max(verdict.from_hold_us, min(longest_us, lane.hold_us))
+        return replace(verdict, blocked_by="promise", from_hold_us=from_us)
+
     def _foreknown(self, guard: Guard, lane: Lane, own: Promised | None) -> int | None:
-        """At which rate a look would find room for a job, where earlier looks say so. Sets `_is_full`."""
-        known, tables = self._known, lane.tables
-        if known is None or len(tables) > 1 or tables[0].domain is not None or lane.job_class.max_nodes:
+        """At which rate a look would find room for a job, where that is known without. Sets `_is_full`."""
+        tables, nodes, until = lane.tables, lane.job_class.nodes, self.now + lane.hold_us
+        if not self._reaches or len(tables) > 1 or tables[0].domain is not None or lane.job_class.max_nodes:
             return None
-        if own is not None and self.world.may_use(tables[0], [member.node for member in own.members]):
-            return None
-        now, ask, met = self.world.free.now, (tables[0].number, lane.job_class.nodes), guard.met(lane.hold_us)
-        self._is_full = known.is_full(now, ask, met)
-        return None if self._is_full else known.rate(now, ask, met)
+        mine = guard.own_room(tables[0], own, until) if own is not None else ()
+        rate = guard.reach(tables[0]).rate(nodes, until, mine)
+        self._is_full = rate is None
+        return rate
 
     def _waits_for_cheaper(self, lane: Lane, own: Promised, rate: int) -> bool:
         """Is it plain that a promised job would find nothing but what is dearer than its place?"""
@@ -293,9 +297,11 @@ class Planner:
             return False
         if claims.held is not None or claims.open:
             return False
-        self.rooms.promise(own.budgets, -own.hold_nanos)
+        if own.budgets:
+            self.rooms.promise(own.budgets, -own.hold_nanos)
         answer = self.rooms.admit(lane.job_class, rate, lane.limit_us)
-        self.rooms.promise(own.budgets, own.hold_nanos)
+        if own.budgets:
+            self.rooms.promise(own.budgets, own.hold_nanos)
         return isinstance(answer, Admitted)
 
     def _is_dearer(self, lane: Lane, choice: gang.Choice) -> bool:
@@ -471,13 +477,8 @@ class Planner:
             return []
         limits = self._limits
         if limits:
-            rows = table.best_but(self.world.packing, count, limits, limits.fitting(table))
-        else:
-            rows = table.best(self.world.packing, count)
-        if self._known is not None and limits.met >= 0:
-            rate = gang.gang_rate(table, rows) if len(rows) == count else None
-            self._known.note(self.world.free.now, (table.number, count), limits.met, rate)
-        return rows
+            return table.best_but(self.world.packing, count, limits, limits.fitting(table))
+        return table.best(self.world.packing, count)
 
     def _wait(self, lane: Lane, answer: gang.NoChoice) -> Verdict:
         """What stops a job that found no place: room if any alternative is only short of that, else money."""

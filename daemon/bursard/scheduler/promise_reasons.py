@@ -8,11 +8,12 @@ from bursar_policies.decision import JobClass, Snapshot
 from bursard.scheduler import text
 
 
-def kept_for(snapshot: Snapshot, job_class: JobClass, now: int) -> Reason:
+def kept_for(snapshot: Snapshot, job_class: JobClass, now: int, job_id: str = "") -> Reason:
     """It fits now, but on nodes where others were promised to begin before it must have ended."""
     until = now + job_class.hold_us
-    met = [one for one in snapshot.promises if one.start < until]
-    first = min(met or snapshot.promises, key=lambda one: (one.start, one.job_id))
+    others = [one for one in snapshot.promises if one.job_id != job_id]
+    met = [one for one in others if one.start < until]
+    first = min(met or others or snapshot.promises, key=lambda one: (one.start, one.job_id))
     begins = text.instant(max(first.start, now))
     spare = first.start - now - (job_class.hold_us - job_class.time_limit_us)
     remedy = "wait: it starts when there is room beside what is promised"

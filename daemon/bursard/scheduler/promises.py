@@ -9,7 +9,7 @@ Why     a promise is a place on nodes from an instant on, and money for it. What
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
@@ -23,8 +23,9 @@ from bursard.scheduler import devices
 from bursard.scheduler.admit import Admitted, Rooms
 from bursard.scheduler.backfill import has_room, least
 from bursard.scheduler.candidates import asks_of
+from bursard.scheduler.dearer import Reach
 from bursard.scheduler.free import Mask, Rows
-from bursard.scheduler.openings import Future, Opening, Search, Timeline
+from bursard.scheduler.openings import Future, Opening, Search, Timeline, first_bad
 from bursard.scheduler.portion import Portion
 from bursard.scheduler.releases import NEVER, Ints, Releases
 from bursard.scheduler.table import Table
@@ -75,16 +76,9 @@ class Limits(Mapping[int, NodeState]):
 
     Args:
         own: of the nodes of its own place, as if nothing were kept for it; None: all of it.
-
-    Attributes:
-        met: how many of the places that are kept begin before it must have ended, which says all of it; -1:
-            more may be used, of its own place.
     """
 
-    def __init__(
-        self, kept: _Kept | None = None, own: Mapping[int, NodeState | None] | None = None, met: int = 0
-    ) -> None:
-        self.met = met
+    def __init__(self, kept: _Kept | None = None, own: Mapping[int, NodeState | None] | None = None) -> None:
         self._kept = kept if kept is not None else _Kept(np.zeros(0, dtype=np.intp), _NONE)
         self._own = own or {}
         self._gone = {row for row, state in self._own.items() if state is None and row in self._kept}
@@ -139,14 +133,44 @@ class Guard:
         self._rows = Counter(member.node for one in self._open.values() for member in one.members)
         self._future: Future | None = None
         self._timeline: Timeline | None = None
+        self._index: Rows = np.zeros(0, dtype=np.intp)
+        """By node, where it stands in the timeline; -1: nothing is kept there."""
         self._known: dict[int, _Kept] = {}
+        self._reaches: dict[int, tuple[int, Reach]] = {}
+        """By table, and of which state of what is free."""
 
     def _changed(self) -> None:
         self._future = self._timeline = None
         self._known.clear()
+        self._reaches.clear()
 
     def __bool__(self) -> bool:
         return bool(self._open)
+
+    def reach(self, table: Table) -> Reach:
+        """For how long its nodes that have room could be held, as things are."""
+        known, free = self._reaches.get(table.number), self._world.free
+        if known is not None and known[0] == free.now:
+            return known[1]
+        rows = self._world.rows_with_room(table)
+        bad = np.full(len(rows), NEVER)
+        line, index = self._line()
+        on = index[rows]
+        among = np.flatnonzero(on >= 0)
+        if len(among):
+            some = line.of(on[among])
+            bad[among] = first_bad(some, table.request)[some.begins]
+        made = Reach(rows, table.rates[rows], bad)
+        self._reaches[table.number] = free.now, made
+        return made
+
+    def own_room(self, table: Table, own: Promised, until: int) -> list[int]:
+        """Nodes of its own place with room for a member until an instant, as if nothing were kept for it."""
+        there = [member.node for member in own.members if self._world.fits_on(table, member.node)]
+        if not there:
+            return there
+        least = ((row, self._beside_own(own, row, until)) for row in sorted(set(there)))
+        return [row for row, state in least if has_room(state, table.request)]
 
     def of(self, job_id: str) -> Promised | None:
         """The promise to a job that has not begun."""
@@ -156,11 +180,6 @@ class Guard:
         """Those whose time has come, the first first."""
         found = [one for one in self._open.values() if one.start <= self._now]
         return sorted(found, key=lambda one: (one.by, one.start, one.job_id))
-
-    def gap_us(self) -> int:
-        """Who holds nodes for so long is gone when the next of those begins that are not due."""
-        later = bisect_right(self._starts, self._now)
-        return self._starts[later] - self._now if later < len(self._starts) else 0
 
     def begun(self, job_id: str) -> None:
         """It has begun, or is about to: nothing is kept for it any more."""
@@ -175,6 +194,18 @@ class Guard:
         if self._timeline is not None and any(member.node in self._rows for member in members):
             self._timeline = None
             self._known.clear()
+            self._reaches.clear()
+
+    def _line(self) -> tuple[Timeline, Rows]:
+        """What is left of the nodes on which something is kept, and where each stands."""
+        self._releases()
+        if self._timeline is None:
+            future = self._all()
+            rows = np.array(future.rows, dtype=np.intp)
+            self._timeline = future.timeline(rows)
+            self._index = np.full(self._world.count, -1, dtype=np.intp)
+            self._index[rows] = np.arange(len(rows))
+        return self._timeline, self._index
 
     def _all(self) -> Future:
         if self._future is None:
@@ -195,36 +226,42 @@ class Guard:
             tables: what it asks for, where it is only looked for room for that: a node of its own place
                 without any now needs no closer look.
         """
-        until, key = self._now + hold_us, self.met(hold_us)
+        until = self._now + hold_us
+        key = bisect_left(self._starts, until)
         own = self._open.get(job_id)
         if not key:
             return NO_LIMITS
         kept = self._known.get(key)
         if kept is None:
-            self._releases()
-            if self._timeline is None:
-                future = self._all()
-                self._timeline = future.timeline(np.array(future.rows, dtype=np.intp))
-            kept = self._known[key] = _until(self._timeline, until)
+            kept = self._known[key] = _until(self._line()[0], until)
         if own is None:
-            return Limits(kept, met=key)
+            return Limits(kept)
         rows = np.array([member.node for member in own.members], dtype=np.intp)
         if tables is not None:
             free = self._world.free
             rows = rows[np.logical_or.reduce([free.fitting(table.request, rows) for table in tables])]
         if not len(rows):
-            return Limits(kept, met=key)
-        return Limits(kept, self._own(own, np.unique(rows), until), met=-1)
-
-    def met(self, hold_us: int) -> int:
-        """How many of the places that are kept begin before who holds nodes for so long must be gone."""
-        return bisect_left(self._starts, self._now + hold_us)
+            return Limits(kept)
+        return Limits(kept, self._own(own, np.unique(rows), until))
 
     def _own(self, own: Promised, rows: Rows, until: int) -> dict[int, NodeState | None]:
-        """Nodes of its own place, as if nothing were kept for it there."""
-        line = self._all().without(own).timeline(rows)
-        kept = _until(line, until)
-        return {row: kept.state(row) if row in kept else None for row in rows.tolist()}
+        """Nodes of its own place, as if nothing were kept for it there. None: nor is for others by then."""
+        others = zip(rows.tolist(), self._all().others(rows, until, own), strict=True)
+        return {row: self._beside_own(own, row, until) if met else None for row, met in others}
+
+    def _beside_own(self, own: Promised, row: int, until: int) -> NodeState:
+        """The least that is left of a node of its own place, as if nothing were kept for it there."""
+        line, index = self._line()
+        place = index.item(row)
+        first = line.begins.item(place)
+        last = line.begins.item(place + 1) if place + 1 < len(line.begins) else len(line.at)
+        at, left = line.at[first:last], line.left[first:last]
+        count = int(np.searchsorted(at, until))
+        at, left = at[:count], left[:count].copy()
+        for start, end, amounts in self._all().kept_for(own, row):
+            left[(at >= start) & (at < end)] += amounts
+        cpu, memory, *gpus = left.min(axis=0).tolist()
+        return NodeState(row, cpu, memory, gpus)
 
 
 def _until(line: Timeline, until: int) -> _Kept:

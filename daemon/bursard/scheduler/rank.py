@@ -124,6 +124,14 @@ class Lane:
         found = int(shorter.argmax()) if len(shorter) else 0
         return position + 1 + found if found < len(shorter) and shorter[found] else -1
 
+    def note(self, verdict: Verdict) -> None:
+        """What stops the job that is looked at, and those that hold for as long."""
+        said = bool(self.verdicts) and self.verdicts[-1].blocked_by == verdict.blocked_by
+        if said and verdict.from_hold_us == NO_BOUND:
+            return  # it stops no other, and each may be told it
+        self.below_us = min(self.below_us, verdict.from_hold_us)
+        self.verdicts.append(verdict)
+
     def verdict(self) -> Verdict | None:
         """What stops what is left of it, as one."""
         if not self.verdicts:

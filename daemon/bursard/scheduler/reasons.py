@@ -94,7 +94,7 @@ def _reason_of(snapshot: Snapshot, plan: Plan, index: int, position: int) -> Rea
     if verdict.blocked_by == "claim":
         return _behind_claim(snapshot, plan, queue, job_class, before, free, asked)
     if verdict.blocked_by == "promise":
-        return promise_reasons.kept_for(snapshot, job_class, plan.at)
+        return promise_reasons.kept_for(snapshot, job_class, plan.at, queue.jobs[position][1])
     if verdict.blocked_by == "dearer":
         return promise_reasons.cheaper(snapshot, queue.jobs[position][1])
     candidates = asked[verdict.option]

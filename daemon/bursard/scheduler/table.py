@@ -34,7 +34,8 @@ from bursard.scheduler.windows import Windows
 
 NO = int(np.iinfo(np.int64).max)
 """The key of a node that cannot take a member now."""
-_PRICE_MAX = (1 << 15) - 2
+PRICES_MAX = (1 << 15) - 2
+"""So many prices are told apart."""
 HELD_MAX = 256
 """Sets of free devices of which it is kept which a member gets; states of nodes of which what it costs is."""
 FEW_MAX = 64
@@ -334,5 +335,5 @@ def _prices(rates: NDArray[np.int64]) -> NDArray[np.int64]:
     """The part of a key that a price makes: its rank among these, unknown ones last."""
     order = np.unique(rates[rates >= 0])
     rank = np.where(rates >= 0, np.searchsorted(order, rates), len(order))
-    found: NDArray[np.int64] = np.minimum(rank, _PRICE_MAX) << 48
+    found: NDArray[np.int64] = np.minimum(rank, PRICES_MAX) << 48
     return found

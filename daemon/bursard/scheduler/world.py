@@ -213,15 +213,19 @@ class World:
         """How many nodes have room for a member."""
         return self._fits.count(table.number)
 
+    def rows_with_room(self, table: Table) -> Rows:
+        """Nodes that have room for a member, rising."""
+        return self._fits.rows(table.number)
+
     def may_start(self, tables: Tables, count: int) -> bool:
         """Has any alternative enough nodes with room?"""
         if len(tables) == 1:
             return self._fits.count(tables[0].number) >= count
         return any(self._fits.count(table.number) >= count for table in tables)
 
-    def may_use(self, table: Table, rows: Sequence[int]) -> bool:
-        """Has any of these nodes room for a member?"""
-        return bool(self._fits.on(table.number, np.array(rows, dtype=np.intp)).any())
+    def fits_on(self, table: Table, row: int) -> bool:
+        """Has this node room for a member?"""
+        return self._fits.at(table.number, row)
 
     def fits_elsewhere(self, table: Table, rows: Rows) -> int:
         """Nodes but these that have room for a member."""
