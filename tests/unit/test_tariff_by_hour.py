@@ -339,3 +339,45 @@ def test_where_a_tariff_changes_within_an_hour_each_part_is_a_row_of_the_hours_t
             assert problems_of(picture, Limits()) == []
 
     in_a_daemon(story)
+
+
+@pytest.mark.parametrize("reboots", [1, 3])
+@pytest.mark.parametrize("told", [7, 33])
+def test_over_a_reboot_too_each_part_of_an_hour_at_two_rates_is_a_row_of_its_own(
+    reboots: int, told: int
+) -> None:
+    async def story(daemon: Daemon) -> None:
+        daemon.clock.advance(instant("2026-11-27T15:00:00+00:00") - daemon.engine.now())  # 20:30 in Kolkata
+        await daemon.apply(model(zone="Asia/Kolkata"))
+        daemon.node("a")
+        await passes(daemon, told)
+        for boot in range(reboots):
+            daemon.clock.advance(40 * 60 * SECOND_US)
+            again(daemon, f"b{boot}", up_us=11 * 60 * SECOND_US)
+        engine = daemon.engine
+        [node] = engine.state.nodes.values()
+        engine.commit(nodes.closed(engine.state, engine.prices, node, node.through + HOUR_US, "unknown"), "d")
+        await engine.durable()
+        text, _ = await daemon.report(kind="focus", format="csv")
+        lines = [line for line in csv.DictReader(io.StringIO(text.decode())) if line["SkuPriceId"]]
+        used = sum(float(line["PricingQuantity"]) for line in lines)
+        assert used == pytest.approx((node.through - node.axis_start) / HOUR_US, abs=1e-6)
+        assert len({line["ListUnitPrice"] for line in lines}) >= 2
+        rows = await rows_of(daemon)
+        for row in rows:
+            assert abs(Fraction(row.rate * row.held_us, HOUR_US) - row.nanos) <= 3 * 60, row
+        assert [*engine.state.ledger.violations(), *daemon.store.verify()] == []
+        with daemon.store.picture() as picture:
+            assert problems_of(picture, Limits()) == []
+
+    in_a_daemon(story)
+
+
+def again(daemon: Daemon, boot_id: str, up_us: int) -> None:
+    """The node comes back in another boot, which began so long ago."""
+    state, engine = daemon.engine.state, daemon.engine
+    [node] = state.nodes.values()
+    found = nodes.hello(
+        state, engine.ids, engine.prices, facts=node.facts, boot_id=boot_id, boot_us=up_us, now=engine.now()
+    )
+    engine.commit(found, "node:a")

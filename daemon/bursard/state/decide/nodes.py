@@ -7,7 +7,7 @@ Why     a node's time is owned by somebody at every moment (L8). Every report cl
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import NamedTuple
 
 from bursar.clock import HOUR_US, SECOND_US, Instant
@@ -96,11 +96,13 @@ def hello(
         if node is not None:
             late = [_settled(state, node, event) for event in events if isinstance(event, MemberEnded)]
             start = max([now, node.through, *(one.end for one in late)])
-            away = _away(state, node, late, start, priced, boot_us)
+            apart, away = _away(state, node, late, start, priced, boot_us)
+            events += apart
         events.append(NodeBooted(node_id, boot_id, start, boot_us, away, *(seen or Reading("", 0, now))))
     elif not node.live and node.axis(boot_us) - node.through > 2 * state.limits.meter_interval_us:
         # Its boot clock went on: the machine was there, and nobody held any of it.
-        events += metered(node, _owned(state, node, node.axis(boot_us), (), priced))
+        parts = _owned(state, node, node.axis(boot_us), (), priced)
+        events += [*_at_another_rate(node, parts), *metered(node, parts)]
     events.append(NodeConnected(node_id, refused))
     return events
 
@@ -129,8 +131,8 @@ def paid_for(ids: Ids, prices: PriceTable, facts: NodeFacts, since: int, now: in
 def anchored(state: State, node: NodeRecord, boot_us: int, now: int, seen: Reading) -> list[Event]:
     """The anchor of the current boot, taken again: nothing rests on it yet, and it was taken too early."""
     start = max(now, node.through)
-    away = _away(state, node, (), start, (), boot_us)
-    return [NodeBooted(node.id, node.boot_id, start, boot_us, away, *seen)]
+    apart, away = _away(state, node, (), start, (), boot_us)
+    return [*apart, NodeBooted(node.id, node.boot_id, start, boot_us, away, *seen)]
 
 
 def redated(
@@ -248,8 +250,10 @@ def _away(
     to_at: int,
     priced: Sequence[NodePriced],
     boot_us: int,
-) -> tuple[Charge, ...]:
-    """The time between the last report of the old boot and now; `late` is usage reported only now.
+) -> tuple[list[Event], tuple[Charge, ...]]:
+    """The time between the last report of the old boot and now; `late` is usage reported only now. Where a
+    tariff changes within an hour of it, each rate is metered by itself, since a row is of one rate; else
+    charges that its boot closes.
 
     Another boot is the evidence that the machine was off, until its boot clock began: since then it was
     there, and nobody's. A clock that began before the last report of the boot before is no evidence of that.
@@ -258,7 +262,21 @@ def _away(
     up_at = booted_at if booted_at > node.through else NEVER
     after = up_at, nobodys(state, node)
     parts = ownership.of(node, to_at, late, "down", priced, after, reserved(state, node, to_at))
-    return tuple(one for part in parts for one in part.charges)
+    before = _at_another_rate(node, parts)
+    if before or _changes_within_an_hour(parts):
+        return [*before, *metered(node, parts)], ()
+    return [], tuple(one for part in parts for one in part.charges)
+
+
+def _changes_within_an_hour(parts: Sequence[OwnedSpan]) -> bool:
+    """Is there another rate under the same price that begins inside an hour?"""
+    return any(_another_rate(one, following) for one, following in pairwise(parts))
+
+
+def _another_rate(part: OwnedSpan, following: OwnedSpan) -> bool:
+    span, later = part.span, following.span
+    same_price = later.price_id == span.price_id
+    return same_price and later.cost_rates != span.cost_rates and span.end % HOUR_US > 0
 
 
 def unheard(node: NodeRecord, to_at: int) -> tuple[Charge, ...]:
@@ -315,16 +333,18 @@ def usage(
             for one in pieces
         )
     owned = _owned(state, node, through, shares, cuts=sorted(borders))
-    return [*_at_another_rate(node), *metered(node, owned, used, borders)]
+    return [*_at_another_rate(node, owned), *metered(node, owned, used, borders)]
 
 
-def _at_another_rate(node: NodeRecord) -> list[NodeMetered]:
-    """What is open of an hour at another rate than is in force now, under the same price, is a row before
-    more is added to it: so it is where a tariff changes within an hour of UTC.
+def _at_another_rate(node: NodeRecord, parts: Sequence[OwnedSpan]) -> list[NodeMetered]:
+    """What is open of an hour at another rate than is in force from `through` on, under the same price, is a
+    row before more is added to it: so it is where a tariff changes within an hour of UTC.
     """
-    now = node.cost_at(node.through)
+    if not parts:
+        return []
+    now, price_id = parts[0].span.cost_rates, parts[0].span.price_id
     for hour in node.open.values():
-        if hour.price_id == node.price_id and hour.rates != now and node.through < hour.hour + HOUR_US:
+        if hour.price_id == price_id and hour.rates != now and node.through < hour.hour + HOUR_US:
             return [NodeMetered(node.id, node.through, posted=True)]
     return []
 
@@ -391,8 +411,7 @@ def metered(
         ends = [end for end, _ in used if before < end <= through]
         pieces = tuple(piece for end, piece in used if before < end <= through)
         posted = through in borders or any(end in borders for end in ends)
-        if following is not None and following.span.price_id == part.span.price_id:
-            posted = posted or (following.span.cost_rates != part.span.cost_rates and through % HOUR_US > 0)
+        posted = posted or (following is not None and _another_rate(part, following))
         rest = tuple(
             Rest(one.kind, through - one.start, through - one.end, one.gpu, one.cpu, one.memory)
             for one in part.charges
@@ -453,8 +472,8 @@ def closed(state: State, prices: PriceTable, node: NodeRecord, until: int, kind:
         return []
     through = max([node.through, until, *(usage.end for usage in node.ended)])
     priced = came(node, prices, through) if through > node.through else []
-    kept = reserved(state, node, through)
-    return [*priced, *metered(node, ownership.of(node, through, (), kind, priced, reserved=kept))]
+    parts = ownership.of(node, through, (), kind, priced, reserved=reserved(state, node, through))
+    return [*priced, *_at_another_rate(node, parts), *metered(node, parts)]
 
 
 def came(node: NodeRecord, prices: PriceTable, until: int) -> list[NodePriced]:
