@@ -23,6 +23,7 @@ import bursar
 from bursar.clock import Clock, SystemClock
 from bursar.errors import BursarError, InvalidRequest, NotFound, StoreUnavailable
 from bursar.ids import RandomIds
+from bursar.local import guard
 from bursar.model import NodeFacts
 from bursar.steps import modules, programs
 from bursar.systemd import Notifier
@@ -242,6 +243,7 @@ class App:
                         ("sample", self._sample()),
                         ("janitor", self._janitor()),
                         ("folders", self._keep_folders()),
+                        ("keeper", guard.watch(os.environ, log.warning)),
                         ("notices", self._watch_notices()),
                         ("metadata", self._watch_metadata()),
                         ("sharing", self._sharing.watch()),

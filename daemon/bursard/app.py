@@ -22,6 +22,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from bursar.clock import Clock, SystemClock
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursar.ids import RandomIds
+from bursar.local import guard
 from bursar.systemd import Notifier
 from bursar.v1 import (
     access_pb2_grpc,
@@ -178,6 +179,7 @@ async def run(settings: Settings) -> int:
         keeping = startup.keep_time(engine, clock, settings.state_dir)
         tasks.append(asyncio.create_task(keeping, name="time"))
         tasks.append(asyncio.create_task(_keep_files(store, sockets, stop), name="files"))
+        tasks.append(asyncio.create_task(guard.watch(os.environ, log.warning), name="keeper"))
         tasks.append(asyncio.create_task(door.sessions.run(), name="sessions"))
         tasks.append(asyncio.create_task(fleet.keep_deadlines(), name="deadlines"))
         tasks.append(asyncio.create_task(keeper.run(), name="services"))

@@ -435,7 +435,7 @@ def test_a_directory_that_was_moved_is_left_to_those_in_it_and_one_that_was_remo
     bench.wish("daemon", "a1")
     bench.load()
     bench.made._start_due()
-    moved = bench.folder.with_name("moved")
+    moved = bench.folder.with_name(f"{bench.folder.name}-moved")
     bench.folder.rename(moved)
     bench.made._wait()
     assert not bench.made._stop

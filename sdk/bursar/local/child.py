@@ -156,7 +156,9 @@ class Child:
 
 def child_env() -> dict[str, str]:
     """The environment of the children: the keeper's, with absolute import paths, no client settings."""
-    away = ("BURSAR_SERVER", "BURSAR_TOKEN", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+    away = (
+        "BURSAR_SERVER", "BURSAR_TOKEN", "BURSAR_KEPT_IN", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID",
+    )  # fmt: skip
     env = {k: v for k, v in os.environ.items() if k not in away}
     if env.get("PYTHONPATH"):
         parts = (os.path.abspath(part) for part in env["PYTHONPATH"].split(os.pathsep) if part)

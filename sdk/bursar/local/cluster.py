@@ -375,23 +375,34 @@ class LocalCluster:
         """Block until the keeper that this process started has been told to end. One that dies or
         hangs is replaced; the next one adopts what runs.
         """
-        while self.spawned is not None:
-            try:
-                code = self.spawned.wait(KEEPER_LOOK_S)
-            except subprocess.TimeoutExpired:
-                running = processes.noted(self.spawned.pid)
-                if running is not None and not self.keeper_responds(running):
-                    processes.kill(running, signal.SIGKILL)
-                continue
+        while True:
+            code = self._wait_a_while()
             if code == 0:
                 return
+            if code is None:
+                continue
             time.sleep(1.0)  # whatever ends it at once must not make us spin
             with self.starting():
                 # `down` has taken note of its end in `cluster.json`; a killed keeper has not.
                 if self.kept().keeper is None and not self.processes():
                     return
                 if not self.keep(desired):
-                    return
+                    self.spawned = None  # what it kept has started another already
+
+    def _wait_a_while(self) -> int | None:
+        """Wait for the end of the keeper, whoever started it; its exit code, None while it runs."""
+        if self.spawned is None:
+            keeper = self.keeper()
+            if keeper is not None and processes.wait_gone([keeper], KEEPER_LOOK_S):
+                return None
+            return 1
+        try:
+            return self.spawned.wait(KEEPER_LOOK_S)
+        except subprocess.TimeoutExpired:
+            running = processes.noted(self.spawned.pid)
+            if running is not None and not self.keeper_responds(running):
+                processes.kill(running, signal.SIGKILL)
+            return None
 
     def ended(self) -> None:
         """The keeper that this process started, if any, has ended."""

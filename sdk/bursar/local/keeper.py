@@ -7,8 +7,8 @@ Input   `DIR/desired.json`, written by `bursar up`; read again at SIGHUP. Output
 Why     `up` returns and shells close, so somebody must stay. It is the standard library alone: a
         small process that never loads gRPC may start others safely, and has little to go wrong.
 
-A keeper that was killed leaves its children running. The next one finds them, by what
-`cluster.json` notes (pid and start time) or by their command lines, and keeps them.
+A keeper that was killed leaves its children running, and they start the next one (`guard`), which finds them,
+by what `cluster.json` notes (pid and start time) or by their command lines, and keeps them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ from typing import Final
 
 from bursar import lastword
 from bursar.aside import Damaged, own_directory
-from bursar.local import books, files, heartbeat, processes
+from bursar.local import books, files, guard, heartbeat, processes
 from bursar.local.child import SILENT_S, STOP_S, Child, child_env
 from bursar.local.files import ChildSpec, Desired, Kept
 
-_LOG: Final = "logs/keeper.log"
 JOBS_S: Final = 20.0
 """So long the jobs of one agent may take to end whose directory was removed."""
 PAUSE_S: Final = 2.0
@@ -48,12 +47,12 @@ class Keeper:
         self._place = processes.place_of(directory)
         self._here = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         with contextlib.suppress(OSError):
-            self._has_log = os.path.samestat(os.fstat(2), os.stat(directory / _LOG))
+            self._has_log = os.path.samestat(os.fstat(2), os.stat(directory / guard.LOG))
         self._lock_fd = lock_fd
         self._desired = Desired()
         self._children: dict[str, Child] = {}
         self._door: heartbeat.Door | None = None
-        self._env = child_env()
+        self._env = self._base_env()
         self._served = False
         self._wake, wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
@@ -61,6 +60,10 @@ class Keeper:
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_reread)
+
+    def _base_env(self) -> dict[str, str]:
+        """What all children get; with it they see to it that there is a keeper."""
+        return {**child_env(), guard.VARIABLE: str(self._directory)}
 
     def _on_stop(self, *_: object) -> None:
         self._stop = True
@@ -146,10 +149,10 @@ class Keeper:
         except OSError as problem:
             say(f"{run_dir}: signs of life cannot be heard: {problem}; a process that hangs stays")
             self._door = None
-            self._env = child_env()
+            self._env = self._base_env()
             return
         self._env = {
-            **child_env(),
+            **self._base_env(),
             "NOTIFY_SOCKET": str(self._door.path),
             "WATCHDOG_USEC": str(int(SILENT_S * 1_000_000)),
         }
@@ -215,9 +218,11 @@ class Keeper:
                     own_directory(self._directory / name)
                     say(f"{self._directory / name} had been removed: made anew")
             if self._has_log and os.fstat(2).st_nlink == 0:
-                with (self._directory / _LOG).open("ab") as log:
+                with (self._directory / guard.LOG).open("ab") as log:
                     os.dup2(log.fileno(), 1)
                     os.dup2(log.fileno(), 2)
+            if os.fstat(self._lock_fd).st_nlink == 0:
+                self._lock_anew()
             if self._door is not None and not os.path.lexists(self._door.path):
                 own_directory(self._door.path.parent)
                 self._door.close()
@@ -277,6 +282,13 @@ class Keeper:
         except OSError as error:  # a full disk must not end the keeping
             say(f"{files.CLUSTER} cannot be written: {error}")
 
+    def _lock_anew(self) -> None:
+        """Somebody has removed the lock: who finds none would take us for dead."""
+        lock = files.lock(self._directory / files.KEEPER_LOCK)
+        if lock is not None:
+            os.dup2(lock, self._lock_fd, inheritable=False)
+            os.close(lock)
+
     # ------------------------------------------------------------------ the end
 
     def _shut_down(self) -> None:
@@ -329,11 +341,12 @@ def _kept(directory: Path) -> Iterator[int | None]:
 
 def main(arguments: Sequence[str]) -> int:
     """Keep the cluster of the one directory given; 1 when another keeper does."""
-    directory = Path(arguments[0])
+    directory = Path(os.path.abspath(arguments[0]))
     with _kept(directory) as lock_fd:
         if lock_fd is None:
             say("another keeper keeps this directory")
             return 1
+        os.chdir(directory)
         return Keeper(directory, lock_fd).run()
 
 
