@@ -16,6 +16,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
+from bursar.clock import SECOND_US, format_duration
 from bursar.errors import NotApplied
 from bursar.model import JobState, Reason, ReasonCode
 from bursar.model.ranges import contains
@@ -30,7 +31,7 @@ from bursard.place import LastPlan, Outcome, carry_out
 from bursard.promising import Promising
 from bursard.scheduler import PlanCache, plan
 from bursard.scheduler.saved import Saved
-from bursard.state import JobRecord, State, requeues, trouble
+from bursard.state import JobRecord, State, idling, requeues, trouble
 from bursard.state.fold.jobs import first_pending
 from bursard.state.pending import Turn
 from bursard.state.records import ArrayRecord
@@ -309,7 +310,7 @@ def reason_of(state: State, cycle: Cycle | None, job: JobRecord, now: int) -> Re
     if parent is not None and not job.held and (parent.held or parent.waiting_on):
         job = parent
     if job.held:
-        return _held(job)
+        return _held(state, job, now)
     if job.waiting_on:
         return depends(state, job.waiting_on.items())
     if job.retry_at > max(now, job.spec.begin_after) and job.spec.service is not None:
@@ -444,9 +445,18 @@ def _called(state: State, job_id: str) -> str:
     return met.display if met is not None else job_id
 
 
-def _held(job: JobRecord) -> Reason:
+def _held(state: State, job: JobRecord, now: int) -> Reason:
     remedy = f"release it with `bursar release {job.display}`"
     times = requeues.in_a_row(job)
+    last = idling.held_by_policy(state, job)
+    if last is not None and times < requeues.ROW_MAX:
+        ago = format_duration(max(now - last.finished_at, 0) // SECOND_US * SECOND_US)
+        return Reason(
+            ReasonCode.HELD,
+            f"an idle policy put the job on hold {ago} ago: {last.message}",
+            f"{remedy}; once it runs, `bursar snooze {job.display} 2h` puts the policy off",
+            (("held_at", str(last.finished_at)), ("held_by", "idle policy")),
+        )
     if times < requeues.ROW_MAX:
         return Reason(ReasonCode.HELD, "the job is on hold", remedy)
     said = f"the job is on hold: it was requeued {times} times in a row, each soon after its start"

@@ -74,7 +74,11 @@ def facts(cause: EndCause, **known: Any) -> EndFacts:
             "requeued: it was ended by request, to run again",
         ),
         (facts(C.PREEMPTED), "preempted", "preempted", "preempted: its place was given to others"),
-        (facts(C.IDLE), "idle", "idle", "idle: it was stopped because its devices did nothing"),
+        (facts(C.IDLE), "idle", "idle", "idle: it was stopped by an idle policy"),
+        (
+            facts(C.IDLE, detail="nobody used it for 1h00m00s (idle policy desks)"), "idle", "idle",
+            "idle: it was stopped by an idle policy: nobody used it for 1h00m00s (idle policy desks)",
+        ),
         (
             facts(C.START_FAILED, rank=0, node="n1", detail="cannot write the script"),
             "start_failed", "start failed",
@@ -320,3 +324,12 @@ def test_a_reason_that_is_too_long_is_refused_and_nothing_is_cancelled() -> None
         assert (await site.call("Jobs.Cancel", request, token=site.token("oz", "operator")))[0] == "OK"
 
     play(story)
+
+
+def test_what_nobody_used_is_told_what_keeps_it_and_not_of_devices() -> None:
+    used = remedy_of(facts(C.IDLE, detail="all its GPUs were below 5 % for 20m00s, 0 % at most"))
+    unused = remedy_of(facts(C.IDLE, detail="nobody used it for 1h00m00s"))
+    assert used.startswith("let it end when its work is done")
+    assert used.endswith("`bursar snooze 12 2h` puts the policy off before it acts")
+    assert unused.startswith("stay attached")
+    assert "`bursar snooze 12 2h`" in unused

@@ -22,6 +22,7 @@ from bursar.model.check import check
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar.v1 import money_pb2, types_pb2
 from bursar_policies.document import parse_documents
+from bursard.cycle import reason_of
 from bursard.events import (
     AttemptIdle,
     Event,
@@ -396,6 +397,14 @@ def test_a_job_that_is_put_back_waits_on_hold_or_runs_again(action: str) -> None
         assert site.attempt.cause is EndCause.IDLE
         if action == "hold":
             assert job.id not in state.pending
+            reason = reason_of(state, None, job, daemon.engine.now() + 5 * MINUTE_US)
+            assert reason is not None
+            assert reason.message.startswith("an idle policy put the job on hold 5m00s ago: all its GPUs")
+            assert reason.message.endswith("(idle policy gpus)")
+            assert reason.remedy == (
+                f"release it with `bursar release {job.display}`; once it runs, `bursar snooze"
+                f" {job.display} 2h` puts the policy off"
+            )
             daemon.engine.commit(jobs.release(state, job), "ann")
         assert job.id in state.pending
 

@@ -210,6 +210,36 @@ def test_one_that_ended_says_why_in_its_own_words(
     assert "notebook 9 has ended: notebook: no jupyter-lab is on the PATH of n1" in capsys.readouterr().err
 
 
+def test_one_that_ends_before_it_could_be_used_says_why_all_the_same(
+    server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without Jupyter it is over before the first look at it."""
+    ended = shown("FAILED", **{"bursar-notebook": "1"})
+    ended.end.message = "failed: the job on n1 ended with exit code 1"
+    server.answers["Jobs/Plan"] = jobs_pb2.PlanResponse()
+    server.answers["Jobs/Submit"] = jobs_pb2.SubmitResponse(job=shown("PENDING", **{"bursar-notebook": "1"}))
+    server.answers["Jobs/Watch"] = [ended]
+    server.answers["Jobs/Get"] = ended
+    last = b"notebook: no jupyter-lab is on the PATH of n1; `python3 -m pip install jupyterlab`\n"
+    server.answers["Jobs/Logs"] = [jobs_pb2.LogChunk(data=last, offset=0)]
+    assert run(["notebook", "--cpus", "1", "--time-limit", "1h"]) == 1
+    assert "no jupyter-lab is on the PATH of n1; `python3 -m pip install" in capsys.readouterr().err
+    server.answers["Jobs/Logs"] = []
+    assert run(["notebook", "--cpus", "1", "--time-limit", "1h"]) == 1
+    assert "notebook 9 has ended: failed: the job on n1 ended with exit code 1" in capsys.readouterr().err
+
+
+def test_to_stop_what_has_ended_says_so_as_cancel_does(
+    server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = shown("SUCCEEDED", **{"bursar-notebook": "1"})
+    ended.end.message = "completed"
+    server.answers["Jobs/Get"] = ended
+    assert run(["notebook", "--stop", "9"]) == 0
+    assert "notebook 9 has ended already: completed" in capsys.readouterr().err
+    assert all("Cancel" not in method for method, _ in server.requests)
+
+
 def test_stop_ends_it(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     server.answers["Jobs/Get"] = shown("RUNNING", **{"bursar-notebook": "1"})
     server.answers["Jobs/Cancel"] = jobs_pb2.JobsResponse()
@@ -230,3 +260,20 @@ def test_what_makes_no_sense_is_refused(
 ) -> None:
     assert run(["notebook", *words]) == 2
     assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("until", "said"),
+    [
+        (1_795_000_000_000_000, "its idle policies are put off until 2026-11-18 "),
+        (0, "its idle policies are put off no longer; their time begins anew now"),
+    ],
+)
+def test_a_snooze_says_until_when(
+    until: int, said: str, server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = shown("RUNNING")
+    job.spec.idle_policy.snoozed_until = until
+    server.answers["Jobs/Update"] = job
+    assert run(["snooze", "9", "2h" if until else "0s"]) == 0
+    assert said in capsys.readouterr().err

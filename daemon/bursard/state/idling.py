@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 from bursar.clock import DAY_US
-from bursar.model import JobSpec
+from bursar.model import EndCause, JobSpec
 from bursar_policies.idleness import Rule, document_of, rules
 from bursar_policies.specs import IdlePolicySpec
-from bursard.state.records import JobRecord
+from bursard.state.records import AttemptRecord, JobRecord
 from bursard.state.tables import Tables
 
 SNOOZE_US_MAX: Final = 7 * DAY_US
@@ -56,3 +56,16 @@ def may_snooze(state: Tables, user: str, spec: JobSpec) -> tuple[int, int | None
     _, policy = document
     left = None if policy.snoozes is None else max(policy.snoozes - spec.idle_policy.snoozes, 0)
     return min(policy.snooze_us, SNOOZE_US_MAX), left
+
+
+def held_by_policy(state: Tables, job: JobRecord) -> AttemptRecord | None:
+    """Of a job on hold, the attempt that an idle policy ended to hold it; None: somebody put it there.
+
+    Nobody can hold what runs: while a policy that holds is in force, what it ended and is on hold it held.
+    """
+    last = job.attempts[-1] if job.attempts else None
+    if not job.held or last is None or last.cause is not EndCause.IDLE:
+        return None
+    gpus = any(member.alloc.devices for member in last.members)
+    rules = rules_of(state, job.user, job.spec, gpus)
+    return last if any(rule.action == "hold" for rule in rules) else None

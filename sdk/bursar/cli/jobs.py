@@ -488,9 +488,20 @@ def snooze(client: WireClient, job: str, duration: str, output: Output) -> None:
 
     Example: bursar snooze 12 2h
     """
+    from bursar.cli.terminal import time_text
     from bursar.client.asked import snooze_us
+    from bursar.codec.view.scalars import instant
 
-    report([client.update(job, idle_snooze_us=snooze_us(duration))], output)
+    changed = client.update(job, idle_snooze_us=snooze_us(duration))
+    report([changed], output)
+    if output.structured or output.quiet:
+        return
+    until = changed.spec.idle_policy.snoozed_until
+    if until:
+        when = time_text(instant(until))
+        say(f"its idle policies are put off until {when}; then their time begins anew")
+    else:
+        say("its idle policies are put off no longer; their time begins anew now")
 
 
 def report(jobs: Sequence[Any], output: Output) -> None:

@@ -23,7 +23,7 @@ from bursar.cli.attached import Attached
 from bursar.cli.common import changing, now
 from bursar.cli.output import say
 from bursar.cli.portforward import Forward, Ports, listen
-from bursar.cli.session import until_it_runs
+from bursar.cli.session import EndedFirst, until_it_runs
 from bursar.cli.submit import job_flags
 from bursar.codec import view
 from bursar.errors import BursarError, InvalidRequest, ServerUnavailable, WrongState
@@ -135,6 +135,10 @@ def _begin(client: WireClient, spec: JobSpec) -> str:
     say(f"job {job.number} {job.state}; ctrl-C leaves it")
     try:
         until_it_runs(client, job.id)
+    except EndedFirst as ended:
+        if ended.job is None:
+            raise
+        raise WrongState(f"notebook {job.number} has ended: {_end_of(client, ended.job)}") from None
     except KeyboardInterrupt:
         say(f"left; `bursar notebook {job.number}` opens it, `bursar notebook --stop {job.number}` ends it")
         raise
@@ -176,7 +180,10 @@ def _listens(client: WireClient, job: str) -> Found | None:
 
 def _end_of(client: WireClient, shown: Any) -> str:
     """Its own last words, where the log has some."""
-    said = b"".join(one.data for one in client.logs(shown.id, follow=False, tail_lines=20))
+    try:
+        said = b"".join(one.data for one in client.logs(shown.id, follow=False, tail_lines=20))
+    except BursarError:  # it never had one
+        said = b""
     lines = [line for line in said.decode("utf-8", "replace").splitlines() if line.startswith("notebook:")]
     return lines[-1] if lines else shown.end.message or shown.reason.message or shown.state
 
@@ -208,5 +215,8 @@ def _stop(client: WireClient, job: str) -> None:
     shown = client.get(job)
     if dict(shown.spec.labels).get(_LABEL[0]) is None:
         raise InvalidRequest(f"job {job} is no notebook; `bursar cancel {job}` ends it")
+    if JobState(shown.state).terminal:
+        say(f"notebook {job} has ended already: {shown.end.message or shown.state.lower()}")
+        return
     client.cancel([job], reason="its notebook was stopped")
     say(f"job {shown.number} is asked to end")

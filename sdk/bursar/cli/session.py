@@ -106,8 +106,19 @@ def until_it_runs(client: WireClient, job_id: str) -> None:
         if job.reason.message and job.reason.message != said and job.state == JobState.PENDING:
             said = job.reason.message
             say(f"waiting: {said}")
-    raise BursarError(f"the job ended before it ran: {_why(job)}")
+    raise EndedFirst(job)
+
+
+class EndedFirst(BursarError):
+    """A job that ended before anybody could use it. `job`: as it ended, where that is known."""
+
+    def __init__(self, job: Any) -> None:
+        self.job = job
+        super().__init__("the job ended before it could be used: " + _why(job))
 
 
 def _why(job: Any) -> str:
-    return "unknown" if job is None else job.reason.message or str(job.state).lower()
+    if job is None:
+        return "how is not known"
+    said = job.end.message or job.reason.message or str(job.state).lower()
+    return f"{said}; {job.end.remedy}" if job.end.remedy else said

@@ -47,6 +47,8 @@ _IMAGES: Final = {
 }
 _STARTS: Final = frozenset((EndCause.FAILED, EndCause.START_FAILED))
 """A directory that the job named is its own failure; one that only its account has is its node's."""
+UNUSED: Final = "nobody used it"
+"""How it begins to say that an idle policy ended what nobody was attached to."""
 REQUEUED: Final = "requeued by request"
 """What is said of an attempt that somebody ended to run its job again."""
 ORDERED: Final = frozenset((EndCause.CANCELLED, EndCause.PREEMPTED, EndCause.BUDGET, EndCause.IDLE))
@@ -99,7 +101,8 @@ REMEDIES: Final = {
     "node_lost": "submit it again, without `retry: {never: true}` it is tried again by itself; `bursar nodes`"
     " says how the node is now",
     "preempted": "submit it again; `preemptible: false` or a higher --priority keeps its place",
-    "idle": "let it end when its work is done: what it holds costs the same whether it is used or not",
+    "idle": "let it end when its work is done: what it holds costs the same whether it is used or not;"
+    " `bursar snooze JOB 2h` puts the policy off before it acts",
     "cancelled": "",
     "never_started": "mend what it waited for, and submit it again",
     "start_failed": "`bursar node show NODE` says how that node is; `retry: {on: [start-failure], max: 2,"
@@ -177,6 +180,13 @@ _OF_A_LINE: Final = (
 )
 """Of a whole line that was taken for a name, as it stood in quotes."""
 _FILE: Final = re.compile(r"no such command: [^/\s]+\.(?:py|sh|bash|pl|R|jl)$")
+_OF_NOBODY: Final = (
+    "stay attached, or let its program say that it is used (`attended` in its progress file);"
+    " `bursar snooze JOB 2h` puts the policy off before it acts, and `idle_policy: {detached: 4h}`, or"
+    " `--idle 4h` of a notebook, gives it longer"
+)
+"""Of what an idle policy ended since nobody was there, whatever its devices did."""
+
 _OF_A_FILE: Final = "name what runs it, `python FILE` or `bash FILE`, or say where it is, `./FILE`"
 """Of a file that was named alone, as if it lay where programs do."""
 
@@ -299,7 +309,7 @@ def _sentence_of(end: EndFacts) -> str:
         case "preempted":
             return f"preempted: its place was given to others{detail}"
         case "idle":
-            return f"idle: it was stopped because its devices did nothing{detail}"
+            return f"idle: it was stopped by an idle policy{detail}"
         case "workdir":
             return f"bad working directory: {who} could not be started{detail}"
         case "no_account":
@@ -335,11 +345,13 @@ def remedy_of(end: EndFacts) -> str:
     job = f"'{end.job}'" if "[" in end.job else end.job
     kind = kind_of(end)
     text = REMEDIES[kind]
+    if kind == "idle" and end.detail.startswith(UNUSED):
+        text = _OF_NOBODY
     if kind == "not_found" and _LINE.match(end.detail):
         text = _OF_A_LINE
     elif kind == "not_found" and _FILE.match(end.detail):
         text = _OF_A_FILE
-    text = text.replace("logs JOB", f"logs {job}{rank}")
+    text = text.replace("logs JOB", f"logs {job}{rank}").replace("snooze JOB", f"snooze {job}")
     return text.replace("NODE", end.node) if end.node else text
 
 

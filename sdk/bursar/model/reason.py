@@ -42,7 +42,7 @@ MEANINGS: Final = {
     ReasonCode.MISCONFIGURED: "nothing here can ever match what it asks: a constraint, a market, a price",
     ReasonCode.EXCEEDS_MAX_QUOTA: "it asks for more than its quota ever allows",
     ReasonCode.EXCEEDS_NODE_CAPACITY: "no node, or no set of nodes, is large enough, were all of it free",
-    ReasonCode.HELD: "somebody has put it on hold",
+    ReasonCode.HELD: "somebody, or an idle policy, has put it on hold",
     ReasonCode.BEGIN_TIME: "its `begin_after` has not come",
     ReasonCode.DEPENDENCY: "a job that it waits for has not ended, or not started",
     ReasonCode.WAITING_FOR_QUOTA: "its quota, or the parallel tasks of its array, are used up by what runs",

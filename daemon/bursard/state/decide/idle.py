@@ -6,6 +6,7 @@ from typing import Final
 
 from bursar.clock import HOUR_US, SECOND_US, format_duration
 from bursar.model import EndCause
+from bursar.model.ends import UNUSED
 from bursar_policies.idleness import ATTENDANCE, GPU, OWN, Rule, Sight, Spell, left_us
 from bursard.events import AttemptIdle, Event, IdleActed, JobHeld, JobRequeued, StopRequested
 from bursard.state.core import State
@@ -58,7 +59,7 @@ def _why(rule: Rule, spell: Spell, sight: Sight) -> str:
     held = format_duration(spell.idle_us // SECOND_US * SECOND_US)
     whose = f" (idle policy {rule.policy})" if rule.policy != OWN else ""
     if rule.ground == ATTENDANCE:
-        return f"nobody used it for {held}{whose}"
+        return f"{UNUSED} for {held}{whose}"
     below = f"{100 * rule.below:.0f} %"
     if rule.ground == GPU:
         what = f"all its GPUs were below {below} {_BY.get(sight.by, '')}".rstrip()
