@@ -112,6 +112,51 @@ def parse_instant(text: str) -> Instant:
     return Instant((delta.days * 86400 + delta.seconds) * SECOND_US + delta.microseconds)
 
 
+_MOMENT = re.compile(r"(now|today|midnight|yesterday|tomorrow)(?:\s*([+-])\s*(.+))?", re.IGNORECASE)
+_DAYS_FROM_NOW = {"yesterday": -1, "today": 0, "midnight": 0, "tomorrow": 1}
+
+
+def parse_moment(text: str, now: int, *, ahead: bool) -> Instant:
+    """Read a moment as people say it: RFC 3339 or a date, a duration from now, `now`, or a day by its name.
+
+    Days begin at midnight UTC, and a time without a zone is UTC. Each word may have `+2h` or `-2h` behind it.
+
+    Args:
+        now: microseconds since 1970. ahead: a bare duration is meant from now on, else back.
+
+    Raises `InvalidRequest`.
+    """
+    found = _MOMENT.fullmatch(text.strip()[:DURATION_CHARS_MAX])
+    if found is not None:
+        word, sign, by = found[1].lower(), found[2], found[3]
+        at = now if word == "now" else now // DAY_US * DAY_US + _DAYS_FROM_NOW[word] * DAY_US
+        try:
+            moved_us = parse_duration(_IN_WORDS.sub(_compact, by)) if by else 0
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{text.strip()[:DURATION_CHARS_MAX]!r}: {error.message}") from None
+        return Instant(at - moved_us if sign == "-" else at + moved_us)
+    try:
+        duration_us = parse_duration(text)
+    except InvalidRequest as error:
+        if "duration: at most" in error.message:
+            raise
+    else:
+        return Instant(now + duration_us if ahead else now - duration_us)
+    try:
+        return parse_instant(text)
+    except InvalidRequest:
+        words = "now+3h, tomorrow+8h" if ahead else "today, yesterday, now-1h"
+        raise InvalidRequest(
+            f"{text[:DURATION_CHARS_MAX]!r} is neither a time, such as 2026-11-01 or 2026-11-01T08:00:00Z, "
+            f"nor a duration, such as 90m or 7d, nor {words}"
+        ) from None
+
+
+def _compact(match: re.Match[str]) -> str:
+    """`2hours`, as Slurm has it, as `2h`."""
+    return f"{match[1]}{match[2][0].lower()}"
+
+
 def parse_duration(text: str) -> int:
     """Read `90s`, `15m`, `24h`, `7d`, `1h30m` into microseconds. Raises `InvalidRequest`."""
     compact = text.strip().replace(" ", "")

@@ -28,6 +28,7 @@ class Head(NamedTuple):
         least: cells that a shrinking column keeps: all of them where its text is short.
         wrap: shrinks too, but is never cut: its text goes on in further lines below. It keeps no more
             than its longest word needs, or `SHRINK_MIN`.
+        whole: wraps, and its words are names: one is broken only where no further column could go.
     """
 
     title: str
@@ -36,11 +37,12 @@ class Head(NamedTuple):
     drop: int = 0
     least: int = SHRINK_MIN
     wrap: bool = False
+    whole: bool = False
 
     @property
     def soft(self) -> bool:
         """May be narrower than its text."""
-        return self.shrink or self.wrap
+        return self.shrink or self.wrap or self.whole
 
 
 def cells(text: str) -> int:
@@ -87,6 +89,9 @@ def layout(
             break
         shown.remove(max(victims, key=lambda i: (heads[i].drop, i)))
     widths = list(natural)
+    if fixed + least > width:
+        kept = [min(kept[i], head.least) if head.whole else kept[i] for i, head in enumerate(heads)]
+        least = sum(kept[i] for i in soft)
     room = max(width - fixed, least)
     while sum(widths[i] for i in soft) > room:
         # From the widest of those that still have more than their least.
@@ -97,10 +102,12 @@ def layout(
 
 def _kept(head: Head, natural: int, texts: Sequence[str]) -> int:
     """Cells that a soft column keeps, however narrow the terminal."""
+    words = [cells(word) for text in texts for word in text.split(" ")]
+    if head.whole:
+        return max([cells(head.title) if " " not in head.title else 0, *words], default=0)
     least = min(natural, head.least)
     if not head.wrap:
         return least
-    words = [cells(word) for text in texts for word in text.split(" ")]
     return min(least, max([cells(head.title), SHRINK_MIN, *words]))
 
 
@@ -125,7 +132,10 @@ def render(heads: Sequence[Head], rows: Sequence[Sequence[str]], width: int | No
     shown, widths = layout(heads, rows, width)
     lines = []
     for row in [[head.title for head in heads], *rows]:
-        parts = [wrapped(row[i], widths[i]) if heads[i].wrap else [fit(row[i], widths[i])] for i in shown]
+        parts = [
+            wrapped(row[i], widths[i]) if heads[i].wrap or heads[i].whole else [fit(row[i], widths[i])]
+            for i in shown
+        ]
         for at in range(max(map(len, parts))):
             line = []
             for i, part in zip(shown, parts, strict=True):

@@ -15,6 +15,7 @@ from bursar.cli.rights import GRANT_COLUMNS
 from bursar.clock import HOUR_US
 from bursar.codec import view
 from bursar.model import ServiceSpec
+from bursar.resources import ResourceRequest
 from bursar.v1 import access_pb2, money_pb2, nodes_pb2, services_pb2
 
 Story = Callable[[Site, Browser], Awaitable[None]]
@@ -167,5 +168,19 @@ def test_who_may_not_see_a_service_has_no_page_of_it_and_who_may_not_see_keys_no
         page = (await browser.get("/services/chat")).text
         assert "Not shown: eva (viewer of nlp) may not" in page
         assert "<caption>Keys" not in page
+
+    play(story)
+
+
+def test_a_service_that_nobody_asks_anything_of_does_not_wait_on_the_first_page() -> None:
+    async def story(site: Site, browser: Browser) -> None:
+        idle = ServiceSpec(replicas_min=0, replicas_max=2)
+        site.job("bob", "nlp", name="nobody-asks", time_limit_us=0, service=idle)
+        site.job("bob", "nlp", name="does-wait", options=(ResourceRequest(None, 1 << 40, 1 << 30),))
+        await browser.log_in(site.token("ann", "admin"))
+        waits = (await browser.get("/")).text.split("<caption>What waits, and why")[1]
+        waits = waits.split("</section>")[0]
+        assert "does-wait" in waits
+        assert "nobody-asks" not in waits
 
     play(story)

@@ -10,12 +10,14 @@ import click
 import pytest
 
 from bursar.cli import main as cli
+from bursar.cli.cluster import PRICE_COLUMNS
+from bursar.cli.output import table_text
 from bursar.cli.texts import members_text
 from bursar.errors import InvalidRequest
 from bursar.model import DeviceShare
 from bursar.model.allocation import FREE
 from bursar.steps.request import Member, Place, Request, _world, specs
-from bursar.tables import fit
+from bursar.tables import Head, fit, render
 from bursar.v1 import jobs_pb2, money_pb2, types_pb2
 from bursar_agent.runner import truth
 from bursar_policies.decision import MemberColumns, NodeColumns, Placement, RunningMember, Start
@@ -380,3 +382,26 @@ def test_of_many_nodes_the_first_eight_are_named(count: int, lines: int) -> None
     assert said[7].startswith("n7 (")
     if count > 8:
         assert said[8] == f"and {count - 8} more nodes"
+
+
+# --- names in tables
+
+
+@pytest.mark.parametrize("width", [80, 90, 100, 120, 140, 200])
+def test_names_of_machines_are_neither_cut_nor_broken(width: int) -> None:
+    row = {
+        "provider": "azure", "region": "europe-west4", "pool": "", "market": "committed-3y", "gpus": 8,
+        "instance_type": "Standard_ND96isr_H100_v5", "gpu_type": "H100", "cpus": 208, "memory_bytes": 1 << 41,
+        "rate_per_hour": {"amount": "50.610000000", "currency": "USD"}, "valid_from": "2026-01-01T00:00:00Z",
+        "rate_per_gpu_hour": {"amount": "6.320000000", "currency": "USD"}, "source": "a list of prices",
+    }  # fmt: skip
+    text = table_text([row], PRICE_COLUMNS, width)
+    assert "Standard_ND96isr_H100_v5" in text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_a_name_is_broken_only_where_no_column_is_left_to_go() -> None:
+    heads = [Head("NAME", whole=True), Head("STATE", drop=1)]
+    assert render(heads, [["a-long-name-of-a-node", "up"]], 24)[1:] == [["a-long-name-of-a-node"]]
+    assert render(heads, [["a-long-name-of-a-node", "up"]], 12)[1:] == [["a-long-name-"], ["of-a-node"]]

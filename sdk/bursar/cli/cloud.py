@@ -22,7 +22,7 @@ MACHINE_COLUMNS = (
     Column("job", drop=4),
     Column("instance_type", wrap=True, least=10),
     Column("market", drop=5),
-    Column("zone", shrink=True, drop=6),
+    Column("zone", whole=True, drop=6),
     Column("provider", drop=8),
     Column("price", "rate_per_hour", right=True, drop=2, title="rate_per_hour", suffix="/h"),
     Column("cost", right=True),

@@ -63,7 +63,7 @@ NODE_COLUMNS = (
     Column("name", wrap=True, least=NAME_LEAST),
     Column("id", drop=9),
     Column("state"),
-    Column("pool", shrink=True, drop=6),
+    Column("pool", whole=True, drop=6),
     Column(
         "gpus",
         "gpus_free",
@@ -272,9 +272,9 @@ def _machine(row: Row) -> str:
 
 PRICE_COLUMNS = (
     Column("provider", drop=1),
-    Column("region", shrink=True, drop=3),
-    Column("pool", shrink=True, drop=5),
-    Column("instance_type", show=_machine, wrap=True, least=10),
+    Column("region", whole=True, drop=3),
+    Column("pool", whole=True, drop=5),
+    Column("instance_type", show=_machine, whole=True, least=10),
     Column("market"),
     Column(
         "gpus",
@@ -295,15 +295,15 @@ PRICE_COLUMNS = (
     RATE,
     Column("per_gpu", "rate_per_gpu_hour", right=True, drop=4, title="rate_per_gpu_hour"),
     Column("valid_from", "valid_from", lambda row: (row["valid_from"] or "-")[:10], drop=6),
-    Column("source", shrink=True, drop=9),
+    Column("source", shrink=True, drop=9, least=24),
 )
 """What is priced and the terms stay on any terminal: without them a price reads as another's."""
 
 
 JOB_OFFER_COLUMNS = (
-    Column("pool", shrink=True, drop=2),
-    Column("zone", shrink=True),
-    Column("instance_type", show=_machine, wrap=True, least=10),
+    Column("pool", whole=True, drop=2),
+    Column("zone", whole=True, drop=1),
+    Column("instance_type", show=_machine, whole=True, least=10),
     Column("market"),
     RATE,
     Column("says", wrap=True, least=18),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -16,8 +15,8 @@ import click
 
 from bursar.cli.groups import NearChoice
 from bursar.cli.output import FORMATS, Output
-from bursar.clock import DAY_US, SystemClock, parse_duration, parse_instant
-from bursar.errors import BursarError, InvalidRequest
+from bursar.clock import SystemClock, format_instant, parse_moment
+from bursar.errors import InvalidRequest
 
 PATIENCE_S: Final = 3.0
 """How long a command waits for a server that restarts before it says that none is there."""
@@ -152,40 +151,12 @@ def read_until(text: str | None, flag: str = "--until") -> int:
 
 
 def _instant(text: str, flag: str, *, ahead: bool = False) -> int:
-    if (of_words := _in_words(text, flag)) is not None:
-        return of_words
     try:
-        duration_us = parse_duration(text)
-        return now() + duration_us if ahead else now() - duration_us
+        return parse_moment(text, now(), ahead=ahead)
     except InvalidRequest as error:
-        if "duration: at most" in error.message:
-            raise InvalidRequest(f"{flag}: {error.message}") from None
-    try:
-        return parse_instant(text)
-    except BursarError:
-        raise InvalidRequest(
-            f"{flag}: {text!r} is neither a time, such as 2026-11-01 or 2026-11-01T08:00:00Z, "
-            "nor a duration, such as 90m or 7d, nor today, yesterday, now-1h"
-        ) from None
+        raise InvalidRequest(f"{flag}: {error.message}") from None
 
 
-_WORDS: Final = re.compile(r"(now|today|midnight|yesterday|tomorrow)(?:([+-])(.+))?", re.IGNORECASE)
-_DAYS: Final = {"yesterday": -1, "today": 0, "midnight": 0, "tomorrow": 1}
-
-
-def _in_words(text: str, flag: str) -> int | None:
-    """`now`, or a day by its name, which begins at midnight UTC as a bare date does; each with `+2h` or `-2h`
-    behind it, if wanted. None: none of these.
-    """
-    found = _WORDS.fullmatch(text.strip())
-    if found is None:
-        return None
-    word, sign, by = found[1].lower(), found[2], found[3]
-    at = now()
-    if word != "now":
-        at = at // DAY_US * DAY_US + _DAYS[word] * DAY_US
-    try:
-        moved_us = parse_duration(by) if by else 0
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{flag}: {text!r}: {error.message}") from None
-    return at - moved_us if sign == "-" else at + moved_us
+def moment(text: str, flag: str = "--deadline") -> str:
+    """What is to come, as a job says it: `2026-12-01T08:00:00Z` of `now+3h`. Raises `InvalidRequest`."""
+    return format_instant(read_until(text, flag))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bursar.cli import texts, unheld
-from bursar.cli.common import changing, connected, fail, listing, now, read_labels, read_since
+from bursar.cli.common import changing, connected, fail, listing, moment, now, read_labels, read_since
 from bursar.cli.ends import (
     LIVE,
     AttemptEnds,
@@ -452,7 +452,7 @@ def requeue(client: WireClient, jobs: tuple[str, ...], output: Output) -> None:
 @click.option("--max-cost", metavar="MONEY", help="All attempts together: '500 USD'.")
 @click.option("--max-price", metavar="PRICE", help="Of the whole job: '40 USD/h'.")
 @click.option("--spot-policy", type=NearChoice(("auto", "spot", "on-demand")), help="Which machines.")
-@click.option("--deadline", metavar="TIME", help="Ends by then, promised: 2026-12-01T08:00Z.")
+@click.option("--deadline", metavar="TIME", help="Ends by then, promised: 2026-12-01T08:00Z, now+3h.")
 @click.option(
     "--deadline-policy",
     type=NearChoice(("promise", "best-effort")),
@@ -473,6 +473,8 @@ def update(client: WireClient, job: str, output: Output, **flags: Any) -> None:
         raise InvalidRequest("nothing to change; name at least one of --priority, --time-limit, --gpus, …")
     from bursar.client.asked import changes
 
+    if "deadline" in given:
+        given["deadline"] = moment(given["deadline"])
     report([client.update(job, **changes(given))], output)
 
 

@@ -54,7 +54,7 @@ class Column(NamedTuple):
         suffix: after each amount, `/h`. missing: the human form of no value.
         left: of amounts, that they are what is left of something (`left_text`).
         mark: whether a row's value is an estimate: its human form begins with `~`.
-        right, shrink, drop, least, wrap: as in `tables.Head`.
+        right, shrink, drop, least, wrap, whole: as in `tables.Head`.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Column(NamedTuple):
     left: bool = False
     least: int = SHRINK_MIN
     wrap: bool = False
+    whole: bool = False
 
     def of(self, row: Row) -> Any:
         """What a program reads in this row."""
@@ -206,7 +207,8 @@ def say(text: str) -> None:
 def table_text(rows: Sequence[Row], columns: Sequence[Column], columns_max: int | None) -> str:
     """The rows as a table, `columns_max` cells wide at most; None: as wide as it needs."""
     heads = [
-        Head(c.name.upper().replace("_", " "), c.right, c.shrink, c.drop, c.least, c.wrap) for c in columns
+        Head(c.name.upper().replace("_", " "), c.right, c.shrink, c.drop, c.least, c.wrap, c.whole)
+        for c in columns
     ]
     texts = list(zip(*(map(clean, human(rows, column)) for column in columns), strict=True))
     lines = render(heads, texts, columns_max)

@@ -14,7 +14,7 @@ import click
 import msgspec
 
 from bursar.cli import texts
-from bursar.cli.common import changing_unless, connected, fail, listing, now
+from bursar.cli.common import changing_unless, connected, fail, listing, moment, now
 from bursar.cli.ends import NEVER_STARTS, AttemptEnds, NeverStartsError, Troubles, never_starts, tell_end
 from bursar.cli.follow import exit_code, follow_job
 from bursar.cli.jobs import JOB_COLUMNS
@@ -105,7 +105,7 @@ def job_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         help="How fast it is where: H100=2.6; A100x4=3.1: on four in all.",
     )
     @click.option("--time-limit", metavar="DURATION", help="90s, 15m, 24h, 7d.")
-    @click.option("--deadline", metavar="TIME", help="Ends by then, promised: 2026-12-01T08:00Z.")
+    @click.option("--deadline", metavar="TIME", help="Ends by then, promised: 2026-12-01T08:00Z, now+3h.")
     @click.option(
         "--deadline-policy", metavar="promise|best-effort", help="best-effort: without a promise.  [promise]"
     )
@@ -363,6 +363,8 @@ def given_flags(flags: dict[str, Any], command: tuple[str, ...] = ()) -> RunFlag
         return None
     if "env" in given:
         given["env"] = tuple(_with_value(word) for word in given["env"])
+    if "deadline" in given:
+        given["deadline"] = moment(given["deadline"])
     return jobfile.RunFlags(command=command, **given)
 
 

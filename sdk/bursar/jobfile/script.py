@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from bursar.clock import SECOND_US, format_instant, parse_moment
 from bursar.errors import InvalidRequest
 from bursar.jobfile import commands, options, shell
 from bursar.jobfile.document import read_job
@@ -249,7 +250,7 @@ def _apply_directives(
             speaks_slurm = True
             slurm += _slurm_options(words, directive, faults)
         else:
-            own += _bursar_options(words, directive, faults)
+            own += (_from_now(option, caller) for option in _bursar_options(words, directive, faults))
     if caller is not None and SBATCH_WORDS in caller.environ:
         speaks_slurm = True
         typed = caller.environ[SBATCH_WORDS]
@@ -346,6 +347,17 @@ def _bursar_options(words: list[str], directive: _Directive, faults: FlagFaults)
                 return
             value = queue.pop()
         yield Option(name, value, place)
+
+
+def _from_now(option: Option, caller: Caller | None) -> Option:
+    """A deadline such as `now+3h` is of the moment of the submit; what is none is told of as it stands."""
+    if option.name != "deadline" or caller is None:
+        return option
+    try:
+        at = parse_moment(option.value, int(caller.now.timestamp()) * SECOND_US, ahead=True)
+    except InvalidRequest:
+        return option
+    return Option(option.name, format_instant(at), option.place)
 
 
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"

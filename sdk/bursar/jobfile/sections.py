@@ -239,6 +239,9 @@ def read_checkpoint(node: Node, faults: Faults) -> CheckpointSpec:
 
 def read_idle(node: Node, faults: Faults) -> IdleSpec:
     """What becomes of the job when its devices do nothing."""
+    if node.kind != "mapping":
+        faults.add(node, "expected a mapping, such as {time_window: 30m, action: stop}")
+        return IdleSpec()
     fields = read_mapping(
         node,
         faults,
@@ -316,8 +319,18 @@ def _read_causes(node: Node, faults: Faults) -> tuple[str, ...]:
     return tuple(causes)
 
 
+_FROM_NOW: Final = re.compile(r"\s*(?:now|today|tomorrow|midnight)\b|\s*\d+\s*[smhdw]\s*$", re.IGNORECASE)
+
+
 def read_moment(node: Node, faults: Faults) -> Instant | None:
     """The earliest start, or a deadline: an instant, since a file does not know when it is read."""
+    if node.kind == "scalar" and _FROM_NOW.match(node.text[:100]):
+        faults.add(
+            node,
+            f"{quote(node.text)} would be another time whenever the file is read; write 2026-10-01T08:00:00Z"
+            " here, or give it as you submit: --deadline now+3h",
+        )
+        return None
     at = read_instant(node, faults)
     if at is not None and at <= 0:
         faults.add(node, f"{quote(node.text)} is not between the years 2000 and 2200")

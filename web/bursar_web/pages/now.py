@@ -19,11 +19,15 @@ from bursar.cli.jobs import JOB_COLUMNS
 from bursar.cli.output import Row
 from bursar.codec import view
 from bursar.errors import BursarError, Unauthenticated
+from bursar.model import ReasonCode
 from bursar_web.asking import client_of, events_shown
 from bursar_web.show import page
 from bursar_web.tables import budget_link, job_link, table
 
 SHOWN = 10
+LOOKED_AT = 50
+"""Jobs of those that wait: some are services that nobody asks anything of."""
+NO_REQUESTS = ReasonCode.NO_REQUESTS.value
 _NOT_HERE = frozenset({"id", "user"})
 
 
@@ -42,6 +46,12 @@ async def now(request: Request) -> Response:
         found, more = await client.job_page(size=SHOWN, states=states)
         return {"rows": [view.job(each) for each in found], "more": bool(more)}
 
+    async def waiting() -> Row:
+        """What waits for something. A service at no replicas is pending, and waits for nothing."""
+        found, more = await client.job_page(size=LOOKED_AT, states=("PENDING",))
+        rows = [row for row in map(view.job, found) if (row["reason"] or {}).get("code") != NO_REQUESTS]
+        return {"rows": rows[:SHOWN], "more": bool(more) or len(rows) > SHOWN}
+
     async def budgets() -> list[Row]:
         return [view.budget(each) for each in await client.budgets()]
 
@@ -57,7 +67,7 @@ async def now(request: Request) -> Response:
     asked: dict[str, Callable[[], Awaitable[Any]]] = {
         "server": server,
         "running": lambda: jobs(*LIVE),
-        "waiting": lambda: jobs("PENDING"),
+        "waiting": waiting,
         "budgets": budgets,
         "machines": nodes,
         "today": lambda: spent("today"),
