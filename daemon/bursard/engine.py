@@ -20,6 +20,7 @@ from concurrent.futures import Executor
 from typing import TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from bursar.clock import DAY_US, Clock, Instant
 from bursar.errors import BursarError, NotApplied
@@ -456,7 +457,11 @@ def _energy_of(job: JobRecord | None, hour: HourCharge) -> int:
 
 def unposted(state: State) -> Unposted:
     """What has been charged in hours that are still open: rows of their own until they are posted."""
-    rows = (charge_row(state, 0, hour, state.nodes[hour.node_id]) for hour in state.open_hours())
+    rows = [charge_row(state, 0, hour, state.nodes[hour.node_id]) for hour in state.open_hours()]
+    for machine in state.machines.values():
+        if machine.launch:  # nobody has paid for it yet: so long it is nobody's
+            launch = [replace(one, kind="idle") for one in machine.launch]
+            rows += unheard_rows(state, state.nodes[machine.node_id], launch)
     # What a member used after its node's last report is in the books before the node's own time.
     through = ((node.id, node.through) for node in state.nodes.values() if not node.ended)
     return Unposted(state.version, tuple(rows), tuple(through))

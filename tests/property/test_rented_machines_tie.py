@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import tempfile
-from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rented_books import a_second_book_says_the_same, cost, what_the_facts_say
 from rented_site import CLOUD, POOL, Site
-from second_book import SecondBook
 
 from bursar.clock import HOUR_US, SECOND_US, Instant, format_instant
-from bursar.model import ShareRates
-from bursar.money import charge
 from bursar.resources import ResourceRequest
 from bursar_policies.compile import PriceTable
 from bursard.events import (
     MachineGone,
     MachineIntended,
     MachineUp,
-    NodeMetered,
     NodePriced,
-    NodeRemoved,
-    encode,
 )
-from bursard.ledger import PAID, hour_segments, node_account
+from bursard.ledger import PAID, node_account
 from bursard.machines.provider import Billing, Capabilities
-from bursard.reports import control
 from bursard.state.decide.nodes import reprice
-from bursard.store import EventRow
 
 BUDGET = "kind: Budget\nname: b\nspec: {scope: {user: ann}, limit: 90 USD, period: day}\n"
-MONEY_ALONE = ("overhead", "variance", "absorption", "refund")
 FREE_US = 60 * SECOND_US
 LIMIT_S = 600
 
@@ -76,23 +66,6 @@ class Life(Site):
             if self.gone() and not self.machines:
                 return
         raise AssertionError("it never ended")
-
-
-def cost(rates: ShareRates, start: int, end: int) -> int:
-    """By component, counted from full hours."""
-    return sum(
-        charge(rate, a % HOUR_US, a % HOUR_US + b - a)
-        for rate in (rates.gpu, rates.cpu, rates.memory)
-        for a, b in hour_segments(start, end)
-    )
-
-
-def what_the_facts_say(site: Site) -> control.Owed:
-    """The control of a statement, of machines that are all gone."""
-    events = [EventRow(seq, 0, "x", encode(event)) for seq, event in enumerate(site.world.events, 1)]
-    through = {one.node_id: one.through for one in site.world.events if isinstance(one, NodeMetered)}
-    removed = [one.node_id for one in site.world.events if isinstance(one, NodeRemoved)]
-    return control.owed(events, {node_id: through.get(node_id, 0) for node_id in removed}, 0, 2**62)
 
 
 def dated_cost(prices: PriceTable, market: str, start: int, end: int) -> int:
@@ -184,26 +157,3 @@ def test_a_node_costs_each_price_for_as_long_as_that_was_in_force_however_seldom
             owed += dated_cost(prices, market, up[gone.machine_id], gone.billed_until)
     assert sum(row.nanos for row in site.rows()) == owed
     assert sum(site.world.state.ledger.balances.values()) + site.world.state.ledger.closed_nanos == 0
-
-
-def a_second_book_says_the_same(site: Site, rows: list[Any]) -> None:
-    """Rows, budget and jobs against what the payloads of the log add up to."""
-    book, state = SecondBook(site.world.writer.rows), site.world.state
-    shown: dict[Any, list[int]] = defaultdict(lambda: [0] * 5)
-    for row in rows:
-        key = (row.kind, row.node_id, row.attempt_id, row.job_id, row.job_number, row.price_id)
-        held_us = 0 if row.kind in MONEY_ALONE else row.held_us
-        amounts = (row.nanos, row.gpu, row.cpu, row.memory, held_us)
-        sums = shown[*key, row.start_at - row.start_at % HOUR_US, row.project, row.user, ""]
-        sums[:] = [one + more for one, more in zip(sums, amounts, strict=True)]
-    assert {key: tuple(sums) for key, sums in shown.items()} == book.sums()
-    settled = {job.id: job.settled_nanos for job in state.jobs.values()}
-    assert settled == {job_id: book.of_job[job_id] for job_id in settled}
-    record, held = state.budgets.records.get("b"), book.held()
-    if record is None:
-        return
-    for start in {record.period_start, *(start for _, start in book.settled)}:
-        found = state.ledger.settled("b", start), state.ledger.held("b", start)
-        paid = sum(row.nanos for row in rows if row.kind in PAID)
-        assert found == (paid, 0), "B5"
-        assert found == (book.settled["b", start], held["b", start]), "B4"

@@ -124,6 +124,36 @@ def test_who_finds_no_machine_waits_until_one_is_to_be_had(sim: Sim) -> None:
     assert 4100 <= int(rows["a"]["start_s"]) <= 4100 + 600
 
 
+def test_a_gang_keeps_its_first_machine_while_the_one_that_was_taken_back_is_rented_again(sim: Sim) -> None:
+    """The other one is taken back while it comes up, and what comes in its place takes three times as long as
+    a machine is kept alive. It is the gang's first machine all the same that it runs on.
+    """
+    sim.write("spot.csv", "from_s,to_s\n0,500\n")
+    offers = (
+        OFFER
+        + "o,big,4000,1000,4,3.6,on-demand,100,1,\n"
+        + "p,big2,4000,1000,4,3.60001,spot,900,1,spot.csv\n"
+        + "q,big3,4000,1000,4,3.60002,on-demand,900,,\n"
+    )
+    jobs = sim.write(
+        "gang.csv",
+        "job_id,submit_s,duration_s,nodes,gpus,cpu_milli,memory_mib,time_limit_s\na,0,1000,2,4,4000,1000,3000\n",
+    )
+    sim.raw("", offers)
+    files = ("--nodes", str(sim.folder / "nodes.csv"), "--offers", str(sim.folder / "offers.csv"))
+    out = sim.folder / "out.csv"
+    assert bursar(["sim", "--jobs", jobs, *files, "--out-jobs", str(out), "-o", "json"]) == 0
+    summary = json.loads(sim.capsys.readouterr().out)
+    (row,) = csv.DictReader(io.StringIO(out.read_text()))
+    assert (row["start_s"], row["nodes"].count("|")) == ("1402.5", 1)
+    assert abs(dollars(summary, "on_demand") - Fraction("4.9")) < Fraction(1, 1000), (
+        "2.5 s to 2702.5 s, and 502.5 s to it"
+    )
+    assert abs(Fraction(row["cost"]) - Fraction("3")) < Fraction(1, 1000), (
+        "1000 s of two, and 100 s and 900 s to come up"
+    )
+
+
 def test_no_more_machines_of_an_offer_than_there_are(sim: Sim) -> None:
     offers = OFFER + "o,big,4000,1000,4,3.6,on-demand,100,1,\n"
     summary, rows = sim("".join(f"{name},0,1000,{WHOLE},,3000,u\n" for name in "abc"), offers)

@@ -57,6 +57,10 @@ class SecondBook:
         self._scopes: dict[str, dict[str, Any]] = {}
         self._jobs: dict[str, dict[str, Any]] = {}
         self._attempts: dict[str, dict[str, Any]] = {}
+        self._pending: dict[str, int] = {}
+        """By machine, what its launch cost that nobody has paid yet."""
+        self._purses: dict[str, str] = {}
+        """By machine, by whose id its job holds money for it, where that is not its own."""
         for event in events:
             told = json.loads(bytes(event.payload))
             getattr(self, "_" + told["type"].replace("-", "_"), lambda _: None)(told)
@@ -134,9 +138,38 @@ class SecondBook:
             self._attempt_placed({**told, "attempt_id": told["machine_id"], "members": []})
 
     def _machine_joined(self, told: dict[str, Any]) -> None:
+        if told.get("pending"):
+            if told.get("through"):
+                self._pending[told["machine_id"]] = sum(one["nanos"] for one in told.get("charges", ()))
+            if not told.get("waits"):
+                self._hold_no_more(told["machine_id"])
+            return
+        pending = self._pending.pop(told["machine_id"], 0)
+        assert told.get("keeps") or pending in (0, sum(one["nanos"] for one in told.get("charges", ())))
         for one in told.get("charges", ()):
-            self._launched(one)
+            if one.get("job_id"):
+                self._exchanged(told["machine_id"], one["attempt_id"])
+                self._launched(one)
+            else:
+                amounts = [one.get(part, 0) for part in PARTS]
+                self._own(one["node_id"], one["kind"], one["start"], one["end"], amounts, one["price_id"])
         self._let_go(told)
+
+    def _purse(self, machine_id: str) -> str:
+        return self._purses.get(machine_id, machine_id)
+
+    def _exchanged(self, machine_id: str, payer: str) -> None:
+        """What another machine's job held for that pays for this one, and the other way round."""
+        mine = self._purse(machine_id)
+        if mine != payer:
+            other = next((one for one, purse in self._purses.items() if purse == payer), payer)
+            self._purses[machine_id], self._purses[other] = payer, mine
+
+    def _hold_no_more(self, machine_id: str) -> None:
+        launch = self._attempts.get(self._purse(machine_id))
+        if launch is not None and launch["live"]:
+            for hold in launch["holds"].values():
+                hold["left"] = min(hold["left"], self._pending.get(machine_id, 0))
 
     def _machine_gone(self, told: dict[str, Any]) -> None:
         for one in told.get("refund", ()):
@@ -146,8 +179,8 @@ class SecondBook:
         self._let_go(told)
 
     def _let_go(self, told: dict[str, Any]) -> None:
-        if told["machine_id"] in self._attempts:
-            self._attempts[told["machine_id"]]["live"] = False
+        if (purse := self._purse(told["machine_id"])) in self._attempts:
+            self._attempts[purse]["live"] = False
 
     def _launched(self, one: dict[str, Any]) -> None:
         launch = self._attempts[one["attempt_id"]]

@@ -73,11 +73,13 @@ def test_a_job_that_fits_nowhere_gets_the_cheapest_machine_runs_there_and_the_ma
 
 def test_every_nano_from_the_first_billed_second_to_the_last_is_somebodys(site: Site) -> None:
     job = site.large()
-    site.pass_time(40)
+    for _ in range(40):
+        site.second()
     assert job.attempt is not None
     site.world.exited_of(job.attempt, EndCause.COMPLETED, held_us=5 * SECOND_US)
     site.pass_time(90)
-    (joined,) = [one for one in site.world.events if isinstance(one, MachineJoined)]
+    joined, paid = (one for one in site.world.events if isinstance(one, MachineJoined))
+    assert (joined.pending, paid.pending) == (True, False)
     (gone,) = site.gone()
     rows = site.rows()
     billed_from = joined.charges[0].start
@@ -85,9 +87,9 @@ def test_every_nano_from_the_first_billed_second_to_the_last_is_somebodys(site: 
     launch = [row for row in rows if row.attempt_id == joined.machine_id]
     assert [(row.kind, row.job_id) for row in launch] == [("startup", job.id)]
     assert sum(row.nanos for row in launch) == 1_800_000_000 * (joined.through - billed_from) // HOUR_US > 0
-    assert {row.kind for row in rows} == {"startup", "keep-alive"}
-    paid = [row for row in rows if row.kind in ("startup", "usage")]
-    assert job.settled_nanos == sum(row.nanos for row in paid)
+    assert {row.kind for row in rows} == {"startup", "keep-alive", "usage", "idle"}
+    of_job = [row for row in rows if row.kind in ("startup", "usage")]
+    assert job.settled_nanos == sum(row.nanos for row in of_job)
     actual = sum(one.nanos for one in site.provider.actuals(0, 2**62))
     assert sum(row.nanos for row in rows) == actual, "the provider bills just that"
 
@@ -175,7 +177,7 @@ def test_the_launch_of_a_machine_in_a_window_is_its_jobs_and_reserved_when_it_ha
     (joined,) = decide_machines.welcome(state, prices, machine.name, now + 10 * SECOND_US)
     assert isinstance(joined, MachineJoined)
     assert {one.kind for one in joined.charges} == {"startup"}
-    machine.job_id = ""
+    machine.job_id, machine.holding = "", False
     *told, joined = decide_machines.welcome(state, prices, machine.name, now + 10 * SECOND_US)
     kinds = [rest.kind for one in told if isinstance(one, NodeMetered) for rest in one.rest]
     assert kinds == ["idle", "reserved", "idle"]
@@ -216,9 +218,11 @@ def test_money_is_held_for_the_launch_and_the_run_before_the_call(tmp_path: Path
     assert restored.ledger.held("b", start) == nanos
     assert restored.machines == site.world.state.machines
     site.pass_time(30)
+    site.second()
     assert job.attempt is not None
     held = site.world.state.ledger.held("b", start)
-    assert held == job.attempt.holds[0].nanos, "what the launch did not cost went back"
+    used = job.attempt.settled_nanos
+    assert held + used == job.attempt.holds[0].nanos, "what the launch did not cost went back"
     assert site.world.state.ledger.settled("b", start) == job.settled_nanos > 0
 
 
@@ -259,11 +263,13 @@ def test_a_budget_that_opens_while_a_machine_comes_up_pays_for_the_launch(tmp_pa
     site.world.apply((BUDGET % 99).replace("}, limit", ", user: ann}, limit"))
     assert [ledger.held(name, period) for name in "bw"] == [1_800_000_000 * 2 // 60] * 2, "and keeps it"
     site.pass_time(30)
+    site.second()
     (launched,) = [row.nanos for row in site.rows() if row.kind == "startup"]
-    assert [ledger.settled(name, period) for name in "bw"] == [launched, launched]
-    assert job.settled_nanos == launched > 0
+    used = sum(row.nanos for row in site.rows() if row.kind == "usage")
+    assert [ledger.settled(name, period) for name in "bw"] == [launched + used] * 2
+    assert job.settled_nanos == launched + used > used > 0
     assert job.attempt is not None
-    assert ledger.held("b", period) == job.attempt.holds[0].nanos
+    assert ledger.held("b", period) == job.attempt.holds[0].nanos - used
 
 
 def test_a_budget_that_opens_takes_in_no_launch_of_another_scope_or_one_that_is_over(tmp_path: Path) -> None:
@@ -495,7 +501,7 @@ def test_an_agent_is_welcome_when_its_machine_is_paid_for_and_not_before_nor_aft
     site.hello = lambda: None  # type: ignore[method-assign]
     site.pass_time(25)
     site.world.engine.commit([], "t")
-    done(site.renting.commit([site.renting._ending(machine, "asked")]))
+    done(site.renting.commit([site.renting.giving_back._ending(machine, "asked")]))
     with pytest.raises(WrongState, match="is to end: asked"):
         site.world.backend.connect(facts)
 

@@ -172,7 +172,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     ),
     e.MachineLaunched: _shape("machine_id provider_id"),
     e.MachineUp: _shape("machine_id billed_from"),
-    e.MachineJoined: _shape("machine_id node_id through keeps", charges=_CHARGE),
+    e.MachineJoined: _shape("machine_id node_id through keeps pending waits", charges=_CHARGE),
     e.MachineEnding: _shape("machine_id reason"),
     e.MachineGone: _shape("machine_id billed_until reason", refund=_CHARGE),
     e.NodeQuarantined: _shape("node_id reason"),

@@ -643,11 +643,9 @@ class MachineUp(msgspec.Struct, frozen=True, tag="machine-up"):
 
 
 class MachineJoined(msgspec.Struct, frozen=True, tag="machine-joined", omit_defaults=True):
-    """Its agent said hello as this node. What was held for its launch goes back.
-
-    `through`, `charges`: the node's time until then is the launch's, and its job pays for it: by the id of
-    the machine, where other charges have that of an attempt.
-    `keeps`: what is left of what was held stays so, for its job's run: other machines come for that job.
+    """Its agent said hello as this node; later, who pays for its launch (`decide/launches`): `charges` of the
+    time up to `through`, `pending`, or paid: by a job from what it holds by the id of a machine, or nobody.
+    `waits`: nothing starts there yet. `keeps`: what was held stays so; in logs of before there was `pending`.
     """
 
     machine_id: str
@@ -655,6 +653,8 @@ class MachineJoined(msgspec.Struct, frozen=True, tag="machine-joined", omit_defa
     through: int = 0
     charges: tuple[Charge, ...] = ()
     keeps: bool = False
+    pending: bool = False
+    waits: bool = False
 
 
 class MachineEnding(msgspec.Struct, frozen=True, tag="machine-ending"):
@@ -665,9 +665,8 @@ class MachineEnding(msgspec.Struct, frozen=True, tag="machine-ending"):
 
 
 class MachineGone(msgspec.Struct, frozen=True, tag="machine-gone", omit_defaults=True):
-    """The provider lists it as gone: it was billed until `billed_until`.
-
-    `refund`: what its node cost by the meter and its provider does not bill, with its sign turned.
+    """The provider lists it as gone: it was billed until `billed_until`. `refund`: what its node cost by the
+    meter and its provider does not bill, with its sign turned.
     """
 
     machine_id: str

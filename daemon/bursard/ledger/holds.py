@@ -228,6 +228,19 @@ class Ledger:
         kind = "hold" if by_nanos > 0 else "release"
         return self.post(Transaction(kind, tuple(entries), attempt_id, money.job_id))
 
+    def keep(self, attempt_id: str, nanos: int) -> Transaction | None:
+        """Give back what a live attempt holds of each of its budgets beyond this; None when nothing is."""
+        money = self._attempt(attempt_id, "made smaller")
+        entries = []
+        for held in money.holds:
+            if (more := held.nanos - nanos) > 0:
+                accounts = self._budget_accounts(held.budget, held.period_start)
+                entries += [Entry(accounts.held, -more), Entry(accounts.available, more)]
+                held.nanos = nanos
+        if not entries:
+            return None
+        return self.post(Transaction("release", tuple(entries), attempt_id, money.job_id))
+
     def release(self, attempt_id: str) -> Transaction | None:
         """Resolve an attempt: what is left of its holds goes back. None when nothing is left."""
         money = self._attempt(attempt_id, "released")

@@ -325,13 +325,13 @@ def _money(nanos: int) -> str:
 
 
 class Coming:
-    """Machines that are on their way, and what of them is promised to jobs that wait."""
+    """Machines that are on their way, or wait for such, and what of them is promised to jobs that wait."""
 
     def __init__(self, machines: Sequence[MachineRecord]) -> None:
         self._free = list[list[int]]()
         self._facts = list[NodeFacts]()
         for one in machines:
-            if one.facts is not None and not one.node_id:
+            if one.facts is not None and (not one.node_id or one.waits):
                 self.add(one.facts)
 
     def takes(self, job_class: JobClass, here: Sequence[int] = ()) -> bool:

@@ -1,9 +1,11 @@
 """Renting: what waits and fits nowhere gets a machine, and what is idle is given back.
 
-Owns    when pools of machines are looked at, for which jobs a machine is rented, and when one is not kept.
+Owns    when pools of machines are looked at, and for which jobs a machine is rented (`giving_back`: when one
+        is not kept).
 Why     a plan says what stops a job; whether that is worth a machine is asked here, after the plan and beside
         it, at a pace of its own: a provider answers in seconds, a plan in milliseconds. What is rented is
-        then a node like others, and the plan gives it to whom it likes.
+        then a node like others, and the plan gives it to whom it likes, but for one that waits for the other
+        machines of its job's gang: until these are there nothing starts on it.
 
 Nothing here is remembered that matters: pools, machines and what they hold are in the state, so a daemon that
 starts again goes on.
@@ -23,13 +25,14 @@ from msgspec.structs import replace
 
 from bursar.clock import HOUR_US, SECOND_US, format_duration
 from bursar.errors import BursarError, InvalidRequest, ServerUnavailable
-from bursar.model import EndCause, JobSpec, Reason, ReasonCode
+from bursar.model import JobSpec, Reason, ReasonCode
 from bursar.money import format_nanos
 from bursar.resources import ResourceRequest
 from bursar_policies.decision import JobClass
 from bursar_policies.specs import CloudPoolSpec, Document
-from bursard.events import Event, MachineIntended, NodeScheduling, NodeTokenIssued, StopRequested
+from bursard.events import MachineIntended, NodeTokenIssued
 from bursard.machines.choose import Choice, Coming, Have, Look, Pool, choose, looks, room_here, unheld
+from bursard.machines.giving_back import GivingBack, bound_us
 from bursard.machines.houses import (
     PRICES_EVERY_US,
     BookRates,
@@ -54,10 +57,9 @@ from bursard.machines.provider import (
     setting,
 )
 from bursard.place import LastPlan
-from bursard.state import JobRecord, MachineRecord, MachineState, NodeRecord
+from bursard.state import JobRecord, MachineRecord, MachineState
+from bursard.state.decide import launches, policies
 from bursard.state.decide import machines as decide
-from bursard.state.decide import policies
-from bursard.state.decide.conduct import TAKEN_BACK
 from bursard.state.decide.machines import Decision, Launch
 
 log = logging.getLogger(__name__)
@@ -75,10 +77,6 @@ PATIENCE_US: Final = 2 * SECOND_US
 """So long a job fits nowhere before a machine is rented: meanwhile a plan was made that has seen all."""
 OWN_END_US: Final = HOUR_US
 """So long after its lifetime a machine ends by itself, where its provider can do that: nobody ended it."""
-NOTICED_US: Final = 180 * SECOND_US
-"""So long one that its provider said it takes back is left to it: a provider may bill nothing then."""
-RELEASED: Final = "released"
-"""How the reason of a drain begins that lasts until nothing runs there, and then gives the machine back."""
 RENTED_FOR: Final = ("room", "fault")
 """What stops a job that another machine would serve: too little is free, or no node could ever."""
 _RENTED_CODES: Final = (ReasonCode.EXCEEDS_NODE_CAPACITY, ReasonCode.WAITING_FOR_RESOURCES)
@@ -150,12 +148,12 @@ class Renting:
         self._last = last
         self._opener = opener
         self._rates = rates
-        self._idle_since: dict[str, int] = {}
         self._wished: dict[str, int] = {}
         """By job, since when it fits nowhere, and on nothing that is on its way."""
         self._pools: Sequence[Pool] = ()
         self._unheld: dict[_Shape, str] = {}
         """By what is asked for, why no machine of `_pools` could hold it; "" where one could."""
+        self.giving_back = GivingBack(engine, self._lacks)
         for provider in providers:
             self.houses[provider.name] = House(self, provider)
 
@@ -241,7 +239,7 @@ class Renting:
     async def _decide(self) -> None:
         """Give back and rent, by what is known now."""
         specs = dict(self.pools())
-        for decisions in self._unwanted(specs):
+        for decisions in self.giving_back.unwanted(specs):
             await self.commit(decisions)
         await self._rent([pool for pool in self._known(specs) if pool is not None])
 
@@ -391,6 +389,10 @@ class Renting:
             await self._launch(pool, choice, wish.job)
         self.notes, self._wished = notes, wished
 
+    def _lacks(self, job_id: str) -> bool:
+        """Is a job about to be given machines, as far as nothing speaks against it?"""
+        return job_id in self._wished and job_id not in self.notes
+
     def _own(self, job_id: str) -> list[MachineRecord]:
         """Machines that were rented for a job and are not to end."""
         machines = self.engine.state.machines.values()
@@ -410,7 +412,7 @@ class Renting:
         if wish.job_class.nodes == 1:
             return Have(here)
         members = [a + b for a, b in zip(here, coming.members(wish.job_class), strict=True)]
-        paid = sum(one.holding for one in own)
+        paid = sum(launches.pays_run(self.engine.state, one) for one in own)
         place = own[-1].facts if own else None
         return Have(members, place, len(own), min(paid, wish.job_class.nodes))
 
@@ -487,6 +489,9 @@ class Renting:
     async def _launch(self, pool: Pool, choice: Choice, job: JobRecord) -> None:
         engine, spec, place = self.engine, pool.spec, choice.offer.place
         rate = choice.offer.rate_nanos_per_hour
+        await self.commit(
+            [partial(launches.kept, one) for one in self._own(job.id) if self._stands_empty(one)]
+        )
         lacks, nodes = choice.machines, engine.state.class_of(job).nodes
         why = f"lacks {lacks} of its {nodes} nodes" if nodes > 1 else "fits on no node"
         intents = [
@@ -522,6 +527,10 @@ class Renting:
         orders = {intent.machine_id: partial(order, intent) for intent in intents}
         await self.houses[pool.provider].keeper.rent(orders, intents)
 
+    def _stands_empty(self, machine: MachineRecord) -> bool:
+        node = decide.node_of(self.engine.state, machine)
+        return bool(machine.node_id) and node is not None and not node.live
+
     async def _invite(self, name: str, pool: Pool, place: Place) -> Join:
         """A secret for one agent to be this node with, of which the log knows the hash."""
         token = "node_" + secrets.token_urlsafe(32)
@@ -531,77 +540,6 @@ class Renting:
         await self.commit([lambda: [issued]])
         server = setting(pool.spec.launch, "server", place) or self._server
         return Join(server=server, name=name, pool=pool.name, token=token)
-
-    # --- giving back
-
-    def _unwanted(self, specs: dict[str, CloudPoolSpec]) -> Iterator[list[Decision]]:
-        """What becomes of machines that are not kept, each as one commit."""
-        state, now = self.engine.state, self.engine.now()
-        records = list(state.machines.values())
-        self._idle_since = {key: at for key, at in self._idle_since.items() if key in state.machines}
-        for machine in records:
-            if machine.state is MachineState.ENDING:
-                continue
-            node = decide.node_of(state, machine)
-            spec = specs.get(machine.pool)
-            if not machine.node_id or node is None:
-                if spec is None:
-                    yield [self._ending(machine, f"pool {machine.pool} was removed")]
-                elif not machine.job_id:
-                    yield [self._ending(machine, "the job that it was for is over")]
-                continue
-            if machine.holding:
-                yield [partial(decide.alone, state, machine)]
-            if why := self._worn_out(machine, node, spec, now):
-                yield self._retire(machine, node, why)
-            elif why := self._idle(machine, node, spec, now):
-                yield [partial(_drained, node, why), self._ending(machine, why)]
-
-    def _worn_out(
-        self, machine: MachineRecord, node: NodeRecord, spec: CloudPoolSpec | None, now: int
-    ) -> str:
-        """Why a machine must go, whatever runs there; "" when it may stay."""
-        if spec is None:
-            return ""
-        if now - machine.intended_at >= spec.max_lifetime_us:
-            return f"its lifetime of {format_duration(spec.max_lifetime_us)} is over"
-        if not node.connected and now - node.changed_at >= spec.boot_timeout_us:
-            return f"its agent is silent for {format_duration(spec.boot_timeout_us)}"
-        return ""
-
-    def _idle(self, machine: MachineRecord, node: NodeRecord, spec: CloudPoolSpec | None, now: int) -> str:
-        """Why a machine on which nothing runs is not kept; "" while it is."""
-        if node.live or machine.holding:  # its job waits for the other machines of its gang
-            self._idle_since.pop(machine.id, None)
-            return ""
-        if spec is None:
-            return f"pool {machine.pool} was removed"
-        since = self._idle_since.setdefault(machine.id, now)
-        kept_us = spec.keep_alive_us
-        if node.reason.startswith(TAKEN_BACK):
-            kept_us = max(kept_us, NOTICED_US)
-        if node.mode == "drain" and node.reason.startswith(RELEASED):
-            return node.reason
-        if abs(now - since) < kept_us:
-            return ""
-        return f"idle for {format_duration(kept_us)}"
-
-    def _retire(self, machine: MachineRecord, node: NodeRecord, why: str) -> list[Decision]:
-        """No new work, what runs is stopped; once nothing does, or nobody can be told, it ends."""
-        state = self.engine.state
-        if not node.live or not node.connected:
-            return [partial(_drained, node, why), self._ending(machine, why)]
-        stops: list[Event] = [
-            StopRequested(
-                attempt_id, EndCause.PREEMPTED, state.attempts[attempt_id].grace_us, f"{machine.name}: {why}"
-            )
-            for attempt_id in node.live
-            if state.attempts[attempt_id].stop_cause is None
-        ]
-        return [lambda: [*_drained(node, why), *stops]]
-
-    def _ending(self, machine: MachineRecord, why: str) -> Decision:
-        return lambda: decide.ending(self.engine.state, machine.id, why)
 
     # --- what people ask
 
@@ -719,6 +657,15 @@ class Renting:
             if one.job_id == job_id and not one.node_id and one.state is not MachineState.ENDING
         ]
 
+    def _waiting(self, job_id: str) -> str:
+        """What a job has of machines that wait for others, and until when they do."""
+        own = [one for one in self._own(job_id) if one.waits]
+        spec = dict(self.pools()).get(own[0].pool) if own else None
+        if spec is None:
+            return ""
+        most = format_duration(bound_us(spec))
+        return f"; {len(own)} of its machines {'waits' if len(own) == 1 else 'wait'} for that, {most} at most"
+
     def reason(self, job_id: str, otherwise: Reason | None = None) -> Reason | None:
         """Why a job waits: for a machine that comes up; else for what it waited for anyway (`otherwise`), and
         why none is rented for that.
@@ -739,7 +686,7 @@ class Renting:
             ReasonCode.PROVISIONING,
             f"a {machine.instance_type} of {machine.provider} in {machine.zone}"
             f" ({machine.market}, {rate} {self.engine.state.currency}/h) is {machine.state.value} for it,"
-            f" since {waited}{f'; and {others} more' if others else ''}",
+            f" since {waited}{f'; and {others} more' if others else ''}{self._waiting(job_id)}",
             f"it starts by itself then; `bursar cloud ls` shows the machine, which is given up in {until}",
             (("machine", machine.name), ("pool", machine.pool), ("rate_per_hour", rate)),
         )
@@ -763,7 +710,3 @@ def _unasked(at: str, provider: str, error: CloudError) -> BursarError:
             f"{says}; nothing was applied: see that bursard reaches it, and apply it again"
         )
     return InvalidRequest(says)
-
-
-def _drained(node: NodeRecord, why: str) -> Sequence[Event]:
-    return [] if node.mode != "open" else [NodeScheduling(node.id, "drain", why)]

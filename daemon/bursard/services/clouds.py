@@ -5,6 +5,7 @@ Why     a machine is paid for before it is a node and after it was one, so it ha
 
 from __future__ import annotations
 
+from bursar.clock import format_duration
 from bursar.codec.amounts import put_amounts, saturated
 from bursar.errors import NotFound, WrongState
 from bursar.v1 import nodes_pb2 as pb
@@ -14,11 +15,12 @@ from bursard.access.identity import Identity
 from bursard.engine import Engine
 from bursard.events import NodeScheduling
 from bursard.ledger import node_account
-from bursard.machines.renting import RELEASED, Renting
+from bursard.machines.giving_back import RELEASED, bound_us
+from bursard.machines.renting import Renting
 from bursard.services.machine_past import past
-from bursard.state import MachineRecord, MachineState, State
+from bursard.state import JobRecord, MachineRecord, MachineState, State
+from bursard.state.decide import launches, nodes
 from bursard.state.decide import machines as decide
-from bursard.state.decide import nodes
 from bursard.state.decide.machines import Decision
 
 
@@ -40,7 +42,9 @@ def machine_view(state: State, machine: MachineRecord, seen_by: Identity, now: i
         market=machine.market,
         state=_state(state, machine),
         job=job.display if job is not None and sees and not machine.node_id else "",
-        reason=machine.reason or _drained_for(state, machine),
+        reason=machine.reason
+        or _drained_for(state, machine)
+        or _waits_for(machine, spec, job if sees else None),
         why=machine.why if sees or not machine.job_id else "",
         attempt=_attempt(state, machine, seen_by),
         intended_at=machine.intended_at,
@@ -65,7 +69,8 @@ def _cost(state: State, machine: MachineRecord, now: int) -> int:
     if node is None:
         return 0
     booked = -state.ledger.balances.get(node_account(node.id), 0)
-    return booked + sum(one.nanos for one in nodes.unheard(node, max(now, node.through)))
+    unheard = sum(one.nanos for one in nodes.unheard(node, max(now, node.through)))
+    return booked + launches.cost(machine) + unheard
 
 
 async def past_view(engine: Engine, name: str, seen_by: Identity) -> pb.Machine:
@@ -96,6 +101,14 @@ def _attempt(state: State, machine: MachineRecord, seen_by: Identity) -> str:
 def _drained_for(state: State, machine: MachineRecord) -> str:
     node = decide.node_of(state, machine)
     return node.reason if node is not None and node.mode == "drain" else ""
+
+
+def _waits_for(machine: MachineRecord, spec: object, job: JobRecord | None) -> str:
+    """Why nothing runs on one that is here."""
+    if not machine.waits or not isinstance(spec, CloudPoolSpec):
+        return ""
+    whose = f"job {job.display}" if job is not None else "a job"
+    return f"waits for the other machines of {whose}, for {format_duration(bound_us(spec))} at most"
 
 
 def _state(state: State, machine: MachineRecord) -> str:

@@ -455,6 +455,14 @@ async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.Expla
     return wire
 
 
+def _waits(state: State, node: NodeRecord) -> str:
+    """Whether a rented one is kept for a gang; empty when it is not."""
+    machine = state.machines.get(state.rented.get(node.facts.name, ""))
+    if machine is None or not machine.waits:
+        return ""
+    return "it was rented for a gang, and waits for its other machines (bursar cloud ls)"
+
+
 def _waits_next(state: State, job: JobRecord) -> JobRecord | None:
     """The first task that waits; of a service, the first place that is to have a replica and has none."""
     if job.spec.service is None:
@@ -524,7 +532,7 @@ async def _pending(engine: Engine, cycle: Cycle, wire: pb.ExplainResponse, job: 
         why_not = "" if verdict.fits else f"{verdict.check}: {verdict.detail}"
         node = state.node_by_name(verdict.node)
         if verdict.check == "ready" and node is not None:
-            why_not = _away(node, now) or why_not
+            why_not = _away(node, now) or _waits(state, node) or why_not
         why_not = reserved.named(why_not, state, caller())
         wire.nodes.append(pb.NodeVerdict(node=verdict.node, fits=verdict.fits, why_not=why_not))
     _order(wire, state, found)

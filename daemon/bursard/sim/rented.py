@@ -237,15 +237,10 @@ class _Inline(Renting):
     def dues(self) -> Iterator[int]:
         """When a wait ends that this code knows of, by the state and its own notes."""
         yield from (since + PATIENCE_US for since in self._wished.values())
-        specs = dict(self.pools())
+        yield from self.giving_back.dues(dict(self.pools()))
         for machine in self.engine.state.machines.values():
             if not machine.node_id:
                 yield machine.lease_until
-            if (spec := specs.get(machine.pool)) is None:
-                continue
-            yield machine.intended_at + spec.max_lifetime_us
-            if machine.id in self._idle_since:
-                yield self._idle_since[machine.id] + spec.keep_alive_us
 
     @property
     def wished(self) -> bool:

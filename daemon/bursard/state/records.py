@@ -25,7 +25,7 @@ from bursar.model.allocation import FREE
 from bursar.model.ranges import Ranges
 from bursar_policies.allocators import Size
 from bursar_policies.idleness import Mark
-from bursard.events import ExitReport, PromisedMember
+from bursard.events import Charge, ExitReport, PromisedMember
 from bursard.ledger import HourCharge, PriceInForce, Span, spans
 
 
@@ -328,8 +328,10 @@ class MachineRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         billed_from: since when its provider bills it. lease_until: its agent is to be here by then.
         why: what it was rented for. reason: why it is to end.
         name, pool, job_id, facts, rate: as in `MachineIntended`; no `job_id` once its job has ended.
-        holding: what was set aside for its launch still is; of one that is here, for the run of its job,
-            while other machines come for that.
+        holding: what was set aside for its launch still is: of one that is here, until its job runs there.
+        waits: its job's other machines come, and nothing starts there until they are here.
+        launch: what it cost until its agent said hello, while nobody has paid that.
+        purse: the machine by whose id its job holds money for it; empty: its own.
     """
 
     id: str
@@ -352,6 +354,14 @@ class MachineRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     holding: bool = False
     facts: NodeFacts | None = None
     rate: int = 0
+    waits: bool = False
+    launch: tuple[Charge, ...] = ()
+    purse: str = ""
+
+    @property
+    def payer(self) -> str:
+        """By which id its job holds money for it."""
+        return self.purse or self.id
 
 
 TIMES_KEPT = 6

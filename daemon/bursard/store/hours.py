@@ -160,7 +160,9 @@ class OpenHours:
                 )
         elif isinstance(event, MemberStarted):
             self._member(event.attempt_id, event.rank).started_at = event.at
-        elif isinstance(event, NodeBooted | MachineJoined | NodeRedated):
+        elif isinstance(event, NodeBooted | NodeRedated) or (
+            isinstance(event, MachineJoined) and not event.pending
+        ):
             yield from event.charges
         elif isinstance(event, MachineGone):
             yield from event.refund
@@ -217,6 +219,9 @@ class OpenHours:
             found += self._open.pop((event.attempt_id, event.rank), {}).items()
         elif isinstance(event, MachineJoined):
             found += self._open.pop((event.machine_id, 0), {}).items()
+            for piece in () if event.pending else event.charges:
+                owner = (piece.attempt_id, 0) if piece.job_id else (event.node_id, -1)
+                found += self._open.pop(owner, {}).items()
         elif isinstance(event, PeriodClosed):
             for hours in self._open.values():
                 due = [key for key, one in hours.items() if one.counts_from < event.until]

@@ -15,7 +15,7 @@ from bursard.events import (
 from bursard.ledger import member_charges
 from bursard.state import requeues
 from bursard.state.core import State
-from bursard.state.decide import leases
+from bursard.state.decide import launches, leases
 from bursard.state.ends import Ended, ended, first_to_fail, ran
 from bursard.state.fold.attempts import FREE_RETRY
 from bursard.state.records import AttemptRecord, JobRecord, MemberRecord, NodeRecord
@@ -31,7 +31,8 @@ def started(
     member = _member(state, node, attempt_id, rank)
     if member is None or member.started_at:
         return []
-    return [MemberStarted(attempt_id, rank, node.axis(boot_us), boot_us, pid, measured=True)]
+    began = MemberStarted(attempt_id, rank, node.axis(boot_us), boot_us, pid, measured=True)
+    return [began, *launches.ran(state, state.attempts[attempt_id], node)]
 
 
 def exited(
@@ -52,6 +53,7 @@ def exited(
     if not started_at and started_boot_us:
         started_at = node.axis(started_boot_us)
         events.append(MemberStarted(attempt_id, rank, started_at, started_boot_us, 0, measured=True))
+        events += launches.ran(state, attempt, node)
     alloc = member.alloc
     charges = member_charges(
         attempt_id=attempt_id,

@@ -36,7 +36,7 @@ from bursard.events import (
 )
 from bursard.ledger import amended, charge_of, node_account
 from bursard.state.core import State
-from bursard.state.decide import attempts, nodes, ownership
+from bursard.state.decide import attempts, launches, nodes, ownership
 from bursard.state.records import MachineRecord, MachineState, NodeRecord
 
 Decision = Callable[[], Sequence[Event]]
@@ -163,9 +163,9 @@ def rise(
 
 
 def welcome(state: State, prices: PriceTable, name: str, now: int) -> list[Event]:
-    """An agent says hello as the node of a rented machine: what that cost until now is its launch's, and its
-    job pays for it, at the prices that were in force. Nothing for a node that is of no machine, or that was
-    here before.
+    """An agent says hello as the node of a rented machine: what that cost until now is its launch's, at the
+    prices that were in force, and its job's once that runs there (`launches`). Nothing for a node that is of
+    no machine, or that was here before.
 
     Raises:
         ServerUnavailable: its provider does not list the machine as running yet; again in a moment.
@@ -180,31 +180,13 @@ def welcome(state: State, prices: PriceTable, name: str, now: int) -> list[Event
     if node is None:
         raise ServerUnavailable(f"machine {name} is not listed by {machine.provider} yet; try again")
     through = max(now, node.through)
-    kind, kept = "startup" if machine.job_id else "idle", nodes.reserved(state, node, through)
+    kind, kept = "startup" if machine.holding else "idle", nodes.reserved(state, node, through)
     priced = nodes.came(node, prices, through)
     spans = ownership.of(node, through, (), kind, priced, reserved=kept)
-    if not machine.job_id:
+    if not machine.holding:
         return [*priced, *nodes.metered(node, spans), MachineJoined(machine.id, node.id)]
-    charges = tuple(
-        replace(one, attempt_id=machine.id, job_id=machine.job_id) for span in spans for one in span.charges
-    )
-    return [*priced, MachineJoined(machine.id, node.id, through, charges, keeps=others_come(state, machine))]
-
-
-def others_come(state: State, machine: MachineRecord) -> bool:
-    """Do other machines come up for the job that this one is for?"""
-    return bool(machine.job_id) and any(
-        one.job_id == machine.job_id and not one.node_id and one.state is not MachineState.ENDING
-        for one in state.machines.values()
-        if one.id != machine.id
-    )
-
-
-def alone(state: State, machine: MachineRecord) -> list[Event]:
-    """No other machine comes for its job any more: what it keeps for the run is free for its start."""
-    if not machine.node_id or not machine.holding or others_come(state, machine):
-        return []
-    return [MachineJoined(machine.id, machine.node_id)]
+    launch = [one for span in spans for one in span.charges]
+    return [*priced, *launches.came_up(state, machine, node.id, through, launch)]
 
 
 def joined(state: State, machine_id: str, node_id: str) -> list[Event]:
@@ -261,6 +243,7 @@ def bury(
     until = max(billed_until, machine.billed_from)
     kind = nodes.nobodys(state, node) if machine.node_id else "idle"
     return [
+        lambda: launches.by_pool(machine) if machine.node_id else [],
         lambda: nodes.closed(state, prices, node, until, kind),
         lambda: gone(state, machine_id, until, reason, _refund(state, node) if free else ()),
         lambda: nodes.remove(state, prices, node, until, kind),

@@ -23,6 +23,7 @@ from bursard.events import BudgetOpened, Event, NodeMetered, OpeningHold, Used
 from bursard.scheduler.text import at_least, money
 from bursard.state.budgets import same_money, same_periods, settled_of
 from bursard.state.core import State
+from bursard.state.decide import launches
 from bursard.state.records import AttemptRecord
 from bursard.state.tables import still_to_cost, worst_case
 
@@ -201,11 +202,13 @@ def _launch_holds(state: State, scope: Scope, opening: Opening) -> list[OpeningH
             continue
         spec = job.spec
         if scope.covers(spec.project, job.user, spec.experiment, spec.model, dict(spec.labels)):
-            holds = state.ledger.open_holds(machine.id)
+            holds = state.ledger.open_holds(machine.payer)
             here = [hold.nanos for hold in holds if hold.budget == opening.budget]
             most = cumulative(machine.rate, machine.lease_until - machine.intended_at)
+            if machine.node_id and not machine.waits:
+                most = launches.cost(machine)
             nanos = (here or [hold.nanos for hold in holds] or [most])[0]
-            found.append(OpeningHold(machine.id, nanos, nanos))
+            found.append(OpeningHold(machine.payer, nanos, nanos))
     return found
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bursard.events import (
+    Charge,
     MachineEnding,
     MachineGone,
     MachineIntended,
@@ -11,8 +14,8 @@ from bursard.events import (
     MachineUp,
 )
 from bursard.ledger import Transaction
-from bursard.state.fold import books
-from bursard.state.records import MachineRecord, MachineState
+from bursard.state.fold import books, nodes
+from bursard.state.records import MachineRecord, MachineState, NodeRecord
 from bursard.state.tables import Applied, Tables
 
 
@@ -63,18 +66,63 @@ def up(state: Tables, event: MachineUp, at: int, applied: Applied) -> None:
 
 
 def joined(state: Tables, event: MachineJoined, at: int, applied: Applied) -> None:
-    """Its agent is a node, and its launch is over: paid for, and nothing is held for it any more, unless the
-    run of its job has to wait for other machines.
+    """Its agent is a node, and what its launch cost is pending; or that is paid, and what was held for it is
+    free.
     """
-    machine = state.machines[event.machine_id]
+    machine, node = state.machines[event.machine_id], state.nodes.get(event.node_id)
     machine.node_id = event.node_id
-    if event.through:
-        node = state.nodes[event.node_id]
-        for piece in event.charges:
+    if event.pending:
+        if event.through:
+            machine.launch = event.charges
+        machine.waits = event.waits
+        if not event.waits:
+            _hold_no_more(state, machine, applied)
+    else:
+        if node is not None:
+            _pay(state, machine, node, event.charges, at, applied)
+        if not event.keeps:
+            let_go(state, machine, applied)
+    if node is not None:
+        node.through = event.through or node.through
+        nodes.refresh(state, node)
+
+
+def _hold_no_more(state: Tables, machine: MachineRecord, applied: Applied) -> None:
+    """What is held beyond the cost of its launch goes back: its job's start takes its own."""
+    if machine.holding:
+        most = sum(one.nanos for one in machine.launch)
+        _moved(applied, state.ledger.keep(machine.payer, most))
+
+
+def _pay(
+    state: Tables,
+    machine: MachineRecord,
+    node: NodeRecord,
+    charges: Sequence[Charge],
+    at: int,
+    applied: Applied,
+) -> None:
+    """Its launch is somebody's, or nobody's."""
+    machine.launch, machine.waits = (), False
+    for piece in charges:
+        if piece.job_id and piece.attempt_id != machine.payer:
+            _exchange(state, machine, piece.attempt_id)
+        if piece.job_id:
             books.book_launch(state, node, piece, at, applied)
-        node.through = event.through
-    if not event.keeps:
-        let_go(state, machine, applied)
+        else:
+            books.book_ownerless(state, node, piece, at, applied)
+    if charges and not charges[0].job_id:
+        books.close_all(node, applied)
+
+
+def _exchange(state: Tables, machine: MachineRecord, payer: str) -> None:
+    """It is the job's that pays for it, and the one for which that has held money is the other job's."""
+    for other in state.machines.values():
+        if other.payer == payer:
+            other.job_id, machine.job_id = machine.job_id, other.job_id
+            other.purse, machine.purse = machine.payer, payer
+            other.holding, machine.holding = machine.holding, other.holding
+            return
 
 
 def ending(state: Tables, event: MachineEnding, at: int, applied: Applied) -> None:
@@ -97,7 +145,7 @@ def let_go(state: Tables, machine: MachineRecord, applied: Applied) -> None:
     """What is left of what was set aside for its launch goes back."""
     if machine.holding:
         machine.holding = False
-        _moved(applied, state.ledger.release(machine.id))
+        _moved(applied, state.ledger.release(machine.payer))
 
 
 def job_ended(state: Tables, job_id: str, applied: Applied) -> None:
@@ -106,6 +154,9 @@ def job_ended(state: Tables, job_id: str, applied: Applied) -> None:
         if machine.job_id == job_id:
             machine.job_id = ""
             let_go(state, machine, applied)
+            if machine.waits:
+                machine.waits = False
+                nodes.refresh(state, state.nodes[machine.node_id])
 
 
 def _moved(applied: Applied, transaction: Transaction | None) -> None:

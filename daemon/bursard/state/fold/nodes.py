@@ -205,7 +205,13 @@ def _unmetered(node: NodeRecord) -> list[EndedUsage]:
 
 def refresh(state: Tables, node: NodeRecord) -> None:
     """May new work go there? A doubtful node gets one job, and the next when that one has started."""
-    ready = node.connected and node.mode == "open" and not node.trouble
+    ready = node.connected and node.mode == "open" and not node.trouble and not waits(state, node)
     if ready and node.doubtful:
         ready = all(state.attempts[key].members[rank].started_at for key, rank in node.live.items())
     state.cluster.set_ready(node.row, ready)
+
+
+def waits(state: Tables, node: NodeRecord) -> bool:
+    """Does it wait for other machines of the job that it was rented for?"""
+    machine = state.machines.get(state.rented.get(node.facts.name, ""))
+    return machine is not None and machine.waits
