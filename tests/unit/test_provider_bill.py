@@ -605,6 +605,83 @@ def test_rows_of_any_length_meet_hours_that_another_file_has(
     in_a_daemon(story)
 
 
+CREDIT = "ChargeCategory,InvoiceIssuerName,BillingAccountId," + HEAD.replace(",Tags", "")
+
+
+def credit(cost: str, account: str = "1234", hour: int = 5, resource: str = "") -> str:
+    times = f"2026-11-01T{hour:02}:00:00Z,2026-11-01T{hour + 1:02}:00:00Z"
+    return f"Credit,AWS,{account},{resource},,{times},USD,{cost}\n"
+
+
+def kept_as(text: str, folder: Path, source: str, period: str = "2026-11") -> money_pb2.KeepBillRequest:
+    of = find_period(period, HOUR)
+    found = bill(text, folder, since=of.since, until=of.until)
+    (lines,) = reconcile.parts_of(reconcile.matched(found, reconcile.read_books([OURS], "EffectiveCost")))
+    return wire(source=source, name=source[0] * 64, lines=lines, period=period)
+
+
+@pytest.mark.parametrize(
+    ("other", "twice"),
+    [
+        (credit("-3.5"), True),
+        (credit("-3.5") + credit("-1", hour=6), True),
+        (credit("-3.6"), False),
+        (credit("-3.5", account="77"), False),
+        (credit("-3.5", hour=6), False),
+    ],
+)
+def test_a_credit_that_another_file_has_of_the_same_account_hour_and_amount_counts_once(
+    tmp_path: Path, other: str, twice: bool
+) -> None:
+    """Credits are of no machine, and of a bill of credits alone two copies both counted."""
+
+    async def story(daemon: Daemon) -> None:
+        await daemon.money.KeepBill(kept_as(CREDIT + credit("-3.5"), tmp_path, "a.csv"), None)
+        then = kept_as(CREDIT + other, tmp_path, "b.csv")
+        if not twice:
+            assert (await daemon.money.KeepBill(then, None)).kept
+            return
+        with pytest.raises(WrongState, match=r"\(no resource: Credit, AWS, 1234\) are in a\.csv of 2026-11"):
+            await daemon.money.KeepBill(then, None)
+        then.replaces = "a.csv"
+        assert (await daemon.money.KeepBill(then, None)).kept
+        assert {row[0] for row in (await bills_of(daemon))[1:-1]} == {"(no resource: Credit, AWS, 1234)"}
+
+    in_a_daemon(story)
+
+
+def test_what_names_a_machine_or_nobody_is_called_as_before(tmp_path: Path) -> None:
+    found = bill(
+        CREDIT + credit("1", resource="i-1") + "Tax,,,,w," + credit("2")[len("Credit,AWS,1234,,,") :],
+        tmp_path,
+    )
+    assert {name for name, _ in found.amounts} == {"i-1", ""}
+    assert {name for name, _ in bill(HEAD + line("", 0, "-3"), tmp_path).amounts} == {""}
+
+
+@pytest.mark.parametrize("long_first", [False, True])
+@pytest.mark.parametrize(("hour", "twice"), [(0, True), (11, True), (12, False)])
+def test_a_row_that_goes_on_over_the_end_of_its_month_meets_hours_of_the_next(
+    tmp_path: Path, hour: int, twice: bool, long_first: bool
+) -> None:
+    long = HEAD + "i-1,,2026-10-31T12:00:00Z,2026-11-01T12:00:00Z,USD,9,\n"
+    both = [
+        kept_as(long, tmp_path, "a.csv", "2026-10"),
+        kept_as(HEAD + line("i-1", hour, "1"), tmp_path, "b.csv", "2026-11"),
+    ]
+
+    async def story(daemon: Daemon) -> None:
+        first, then = both if long_first else reversed(both)
+        await daemon.money.KeepBill(first, None)
+        if not twice:
+            assert (await daemon.money.KeepBill(then, None)).kept
+            return
+        with pytest.raises(WrongState, match="a row goes on over the end of 2026-10: leave it out of one"):
+            await daemon.money.KeepBill(then, None)
+
+    in_a_daemon(story)
+
+
 def test_a_bill_that_is_replaced_counts_until_the_other_one_is_whole() -> None:
     async def story(daemon: Daemon) -> None:
         await daemon.money.KeepBill(wire(), None)

@@ -97,6 +97,17 @@ def overlap(one: str, other: str) -> bool:
     return first.since < second.until and second.since < first.until
 
 
+def may_meet(one: str, other: str) -> bool:
+    """May a row of the one be of an hour of the other? A row begins in its period, and has no more hours than
+    that has; so it may go on into the next one.
+    """
+    first, second = read_period(one), read_period(other)
+    return all(
+        mine.since < theirs.until + (theirs.until - theirs.since)
+        for mine, theirs in ((first, second), (second, first))
+    )
+
+
 def differs(kept: BillHead, other: BillHead) -> list[str]:
     """What is not the same, as `source: 'a.csv', 'b.csv' now`."""
     both = ((name, getattr(kept, name), getattr(other, name)) for name in SAME)

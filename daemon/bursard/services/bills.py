@@ -11,8 +11,8 @@ import re
 import threading
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from bursar.clock import HOUR_US
 from bursar.codec import amounts
@@ -23,13 +23,15 @@ from bursard.access.authorize import Action, authorize
 from bursard.access.identity import caller
 from bursard.engine import Engine
 from bursard.events import BillKept, BillLine, decode
-from bursard.reports.kept import Kept, Whole, differs, overlap
+from bursard.reports.kept import Kept, Whole, differs, may_meet, overlap
 from bursard.reports.period import Period, find_period, read_period
 from bursard.store import Views
 
 PARTS_MAX: Final = 1_000
 NO_RESOURCE: Final = "(no resource)"
-"""What a line of a bill is of that names none, such as a credit or a tax."""
+"""What a line of a bill is of that names none, such as a credit or a tax, and does not say whose it is."""
+_OF_NONE: Final = "(no resource"
+"""As it begins where it does: `(no resource: Credit, AWS, 123456)`."""
 AMOUNT_MAX: Final = 1 << 62
 """Nanos of a machine in an hour, to either side."""
 COSTS: Final = ("EffectiveCost", "BilledCost")
@@ -42,6 +44,15 @@ _INDEXED: Final = 4
 
 Ranges = dict[str, list[list[int]]]
 """By resource, from when to when a provider says something of it: ascending, none meets another."""
+Sums = frozenset[tuple[str, int, int, int]]
+"""Of no machine, but named by whose they are: which, from when on, for how many hours, nanos."""
+
+
+class _Said(NamedTuple):
+    """What a bill says that another one is not to say too."""
+
+    machines: Ranges
+    sums: Sums
 
 
 class Bills:
@@ -51,7 +62,7 @@ class Bills:
         self._engine = engine
         self._kept = Kept()
         self._turn = asyncio.Lock()
-        self._hours: OrderedDict[str, Ranges] = OrderedDict()
+        self._said: OrderedDict[str, _Said] = OrderedDict()
         self._reads = threading.Lock()
         """A call that was cancelled leaves its thread behind, which reads on."""
 
@@ -101,40 +112,57 @@ class Bills:
         """What another bill says that counts is not to count twice."""
         replaced = not event.replaces
         for (source, period), whole in sorted(self._kept.counting.items()):
-            if (source, period) == (event.source, event.period) or not overlap(period, event.period):
+            if (source, period) == (event.source, event.period) or not may_meet(period, event.period):
                 continue
-            if source == event.replaces:
+            same = overlap(period, event.period)
+            if same and source == event.replaces:
                 replaced = True
                 continue
-            common = _in_common(event.lines, self._hours_of(views, whole))
+            common = _in_common(event.lines, self._said_by(views, whole))
             if common:
                 more = f" and {len(common) - 1} more" if len(common) > 1 else ""
+                remedy = f"keep it under that file's name, or in its place by --replace {source}"
+                if not same:
+                    remedy = f"a row goes on over the end of {min(period, event.period)}: leave it out of one"
                 raise WrongState(
                     f"lines: hours of {common[0][:120]}{more} are in {source} of {period} too, which"
-                    f" {whole.head.by} kept, and would count twice; keep it under that file's name, or in its"
-                    f" place by --replace {source}"
+                    f" {whole.head.by} kept, and would count twice; {remedy}"
                 )
         if not replaced:
             raise InvalidRequest(f"replaces: no bill {event.replaces[:60]!r} counts in {event.period}")
 
-    def _hours_of(self, views: Views, whole: Whole) -> Ranges:
+    def _said_by(self, views: Views, whole: Whole) -> _Said:
         name = f"{whole.head.name}/{whole.seqs[0]}"
-        if name not in self._hours:
-            self._hours[name] = _ranges(line for seq in whole.seqs for line in _lines(views, seq))
-            if len(self._hours) > _INDEXED:
-                self._hours.popitem(last=False)
-        return self._hours[name]
+        if name not in self._said:
+            self._said[name] = _said(line for seq in whole.seqs for line in _lines(views, seq))
+            if len(self._said) > _INDEXED:
+                self._said.popitem(last=False)
+        return self._said[name]
+
+
+def _said(lines: Iterable[BillLine]) -> _Said:
+    """Of a bill of a million lines those of machines are not kept beside what is made of them."""
+    others: list[BillLine] = []
+
+    def machines() -> Iterator[BillLine]:
+        for line in lines:
+            if line.resource.startswith(_OF_NONE):
+                others.append(line)
+            else:
+                yield line
+
+    return _Said(_ranges(machines()), _sums(others))
 
 
 def _ranges(lines: Iterable[BillLine]) -> Ranges:
-    """What a provider says something of. Credits and the like are of no machine and of many bills.
+    """What a provider says something of. Credits and the like are of no machine (`_sums`).
 
     Of a row of several hours, older versions kept the first alone: in that hour another bill meets it, until
     its own file is kept again.
     """
     found: Ranges = {}
     for line in lines:
-        if line.final is not None and line.resource != NO_RESOURCE:
+        if line.final is not None and not line.resource.startswith(_OF_NONE):
             found.setdefault(line.resource, []).append([line.hour, line.hour + line.hours * HOUR_US])
     for resource, each in found.items():
         merged: list[list[int]] = []
@@ -147,11 +175,22 @@ def _ranges(lines: Iterable[BillLine]) -> Ranges:
     return found
 
 
-def _in_common(lines: Iterable[BillLine], known: Ranges) -> list[str]:
-    """Machines of which both say something of one hour."""
-    found = []
+def _sums(lines: Iterable[BillLine]) -> Sums:
+    """Credits, taxes and the like by whose they are. Several bills may have some of one hour: of the same
+    account, hours and amount they are the same. What does not say whose it is (`NO_RESOURCE`) is of no two.
+    """
+    return frozenset(
+        (line.resource, line.hour, line.hours, line.final)
+        for line in lines
+        if line.final and line.resource.startswith(_OF_NONE) and line.resource != NO_RESOURCE
+    )
+
+
+def _in_common(lines: Sequence[BillLine], known: _Said) -> list[str]:
+    """Machines of which both say something of one hour; and what both say of no machine."""
+    found = sorted({resource for resource, *_ in _sums(lines) & known.sums})
     for resource, each in _ranges(lines).items():
-        theirs = known.get(resource, [])
+        theirs = known.machines.get(resource, [])
         for since, until in each:
             at = bisect_left(theirs, since, key=lambda one: one[1] - 1)
             if at < len(theirs) and theirs[at][0] < until:

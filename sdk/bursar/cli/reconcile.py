@@ -52,7 +52,10 @@ _EXACT: Final = Context(prec=80)
 _NANO: Final = Decimal(10) ** -PLACES
 _ZERO: Final = Decimal(0)
 NO_RESOURCE: Final = "(no resource)"
-"""What a line of a bill is of that names none, such as a credit, a tax or support."""
+"""What a line of a bill is of that names none, such as a credit, a tax or support, nor whose it is."""
+WHOSE: Final = ("ChargeCategory", "InvoiceIssuerName", "BillingAccountId")
+"""By which such a line is known again, in another file too."""
+WHOSE_MAX: Final = 200
 NEEDED: Final = ("ResourceId", "ChargePeriodStart", "ChargePeriodEnd", "BillingCurrency")
 NODE_TAG: Final = "bursar-node"
 """A tag of the provider's that names the node, where no other name does."""
@@ -124,7 +127,7 @@ def read_bill(file: str, lines: IO[str], cost: str, since: int, until: int) -> B
     left_out = 0
     with localcontext(_EXACT):
         for line, row in _rows(file, lines, cost, faults):
-            resource = row["ResourceId"].strip()
+            resource = row["ResourceId"].strip() or _whose(row)
             start, end = (_instant(row[name], line, name, faults) for name in NEEDED[1:3])
             amount = _amount(row[cost], line, cost, faults)
             if start is None or end is None or amount is None:
@@ -212,6 +215,15 @@ def _amount(text: str, line: int, column: str, faults: Faults) -> Decimal | None
         faults.append(f"{line}: {column}: {text[:40]!r} is no amount, such as 12.345")
         return None
     return found
+
+
+def _whose(row: Mapping[str, str]) -> str:
+    """What a row is called that names no resource: by whose it is, where it says so."""
+    said = [text for name in WHOSE if (text := row.get(name, "").strip())]
+    if not said or any(_called(row)):
+        return ""
+    text = "".join(letter if letter.isprintable() else "?" for letter in ", ".join(said))
+    return f"{NO_RESOURCE[:-1]}: {text[:WHOSE_MAX]})"
 
 
 def _called(row: Mapping[str, str]) -> Iterator[str]:
@@ -482,7 +494,7 @@ def report_reconcile(
     is a node's if its id, its name or its tag bursar-node is the node's name or id. What only one side has is
     told too. With --keep all of it is written down, for finance: the newest file of a name and period counts,
     and hours that another kept file has, in rows of any length, are refused, or count in its place with
-    --replace.
+    --replace; so are credits and taxes that another one has of the same account, time and amount.
     Ends with 1 where an hour differs by more than the tolerance, or where one side lacks something.
 
     Example: bursar report reconcile aws-2026-10.csv.gz --period 2026-10 --by hour -o csv
