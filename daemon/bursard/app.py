@@ -211,7 +211,7 @@ async def _keep_files(store: SqliteStore, sockets: _Sockets, stop: asyncio.Event
         await asyncio.sleep(FOLDERS_S)
         try:
             await asyncio.to_thread(store.keep_names)
-        except CommitUnknown as error:
+        except (CommitUnknown, StoreUnavailable) as error:
             _die(error)
         if sockets.look():
             log.critical("a socket was removed: ending, to be started again", extra={"path": sockets.removed})

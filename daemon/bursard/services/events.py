@@ -242,7 +242,8 @@ class EventsService(events_pb2_grpc.EventsServicer):
         """What `status` tells at once: all that is dated, or kept, hangs on it."""
         found = self._clock()
         told = found.for_one(sees_all)
-        return "" if found.ok else f"{told.message}; {told.remedy}"
+        clock = "" if found.ok else f"{told.message}; {told.remedy}"
+        return "; ".join(filter(None, (self.engine.log.trouble, clock)))
 
     async def SaveSnapshot(
         self, request: pb.SaveSnapshotRequest, context: Any

@@ -454,6 +454,9 @@ class Log(Protocol):
     from the event loop; `head`, `last_seq` and `epoch` alone are answered from memory.
     """
 
+    trouble: str
+    """What keeps it from taking anything now, and what to do; empty: nothing."""
+
     @property
     def last_seq(self) -> int:
         """Seq of the newest event, 0 for an empty log."""

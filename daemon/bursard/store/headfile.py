@@ -17,6 +17,7 @@ from pathlib import Path
 from bursar.errors import StoreUnavailable
 from bursar.words import plural
 from bursard.store.base import LogHead
+from bursard.store.names import saved_beside
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,10 @@ class HeadFile:
                 log.warning("the head file cannot be written", extra={"reason": str(error)})
             self._failed = True
 
+    def fileno(self) -> int:
+        """Its descriptor."""
+        return self._handle
+
     def close(self) -> None:
         """Let go of it."""
         if self._handle >= 0:
@@ -93,7 +98,7 @@ def shorter(path: Path, known: LogHead, ends: int) -> StoreUnavailable:
         f"{path} ends at event {ends}, but event {known.seq} was acknowledged ({NAME}):"
         f" {lacking} missing. Was its write-ahead log ({path.name}-wal) removed? Put it back; or restore a"
         " backup (`bursar restore FILE --state-dir DIR`); or give the events up for lost:"
-        f" `bursar audit accept-loss --state-dir {path.parent}`",
+        f" `bursar audit accept-loss --state-dir {path.parent}`{_saved(path)}",
         {"path": str(path), "known_seq": str(known.seq), "last_seq": str(ends)},
     )
 
@@ -104,6 +109,12 @@ def different(path: Path, known: LogHead) -> StoreUnavailable:
         f"{path} is of another history: event {known.seq} is not the one that was acknowledged ({NAME})."
         " Put back the database that belongs to it; or restore a backup"
         " (`bursar restore FILE --state-dir DIR`); or take this log as the true one:"
-        f" `bursar audit accept-loss --state-dir {path.parent}`",
+        f" `bursar audit accept-loss --state-dir {path.parent}`{_saved(path)}",
         {"path": str(path), "known_seq": str(known.seq)},
     )
+
+
+def _saved(path: Path) -> str:
+    """Where the books are in whose place this file was put."""
+    found = saved_beside(path)
+    return f". The daemon whose books this file took the place of saved them as {found[-1]}" if found else ""

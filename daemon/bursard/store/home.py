@@ -19,6 +19,7 @@ from bursar.errors import StoreUnavailable
 from bursard.store.base import LogHead
 from bursard.store.headfile import NAME as HEAD
 from bursard.store.headfile import HeadFile
+from bursard.store.names import is_at
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,26 @@ class Home:
         except (OSError, StoreUnavailable) as error:
             return str(error)
         return ""
+
+    def keep_notes(self, head: LogHead) -> None:
+        """Lock and head are files that their names lead to, or are made anew; what stands there is set aside.
+
+        Raises `StoreUnavailable` when another daemon holds the directory by now.
+        """
+        lock, file = self.directory / LOCK, self.head_file
+        if not is_at(lock, self._lock):
+            log.warning("the lock file was removed; it is held anew", extra={"path": str(lock)})
+            _clear(lock)
+            handle = _hold(lock)
+            os.close(self._lock)
+            self._lock = handle
+            self._write(note=True)
+        if file is not None and not is_at(self.directory / HEAD, file.fileno()):
+            log.warning("the head file was removed; it is made anew", extra={"path": str(lock)})
+            _clear(self.directory / HEAD)
+            file.close()
+            self.head_file = HeadFile(self.directory)
+            self.head_file.write(head, sync=True)
 
     def _write(self, note: bool) -> None:
         text = f"{os.getpid()}\n" + (f"{CREATED}\n" if note else "")

@@ -13,8 +13,9 @@ import itertools
 import logging
 import sqlite3
 import threading
+import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ _PAGES_CHECKED_BYTES = 4 << 20
 """A database up to this size has all its pages looked at when it is opened: 0.1 s or less. Larger ones wait
 for `bursar audit verify`: SQLite computes each event's kind and subject on the way.
 """
+
+_AGAIN_S = 2.0
+"""Between tries to write books again that lie nowhere any more."""
 
 _LOAD_CHUNK = 2000
 _SNAPSHOTS_KEPT = 2
@@ -83,6 +87,9 @@ class SqliteStore(SqliteReader):
         self._writer: sqlite3.Connection | None = None
         self._opened = False
         self._names: names.Names | None = None
+        self.trouble = ""
+        """What keeps it from taking anything, for who asks; empty: nothing."""
+        self.pause: Callable[[float], None] = time.sleep
         self._shared = Shared()
         try:
             self._writer = self._open()
@@ -294,19 +301,49 @@ class SqliteStore(SqliteReader):
         """
         with self._write_lock:
             self._refuse_nameless(self._sound())
+            if self._names is not None and self._names.is_where_it_was():
+                self._home.keep_notes(self.head)
 
     def _refuse_nameless(self, writer: sqlite3.Connection) -> None:
         gone = self._names.removed() if self._names is not None else ""
         if self._names is None or not gone:
             return
-        why = ""
-        if self._names.database_is_there():
-            writer.execute("pragma wal_checkpoint(truncate)").fetchall()
+        gone = f"{self._home.directory / gone} was removed while it was in use"
+        left = self._names.left()
+        place, why = self._path, ""
+        if "" not in left or not names.folded(writer):
+            place, why = self._written_again(writer, gone, left)
+        if why:
+            done = f"it cannot be written again: {why}"
+        elif place == self._path:
+            done = "all that is known was written there again"
         else:
-            why = names.write_again(writer, self._path) or self._home.made_again(self.head)
-        done = f"it cannot be written again: {why}" if why else "all that is known was written there again"
-        self._fault = f"{self._home.directory / gone} was removed while it was in use; {done}"
+            done = (
+                f"another file has been put in its place, and all that is known was written beside it: stop"
+                f" bursard, and `mv {place} {self._path}`"
+            )
+        self._fault = f"{gone}; {done}"
         raise CommitUnknown(self._fault)
+
+    def _written_again(self, writer: sqlite3.Connection, gone: str, left: Sequence[str]) -> tuple[Path, str]:
+        """Where, and why not. A disk that is full, or may not be written, is waited for: as long as we have
+        the files open nothing is lost, and nobody is told of what is.
+        """
+        while True:
+            try:
+                place = names.write_again(writer, self._path, left)
+            except (OSError, sqlite3.Error) as problem:
+                if not names.can_pass(problem):
+                    return self._path, str(problem)
+                self.trouble = (
+                    f"{gone}, and cannot be written again ({problem}): nothing is accepted until it is, and"
+                    f" what was would be lost if bursard ended now; make room in {self._home.directory}, or"
+                    " let bursard write there"
+                )
+                log.critical(self.trouble)
+                self.pause(_AGAIN_S)
+            else:
+                return place, self._home.made_again(self.head) if place == self._path else ""
 
     def _refuse_if_fenced(self, writer: sqlite3.Connection) -> None:
         if self._newest_epoch(writer) != self._epoch:
