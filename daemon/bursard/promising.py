@@ -9,8 +9,9 @@ Why     a promise is a place for all that a job may hold it, on nodes that are t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final, Literal, NamedTuple
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from msgspec.structs import replace
@@ -39,6 +40,7 @@ from bursard.state import JobRecord, State
 from bursard.state.budgets import promises as asks
 
 _NO_OTHER: Final = "and there is no other room in time"
+_WITHOUT: Final = "add --deadline-policy best-effort to wait without a promise"
 _NO_RULES: Final = PriorityPolicySpec()
 """What bounds promises where no PriorityPolicy does."""
 NAMED_MAX: Final = 3
@@ -49,6 +51,30 @@ LOOK_US: Final = SECOND_US
 
 
 Less = Literal["", "money", "all"]
+Answer = TypeVar("Answer")
+
+
+class Spare(Protocol):
+    """What there is for what a refusal says beside no: the first deadline that could be promised, and why."""
+
+    def wait_s(self) -> int:
+        """Seconds until there is some; 0: there is now."""
+
+    def take(self, work: Callable[[], Answer]) -> Answer:
+        """Do it, on account of that."""
+
+
+class _Plenty:
+    """Where nobody else waits."""
+
+    def wait_s(self) -> int:
+        return 0
+
+    def take(self, work: Callable[[], Answer]) -> Answer:
+        return work()
+
+
+PLENTY: Final = _Plenty()
 
 
 class _Job(NamedTuple):
@@ -94,8 +120,13 @@ class Promising:
 
     # --- what is asked for
 
-    def for_new(self, user: str, spec: JobSpec, job_id: str, now: int, display: str = "") -> list[Event]:
+    def for_new(
+        self, user: str, spec: JobSpec, job_id: str, now: int, display: str = "", spare: Spare = PLENTY
+    ) -> list[Event]:
         """The promise that a job comes in with; nothing where it asks for none.
+
+        Args:
+            spare: for what a refusal says beside no.
 
         Raises:
             DeadlineRefused: with the first deadline that could be promised, and its price.
@@ -108,15 +139,21 @@ class Promising:
         limit_us = state.time_limit_of(spec)
         gates = state.budgets.gates(budgets)
         job_class = state.class_of_spec(spec, hard, limit_us, gates=gates, user=user)
-        return self._promised(_Job(job_id, display, spec, job_class, user), now)
+        return self._promised(_Job(job_id, display, spec, job_class, user), now, spare)
 
     def for_changed(
-        self, job: JobRecord, spec: JobSpec, now: int, beside: Iterable[DeadlinePromised] = ()
+        self,
+        job: JobRecord,
+        spec: JobSpec,
+        now: int,
+        beside: Iterable[DeadlinePromised] = (),
+        spare: Spare = PLENTY,
     ) -> list[Event]:
         """The promise of a job that waits, once its spec is this one. Raises as `for_new`.
 
         Args:
             beside: what the same call promises to others, and is not true yet.
+            spare: as in `for_new`.
         """
         promise = job.promise
         if not asks(spec):
@@ -133,7 +170,7 @@ class Promising:
             spec, hard, limit_us, settled_nanos=job.settled_nanos, gates=gates, user=job.user
         )
         others = tuple((state.jobs[one.job_id].user, self._kept_for(one)) for one in beside)
-        return self._promised(_Job(job.id, job.display, spec, job_class, job.user, others), now)
+        return self._promised(_Job(job.id, job.display, spec, job_class, job.user, others), now, spare)
 
     def _kept_for(self, event: DeadlinePromised) -> Promised:
         """As the next snapshot would say it."""
@@ -155,7 +192,7 @@ class Promising:
             budgets=state.jobs[event.job_id].budgets,
         )
 
-    def _promised(self, job: _Job, now: int) -> list[Event]:
+    def _promised(self, job: _Job, now: int, spare: Spare) -> list[Event]:
         if job.job_class.quotas or job.job_class.pinned or self._state.quotas.guarantees:
             raise NotBuilt(
                 "deadline: a promise where a Quota counts the job, or guarantees something to anybody, is"
@@ -169,7 +206,7 @@ class Promising:
         self._check_bounds(job)
         found = self._place(job, job.spec.deadline_at - SLACK_US, now, self._last_start(job, now))
         if found is None:
-            raise self._refusal(job, now)
+            raise self._refusal(job, now, spare)
         return [self._event(job, found)]
 
     def _check_bounds(self, job: _Job) -> None:
@@ -180,14 +217,13 @@ class Promising:
         given = len(table.given) + len(job.beside)
         mine = table.of_user(job.user) + sum(user == job.user for user, _ in job.beside)
         most = self._rules.promise_user_max
-        other = "add --deadline-policy best-effort to wait without a promise"
         if not most:
-            raise DeadlineRefused(f"deadlines are promised to nobody here{self._by_policy()}; {other}")
+            raise DeadlineRefused(f"deadlines are promised to nobody here{self._by_policy()}; {_WITHOUT}")
         if given >= PROMISES_MAX or mine >= most:
             raise RateLimited(
                 f"{given} deadlines are promised, {mine} of them to {job.user}; at most {PROMISES_MAX} are"
                 f" open at a time, and {most} of one user{self._by_policy()}: wait for some to end, or"
-                f" {other}"
+                f" {_WITHOUT}"
             )
 
     @property
@@ -210,7 +246,21 @@ class Promising:
         ends = (one.period_end for one in records if one is not None and not one.rolling)
         return min([now + self._rules.promise_horizon_us, *(end - 1 for end in ends if end > now)])
 
-    def _refusal(self, job: _Job, now: int) -> DeadlineRefused:
+    def _refusal(self, job: _Job, now: int, spare: Spare) -> DeadlineRefused:
+        """With alternatives, as long as there is time for them: nobody's refusals hold up the others."""
+        wait_s = spare.wait_s()
+        if not wait_s:
+            return spare.take(partial(self._alternatives, job, now))
+        by = job.spec.deadline_at
+        return DeadlineRefused(
+            f"deadline {instant(by)} cannot be promised: it may hold its nodes for"
+            f" {format_duration(job.job_class.hold_us)}; alternatives not computed: {job.user} has been told"
+            f" so many of late that there is time for more in {wait_s} s. Ask for this one again then, to"
+            f" hear the earliest deadline that can be promised, or {_WITHOUT}",
+            {"deadline": format_instant(by), "alternatives": "not computed", "wait_s": str(wait_s)},
+        )
+
+    def _alternatives(self, job: _Job, now: int) -> DeadlineRefused:
         """With the first deadline that could be promised, and what it may cost then: it is, when it is asked
         for at once.
         """
@@ -218,7 +268,6 @@ class Promising:
         first = self._place(job, NEVER, now, last)
         way, in_way = self._in_way(job, now, last)
         said = f"deadline {instant(by)} cannot be promised"
-        other = "add --deadline-policy best-effort to wait without a promise"
         facts = {"deadline": format_instant(by)} | ({"promised_to": ",".join(in_way)} if in_way else {})
         hold_us = job.job_class.hold_us if first is None else first.hold_us
         needs = f"it may hold its nodes for {format_duration(hold_us)}"
@@ -228,7 +277,7 @@ class Promising:
                 f"{said}: {needs}, and no node that is there could hold it from an instant before"
                 f" {instant(last)} on, or no budget pays for it (`bursar plan` says which){way}. Places are"
                 f" kept at most {_days(self._rules.promise_horizon_us)} ahead{self._by_policy()},"
-                f" and within the period of the budgets that pay; {other}",
+                f" and within the period of the budgets that pay; {_WITHOUT}",
                 facts,
             )
         earliest, found = named
@@ -245,7 +294,7 @@ class Promising:
         return DeadlineRefused(
             f"{said}: {needs}, and the first place for it is there from {instant(first.place.at)}{way}; the"
             f" earliest deadline that can be promised is {format_instant(earliest)}{price}: ask"
-            f" for that (--deadline, or `deadline` in the file), for a shorter time limit, or {other}",
+            f" for that (--deadline, or `deadline` in the file), for a shorter time limit, or {_WITHOUT}",
             facts,
         )
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -25,14 +24,14 @@ from bursard.access.vault import Vault
 from bursard.cycle import TOOK_US, Cycle
 from bursard.engine import Engine
 from bursard.events import Event, decode
-from bursard.events.public import public
-from bursard.events.subject import head_of
 from bursard.fleet.clocks import Clocks
 from bursard.scheduler.saved import dump
 from bursard.services.census import Census
+from bursard.services.eventviews import event_view
 from bursard.services.money import in_one_thread
 from bursard.services.names import Names
 from bursard.services.sight import Sight
+from bursard.services.tail import Tail
 from bursard.services.trail import PAGE, Trail, trail_of
 from bursard.state.arrays import beyond_wanted
 from bursard.store import EventRow, Views
@@ -73,12 +72,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
         self._services = services
         self._census = Census(engine, cycle)
         self._clocks = clocks
-        self._news: set[asyncio.Event] = set()
-        engine.listeners.append(self._on_event)
-
-    def _on_event(self, seq: int, event: Event, at: int, actor: str) -> None:
-        for news in self._news:
-            news.set()
+        self._tail = Tail(engine)
 
     async def List(self, request: pb.ListEventsRequest, context: Any) -> AsyncIterator[pb.Event]:
         """Events from the log, then as they happen."""
@@ -91,23 +85,35 @@ class EventsService(events_pb2_grpc.EventsServicer):
         elif request.tail:
             after = await self._before_last(after, request, sight)
         left = request.limit or _LIMIT_MAX
-        news = asyncio.Event()
-        self._news.add(news)
-        try:
-            while left > 0:
-                news.clear()
-                resume_at(f"go on with `bursar events --after {after}`")
+        while left > 0:
+            resume_at(f"go on with `bursar events --after {after}`")
+            page = await self._followed(after, trail) if request.follow else None
+            if page is None:
                 page = await self._page(after, trail, sight, names)
-                after = page.after
-                for event in page.events[:left]:
-                    left -= 1
-                    yield event
-                if page.is_last and left > 0:
-                    if not request.follow:
-                        return
-                    await news.wait()
-        finally:
-            self._news.discard(news)
+            after = page.after
+            for event in page.events[:left]:
+                left -= 1
+                yield event
+            if page.is_last and left > 0:
+                if not request.follow:
+                    return
+                await self._tail.beyond(after)
+
+    async def _followed(self, after: int, trail: Trail) -> _Page | None:
+        """The next of what is kept in memory for all followers; None where the log is to be read: by who is
+        behind, and of what more is to be known than an event says.
+        """
+        if not self._tail.covers(after):
+            return None
+        heard = self._tail.since(after, PAGE)
+        end = heard[-1].seq if heard else after
+        kinds = trail.query.kinds
+        if trail.plain:
+            wanted = [one for one in heard if not kinds or one.kind in kinds]
+            return _Page(await self._tail.shown(wanted, caller()), end, len(heard) < PAGE)
+        if any(trail.concerns(one.kind, one.subject) for one in heard):
+            return None
+        return _Page([], end, len(heard) < PAGE)
 
     async def _page(self, after: int, trail: Trail, sight: Sight, names: Names) -> _Page:
         """The next of the log, as messages: made in the reader's thread, since a page is work."""
@@ -117,7 +123,14 @@ class EventsService(events_pb2_grpc.EventsServicer):
             rows, end, is_last = trail.page(views, after)
             seen = _seen(rows, sight, views)
             shown = [
-                event_view(row, sight.told(event, views), names.of(row.seq, event, views), currency)
+                event_view(
+                    row.seq,
+                    row.at,
+                    row.actor,
+                    sight.told(event, views),
+                    names.of(row.seq, event, views),
+                    currency,
+                )
                 for row, event in seen
             ]
             return _Page(shown, end, is_last)
@@ -260,22 +273,6 @@ def _seen(rows: Iterable[EventRow], sight: Sight, views: Views) -> Iterator[tupl
         event = decode(row.payload)
         if sight.shows(event, views):
             yield row, event
-
-
-def event_view(row: EventRow, event: Event, names: Mapping[str, str], currency: str) -> pb.Event:
-    """One line of the log, in its public form, with the names of its ids and what its amounts are in."""
-    payload = public(event)
-    kind, subject = head_of(payload)
-    return pb.Event(
-        seq=row.seq,
-        at=row.at,
-        actor=row.actor,
-        kind=kind,
-        subject=subject,
-        json=payload.decode(),
-        names=names,
-        currency=currency,
-    )
 
 
 def _store(folder: Path) -> dict[str, int]:

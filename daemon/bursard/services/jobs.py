@@ -32,6 +32,7 @@ from bursard.access.allowances import Allowances
 from bursard.access.authorize import Action, authorize
 from bursard.access.identity import caller
 from bursard.access.rules import Writes
+from bursard.access.spare import Spares
 from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine, spec_bytes
 from bursard.events import DeadlinePromised, Event, JobSubmitted, LimitChanged
@@ -128,6 +129,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         self._cold_us = cold_us
         self._attachments = attachments or Attachments(lambda _: None)
         self._allowances = allowances or Allowances(engine.clock.boot_us, engine.state.limits)
+        self._spares = Spares(engine.clock.boot_us)
         self.hub = WatchHub(engine)
         self._space_checked_at = 0
         self._keys = KeyGate(engine)
@@ -247,7 +249,8 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
 
     def _promise(self, user: str, spec: JobSpec, submitted: Event) -> list[Event]:
         assert isinstance(submitted, JobSubmitted)
-        return self.cycle.promising.for_new(user, spec, submitted.job_id, self.engine.now())
+        now, spare = self.engine.now(), self._spares.of(user)
+        return self.cycle.promising.for_new(user, spec, submitted.job_id, now, spare=spare)
 
     async def _known(self, request: pb.SubmitRequest, asked: JobSpec, row: KeyRow) -> pb.SubmitResponse:
         """The job that this key made, whatever it and the names in its `depends_on` have become since."""
@@ -371,7 +374,9 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         refuse_unknown_gpus(self.engine, spec.options)
         spec, others = await self._resolve_dependencies(spec)
         waits = decide.admit(self.engine.state, user, spec, **others._asdict())
-        promised = self.cycle.promising.for_new(user, spec, WHAT_IF_ID, self.engine.now())
+        promised = self.cycle.promising.for_new(
+            user, spec, WHAT_IF_ID, self.engine.now(), spare=self._spares.of(user)
+        )
         note = "; ".join(
             f"{named_ranges(alone)} of it: job {called} has none of that index, so all of it must come first"
             for called, alone in without_own(spec, others.fates)
@@ -460,7 +465,8 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         """The promise of a job that is released; of several the refusal says of which."""
         told = [one for one in beside if isinstance(one, DeadlinePromised)]
         try:
-            return self.cycle.promising.for_changed(job, job.spec, self.engine.now(), told)
+            now, spare = self.engine.now(), self._spares.of(caller().name)
+            return self.cycle.promising.for_changed(job, job.spec, now, told, spare)
         except (DeadlineRefused, RateLimited) as error:
             raise type(error)(f"job {job.display}: {error.message}", error.facts) from None
 
@@ -502,7 +508,8 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         live = self.engine.state.jobs.get(job.id)
         if not events or live is None or live.held or {*_differing(live.spec, spec)} <= _UNPROMISED:
             return events
-        return [*events, *self.cycle.promising.for_changed(live, spec, self.engine.now())]
+        spare = self._spares.of(caller().name)
+        return [*events, *self.cycle.promising.for_changed(live, spec, self.engine.now(), spare=spare)]
 
     async def _each(
         self, refs: Sequence[str], command: Callable[[JobRecord], list[Event]]

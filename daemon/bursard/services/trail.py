@@ -20,6 +20,7 @@ from bursard.events import AttemptPlaced, Event, NodeRemoved, decode
 from bursard.events.subject import head_of
 from bursard.services.lookup import find_job
 from bursard.store import EventFilter, EventRow, Views
+from bursard.store.queries import NAMING_NODES
 
 PAGE = 200
 """Rows of the log read at once for one caller: also what a reader that is slow keeps in memory."""
@@ -35,6 +36,16 @@ class Trail:
 
     def __init__(self, query: EventFilter) -> None:
         self.query = query
+
+    @property
+    def plain(self) -> bool:
+        """An event's kind says all there is to know."""
+        return not self.query.about
+
+    def concerns(self, kind: str, subject: str) -> bool:
+        """May an event of this kind, about this, be among its rows? False is certain."""
+        about = self.query.about
+        return subject == about or subject.startswith(f"{about}.") or subject in self.query.or_about
 
     def page(self, views: Views, after: int) -> tuple[list[EventRow], int, bool]:
         """Rows that match after this sequence, oldest first; where to go on; whether the log had no more."""
@@ -60,6 +71,15 @@ class Following(Trail):
         self._placing = placing
         self._kinds = frozenset(kinds)
         self._live: set[str] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """It depends on what came before."""
+        return False
+
+    def concerns(self, kind: str, subject: str) -> bool:
+        """Of itself, or of what is alive."""
+        return self._live is None or subject in self._live or super().concerns(kind, subject)
 
     def page(self, views: Views, after: int) -> tuple[list[EventRow], int, bool]:
         """As `Trail.page`. A page may have fewer rows than the log has left."""
@@ -106,6 +126,10 @@ class NodeTrail(Following):
     def __init__(self, node_id: str, name: str, kinds: Sequence[str]) -> None:
         own = EventFilter(about=node_id, or_about=(name,), placed_on=node_id)
         super().__init__(own, EventFilter(placed_on=node_id), kinds)
+
+    def concerns(self, kind: str, subject: str) -> bool:
+        """Also what may name it without being about it."""
+        return kind in NAMING_NODES or super().concerns(kind, subject)
 
 
 class JobTrail(Following):
