@@ -130,7 +130,14 @@ def test_a_published_month_stays_as_it_was_told_and_what_moves_is_booked_in_the_
         now_before = await by(daemon, "cost-center", period="2026-12")
         moved = told["R-2"]
         reason = "vision joined R-3 on November 1st"
-        await daemon.apply(table(VISION % "R-3", REST, since=START - HOUR_US, reason=reason))
+        text = table(VISION % "R-3", REST, since=START - HOUR_US, reason=reason)
+        sources = [pb.PolicySource(name="t.yaml", text=text)]
+        for call in (daemon.policies.Check, daemon.policies.Apply):
+            [one] = (await call(pb.ApplyRequest(sources=sources), None)).policies
+            assert list(one.notes) == [
+                "months before 2026-12 were published, and stay as they were told: what org says otherwise of"
+                " them is booked in 2026-12 as reattributed"
+            ]
         assert await by(daemon, "cost-center") == told
         assert await statement(daemon) == whole
         assert await by(daemon, "cost-center", period="2026-12") == {
@@ -289,3 +296,36 @@ def test_a_narrower_line_may_stand_behind_one_that_names_something_else() -> Non
     [found] = parse_documents(text, "t.yaml")
     assert isinstance(found.spec, AttributionSpec)
     assert [one.cost_center for one in found.spec.owners] == ["", "y"]
+
+
+def test_what_is_shared_is_borne_by_cost_centres_in_every_form_and_nobodys_part_stays_in_sight() -> None:
+    shared = "  shared:\n    - {kinds: [idle, absorption], by: even}\n    - {cost_center: L-9}"
+
+    async def story(daemon: Daemon) -> None:
+        await two_projects(daemon)
+        text = table(VISION % "R-2", REST, since=START - HOUR_US, reason="first", shared=shared)
+        await daemon.apply(text)
+        own = await by(daemon, "cost-center")
+        kinds = await by(daemon, "kind", include_idle=True)
+        found = json.loads((await daemon.report(kind="chargeback", format="json"))[0])
+        rows = {
+            row["cost_center"]: {k: v["amount"] for k, v in row.items() if isinstance(v, dict)}
+            for row in found["rows"]
+        }
+        told = {name: int(Decimal(row["own"]) * 10**9) for name, row in rows.items()}
+        assert {name: told[name] for name in own} == own
+        even, nobody = kinds["idle"] + kinds["absorption"], sum(kinds.values()) - sum(own.values())
+        assert told[None] == nobody
+        assert Decimal(rows[None]["cost"]) * 10**9 == nobody - even
+        assert rows["L-9"]["cost"] == "0.000000000"
+        share = own["L-9"] * own["R-2"] / (own["R-1"] + own["R-2"])
+        assert float(rows["R-2"]["shared"]) * 1e9 == pytest.approx(even / 2 + share, abs=2)
+        assert Decimal(found["total"]["cost"]["amount"]) * 10**9 == sum(kinds.values())
+        text = (await daemon.report(kind="chargeback", format="text"))[0].decode()
+        assert "What is idle, absorption is divided: the same for each" in " ".join(text.split())
+        assert "(nobody's)" in text
+        for wrong in ({"period": "2026-11-03"}, {"timezone": "Europe/Berlin"}, {"project": "research"}):
+            with pytest.raises(InvalidRequest, match=r"month by month of UTC|of the whole site"):
+                await daemon.report(kind="chargeback", format="text", **wrong)
+
+    in_a_daemon(story)

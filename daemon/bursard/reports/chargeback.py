@@ -26,7 +26,7 @@ from bursard.store import ChargeFilter, Dim, Unposted, Views
 
 NOBODY: Final = ""
 _COLUMNS: Final = (
-    Column("cost_center", wrap=True),
+    Column("cost_center", wrap=True, absent="(nobody's)"),
     Column("own", "money"),
     Column("reattributed", "money", drop=1),
     Column("shared", "money"),
@@ -45,7 +45,7 @@ def whole_months(period: Period) -> None:
 
 
 def chargeback(views: Views, period: Period, currency: str, unposted: Unposted, tables: Attributions) -> Page:
-    """A row for each cost centre, and one without a name for what is nobody's."""
+    """A row for each cost centre, and one, whose name is None, for what is nobody's."""
     whole_months(period)
     own, shared, moved = Counter[str](), Counter[str](), Counter[str]()
     for since, until in _months(period):
@@ -63,7 +63,7 @@ def chargeback(views: Views, period: Period, currency: str, unposted: Unposted, 
     total = sum(own.values())
     rows = [
         (
-            name,
+            name or None,
             own[name],
             moved[name],
             shared[name],
@@ -133,7 +133,7 @@ def _weights(rule: SharedRule, bearers: list[str], own: Counter[str]) -> dict[st
 
 def _notes(tables: Attributions, period: Period, moves: tuple[Reattributed, ...]) -> Iterator[str]:
     yield (
-        "The row without a name is nobody's: costs of jobs that no table and no label gives a cost centre,"
+        "What is nobody's: costs of jobs that no table and no label gives a cost centre,"
         " and of nodes that no rule divides. All rows together are what the nodes cost, to the nano."
     )
     specs = [span.spec for span in tables.spans(period.since, period.until)]

@@ -40,6 +40,7 @@ from bursard.services.kinds import refuse_unknown_types
 from bursard.services.pushback import after_room
 from bursard.services.sources import named_texts
 from bursard.services.spent import Spent, spent
+from bursard.services.whose import moves_told
 from bursard.state import State
 from bursard.state.decide import policies
 from bursard.state.decide.nodes import reprice
@@ -77,7 +78,7 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         now = engine.now()
         events = policies.apply_documents(state, documents, now, costs.nanos, used, costs.before)
         engine.commit(events, identity.name)
-        notes = self._reprice(now, identity.name)
+        notes = [*self._reprice(now, identity.name), *moves_told(state, documents, now)]
         after = {key: state.policies[key] for key in before}
         await engine.durable()
         changes = await self._changes(before, after, notes)
@@ -100,6 +101,8 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
             _policy(Applied(after[key], 0, ""), change=_change(old, after[key]))
             for key, old in before.items()
         ]
+        if changes:
+            changes[0].notes.extend(moves_told(state, documents, self.engine.now()))
         return pb.ApplyResponse(policies=_with_openings(changes, events, state.currency))
 
     async def List(self, request: pb.ListPoliciesRequest, context: object) -> pb.ListPoliciesResponse:

@@ -6,13 +6,14 @@ Why     a table that is in force no more still tells the hours that it told, so 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from bursar.clock import HOUR_US
 from bursar_policies.attribution import Attributions, Change
-from bursar_policies.specs import AttributionSpec
+from bursar_policies.specs import AttributionSpec, Document
 from bursard.events import PolicyApplied, PolicyRemoved, decode
-from bursard.reports.period import month_of
+from bursard.reports.period import month_of, month_text
+from bursard.state import State
 from bursard.state.periods import ClosedPeriod
 from bursard.store import LATE_AFTER_US, EventFilter, EventRow, Views
 
@@ -23,6 +24,19 @@ def open_since(months: Sequence[ClosedPeriod], at: int) -> int:
     """The first instant of what was not published at an instant. `months`: those that were closed then."""
     closed = max((one.until for one in months), default=0)
     return max(closed, month_of(max(at - LATE_AFTER_US, 0))[0])
+
+
+def moves_told(state: State, documents: Iterable[Document], now: int) -> list[str]:
+    """What a table that reaches back says otherwise, and where that counts."""
+    opened = open_since(state.closed.all, now)
+    return [
+        f"months before {month_text(opened)} were published, and stay as they were told: what {one.name} says"
+        f" otherwise of them is booked in {month_text(max(now, opened))} as reattributed"
+        for one in documents
+        if isinstance(one.spec, AttributionSpec)
+        and one.effective_at is not None
+        and one.effective_at < opened
+    ]
 
 
 def past_attributions(months: Sequence[ClosedPeriod], views: Views) -> Attributions:
