@@ -154,6 +154,33 @@ def test_a_gang_keeps_its_first_machine_while_the_one_that_was_taken_back_is_ren
     )
 
 
+DUE = (
+    "job_id,submit_s,duration_s,gpus,cpu_milli,memory_mib,time_limit_s,saves,restart_s,"
+    "deadline_s,deadline_policy\n"
+)
+
+
+def test_a_job_with_a_deadline_waits_for_spot_while_it_has_time_and_is_done_in_time(sim: Sim) -> None:
+    """There is spot from second 500 to 3000, and never again: until its deadline at 20,000 eight thousand
+    seconds of work are left on demand, by their limit of nine thousand.
+    """
+    sim.write("spot.csv", "from_s,to_s\n500,3000\n9000000,9000001\n")
+    offers = ONE + "s,big,4000,1000,4,0.36,spot,100,,spot.csv\n"
+    job = sim.write("due.csv", DUE + "a,0,10000,4,4000,1000,11000,1,60,20000,best-effort\n")
+    sim.raw("", offers)
+    files = ("--nodes", str(sim.folder / "nodes.csv"), "--offers", str(sim.folder / "offers.csv"))
+    out = sim.folder / "out.csv"
+    assert bursar(["sim", "--jobs", job, *files, "--out-jobs", str(out), "-o", "json"]) == 0
+    summary = json.loads(sim.capsys.readouterr().out)
+    (row,) = csv.DictReader(io.StringIO(out.read_text()))
+    assert (row["state"], row["attempts"]) == ("SUCCEEDED", "2")
+    assert 600 <= int(row["start_s"]) <= 1200, "it waited for spot, which is looked for every ten minutes"
+    on_demand_s = dollars(summary, "on_demand") * 1000
+    left_s = 10_000 - (3_000 - int(row["start_s"])) + 60
+    assert abs(on_demand_s - left_s - 100 - 300) < 5
+    assert 3_000 + left_s + 100 < float(row["end_s"]) <= 20_000, "it waited for more of it"
+
+
 def test_no_more_machines_of_an_offer_than_there_are(sim: Sim) -> None:
     offers = OFFER + "o,big,4000,1000,4,3.6,on-demand,100,1,\n"
     summary, rows = sim("".join(f"{name},0,1000,{WHOLE},,3000,u\n" for name in "abc"), offers)

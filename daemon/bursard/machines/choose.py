@@ -26,6 +26,7 @@ from bursar_policies.filters import FILTERS, Ask
 from bursar_policies.specs import CloudPoolSpec
 from bursard.ledger import held_nanos
 from bursard.machines.errors import Blocks
+from bursard.machines.in_time import in_time
 from bursard.machines.provider import Billing, MachineOffer
 from bursard.place import LastPlan, holds_for
 from bursard.scheduler.candidates import Candidates, asks_of
@@ -64,6 +65,13 @@ class Choice(NamedTuple):
     rate_nanos_per_hour: int
     machines: int
     whole_nanos: int
+
+
+class Later(NamedTuple):
+    """Nothing is rented yet: a job with a deadline has time to wait for a spot machine, until an instant."""
+
+    until: int
+    why: str
 
 
 class Have(NamedTuple):
@@ -179,16 +187,28 @@ def choose(
     prices: PriceTable,
     now: int,
     have: Have | None = None,
-) -> Choice | str:
-    """The cheapest machines of a pool that a job lacks, or why there are none; near those that it has."""
+) -> Choice | Later | str:
+    """The cheapest machines of a pool that a job lacks, or why there are none; near those that it has. One
+    that has a deadline waits for a spot machine that there is none of now, while it has time for that.
+    """
     if job.spec.caps_array:
         return f"pool {pool.name}: an array with a max_cost as a whole is not given rented machines"
-    sight = _Sight()
+    sight, hurry, waits = _Sight(), in_time(job, job_class.hold_us, pool.offers), ""
     for look in looks(state, pool, job, job_class, prices, now, have):
         if look.choice is not None:
-            return look.choice
+            spot = look.offer.place.market == "spot"
+            if spot or hurry is None or not waits or now >= hurry.spot_until:
+                return look.choice
+            return Later(hurry.spot_until, f"pool {pool.name}: {waits}")
+        if look.step == "blocked" and look.offer.place.market == "spot" and not waits:
+            waits = _awaited(look)
         sight.saw(look)
     return sight.says(pool.name)
+
+
+def _awaited(look: Look) -> str:
+    place = look.offer.place
+    return f"it has time to wait for a spot {place.instance_type} in {place.zone} ({look.why})"
 
 
 def looks(
@@ -200,12 +220,17 @@ def looks(
     now: int,
     have: Have | None = None,
 ) -> Iterator[Look]:
-    """What each offer of a pool is to a job, those first that are to be taken first."""
+    """What each offer of a pool is to a job, those first that are to be taken first: on demand where a spot
+    machine, once it was lost, would leave too little time for the job's deadline.
+    """
     have = have or Have([0] * len(job_class.options))
+    hurry = in_time(job, job_class.hold_us, pool.offers)
+    late = hurry is not None and now >= hurry.spot_until
 
-    def order(offer: MachineOffer) -> tuple[bool, int, tuple[object, ...]]:
+    def order(offer: MachineOffer) -> tuple[bool, bool, int, tuple[object, ...]]:
         far = have.place is not None and offer.place.zone != have.place.zone
-        return far, offer.rate_nanos_per_hour, msgspec.structs.astuple(offer.place)
+        risky = late and offer.place.market == "spot"
+        return risky, far, offer.rate_nanos_per_hour, msgspec.structs.astuple(offer.place)
 
     wanted = sorted(pool.offers, key=order)
     columns, kinds = _columns(wanted, pool, prices, now)

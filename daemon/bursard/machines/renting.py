@@ -23,7 +23,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from bursar.clock import HOUR_US, SECOND_US, format_duration
+from bursar.clock import HOUR_US, SECOND_US, Instant, format_duration, format_instant
 from bursar.errors import BursarError, InvalidRequest, ServerUnavailable
 from bursar.model import JobSpec, Reason, ReasonCode
 from bursar.money import format_nanos
@@ -31,7 +31,7 @@ from bursar.resources import ResourceRequest
 from bursar_policies.decision import JobClass
 from bursar_policies.specs import CloudPoolSpec, Document
 from bursard.events import MachineIntended, NodeTokenIssued
-from bursard.machines.choose import Choice, Coming, Have, Look, Pool, choose, looks, room_here, unheld
+from bursard.machines.choose import Choice, Coming, Have, Later, Look, Pool, choose, looks, room_here, unheld
 from bursard.machines.giving_back import GivingBack, bound_us
 from bursard.machines.houses import (
     PRICES_EVERY_US,
@@ -43,6 +43,7 @@ from bursard.machines.houses import (
     terms_of,
     wanted_of,
 )
+from bursard.machines.in_time import in_time
 from bursard.machines.offered import sound
 from bursard.machines.provider import (
     BOOT_US,
@@ -143,6 +144,8 @@ class Renting:
         """By provider that a pool names and that cannot be asked, why."""
         self.notes: dict[str, str] = {}
         """By job that waits, why no machine is rented for it, as of the newest look."""
+        self.waits_until: dict[str, int] = {}
+        """By job that has time to wait for a spot machine, until when, likewise."""
         self.cut = cut
         self._server = server
         self._last = last
@@ -360,7 +363,7 @@ class Renting:
     async def _rent(self, pools: Sequence[Pool]) -> None:
         state, now = self.engine.state, self.engine.now()
         notes, wished, rented = dict[str, str](), dict[str, int](), 0
-        full, refused = set[JobClass](), dict[JobClass, str]()
+        full, refused, self.waits_until = set[JobClass](), dict[JobClass, str](), {}
         self._know(pools)
         machines = [one for one in state.machines.values() if one.state is not MachineState.ENDING]
         coming, awaited = Coming(machines), {one.job_id for one in machines}
@@ -377,6 +380,9 @@ class Renting:
                 continue
             have = self._have(wish, here, coming)
             found = refused.get(wish.job_class) or self._cheapest(open_now, wish, have)
+            if isinstance(found, Later):
+                notes[wish.job.id], self.waits_until[wish.job.id] = self._until(found), found.until
+                continue
             if isinstance(found, str):
                 notes[wish.job.id] = refused[wish.job_class] = found
                 continue
@@ -454,7 +460,14 @@ class Renting:
         wish = _Wish(job, job_class)
         have = self._have(wish, self._here(wish), self._on_their_way())
         found = self._cheapest(list(self._known(dict(self.pools()))), wish, have)
+        if isinstance(found, Later):
+            return self._until(found)
         return found if isinstance(found, str) else (found[0].provider, found[1])
+
+    def _until(self, later: Later) -> str:
+        """Why nothing is rented yet for a job that has time."""
+        at = format_instant(Instant(later.until // SECOND_US * SECOND_US))
+        return f"{later.why}; from {at} on one on demand is rented, so that its deadline holds"
 
     def offers_for(
         self, job: JobRecord, job_class: JobClass, wanted: Callable[[Pool, Place], bool]
@@ -473,17 +486,24 @@ class Renting:
         machines = self.engine.state.machines.values()
         return Coming([one for one in machines if one.state is not MachineState.ENDING])
 
-    def _cheapest(self, pools: Sequence[Pool], wish: _Wish, have: Have) -> tuple[Pool, Choice] | str:
-        """Over all pools; else why there is none, of each of them."""
+    def _cheapest(self, pools: Sequence[Pool], wish: _Wish, have: Have) -> tuple[Pool, Choice] | Later | str:
+        """Over all pools; else why there is none, of each of them. What a pool will have later is waited
+        for, unless another one has a spot machine now.
+        """
         engine = self.engine
         best: tuple[Pool, Choice] | None = None
+        later: Later | None = None
         why = []
         for pool in pools:
             found = choose(engine.state, pool, wish.job, wish.job_class, engine.prices, engine.now(), have)
             if isinstance(found, str):
                 why.append(found)
+            elif isinstance(found, Later):
+                later = later or found
             elif best is None or _asks(found) < _asks(best[1]):
                 best = pool, found
+        if later is not None and (best is None or best[1].offer.place.market != "spot"):
+            return later
         return best or "; ".join(why)
 
     async def _launch(self, pool: Pool, choice: Choice, job: JobRecord) -> None:
@@ -494,6 +514,9 @@ class Renting:
         )
         lacks, nodes = choice.machines, engine.state.class_of(job).nodes
         why = f"lacks {lacks} of its {nodes} nodes" if nodes > 1 else "fits on no node"
+        hurry = in_time(job, engine.state.class_of(job).hold_us, pool.offers)
+        if place.market == "on-demand" and hurry is not None and engine.now() >= hurry.spot_until:
+            why += ", and has no time to lose a spot machine before its deadline"
         intents = [
             intent
             for _ in range(lacks)

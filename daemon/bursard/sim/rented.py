@@ -237,6 +237,7 @@ class _Inline(Renting):
     def dues(self) -> Iterator[int]:
         """When a wait ends that this code knows of, by the state and its own notes."""
         yield from (since + PATIENCE_US for since in self._wished.values())
+        yield from self.waits_until.values()
         yield from self.giving_back.dues(dict(self.pools()))
         for machine in self.engine.state.machines.values():
             if not machine.node_id:
