@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bursar.model import Reason, ReasonCode
-from bursar.model.constraints import CONTAINER_GPUS, CONTAINERS, TOPOLOGY
+from bursar.model.constraints import CONTAINER_GPUS, CONTAINERS, TOPOLOGY, shown
 from bursar.resources import MILLI, format_size
 from bursar.words import plural
 from bursar_policies.decision import (
@@ -396,8 +396,8 @@ def _unmatched(nodes: NodeColumns, candidates: Candidates) -> tuple[str, str]:
             continue
         if not have and key in _CONTAINERS_WANTED:
             return _CONTAINERS_WANTED[key]
-        shown = ", ".join(have[:5]) + (", …" if len(have) > 5 else "")
-        what = f"values here: {shown}" if have else f"no node has a {key}"
+        named = ", ".join(map(shown, have[:5])) + (", …" if len(have) > 5 else "")
+        what = f"values here: {named}" if have else f"no node has a {key}"
         return f"constraint {key}: {pattern} matches no node", f"change or drop it ({what})"
     key = candidates.ask.together
     if key and not any(facts.get(key) for facts in nodes.attributes):

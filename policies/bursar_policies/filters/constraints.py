@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from bursar.model.constraints import CONTAINER_GPUS, CONTAINERS, matches
+from bursar.model.constraints import CONTAINER_GPUS, CONTAINERS, matches, shown
 from bursar_policies.decision import NodeColumns
 from bursar_policies.filters.api import Ask, Mask
 
@@ -39,7 +39,8 @@ class Constraints:
             if not matches(pattern, facts.get(key)) and key in MISSING and pattern == "*":
                 return MISSING[key]
             if not matches(pattern, facts.get(key)):
-                return f"{key} is {facts.get(key, 'not set')}, you ask {pattern}"
+                value = facts.get(key)
+                return f"{key} is {'not set' if value is None else shown(value)}, you ask {pattern}"
         if ask.together and not facts.get(ask.together):
             return f"{ask.together} is not set, and all members are to be in the same one"
         return "does not match the constraints"

@@ -24,6 +24,14 @@ PLACE_FIELDS: Final = ("pool", "provider", "region", "zone", "rack", "instance_t
 """Fields of a node's facts that say where and what it is."""
 
 
+_READ_OTHERWISE: Final = frozenset(",!*?[]'\"")
+
+
+def shown(value: str) -> str:
+    """A value as sentences name it: in quotes where a list or a pattern would read it otherwise."""
+    return value if _READ_OTHERWISE.isdisjoint(value) and value == value.strip() else repr(value)
+
+
 class Named(Protocol):
     """Facts of a node, ours or the wire's, with `PLACE_FIELDS` beside its name."""
 
@@ -42,9 +50,12 @@ def matches(pattern: str, value: str | None) -> bool:
     """Does an attribute's value satisfy a pattern?
 
     Args:
-        pattern: globs separated by commas; `!` before one excludes what it matches.
+        pattern: globs separated by commas; `!` before one excludes what it matches. What is the value itself,
+            to the letter, is satisfied by it: a rack may be called `r,s`.
         value: None when the node has no such attribute: then only exclusions are satisfied.
     """
+    if pattern == value:
+        return True
     wanted = False
     found = False
     for part in pattern.split(","):

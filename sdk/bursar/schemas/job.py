@@ -180,7 +180,8 @@ def _resources() -> Schema:
         "properties": {TOPOLOGY: forms.word("What all members have in common.", ("any", *TOGETHER))},
         "additionalProperties": {"type": [*forms.SCALAR], "pattern": _PATTERN},
         "description": 'Which nodes: `zone: eu-*`, `node: "!bad-01"`; keys node, pool, zone, region, rack, '
-        "provider, instance_type or a label of the node. `topology: same-rack` (same-zone, same-region, "
+        "provider, instance_type or a label of the node. A pattern finds what is called so to the letter, "
+        "too: a rack `r,s`; alone it is found by `r?s`. `topology: same-rack` (same-zone, same-region, "
         "same-pool): all members of a gang in the same one, whichever; a node's is what its agent's settings "
         "say (`rack`).",
     }
