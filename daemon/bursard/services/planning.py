@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -39,6 +40,18 @@ _Placed = tuple[PromisedMember, int]
 """What a member takes of which node, and its nanos per hour."""
 
 
+class _Asked(NamedTuple):
+    """A job that is planned, and the world that it is planned in. `payers`: a cap of its own among them."""
+
+    user: str
+    spec: JobSpec
+    budgets: tuple[str, ...]
+    hard: tuple[str, ...]
+    payers: tuple[str, ...]
+    snapshot: Snapshot
+    job_class: JobClass
+
+
 async def plan_view(
     engine: Engine,
     user: str,
@@ -55,11 +68,44 @@ async def plan_view(
     what else is to be known of it, told with the reason for its place, or for waiting. `promised`: the
     place and the size that its deadline is promised with: all that is told is of those.
     """
+    state, now = engine.state, engine.now()
+    asked = _asked(engine, user, spec, promised)
+    snapshot, job_class = asked.snapshot, asked.job_class
+    turn = state.pending.turn_if(user, job_class, spec.priority, state.next_order)
+    answer: WhatIf = await aside(
+        snapshot,
+        lambda: what_if(snapshot, job_class, now, spec.priority, spec.project),
+        thread=engine.aside,
+    )
+    if promised is not None and _begins_before(answer, promised):
+        promised = None
+    later = _later(engine, spec, waiting_on)
+    if later is None and turn is not None and turn.plans:
+        later = in_turn(user, turn)
+    wire = _answered(engine, asked, answer, later)
+    if answer.start is not None and promised is None:
+        wire.why = why_told(answer.start.why, caller())
+    if later is not None:
+        wire.reason.CopyFrom(reason_view(later, state, caller()))
+    if answer.start is None:
+        _why_not(engine, wire, asked, answer, rents, later is None, promised is None)
+    if promised is not None and later is None:
+        _begins_as_promised(wire, promised, now)
+    if note and wire.HasField("reason"):
+        wire.reason.message += f"; {note}"
+    elif note:
+        wire.why = "; ".join(filter(None, (wire.why, note)))
+    _where(engine, wire, asked, answer, promised)
+    await _costs(engine, wire, asked)
+    return wire
+
+
+def _asked(engine: Engine, user: str, spec: JobSpec, promised: DeadlinePromised | None) -> _Asked:
+    """The job as it would wait, and the world as it is."""
     state = engine.state
     budgets, hard = state.budgets.matching(user, spec)
     state.quotas.covering(user, spec.project)  # what bounds each user is in the snapshot from then on
-    snapshot, now = state.snapshot(), engine.now()
-    payers = hard
+    snapshot, payers = state.snapshot(), hard
     if spec.caps_array:
         cap = BudgetRoom(cap_of(WHAT_IF_ID), spec.max_cost_nanos, 0, 0, state.currency, array=UNNUMBERED)
         snapshot = replace(snapshot, budgets={**snapshot.budgets, cap.name: cap})
@@ -70,25 +116,18 @@ async def plan_view(
     job_class = state.class_of_spec(spec, payers, limit_us, gates=gates, likely_us=likely_us, user=user)
     if promised is not None:
         job_class = _of_its_promise(job_class, promised)
-    turn = state.pending.turn_if(user, job_class, spec.priority, state.next_order)
-    answer: WhatIf = await aside(
-        snapshot,
-        lambda: what_if(snapshot, job_class, now, spec.priority, spec.project),
-        thread=engine.aside,
-    )
-    if promised is not None and _begins_before(answer, promised):
-        promised = None
-    tasks = size_of_spec(spec)
-    later = _later(engine, spec, waiting_on)
-    if later is None and turn is not None and turn.plans:
-        later = in_turn(user, turn)
+    return _Asked(user, spec, budgets, hard, payers, snapshot, job_class)
+
+
+def _answered(engine: Engine, asked: _Asked, answer: WhatIf, later: Reason | None) -> pb.PlanResponse:
+    """Whether it starts, when otherwise, and at which price."""
+    job_class, tasks = asked.job_class, size_of_spec(asked.spec)
     wire = pb.PlanResponse(
         starts_now=answer.start is not None and later is None,
-        currency=state.currency,
-        tasks=tasks if spec.array is not None else 0,
+        currency=engine.state.currency,
+        tasks=tasks if asked.spec.array is not None else 0,
         time_limit_us=_limit_of(answer.start) if answer.start else job_class.time_limit_us,
-        expected_start_at=_expected_start(answer, spec, later),
-        why=why_told(answer.start.why, caller()) if answer.start is not None and promised is None else "",
+        expected_start_at=_expected_start(answer, asked.spec, later),
         ahead_total=answer.ahead_total,
         ahead_counted=answer.foreseen,
     )
@@ -102,43 +141,65 @@ async def plan_view(
         task_worst_case_nanos=answer.worst_nanos,
         hold_nanos=answer.start.hold_nanos if answer.start is not None and answer.priced else 0,
     )
-    if later is not None:
-        wire.reason.CopyFrom(reason_view(later, state, caller()))
-    if answer.start is None:
-        if later is None:
-            told = answer.reason
-            if rents is not None and serves(told):
-                told = rents.told(told, spec, job_class)
-            wire.reason.CopyFrom(reason_view(told, state, caller()))
-        rented = False
-        rentable = later is None and promised is None and spec.array is None
-        if rentable and serves(answer.reason) and rents is not None:
-            rented = _is_rented(engine, wire, rents, _as_job(engine, user, spec, budgets, hard), job_class)
-        if not rented:
-            _price_held(engine, wire, snapshot, answer.unpaid, job_class, tasks)
-    if promised is not None and later is None:
-        _begins_as_promised(wire, promised, now)
-    if note and wire.HasField("reason"):
-        wire.reason.message += f"; {note}"
-    elif note:
-        wire.why = "; ".join(filter(None, (wire.why, note)))
+    return wire
+
+
+def _why_not(
+    engine: Engine,
+    wire: pb.PlanResponse,
+    asked: _Asked,
+    answer: WhatIf,
+    rents: Renting | None,
+    due: bool,
+    unpromised: bool,
+) -> None:
+    """What keeps it from starting, a machine that would be rented for it, and what it would cost.
+
+    `due`: it would be looked at now. `unpromised`: no place is kept for it.
+    """
+    spec, job_class, rented = asked.spec, asked.job_class, False
+    if due:
+        told = answer.reason
+        if rents is not None and serves(told):
+            told = rents.told(told, spec, job_class)
+        wire.reason.CopyFrom(reason_view(told, engine.state, caller()))
+    if due and unpromised and spec.array is None and rents is not None and serves(answer.reason):
+        job = _as_job(engine, asked.user, spec, asked.budgets, asked.hard)
+        rented = _is_rented(engine, wire, rents, job, job_class)
+    if not rented:
+        _price_held(engine, wire, asked.snapshot, answer.unpaid, job_class, size_of_spec(spec))
+
+
+def _where(
+    engine: Engine,
+    wire: pb.PlanResponse,
+    asked: _Asked,
+    answer: WhatIf,
+    promised: DeadlinePromised | None,
+) -> None:
+    """Its nodes: those that it is promised, or those on which it would start."""
     if promised is not None:
-        _as_promised(engine, wire, promised, snapshot, job_class)
-    else:
-        start = answer.start or answer.unpaid
-        _members(engine, wire, [] if start is None else _placed(snapshot, start))
-        _of_a_range(engine, wire, job_class, tasks)
+        _as_promised(engine, wire, promised, asked.snapshot, asked.job_class)
+        return
+    start = answer.start or answer.unpaid
+    _members(engine, wire, [] if start is None else _placed(asked.snapshot, start))
+    _of_a_range(engine, wire, asked.job_class, size_of_spec(asked.spec))
+
+
+async def _costs(engine: Engine, wire: pb.PlanResponse, asked: _Asked) -> None:
+    """What is expected of it, what idling would bring it, and what is left of budgets."""
+    spec, state = asked.spec, engine.state
     if spec.caps_array:
         put_amounts(wire, worst_case_nanos=min(exact(wire, "worst_case_nanos"), spec.max_cost_nanos))
     if spec.service is not None:
         _as_service(wire, spec)
     else:
-        await _expect(engine, wire, spec, tasks)
-    idleness = idleness_of_spec(state, user, spec, asks_for_gpus(spec))
+        await _expect(engine, wire, spec, size_of_spec(spec))
+    idleness = idleness_of_spec(state, asked.user, spec, asks_for_gpus(spec))
     if idleness is not None:
         wire.idleness.CopyFrom(idleness)
-    _afterwards(engine, wire, budgets, hard, [snapshot.budgets[name] for name in payers[len(hard) :]])
-    return wire
+    caps = [asked.snapshot.budgets[name] for name in asked.payers[len(asked.hard) :]]
+    _afterwards(engine, wire, asked.budgets, asked.hard, caps)
 
 
 def _as_service(wire: pb.PlanResponse, spec: JobSpec) -> None:
