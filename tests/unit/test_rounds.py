@@ -222,3 +222,58 @@ def test_a_job_that_is_updated_is_asked_about_as_it_is_now(told):
     site.turn(6)
     (now,) = [one for one in told.asked[-1].contenders if one.job_id == other.id]
     assert [size.gpu_type for size in now.sizes] == ["K80"]
+
+
+RELATIVE = (
+    "kind: PlacementPolicy\nname: p\n"
+    "spec: {strategy: pack, allocator: {name: relative-speed, round: 6m, restart: 1m}}\n"
+)
+
+
+def test_by_relative_speed_who_gains_least_by_the_fast_gpu_leaves_it_to_who_gains_most(told):
+    site = Site(told, RELATIVE)
+    save = CheckpointSpec("USR1", MINUTE_US)
+    hardly = site.contender(throughput=(("V100", 0, 1_000_000), ("K80", 0, 900_000)), checkpoint=save)
+    site.turn()
+    assert site.on(hardly) == "v", "alone it has what is fastest"
+    much = site.contender(throughput=(("V100", 0, 1_000_000), ("K80", 0, 100_000)), checkpoint=save)
+    site.turn(1)
+    assert site.on(much) == "k", "between rounds nothing that runs is touched"
+    site.turn(6)
+    assert sorted(stop.message for stop in site.stops()) == [
+        "moved from 1 K80 to 1 V100",
+        "moved from 1 V100 to 1 K80",
+    ]
+    site.turn()
+    site.turn()
+    assert (site.on(hardly), site.on(much)) == ("k", "v")
+    site.turn(6)
+    site.turn(6)
+    assert len(site.stops()) == 2, "nothing is gained by another move"
+
+
+def test_by_relative_speed_nobody_moves_for_less_than_a_restart_costs(told):
+    site = Site(told, RELATIVE.replace("restart: 1m", "restart: 1h"))
+    first = site.contender(throughput=(("V100", 0, 1_000_000), ("K80", 0, 900_000)))
+    site.turn()
+    second = site.contender(throughput=(("V100", 0, 1_000_000), ("K80", 0, 800_000)))
+    for _ in range(5):
+        site.turn(6)
+    assert (site.on(first), site.on(second)) == ("v", "k")
+    assert site.stops() == []
+
+
+def test_by_relative_speed_three_jobs_take_turns_on_two_gpus_and_each_is_told_why_it_waits(told):
+    site = Site(told, RELATIVE)
+    three = [site.contender(checkpoint=CheckpointSpec("USR1", MINUTE_US)) for _ in range(3)]
+    ran = {job.id: 0 for job in three}
+    for _ in range(90):
+        site.turn(6)
+        waiting = [job for job in three if not site.on(job)]
+        for job in three:
+            ran[job.id] += bool(site.on(job))
+        for job in waiting:
+            why = reason_of(site.state, site.passes, job, site.engine.now())
+            if job.state is JobState.PENDING and why is not None:
+                assert why.code is ReasonCode.WAITING_FOR_RESOURCES
+    assert min(ran.values()) >= 15, "a quarter of an equal share, which is 60 of the 90 rounds"
