@@ -401,9 +401,10 @@ class Planner:
     def _begin(self, lane: Lane, answer: gang.Choice, claim: Reservation | None) -> None:
         """Start a job there. `claim`: what it has to leave on these nodes."""
         gpus, limits = self.world.free.gpus, self._limits
+        free = limits is NO_LIMITS
 
         def usable(row: int) -> list[int]:
-            limit = limits.get(row)
+            limit = None if free else limits.get(row)
             return gpus[row].tolist() if limit is None else list(limit.gpus)
 
         if claim is None:
@@ -476,7 +477,7 @@ class Planner:
         if not self.world.has_room(table, count):
             return []
         limits = self._limits
-        if limits:
+        if limits is not NO_LIMITS and limits:
             return table.best_but(self.world.packing, count, limits, limits.fitting(table))
         return table.best(self.world.packing, count)
 
