@@ -58,7 +58,7 @@ def test_a_script_says_it_from_the_moment_of_its_submit(tmp_path: Path) -> None:
     caller = Caller({}, datetime(2026, 11, 29, 13, tzinfo=UTC), "login")
     for line in ("#BURSAR --deadline now+3h", "#SBATCH --deadline=now+3hours"):
         text = f"#!/bin/bash\n{line}\n#BURSAR --time-limit 1h\ntrue\n"
-        spec = parse_script(text, "x.sh", str(tmp_path), caller=caller).spec
+        spec, _ = parse_script(text, "x.sh", str(tmp_path), caller=caller)
         assert format_instant(spec.deadline_at) == "2026-11-29T16:00:00Z"
 
 
