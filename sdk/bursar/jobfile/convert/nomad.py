@@ -115,6 +115,18 @@ class _Parser:
 
 
 def _hang(holder: Node, key: str, node: Node, line: int) -> None:
+    """Below its holder. A block that stands there already is gone on with; what else says a key again stands
+    beside it under another name, so that no mapping takes it and it is named.
+    """
+    before = holder.entries.get(key)
+    if before is node:
+        return
+    if before is not None and before.kind == node.kind == "mapping":
+        for name, child in node.entries.items():
+            _hang(before, name, child, child.key_line)
+        return
+    while key in holder.entries:
+        key = f"{key} (again)"
     node.parent, node.key, node.key_line = holder, key, line
     holder.entries[key] = node
 
@@ -127,9 +139,11 @@ def nomad(root: Node, draft: Draft) -> None:
         if (kind := draft.text(job, "type")) not in ("", "batch"):
             draft.note(job.entries["type"], f"type: {kind} is not converted; this ends with its command")
         draft.pairs(draft.take(job, "meta"), "labels")
+        if "task" in job.entries:  # of a group that is not written
+            _group(job, draft)
         groups = job.entries.get("group")
         for place, group in enumerate(groups.entries.values() if groups is not None else ()):
-            if place:
+            if place or "task" in job.entries:
                 draft.note(
                     group, f"group {group.key}: a job has one kind of member; make it a job of its own"
                 )
@@ -138,7 +152,9 @@ def nomad(root: Node, draft: Draft) -> None:
 
 
 def _group(group: Node, draft: Draft) -> None:
-    count = draft.whole(group, "count", least=1)
+    count = draft.whole(group, "count")
+    if count == 0:
+        draft.note(group.entries["count"], "count: 0 would run nothing; this becomes one job")
     if count and count > 1:
         draft.put("array", f"0-{count - 1}")
     if attempts := draft.whole(group, "restart", "attempts"):
@@ -165,7 +181,9 @@ def _task(task: Node, draft: Draft) -> None:
     draft.under("resources", "memory", f"{memory}MiB" if memory else None)
     devices = wanted.entries.get("device") if wanted is not None else None
     for name, device in devices.entries.items() if devices is not None else ():
-        if "gpu" in name:
+        if "gpu" in name and "gpus" in draft.fields.get("resources", {}):
+            draft.note(device, f"device {name}: a job asks for GPUs of one kind, and has the first")
+        elif "gpu" in name:
             count = draft.whole(device, "count", least=1) or 1
             if not device.entries:
                 draft.take(device)

@@ -359,8 +359,14 @@ def kubernetes(root: Node, draft: Draft) -> None:
         draft.note(other, f"pods of another kind: every node of the job {said}")
     chosen = draft.words(pod, "nodeSelector")
     draft.under("resources", "constraints", {name.split("/")[-1]: text for name, text in chosen.items()})
-    for name in ("restartPolicy", "terminationGracePeriodSeconds"):
-        draft.take(pod, name)
+    if draft.text(pod, "restartPolicy") not in ("", "Never"):
+        draft.note(
+            pod.entries["restartPolicy"],
+            "restartPolicy: a process is not restarted in its place; retry: {on: [failure], max: 3} runs it anew",
+        )
+    if "terminationGracePeriodSeconds" in pod.entries:
+        said = "terminationGracePeriodSeconds is not carried; write checkpoint: {signal: TERM, grace: 30s}"
+        draft.note(pod.entries["terminationGracePeriodSeconds"], said)
     containers = pod.entries["containers"].items
     if containers:
         _container(containers[0], draft, indexed)
