@@ -1,7 +1,7 @@
 """Every key of another system's file becomes something of the job file, or is named as not carried.
 
-Why     a converter that forgets a line says nothing about it, and the job that it makes is another one. So each
-        value of every kind of file is left out once, and a key that nobody knows is put everywhere.
+Why     a converter that forgets a line says nothing about it, and the job that it makes is another one. So
+        each value of every kind of file is left out once, and a key that nobody knows is put everywhere.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ SAID_ABOVE = {
 }
 """What is named as a whole, at its head: no part of it is carried."""
 AS_UNSAID = {
-    "nodes 1", "num_nodes 1", "replicas 1", "resources.gpu.count 1", "max_duration False", "head_node_type head",
-    "template.spec.restartPolicy Never", "containers.0.name main", "containers.0.name c",
+    "nodes 1", "num_nodes 1", "replicas 1", "resources.gpu.count 1", "max_duration False",
+    "head_node_type head", "template.spec.restartPolicy Never", "containers.0.name main",
+    "containers.0.name c",
 }  # fmt: skip
 """Values that say what holds without them, and names within a file alone."""
 
@@ -128,24 +129,24 @@ def test_no_line_of_a_nomad_job_is_dropped_in_silence() -> None:
 
 
 TASK = 'task "t" {\n driver = "exec"\n config { command = "/bin/true" }\n%s}\n'
+KINDS = 'resources {\n device "nvidia/gpu/a100" { count = 2 }\n device "nvidia/gpu" { count = 4 }\n }\n'
+
+
+def grouped(before: str = "", within: str = "") -> str:
+    return 'job "x" {\n group "g" {\n' + before + TASK % within + "}\n}\n"
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ('job "x" {\n group "g" {\n count = 3\n' + TASK % "" + "}\n}\n", "array: 0-2"),
+        (grouped("count = 3\n"), "array: 0-2"),
         ('job "x" {\n count = 3\n' + TASK % "" + "}\n", "array: 0-2"),
-        ('job "x" {\n group "g" {\n count = 0\n' + TASK % "" + "}\n}\n", "count: 0 would run nothing"),
-        ('job "x" {\n group "g" {\n count = var.n\n' + TASK % "" + "}\n}\n", "'var.n' cannot be read"),
-        ('job "x" {\n group "g" {\n count = 2\n count = 3\n' + TASK % "" + "}\n}\n", "count (again) has no equal"),
-        ('job "x" {\n group "g" {\n' + TASK % 'env { A = "1" }\nenv { B = "2" }\n' + "}\n}\n", "  A: '1'\n  B: '2'"),
-        (
-            'job "x" {\n group "g" {\n'
-            + TASK % 'resources {\n device "nvidia/gpu/a100" { count = 2 }\n device "nvidia/gpu" { count = 4 }\n }\n'
-            + "}\n}\n",
-            "device nvidia/gpu: a job asks for GPUs of one kind, and has the first",
-        ),
+        (grouped("count = 0\n"), "count: 0 would run nothing"),
+        (grouped("count = var.n\n"), "'var.n' cannot be read"),
+        (grouped("count = 2\n count = 3\n"), "count (again) has no equal"),
+        (grouped(within='env { A = "1" }\nenv { B = "2" }\n'), "  A: '1'\n  B: '2'"),
+        (grouped(within=KINDS), "device nvidia/gpu: a job asks for GPUs of one kind, and has the first"),
     ],
-)  # fmt: skip
+)
 def test_what_nomad_counts_is_carried_or_named(text: str, said: str) -> None:
     assert said in outcome_of(text)

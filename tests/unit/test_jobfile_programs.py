@@ -19,7 +19,7 @@ HEAD = "#!/bin/bash\n#SBATCH -N1\n"
 
 
 def node(name: str, has: str | None, **more: str) -> SiteNode:
-    told = {} if has is None else {programs.LABEL: programs.value_of(has.split())}
+    told = {} if has is None else {label: programs.value_of(has.split()) for label in programs.LABELS}
     return SiteNode({"node": name, "pool": "p", **told, **more}, 8_000, 1 << 34)
 
 
@@ -135,7 +135,32 @@ def test_an_agent_tells_what_is_on_its_path(tmp_path: Path) -> None:
         (tmp_path / name).chmod(mode)
     (tmp_path / "julia").mkdir()
     env = {"PATH": f"relative:{tmp_path}/none:{tmp_path}"}
-    assert programs.label_of(env) == {"programs": "(conda)"}
-    assert programs.label_of({"PATH": "/nowhere"}) == {"programs": "()"}
-    assert len(programs.value_of(programs.NAMES)) <= 200
+    assert programs.label_of(env) == {"programs": "(conda)", "tools": "()"}
+    assert programs.label_of({"PATH": "/nowhere"}) == {"programs": "()", "tools": "()"}
+    assert all(len(programs.value_of(names)) <= 200 for names in programs.LABELS.values())
     assert programs.pattern_of(["ssh", "conda"]) == "*(conda)*(ssh)*"
+
+
+@pytest.mark.parametrize("name", programs.NAMES)
+def test_each_program_that_no_node_has_is_refused_by_its_line(name: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read(f"cd x\n{name} run python train.py\n", node("n1", "true"), node("n2", ""))
+    (fault,) = caught.value.faults  # type: ignore[attr-defined]
+    assert (fault.line, fault.message.split(":")[0]) == (4, f"{name} cannot run")
+
+
+def test_an_agent_from_before_a_label_is_not_said_to_lack_what_it_tells_of() -> None:
+    older = SiteNode({"node": "n1", "pool": "p", programs.LABEL: "(conda)"}, 8_000, 1 << 34)
+    spec, said = read("uv run a.py\n", older)
+    assert (dict(spec.constraints), said) == ({}, ["3: uv runs only where the node has it"])
+    nodes = node("n1", "aws conda"), node("n2", "conda"), node("n3", "aws")
+    spec, said = read("aws s3 ls\nconda run b\n", *nodes)
+    assert dict(spec.constraints) == {"programs": "*(conda)*", "tools": "*(aws)*"}
+
+
+@pytest.mark.parametrize(
+    "line", ["pip install uv", "python3 -m pip install uv", "pipx install uv", "source env/bin/activate"]
+)
+def test_what_a_script_brings_itself_is_not_refused(line: str) -> None:
+    spec, said = read(f"{line}\nuv run a.py\n", node("n1", ""))
+    assert (dict(spec.constraints), said) == ({}, [])

@@ -66,7 +66,7 @@ def test_a_script_says_it_from_the_moment_of_its_submit(tmp_path: Path) -> None:
 def test_a_file_means_the_same_time_whenever_it_is_read(key: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         parse_job(f"run: 'true'\ntime_limit: 1h\n{key}: now+3h\n", "x.yaml", "/")
-    assert "would be another time whenever the file is read" in str(refused.value)
+    assert "is not a time in a file, as it would be another whenever the file is read" in str(refused.value)
     assert "--deadline now+3h" in str(refused.value)
 
 

@@ -15,14 +15,15 @@ import msgspec
 from bursar.jobfile import shell
 from bursar.jobfile.site import SiteNode, may
 from bursar.model import JobSpec
-from bursar.steps.programs import LABEL, NAMES, has, pattern_of
+from bursar.steps.programs import LABELS, NAMES, has, label_for, pattern_of
 
 Said = tuple[int, str]
 """(offset, sentence)"""
 _BRINGS: Final = frozenset((
     ".", "source", "module", "ml", "eval", "spack", "apt", "apt-get", "yum", "dnf", "apk", "pip", "pip3",
     "uv", "curl", "wget", "tar", "make", "bash", "sh", "alias", "git", "ln", "cp", "install", "nix-shell",
-    "nix", "guix", "brew", "use", "setpkgs", "enable", "conda", "mamba", "micromamba", "unzip", "hash",
+    "nix", "guix", "brew", "pipx", "npm", "corepack", "rustup", "cargo", "go", "use", "setpkgs", "enable",
+    "conda", "mamba", "micromamba", "unzip", "hash",
 ))  # fmt: skip
 """After one of these a program may be there that was not before."""
 _OTHERWISE: Final = {
@@ -47,13 +48,14 @@ def place_programs(
         nodes: None where they are not known. login: its shell reads profiles first, which may set a PATH.
     """
     here = [node for node in nodes or () if may(node, spec)]
-    telling = [node for node in here if LABEL in node.attributes]
     brings = login or _has_own_path(spec)
     wanted: list[str] = []
     notes: list[Said] = []
     faults: list[Said] = []
     for name, command, certain in _uses(found, brings):
-        having = [node for node in telling if has(node.attributes[LABEL], name)]
+        label = label_for(name)
+        telling = [node for node in here if label in node.attributes]
+        having = [node for node in telling if has(node.attributes[label], name)]
         if not here or len(telling) < len(here):
             notes.append((command.offset, f"{name} {UNKNOWN}"))
         elif not having:
@@ -67,26 +69,27 @@ def place_programs(
                 notes.append((command.offset, f"{name} asks for nodes that have it"))
             else:
                 notes.append((command.offset, f"{name} {UNKNOWN}"))
-    if wanted and not faults and LABEL not in dict(spec.constraints):
-        pattern = pattern_of(wanted)
+    wanted = [name for name in wanted if label_for(name) not in dict(spec.constraints)]
+    if wanted and not faults:
         if here and not any(has_all(node, wanted) for node in here):
             offset = min(offset for offset, _ in notes)
             faults.append((offset, f"no node that the job may run on has all of {', '.join(wanted)}"))
-        pairs = tuple(sorted((*spec.constraints, (LABEL, pattern))))
-        spec = msgspec.structs.replace(spec, constraints=pairs)
+        asked = {label: [name for name in wanted if name in names] for label, names in LABELS.items()}
+        pairs = [(label, pattern_of(names)) for label, names in asked.items() if names]
+        spec = msgspec.structs.replace(spec, constraints=tuple(sorted((*spec.constraints, *pairs))))
     return spec, notes, faults
 
 
 def has_all(node: SiteNode, names: Sequence[str]) -> bool:
     """Does a node have all of these programs?"""
-    return all(has(node.attributes.get(LABEL, ""), name) for name in names)
+    return all(has(node.attributes.get(label_for(name), ""), name) for name in names)
 
 
 def _refusal(name: str) -> str:
     return (
         f"{name} cannot run: no node that the job may run on has it (agents tell what is on their PATH, in "
-        f"the label `{LABEL}`); set PATH or source what sets it up above this line, or copy yours with "
-        "--env PATH"
+        f"the label `{label_for(name)}`); set PATH or source what sets it up above this line, or copy yours"
+        " with --env PATH"
         f"{_OTHERWISE.get(name, '')}"
     )
 
@@ -95,12 +98,17 @@ def _has_own_path(spec: JobSpec) -> bool:
     return bool(spec.setup) or not {"PATH", "BASH_ENV"}.isdisjoint(dict(spec.env))
 
 
+def _brings(words: Sequence[str]) -> bool:
+    """May a program be there after it that was not before? `python3 -m pip install uv` is one."""
+    return words[0] in _BRINGS or (words[0].startswith("python") and "-m" in words[1:3])
+
+
 def _uses(found: shell.Found, brings: bool) -> Iterator[tuple[str, shell.Command, bool]]:
     """(program, where it runs first, whether it is certain to run and is looked for on the node's PATH)."""
     if brings:
         return
     path = found.known.get("PATH", 1 << 62)
-    since = min((one.offset for one in found.commands if one.words[0] in _BRINGS), default=1 << 62)
+    since = min((one.offset for one in found.commands if _brings(one.words)), default=1 << 62)
     for name in NAMES:
         until = min(path, found.has.get(name, 1 << 62))
         uses = [one for one in found.commands if one.words[0] == name and one.offset < until]

@@ -327,8 +327,8 @@ def read_moment(node: Node, faults: Faults) -> Instant | None:
     if node.kind == "scalar" and _FROM_NOW.match(node.text[:100]):
         faults.add(
             node,
-            f"{quote(node.text)} would be another time whenever the file is read; write 2026-10-01T08:00:00Z"
-            " here, or give it as you submit: --deadline now+3h",
+            f"{quote(node.text)} is not a time in a file, as it would be another whenever the file is read;"
+            " write 2026-10-01T08:00:00Z, or give it as you submit: --deadline now+3h",
         )
         return None
     at = read_instant(node, faults)

@@ -12,7 +12,7 @@ from typing import Final
 from bursar.steps import listing
 from bursar.steps.hosts import compress_hosts, expand_hosts
 from bursar.steps.listing import Row, Words, filled, known_letters, letters_of, long_form
-from bursar.steps.programs import LABEL as PROGRAMS
+from bursar.steps.programs import LABELS as PROGRAMS
 
 
 def _node_state(node: Row) -> str:
@@ -68,7 +68,7 @@ def partition_of(node: Row) -> str:
 
 def features_of(node: Row) -> str:
     """What `--constraint` of a job may name: its labels, and the type of its GPUs."""
-    labels = {name for name in node.get("labels") or {} if name not in ("partition", PROGRAMS)}
+    labels = {name for name in node.get("labels") or {} if name not in ("partition", *PROGRAMS)}
     return ",".join(sorted({*labels, *(kind.lower() for kind in node.get("gpu_types") or ())})) or "(null)"
 
 

@@ -362,7 +362,8 @@ def kubernetes(root: Node, draft: Draft) -> None:
     if draft.text(pod, "restartPolicy") not in ("", "Never"):
         draft.note(
             pod.entries["restartPolicy"],
-            "restartPolicy: a process is not restarted in its place; retry: {on: [failure], max: 3} runs it anew",
+            "restartPolicy: a process is not restarted in its place; retry: {on: [failure], max: 3} runs it"
+            " anew",
         )
     if "terminationGracePeriodSeconds" in pod.entries:
         said = "terminationGracePeriodSeconds is not carried; write checkpoint: {signal: TERM, grace: 30s}"
