@@ -12,6 +12,8 @@ What is chosen, and what is not, is decided here and nowhere else:
 - GCP committed prices are monthly at 730 hours. Azure spot prices could not be had.
 - Azure tables do not say what a size is, so the shapes below are from its documentation; sizes
   with a fraction of a GPU, and those whose shape we could not make sure of, are left out.
+- Azure rows of some sizes have the licence of Windows in them (0.046 USD per vCPU more than their
+  siblings): those are left out.
 - A GPU type says nothing of its memory: `A100` with 40GB and with 80GB are told apart by
   `gpu_memory`, as in a job file (`A100:80GB:8`).
 """
@@ -23,7 +25,7 @@ import gzip
 import os
 import re
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
 
@@ -293,8 +295,26 @@ def build_gcp() -> None:
               books.values())  # fmt: skip
 
 
+def azure_windows(table: Mapping[tuple[str, str], str], region: str) -> set[str]:
+    """Sizes whose listed price is not that of Linux: a family costs one price per vCPU in a region, and some
+    rows have the licence of Windows in it. The lowest of a family is Linux; at least half of it must be.
+    """
+    found: set[str] = set()
+    for family in AZURE_CPU:
+        each = {
+            name: Decimal(listed) / cpus
+            for cpus in AZURE_SIZES
+            if Decimal(listed := table.get((name := "Standard_" + family.format(cpus), region), "0") or 0)
+        }
+        dear = {name for name, per_cpu in each.items() if per_cpu > min(each.values()) * Decimal("1.02")}
+        if 2 * len(dear) > len(each):
+            raise SystemExit(f"{region}: prices of {family} do not agree: {each}")
+        found |= dear
+    return found
+
+
 def build_azure() -> None:
-    """Azure: eastus, eastus2, southcentralus, westeurope; on demand only."""
+    """Azure: eastus, eastus2, southcentralus, westeurope; on demand only, and Linux alone."""
     shapes: dict[str, Shape] = {
         name: (cpus, Decimal(gib), gpu, count, gpu_gb)
         for name, (cpus, gib, gpu, count, gpu_gb) in AZURE.items()
@@ -315,10 +335,17 @@ def build_azure() -> None:
             "Azure public prices, Linux, collected by karpenter-provider-azure, 2026-06-18",
             "azure", region, "on-demand", "2026-06-18",
         )  # fmt: skip
+        windows = azure_windows(table, region)
         for name, shape in sorted(shapes.items()):
-            book.add(name, table.get((name, region), "0"), shape)
-        write(f"azure-{region}", "Made by bench/build_catalog.py; edit that, not this.\n"
-              "Spot and reserved prices of Azure could not be had.", [book])  # fmt: skip
+            if name not in windows:
+                book.add(name, table.get((name, region), "0"), shape)
+        comment = (
+            "Made by bench/build_catalog.py; edit that, not this.\n"
+            "Spot and reserved prices of Azure could not be had."
+        )
+        if windows:
+            comment += f"\nLeft out, listed with Windows: {', '.join(sorted(windows))}."
+        write(f"azure-{region}", comment, [book])
 
 
 if __name__ == "__main__":

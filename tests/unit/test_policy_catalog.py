@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from decimal import Decimal
 from functools import cache
 
 import pytest
@@ -122,3 +124,18 @@ def test_shipped_names_do_not_clash_and_the_default_policies_exist() -> None:
     names = {(d.kind, d.name) for d in documents()}
     assert {("PlacementPolicy", "default"), ("CostModel", "onprem-local")} <= names
     assert len(names) == len(documents())
+
+
+def test_sizes_of_one_family_cost_the_same_for_each_cpu() -> None:
+    """Some listed prices of Azure had the licence of Windows in them: twice what their siblings cost."""
+    families: dict[tuple[str, str], dict[str, Decimal]] = {}
+    for book in books():
+        for row in book.prices:
+            found = re.fullmatch(r"Standard_([DEF])\d+(a?s_v\d)", row.instance_type)
+            if found is not None and row.market == "on-demand":
+                each = families.setdefault((row.region, "".join(found.groups())), {})
+                each[row.instance_type] = Decimal(row.rate_nanos_per_hour) * 1000 / row.cpu_milli
+    assert len(families) == 24
+    for each in families.values():
+        assert len(each) >= 4
+        assert max(each.values()) < min(each.values()) * Decimal("1.02"), each
