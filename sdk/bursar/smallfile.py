@@ -6,6 +6,7 @@ Why     the CLI and the SDK read the same files, and refuse the same ones in the
 from __future__ import annotations
 
 import sys
+from collections.abc import Sized
 from pathlib import Path
 from typing import Final
 
@@ -42,3 +43,16 @@ def utf8_text(data: bytes, name: str, encoding: str = "utf-8") -> str:
         raise InvalidRequest(
             f"{name}:{line}: byte {data[error.start]:#04x} is not UTF-8 text; is it a binary file?"
         ) from None
+
+
+COLUMNS_MAX: Final = 2_000
+"""Of a table that somebody gives us: exports of bills have some hundreds."""
+
+
+def check_columns(head: Sized, where: str = "") -> None:
+    """Raises `InvalidRequest` for a first line of more columns than any table has: each is looked at."""
+    if len(head) > COLUMNS_MAX:
+        raise InvalidRequest(
+            f"{where}the first line has {len(head):,} columns, a table has at most {COLUMNS_MAX:,}; is it the"
+            " right file, and are its lines ended?"
+        )

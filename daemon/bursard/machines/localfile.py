@@ -239,12 +239,15 @@ def _spot_times(
 
 def parse_trace(text: str, source: str) -> tuple[tuple[int, int], ...]:
     """The rows `from_s,to_s` of a trace as microseconds, in order. Raises `InvalidRequest` with the line."""
-    rows = list(csv.reader(text.splitlines()))
+    try:
+        rows = list(csv.reader(text.splitlines()))
+    except csv.Error as error:
+        raise InvalidRequest(f"{source}: is not CSV: {error}") from None
     if not rows or [cell.strip() for cell in rows[0]] != ["from_s", "to_s"]:
         raise InvalidRequest(f"{source}:1: the first line must be from_s,to_s")
     found: list[tuple[int, int]] = []
     for number, row in enumerate(rows[1:], 2):
-        found_s = [seconds for cell in row if (seconds := decimal_of(cell.strip())) is not None]
+        found_s = [seconds for cell in row[:2] if (seconds := decimal_of(cell.strip())) is not None]
         if len(found_s) != 2 or len(row) != 2:
             raise InvalidRequest(f"{source}:{number}: must be two numbers of seconds")
         start, end = (int(seconds * SECOND_US) for seconds in found_s)

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from bursar.errors import Fault, InvalidRequest
+from bursar.smallfile import check_columns
 from bursar.words import decimal_of
 from bursar.yamlfile import nearest
 
 FAULTS_SHOWN = 20
+FAULTS_MAX = 10_000
+"""A file with so many is not read on."""
 SECONDS_MAX = 100 * 365 * 86_400
 """A century: instants then stay far inside what calendars can say."""
 QUANTITY_MAX = 10**12
@@ -63,6 +66,7 @@ class Table:
         header = next(self._rows(), None)
         if header is None:
             raise InvalidRequest(f"{self.name}: is empty; its first line must name the columns")
+        check_columns(header, f"{self.name}:1: ")
         self._place = {name.strip(): place for place, name in enumerate(header)}
         self._check_header(header, columns, required)
         self._width = len(header)
@@ -137,6 +141,8 @@ class Table:
     def fault(self, place: int, field: str, message: str) -> None:
         """Note a fault of this line."""
         self.faults.append(Fault(self.name, self._line, place + 1, field, message))
+        if len(self.faults) >= FAULTS_MAX:
+            self.finish()
 
     def finish(self) -> None:
         """Raise `InvalidRequest` with every fault there was."""

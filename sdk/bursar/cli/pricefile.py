@@ -23,7 +23,7 @@ from bursar.errors import InvalidRequest
 from bursar.model import MARKETS
 from bursar.money import NANOS_MAX, format_nanos
 from bursar.resources import parse_gpu_type, parse_milli, parse_size
-from bursar.smallfile import utf8_text
+from bursar.smallfile import check_columns, utf8_text
 from bursar.words import decimal_of
 
 BYTES_MAX: Final = 64 << 20
@@ -126,7 +126,8 @@ def _text(file: str) -> str:
 def _headers(there: Iterable[str], fixed: Mapping[str, str], columns: Mapping[str, str]) -> dict[str, str]:
     """By part of a price, the header of its column."""
     there = list(there)
-    if twice := next((name for name in there if there.count(name) > 1), None):
+    check_columns(there)
+    if twice := next((name for name, count in Counter(there).items() if count > 1), None):
         raise InvalidRequest(f"the column {twice[:60]!r} is there twice")
     found = {}
     for part, names in HEADERS.items():

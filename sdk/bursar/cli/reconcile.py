@@ -31,6 +31,7 @@ from bursar.cli.terminal import money_text
 from bursar.clock import HOUR_US, format_instant, parse_instant
 from bursar.codec import view
 from bursar.errors import InvalidRequest
+from bursar.smallfile import check_columns
 from bursar.words import decimal_of, plural
 
 if TYPE_CHECKING:
@@ -168,6 +169,7 @@ def _rows(file: str, lines: IO[str], cost: str, faults: Faults) -> Iterator[tupl
     reader = csv.reader(_bounded(file, lines), strict=True)
     try:
         head = next(reader, [])
+        check_columns(head, f"{file}: ")
         for name in (*NEEDED, cost):
             if name not in head:
                 near = nearest(name, head) if head else "the file is empty"
