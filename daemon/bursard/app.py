@@ -114,6 +114,7 @@ async def run(settings: Settings) -> int:
     startup.refuse_a_clock_before(startup.program_written_at(), store, SystemClock(), settings.state_dir)
     clock, ids = startup.steady_clock(store, SystemClock(), _boot_id()), RandomIds()
     state = restore(store, settings.limits)
+    store.drop_damaged_images()
     startup.refuse_other_books(state, store, settings.state_dir)
     writer = Writer(store, on_fault=_die)
     shipped, applied = startup.documents(settings.policies)

@@ -83,6 +83,22 @@ def _problems(picture: Picture, limits: Limits) -> Iterator[str]:
             yield f"keys: {picture.key_count()} idempotency keys are kept, the log made {fold.keys}"
 
 
+def wrong_images(picture: Picture, limits: Limits | None = None) -> list[int]:
+    """Images of the state that do not say what the log says, by their events: nothing follows from them."""
+    state = first_state(picture, limits or Limits())
+    if state is None:
+        return []
+    with contextlib.closing(EndedJobs()) as ended:
+        fold = Fold(picture, state, ended)
+        with contextlib.suppress(_CannotFold):
+            for _ in fold.walk():
+                pass
+    unknown = {
+        seq for seq in picture.image_hashes() if picture.hash_of(seq) is None and seq > picture.base.seq
+    }
+    return sorted(fold.wrong_images | unknown)
+
+
 def first_state(picture: Picture, limits: Limits) -> State | None:
     """The state where the log that is there begins, or as soon after it as there is an image."""
     if not picture.base.seq:
@@ -111,6 +127,8 @@ class Fold:
         self._applied = Applied()
         self._evict: list[tuple[int, str]] = []
         self._images = picture.image_hashes()
+        self.wrong_images: set[int] = set()
+        """Of which events the images do not say what the log says."""
         note = picture.notes.get(RATED_AFTER, "0")
         self._rated_after = int(note) if note.isdecimal() else 0
         self._rated_until = 0
@@ -177,6 +195,11 @@ class Fold:
         """The image of the state after this event, if one is kept, says what the log says."""
         if seq not in self._images:
             return
+        for one in self._image_problems(seq):
+            self.wrong_images.add(seq)
+            yield one
+
+    def _image_problems(self, seq: int) -> Iterator[str]:
         if self._images[seq] != self._picture.hash_of(seq):
             yield f"snapshots: the image of event {seq} is of another history"
         try:

@@ -29,6 +29,8 @@ from bursard.store import EventFilter, Log, Views, verify
 ENDS_LOOKED_AT = 10_000
 """Newest events searched for second ends unless all are asked for."""
 ENDS_AT_ONCE = 1_000
+_IMAGES = "snapshots: "
+"""How an audit begins what it says of images."""
 _ENDS = EventFilter(kinds=("job-ended", "attempt-ended"))
 
 
@@ -162,8 +164,21 @@ def check_planning(failing: str, left_out: Sequence[str], allocator_wrong: str =
 def check_store(store: Log, full: bool) -> list[Finding]:
     """What the disk can tell: the chain, the sums, the space; `full`: every row against the log, too."""
     problems = store.verify(full)
+    images = list[Finding]()
     if full:
-        problems += _rows(store)
+        rows = _rows(store)
+        wrong = [row for row in rows if row.startswith(_IMAGES)]
+        problems += [row for row in rows if row not in wrong]
+        images = [
+            _finding(
+                "images",
+                wrong,
+                "every image of the state says what the log says",
+                "nothing is lost: the log has all of it. Restart bursard: it throws away an image that is"
+                " damaged. For one that can be read and says something else, stop it first, and"
+                " `bursar audit accept-loss --state-dir DIR` throws that away",
+            )
+        ]
     try:
         free = store.free_bytes()
         short = [f"only {free // 1_000_000} MB are free"] if free < 1_000_000_000 else []
@@ -178,6 +193,7 @@ def check_store(store: Log, full: bool) -> list[Finding]:
             "stop the daemon, keep the directory as it is, and restore a backup:"
             " `bursar restore FILE --state-dir DIR`",
         ),
+        *images,
         _finding(
             "disk",
             short,

@@ -46,6 +46,8 @@ def _from_image(loaded: Loaded, limits: Limits) -> State | None:
         except Exception as error:
             if isinstance(error, StoreUnavailable) and not isinstance(error, _EventRefused):
                 raise
+            if not isinstance(error, state_image.OtherFormat | _EventRefused):
+                loaded.passed_over.append(seq)
             # One kind of failure is as good as another: the log has everything an image has.
             log.warning(
                 "an image of the state cannot be used; taking an older one, or the whole log",

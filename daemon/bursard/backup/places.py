@@ -6,10 +6,12 @@ Why     `bursar up` has the daemon's directory inside its own, `bursard` under s
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from bursar.errors import InvalidRequest
-from bursard.store.home import DATABASE
+from bursard.store.headfile import NAME as HEAD
+from bursard.store.home import DATABASE, LOCK
 
 UP = "up"
 """Layout of `bursar up`: `DIR/daemon`, beside `DIR/agents`."""
@@ -29,6 +31,19 @@ def daemon_directory(directory: Path) -> Path:
         f"{directory} holds no {DATABASE}, nor does {directory / _INSIDE}: it is no state directory of a"
         " bursard; name one with --state-dir"
     )
+
+
+def held_in(directory: Path) -> Path:
+    """Where the books of a daemon are, or were: `directory`, or the place of `bursar up` inside it, which a
+    restored backup may be alone in.
+    """
+    if not _held(directory) and _held(directory / _INSIDE):
+        return directory / _INSIDE
+    return target(directory, PLAIN)
+
+
+def _held(directory: Path) -> bool:
+    return any(os.path.lexists(directory / name) for name in (DATABASE, LOCK, HEAD))
 
 
 def layout_of(directory: Path) -> str:

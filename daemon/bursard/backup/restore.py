@@ -11,12 +11,14 @@ import os
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable, WrongState
 from bursar.local import books
+from bursard import audit
 from bursard.backup import archive, places
 from bursard.backup.archive import Manifest
 from bursard.backup.inspect import Report, inspect_with
@@ -24,6 +26,7 @@ from bursard.startup import RESUMPTION, TRUST, Resumption
 from bursard.store import LogHead, SqliteStore, days, eventfile, headfile, notes, schema
 from bursard.store.headfile import NAME as HEAD
 from bursard.store.home import CREATED, DATABASE, LOCK, Home, free_bytes, refused
+from bursard.store.picture import Picture
 
 EPOCHS_SKIPPED = 1_000_000
 """More starts than there will have been since any backup."""
@@ -94,12 +97,13 @@ def _refuse_unless_empty(directory: Path) -> None:
 
 def accept_loss(state_dir: Path) -> tuple[LogHead, LogHead]:
     """Take the log as it is for the true one; where none is left, begin an empty one. Notes whose digests
-    are gone are taken as they are, too; sums of days that are not what their charges say are thrown away.
+    are gone are taken as they are, too; sums of days that are not what their charges say, and images of the
+    state that are not what the log says, are thrown away.
 
     Returns (what was known of it, here or by the agents of a `bursar up`; where it ends).
     Raises `InvalidRequest` when nothing is missing.
     """
-    directory = places.target(state_dir, places.PLAIN)
+    directory = places.held_in(state_dir)
     beside = directory.parent if places.layout_of(directory) == places.UP else None
     signs = books.signs(beside) if beside is not None else books.Signs()
     database = directory / DATABASE
@@ -118,14 +122,18 @@ def accept_loss(state_dir: Path) -> tuple[LogHead, LogHead]:
             unsealed = version >= notes.SEALED_FROM and bool(notes.unsealed(connection))
             ends = LogHead(*connection.execute("select seq, hash from head").fetchone())
             lacking = [head for head in heads if head is not None and not _holds(connection, head)]
+            # It takes as long as a replay, so only where nothing else was what somebody came for.
+            images = [] if lacking or unsealed or stale else audit.wrong_images(Picture(connection))
         finally:
             connection.close()
-        if not (lacking or unsealed or stale):
+        if not (lacking or unsealed or stale or images):
             raise InvalidRequest(f"{directory}: nothing is missing: the log ends at event {ends.seq}")
         if unsealed:
             _seal_anew(home.database)
         if stale:
             _forget_days(home.database)
+        if images:
+            _forget_images(home.database, images)
         if not lacking:
             return ends, ends
         known = max(lacking, key=lambda head: head.seq)
@@ -142,6 +150,16 @@ def _forget_days(database: Path) -> None:
     try:
         connection.execute("begin immediate")
         days.forget(connection)
+        connection.execute("commit")
+    finally:
+        connection.close()
+
+
+def _forget_images(database: Path, seqs: Sequence[int]) -> None:
+    connection = schema.connect(database)
+    try:
+        connection.execute("begin immediate")
+        connection.executemany("delete from snapshots where seq = ?", [(seq,) for seq in seqs])
         connection.execute("commit")
     finally:
         connection.close()

@@ -40,6 +40,11 @@ from bursard.state.shares import bytes_of_spec
 from bursard.state.tables import EVERY_BUDGET, ArrayMoney, Doom, Limits, NodeToken, still_to_cost
 from bursard.state.typical import TypicalImage, TypicalRequests
 
+
+class OtherFormat(InvariantViolation):
+    """An image that another version wrote, and reads."""
+
+
 FORMAT = 2
 """Bump once between two releases, when a field changes its meaning or its type. An image of another format is
 passed over, for an older one or the whole log."""
@@ -188,7 +193,7 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
     """The state an image was taken of. Raises whatever a damaged or a foreign one leads to: pass it over."""
     found = msgspec.json.decode(data, type=_Format).format
     if found != FORMAT:
-        raise InvariantViolation(f"its format is {found}, this version reads {FORMAT}")
+        raise OtherFormat(f"its format is {found}, this version reads {FORMAT}")
     image = msgspec.json.decode(data, type=StateImage)
     state = State(limits)
     state.cluster_id, state.currency, state.version = image.cluster_id, image.currency, image.version

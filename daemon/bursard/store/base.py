@@ -432,12 +432,14 @@ class Loaded(NamedTuple):
         images: (seq, bytes), newest first, those that are whole and of this history.
         events: every event after a seq. It verifies the hash chain as it goes and raises
             `StoreUnavailable` where that breaks.
+        passed_over: images that could not be read, as far as somebody has tried.
     """
 
     images: Iterator[tuple[int, bytes]]
     events: Callable[[int], Iterator[EventRow]]
     last_seq: int
     last_hash: bytes
+    passed_over: list[int]
 
 
 class LogHead(NamedTuple):

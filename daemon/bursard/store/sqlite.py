@@ -87,6 +87,7 @@ class SqliteStore(SqliteReader):
         self._writer: sqlite3.Connection | None = None
         self._opened = False
         self._names: names.Names | None = None
+        self._passed_over: list[int] = []
         self.trouble = ""
         """What keeps it from taking anything, for who asks; empty: nothing."""
         self.pause: Callable[[float], None] = time.sleep
@@ -446,14 +447,51 @@ class SqliteStore(SqliteReader):
     def load(self) -> Loaded:
         """The good snapshots and what came after them."""
         head = self._head
-        return Loaded(self._snapshots(), lambda after: self._replay(after, head.seq), head.seq, head.hash)
+        self._passed_over = []
+        return Loaded(
+            self._snapshots(),
+            lambda after: self._replay(after, head.seq),
+            head.seq,
+            head.hash,
+            self._passed_over,
+        )
+
+    def drop_damaged_images(self) -> list[int]:
+        """Throw away what a start had to pass over, and older images that are damaged, too. The log has all
+        that they said. Returns of which events they were.
+        """
+        damaged = set(self._passed_over)
+        for seq, at_hash, packed in self._rows("select seq, hash, data from snapshots"):
+            if not self._is_image(seq, at_hash, packed):
+                damaged.add(seq)
+        if damaged:
+            with self._write_lock:
+                writer = self._sound()
+                with self._transaction(writer):
+                    self._refuse_if_fenced(writer)
+                    for seq in damaged:
+                        writer.execute("delete from snapshots where seq = ?", (seq,))
+            log.warning(
+                "images of the state were damaged and are thrown away; the log has all of it",
+                extra={"of_events": sorted(damaged)},
+            )
+        return sorted(damaged)
+
+    def _is_image(self, seq: int, at_hash: bytes, packed: bytes) -> bool:
+        try:
+            return self._of_this_history(seq, at_hash) and bool(zlib.decompress(packed))
+        except (zlib.error, TypeError):
+            return False
+
+    def _of_this_history(self, seq: int, at_hash: bytes) -> bool:
+        return bool(self._base.seq <= seq <= self._head.seq and seq and self._hash_at(seq) == at_hash)
 
     def _snapshots(self) -> Iterator[tuple[int, bytes]]:
         """A snapshot only saves time: one that is damaged or of another history is passed over."""
         rows = self._rows("select seq, hash, data from snapshots order by seq desc")
         for seq, at_hash, packed in rows:
             try:
-                if self._base.seq <= seq <= self._head.seq and seq and self._hash_at(seq) == at_hash:
+                if self._of_this_history(seq, at_hash):
                     yield seq, zlib.decompress(packed)
                 else:
                     log.warning("snapshot is of another history", extra={"seq": seq})

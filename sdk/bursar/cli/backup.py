@@ -247,7 +247,7 @@ def audit_accept_loss(state_dir: str, yes: bool, output: Output) -> None:
     For a daemon that refuses to start because its log is shorter than it was, when neither its missing file
     nor a backup is left. The next start records who decided it. Notes of the database whose digests are gone,
     which `bursar audit verify` tells of, are taken as they are, and sums of days that are other than their
-    charges say are thrown away: they are made anew.
+    charges say, or images of the state that are other than the log says, are thrown away: they are made anew.
 
     Example: bursar audit accept-loss --state-dir /var/lib/bursar
     """
