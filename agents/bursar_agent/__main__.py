@@ -57,6 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             did = "ended" if asked.terminate_all else "left alone"
             lastword.say(f"{did} {plural(count, 'member')} under {asked.settings.state_dir}")
             return 0
+        if asked.forsake:
+            with needing("bursar-agent", "agent"):
+                from bursar_agent.terminate import forsake
+
+            count = asyncio.run(forsake(asked.settings.state_dir, asked.forsake))
+            folder = asked.settings.state_dir
+            lastword.say(f"ended {plural(count, 'member')} of {asked.forsake}; {folder} is of no cluster now")
+            return 0
         with needing("bursar-agent", "agent"):
             from bursar_agent.app import App
 

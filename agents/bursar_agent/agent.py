@@ -17,6 +17,7 @@ from typing import assert_never
 
 import msgspec
 
+from bursar.logend import of_another
 from bursar.model import EndCause, Exit
 from bursar_agent import stimuli as s
 from bursar_agent.stimuli import Instruction, Key, Truth, Usage
@@ -43,6 +44,18 @@ WAITING_MAX = 64
 
 FORGOTTEN_MAX = 4096
 """Ends kept after Forget, to answer a late duplicate of their assignment with the truth."""
+
+
+_ORDERS = (
+    s.Assigned,
+    s.ForgetReceived,
+    s.MeterAsked,
+    s.AckReceived,
+    s.StopAsked,
+    s.LimitAsked,
+    s.LogAsked,
+)
+"""What a daemon of another cluster says in vain to an agent that holds members of its own."""
 
 
 class Phase(Enum):
@@ -100,6 +113,7 @@ class Agent:
         usage_seq: not below any number ever given out.
         spend_lease_us: as persisted with the epoch; 0: none.
         now_boot_us: the lease of an agent that restarted while the daemon was gone runs from here.
+        cluster_id: whose members are here, as persisted; empty: nobody has said so yet.
     """
 
     def __init__(
@@ -109,8 +123,12 @@ class Agent:
         usage_seq: int = 0,
         spend_lease_us: int = 0,
         now_boot_us: int = 0,
+        cluster_id: str = "",
     ) -> None:
         self.boot_id = boot_id
+        self.cluster_id = cluster_id
+        self._stranger = ""
+        """The cluster of the daemon at the other end, which is not that of what is here."""
         self.epoch = epoch
         self.meter_interval_us = METER_INTERVAL_US
         self.heartbeat_interval_us = HEARTBEAT_INTERVAL_US
@@ -143,6 +161,10 @@ class Agent:
         """Everything this agent knows of members not yet forgotten."""
         return tuple(run.truth() for run in self._runs.values())
 
+    def holds_for_another(self, cluster_id: str) -> bool:
+        """Something lives here, or has an end that was not acknowledged, which is of another cluster."""
+        return bool(self._runs) and bool(self.cluster_id) and cluster_id not in ("", self.cluster_id)
+
     def live(self) -> tuple[s.Live, ...]:
         """The running members."""
         return tuple(s.Live(key, run.pid, run.reaped_before_us) for key, run in self._live.items())
@@ -156,6 +178,8 @@ class Agent:
 
     def handle(self, event: s.Event) -> list[Instruction]:
         """Take one fact, return what to do, in order."""
+        if self._stranger and isinstance(event, _ORDERS):
+            return self._disobeyed(event)
         match event:
             case s.Assigned():
                 return self._assigned(event)
@@ -229,15 +253,40 @@ class Agent:
                 self._ended(key, truth.exit or _lost(truth))
         return []
 
+    def _disobeyed(self, event: s.Event) -> list[Instruction]:
+        """An order of a daemon whose cluster is not that of what is here."""
+        if not isinstance(event, s.Assigned):
+            return []
+        refusal = _never_started(of_another(self.cluster_id, self._stranger))
+        return [s.SendExited(*one.key, refusal) for one in event.assignments]
+
+    def _goes_over(self, cluster_id: str) -> list[Instruction]:
+        """Nothing here is of the cluster before any more, nor is there anything to tell it."""
+        before, self.cluster_id = self.cluster_id, cluster_id
+        if not before:
+            return []
+        self._acked_seq, self._unacked = self._seq, False
+        return [s.Note(f"goes over from cluster {before} to {cluster_id}"), s.SpoolTrim(self._seq)]
+
     def _welcomed(self, event: s.Welcomed) -> list[Instruction]:
+        if self.holds_for_another(event.cluster_id):
+            # Told nothing and obeyed in nothing: it would end what it does not know, or swallow its end.
+            self._stranger = event.cluster_id
+            self.heartbeat_interval_us = event.heartbeat_interval_us or self.heartbeat_interval_us
+            return [s.SendCondition(of_another(self.cluster_id, self._stranger))]
         out: list[Instruction] = []
+        moved = event.cluster_id not in ("", self.cluster_id)
+        if moved:
+            out += self._goes_over(event.cluster_id)
         if event.epoch < self.epoch:
             # A daemon that lost its lease may still be talking: its commands are refused one by one.
             out.append(s.Note(f"the daemon speaks for epoch {event.epoch}, obeyed is {self.epoch}"))
-        elif event.epoch > self.epoch or event.spend_lease_us != self._spend_lease_us:
-            self.epoch = event.epoch
-            self._spend_lease_us = event.spend_lease_us
-            out.append(s.PersistEpoch(event.epoch, event.spend_lease_us))
+            changed = moved
+        else:
+            changed = moved or event.epoch > self.epoch or event.spend_lease_us != self._spend_lease_us
+            self.epoch, self._spend_lease_us = event.epoch, event.spend_lease_us
+        if changed:
+            out.append(s.PersistEpoch(self.epoch, self._spend_lease_us, self.cluster_id))
         self.meter_interval_us = event.meter_interval_us or self.meter_interval_us
         self.heartbeat_interval_us = event.heartbeat_interval_us or self.heartbeat_interval_us
         self._connected = True
@@ -306,7 +355,7 @@ class Agent:
                     fresh.append(assignment)
         if obeyed and event.epoch > self.epoch:
             self.epoch = event.epoch
-            out.append(s.PersistEpoch(event.epoch, self._spend_lease_us))
+            out.append(s.PersistEpoch(event.epoch, self._spend_lease_us, self.cluster_id))
         if fresh:
             out.append(s.StartMembers(tuple(fresh), event.epoch))
         return out
@@ -363,6 +412,7 @@ class Agent:
         Told later, behind the end of what it waited for, a word of that would mean another thing.
         """
         self._connected = False
+        self._stranger = ""
         for key in (*self._waiting, *self._gave_back):
             del self._runs[key]
         self._waiting.clear()
@@ -525,7 +575,7 @@ class Agent:
 
     def _tick(self, now: int) -> list[Instruction]:
         out: list[Instruction] = []
-        if self._connected and now - self._heartbeat_at_us >= self.heartbeat_interval_us:
+        if (self._connected or self._stranger) and now - self._heartbeat_at_us >= self.heartbeat_interval_us:
             self._heartbeat_at_us = now
             out.append(s.SendHeartbeat(now))
         if now - self._metered_at_us >= self.meter_interval_us:

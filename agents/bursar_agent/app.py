@@ -24,6 +24,7 @@ from bursar.clock import Clock, SystemClock
 from bursar.errors import BursarError, InvalidRequest, NotFound, StoreUnavailable
 from bursar.ids import RandomIds
 from bursar.local import guard
+from bursar.logend import of_another
 from bursar.model import NodeFacts
 from bursar.steps import modules, programs
 from bursar.systemd import Notifier
@@ -143,6 +144,7 @@ class App:
             usage_seq=max(spool.last_seq, clock.now() // 1_000_000),
             spend_lease_us=remembered.spend_lease_us,
             now_boot_us=clock.boot_us(),
+            cluster_id=self._state.cluster_id(),
         )
         self._link = Link(
             self._door,
@@ -151,8 +153,8 @@ class App:
             self._welcomed,
             self._uniform,
             self._log_end_told,
-            lambda frame: self._steps.take(frame),
-            lambda probe: self._readiness.take(probe),
+            lambda frame: self._steps.take(frame) if self._cluster_id else None,
+            lambda probe: self._readiness.take(probe) if self._cluster_id else None,
         )
         self._readiness = Readiness(
             lambda *told: self._link.send(wire.readiness(*told)),
@@ -181,7 +183,7 @@ class App:
         self._steps = Steps(
             Path(self._state.steps_dir),
             self._runner,
-            self._link.send_step,
+            lambda frame: self._link.send_step(frame) if self._cluster_id else None,
             lambda: self._link.step_bytes,
             settings.server,
         )
@@ -368,31 +370,41 @@ class App:
     def _hello(self, instruction: s.SendHello) -> None:
         if self._unpersisted is not None:
             self._persist(self._unpersisted)
-        end = self._state.log_end()
+        end, ours = self._state.log_end(), self._core.cluster_id
+        if ours and (end is None or end.cluster_id != ours):
+            end = LogEnd(ours, 0, b"")
         for message in wire.hello(
             instruction, self._facts, self._boot_id, bursar.__version__, self._instance, end
         ):
             self._link.send(message)
 
     def _log_end_told(self, seq: int, digest: bytes) -> None:
-        self._state.remember_log_end(LogEnd(self._cluster_id, seq, digest))
+        if self._cluster_id:
+            self._state.remember_log_end(LogEnd(self._cluster_id, seq, digest))
 
     def _welcomed(self, welcome: wire.Welcome) -> None:
         log.info("welcome", extra={"node_id": welcome.node_id, "cluster_id": welcome.cluster_id})
-        changed = (welcome.mqtt_url, welcome.cluster_id) != (self._mqtt_url, self._cluster_id)
-        self._mqtt_url, self._cluster_id = welcome.mqtt_url, welcome.cluster_id
+        mqtt_url, cluster_id = welcome.mqtt_url, welcome.cluster_id
+        if self._core.holds_for_another(cluster_id):
+            log.error(
+                of_another(self._core.cluster_id, cluster_id, str(self._state.path)),
+                extra={"cluster_id": cluster_id},
+            )
+            mqtt_url = cluster_id = ""  # no readings go to it either
+        changed = (mqtt_url, cluster_id) != (self._mqtt_url, self._cluster_id)
+        self._mqtt_url, self._cluster_id = mqtt_url, cluster_id
         if not changed:
             return
         if self._publisher is not None:
             self._publisher.close()
             self._publisher = None
-        if welcome.mqtt_url:
+        if mqtt_url:
             try:
-                broker = Broker.parse(welcome.mqtt_url)
+                broker = Broker.parse(mqtt_url)
             except InvalidRequest as problem:
                 log.error("telemetry goes to no broker", extra={"problem": problem.message})
                 return
-            self._publisher = Publisher(broker, welcome.cluster_id, self._settings.name, self._uniform)
+            self._publisher = Publisher(broker, cluster_id, self._settings.name, self._uniform)
             task = asyncio.get_running_loop().create_task(self._publisher.run(), name="publisher")
             self._publishing.add(task)
             task.add_done_callback(self._publishing.discard)
@@ -400,7 +412,7 @@ class App:
     def _persist(self, instruction: s.PersistEpoch) -> None:
         self._unpersisted = instruction
         try:
-            self._state.persist(instruction.epoch, instruction.spend_lease_us)
+            self._state.persist(instruction.epoch, instruction.spend_lease_us, instruction.cluster_id)
             self._unpersisted = None
         except OSError as problem:
             # Obeying an epoch we cannot remember could let a replaced daemon command us later. The

@@ -136,6 +136,7 @@ class CommandLine:
     print_config: bool = False
     terminate_all: bool = False
     terminate_idle: bool = False
+    forsake: str = ""
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> CommandLine:
@@ -157,6 +158,13 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> CommandLine:
         action="store_true",
         help="end launcher and supervisors under the state directory unless a job runs, then exit",
     )
+    parser.add_argument(
+        "--forsake",
+        metavar="CLUSTER",
+        default="",
+        help="let go of a cluster that is gone for good: end every job under the state directory, tell nobody"
+        " of it, and belong to the next daemon that the agent connects to; then exit",
+    )
     options = vars(parser.parse_args(argv))
     given = collect(Settings, options, environ, ENV_PREFIX, CONFIG_PATH)
     settings = Settings(**{name: _convert(name, raw, at) for name, (raw, at) in given.items()})
@@ -167,6 +175,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> CommandLine:
         print_config=options["print_config"],
         terminate_all=options["terminate_all"],
         terminate_idle=options["terminate_idle"],
+        forsake=options["forsake"],
     )
 
 

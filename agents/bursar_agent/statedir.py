@@ -71,11 +71,14 @@ _Number = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
 
 class Remembered(msgspec.Struct, frozen=True):
-    """The content of `agent.json`. `instance` is a second copy of the file of that name."""
+    """The content of `agent.json`. `instance` is a second copy of the file of that name; `cluster_id`: whose
+    members are here, unknown to an older release.
+    """
 
     epoch: _Number = 0
     spend_lease_us: _Number = 0
     instance: str = ""
+    cluster_id: str = ""
 
 
 class HeldDevices(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,11 +232,26 @@ class StateDir:
                 if type(epoch) is int and 0 <= epoch <= 1 << 53:
                     yield epoch
 
-    def persist(self, epoch: int, spend_lease_us: int) -> None:
+    def persist(self, epoch: int, spend_lease_us: int, cluster_id: str = "") -> None:
         """Durable before it returns: once per daemon restart, so the wait does not matter."""
-        remembered = Remembered(epoch, spend_lease_us, self._instance)
+        remembered = Remembered(epoch, spend_lease_us, self._instance, cluster_id)
         self._replace("agent.json", msgspec.json.encode(remembered))
         self._persisted = remembered
+
+    def cluster_id(self) -> str:
+        """Whose members are here; empty: nobody has said so yet."""
+        known = self.remembered().cluster_id
+        if known:
+            return known
+        end = self.log_end()
+        return end.cluster_id if end is not None else ""
+
+    def forsake(self) -> None:
+        """Belong to no cluster any more. Raises `OSError`."""
+        kept = self.remembered()
+        self._instance = kept.instance
+        (self.path / "log-end.json").unlink(missing_ok=True)
+        self.persist(kept.epoch, kept.spend_lease_us)
 
     def log_end(self) -> LogEnd | None:
         """What `remember_log_end` wrote last; None for nothing, or what had to be set aside."""

@@ -131,6 +131,7 @@ class Welcomed(msgspec.Struct, frozen=True, kw_only=True):
 
     now_boot_us: int
     epoch: int
+    cluster_id: str = ""
     meter_interval_us: int = 0
     heartbeat_interval_us: int = 0
     spend_lease_us: int = 0
@@ -325,10 +326,13 @@ class SendCondition(msgspec.Struct, frozen=True):
 
 
 class PersistEpoch(msgspec.Struct, frozen=True):
-    """Remember the epoch (and the lease that came with it) across restarts, before obeying it."""
+    """Remember the epoch (with the lease that came with it, and whose it is) across restarts, before obeying
+    it.
+    """
 
     epoch: int
     spend_lease_us: int
+    cluster_id: str = ""
 
 
 class StartMembers(msgspec.Struct, frozen=True):

@@ -1,7 +1,8 @@
 """Ending everything under one state directory: jobs, supervisors, launcher.
 
 Owns    `bursar-agent --terminate-all`, the second half of `bursar down`, and `--terminate-idle`, that of an
-        `up` that failed. Input: the state directory.
+        `up` that failed; `--forsake`, after which nothing there is of its cluster any more. Input: the state
+        directory.
 Why     jobs outlive their agent on purpose, so somebody must be able to say: now really all of it.
 """
 
@@ -11,15 +12,17 @@ import asyncio
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+from bursar.clock import SystemClock
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursar_agent.mps import PROGRAM
 from bursar_agent.runner import removed
 from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.runner.model import AttemptTruth, RunnerEvent, StopRequest
 from bursar_agent.sharing import Sharing
-from bursar_agent.statedir import StateDir
+from bursar_agent.statedir import Forgotten, StateDir
 
 log = logging.getLogger(__name__)
 
@@ -33,13 +36,13 @@ _OVERDUE_US = 3_000_000
 """A supervisor that hangs is given up within `END_WAIT_S`, in the three steps of `runner.pulse`."""
 
 
-async def terminate(state_dir: Path, members: bool) -> int:
+async def terminate(state_dir: Path, members: bool, forsaking: bool = False) -> int:
     """End every member at once, then the launcher; without `members` the launcher alone, unless one runs. How
-    many there were.
+    many there were. `forsaking`: then forget how they ended, and whose they were.
 
     Raises `InvalidRequest` while an agent still runs there, `StoreUnavailable` when some do not end.
     """
-    if not (state_dir / "run").is_dir():
+    if not (state_dir / "run").is_dir() and not forsaking:
         removed.kill_strays(str(state_dir / "run"))
         return 0
     state = await _lock(state_dir)
@@ -76,10 +79,42 @@ async def terminate(state_dir: Path, members: bool) -> int:
         await sharing.end_all()
         sharing.close()
         await runner.shutdown_launcher()
+        if forsaking:
+            _forget_all(state, await runner.adopt())
         return len(running)
     finally:
         await runner.close()
         state.close()
+
+
+async def forsake(state_dir: Path, cluster_id: str) -> int:
+    """End every member of a cluster that is gone for good, and tell no daemon of any: what they used since it
+    was told last is billed by nobody. Logs stay as long as they ever do. How many still ran.
+
+    Raises `InvalidRequest` when what lies there is of another cluster, or while an agent runs there, else as
+    `terminate`.
+    """
+    state = await _lock(state_dir)
+    try:
+        known = state.cluster_id()
+    finally:
+        state.close()
+    if known != cluster_id:
+        of = f"of cluster {known}" if known else "of no cluster"
+        raise InvalidRequest(f"what lies under {state_dir} is {of}, not of {cluster_id}; nothing was done")
+    return await terminate(state_dir, members=True, forsaking=True)
+
+
+def _forget_all(state: StateDir, found: Sequence[AttemptTruth]) -> None:
+    """No end of these is told to anybody any more. Raises `OSError`."""
+    forgotten = Forgotten(state.path / "forgotten", SystemClock())
+    try:
+        for one in found:
+            if (one.attempt_id, one.rank) not in forgotten:
+                forgotten.add((one.attempt_id, one.rank), one.exit.log_bytes if one.exit else 1)
+    finally:
+        forgotten.close()
+    state.forsake()
 
 
 def _is_left(runner: ProcessRunner, member: AttemptTruth, state_dir: Path) -> bool:

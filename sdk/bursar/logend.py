@@ -1,6 +1,6 @@
 """The end of a daemon's log as an agent keeps it, `log-end.json`: how a damaged one is told from a true one.
 
-Owns    the checksum of its fields.
+Owns    the checksum of its fields, and the words for an agent whose members are of another cluster.
 Why     a flipped digit would accuse the daemon's log of lacking what was acknowledged, and keep a sound
         cluster from starting. The agent writes the file; the agent and the daemon beside it read it.
 """
@@ -41,3 +41,12 @@ def read_log_end(found: Mapping[str, Any]) -> LogEnd | None:
     except (binascii.Error, ValueError):
         return None
     return end if found.get("check", check_of(*end)) == check_of(*end) else None
+
+
+def of_another(theirs: str, ours: str, state_dir: str = "DIR") -> str:
+    """What an agent that holds members of the cluster `theirs` and the daemon of `ours` say of each other."""
+    return (
+        f"its jobs are of cluster {theirs}, and this daemon's books are those of {ours}: none of them is"
+        f" taken or ended here, and none is started. If {theirs} is gone for good, stop the agent there, then"
+        f" `bursar-agent --state-dir {state_dir} --forsake {theirs}`"
+    )

@@ -335,6 +335,37 @@ def test_sigterm_ends_the_agent_and_not_its_jobs(tmp_path: Path) -> None:
     play(tmp_path, story)
 
 
+def test_a_cluster_whose_books_are_gone_is_forsaken_by_one_command(tmp_path: Path) -> None:
+    """A daemon with other books ends nothing and starts nothing until somebody says that the first is gone."""
+
+    async def story(w: World) -> None:
+        agent = await w.agent()
+        w.assign("sleep 300")
+        await w.daemon.until(lambda: bool(w.daemon.bodies("started")))
+        await w.daemon.kill()
+        w.daemon.welcome.cluster_id = "other"
+        await w.daemon.start()
+        await w.daemon.until(lambda: bool(w.daemon.bodies("condition")))
+        assert "--forsake test" in w.daemon.bodies("condition")[-1].trouble
+        w.stop("cancelled")
+        w.assign("true", "att_b")
+        assert "its jobs are of cluster test" in (await w.exited("att_b")).message
+        assert not [end for end in w.daemon.bodies("exited") if end.attempt_id == "att_a"]
+        agent.terminate()
+        await agent.wait()
+        wrong = await w.spawn("--forsake", "other")
+        assert b"is of cluster test, not of other; nothing was done" in (await wrong.communicate())[1]
+        assert wrong.returncode == 2
+        right = await w.spawn("--forsake", "test")
+        assert b"ended 1 member of test" in (await right.communicate())[1]
+        await w.agent()
+        assert (len(w.daemon.hellos[-1].attempts), w.daemon.hellos[-1].log_cluster_id) == (0, "")
+        w.assign("true", "att_c")
+        assert (await w.exited("att_c")).cause == "completed"
+
+    play(tmp_path, story)
+
+
 def test_second_agent_on_one_directory_is_refused(tmp_path: Path) -> None:
     async def story(w: World) -> None:
         agent = await w.agent()

@@ -50,7 +50,8 @@ class Bench:
             "_members": Noted("members", self.said, release=lambda key: self.kept),
             "_spooling": Noted("spool", self.said),
             "_core": Noted(
-                "core", self.said, busy=True, live=lambda: (s.Live(("att_1", 0), 7), s.Live(("att_2", 0), 8))
+                "core", self.said, busy=True, cluster_id="c0", holds_for_another=lambda other: other == "c9",
+                live=lambda: (s.Live(("att_1", 0), 7), s.Live(("att_2", 0), 8))
             ),
             "_devices": Noted("devices", self.said),
             "_forgotten": Noted("forgotten", self.said),
@@ -101,7 +102,7 @@ STOP = s.StopMember(attempt_id="att_1", rank=0, cause="cancelled", grace_us=5, s
         (s.SendHeartbeat(9), [("link.send", ("heartbeat", 9, WALL))]),
         (s.ReadTruth(), [("members.read_truth",)]),
         (s.SendCondition("full"), [("link.send_condition", s.SendCondition("full"))]),
-        (s.PersistEpoch(5, 6), [("state.persist", 5, 6)]),
+        (s.PersistEpoch(5, 6, "c1"), [("state.persist", 5, 6, "c1")]),
     ],
 )
 def test_each_instruction_is_carried_out_by_its_part(bench: Bench, instruction: Any, done: list[Any]) -> None:
@@ -167,7 +168,7 @@ def test_a_hello_says_what_was_known_last_and_first_what_could_not_be_written(
     bench.made._unpersisted = s.PersistEpoch(5, 6)
     bench.said.clear()
     bench.made._hello(hello)
-    assert bench.said[0] == ("state.persist", 5, 6)
+    assert bench.said[0] == ("state.persist", 5, 6, "")
     assert bench.made._unpersisted is None
 
 
@@ -187,6 +188,29 @@ def test_the_end_of_the_log_is_kept_with_the_cluster_it_is_of(bench: Bench) -> N
     bench.made._cluster_id = "c7"
     bench.made._log_end_told(9, b"h")
     assert bench.said == [("state.remember_log_end", LogEnd("c7", 9, b"h"))]
+
+
+def test_a_hello_names_the_cluster_of_what_is_here_also_without_a_log_end_of_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hello: Any = object()
+    said: list[Any] = []
+    monkeypatch.setattr(room.wire, "hello", lambda *words: said.append(words[-1]) or [])
+    for core, kept in (("c1", LogEnd("c0", 1, b"x")), ("c1", None), ("", None)):
+        bench.made._core = SimpleNamespace(cluster_id=core)  # type: ignore[assignment]
+        bench.made._state = SimpleNamespace(log_end=lambda kept=kept: kept)  # type: ignore[assignment]
+        bench.made._hello(hello)
+    assert said == [LogEnd("c1", 0, b""), LogEnd("c1", 0, b""), None]
+
+
+def test_a_daemon_of_another_cluster_gets_no_readings_and_leaves_no_end_of_its_log(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.made._welcomed(welcome("mqtt://a", "c9"))
+    bench.made._log_end_told(9, b"h")
+    assert (bench.made._cluster_id, bench.made._publisher) == ("", None)
+    assert not [said for said in bench.said if said[0] == "state.remember_log_end"]
+    assert "`bursar-agent --state-dir /state --forsake c0`" in caplog.text
 
 
 def welcome(url: str, cluster: str = "c1") -> Welcome:

@@ -291,6 +291,7 @@ def event(
             return s.Welcomed(
                 now_boot_us=now_boot_us,
                 epoch=welcome.epoch,
+                cluster_id=welcome.cluster_id,
                 meter_interval_us=welcome.meter_interval_us,
                 heartbeat_interval_us=welcome.heartbeat_interval_us,
                 spend_lease_us=welcome.spend_lease_us,

@@ -14,7 +14,10 @@ from collections import Counter
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+import msgspec
+
 from bursar.errors import Forbidden, InvalidRequest, StoreUnavailable
+from bursar.logend import of_another
 from bursard.engine import Engine
 from bursard.events import AttemptEnded, Event, NodeEnrolled, NodeRemoved, NodeTokenRevoked
 from bursard.fleet import believe, door
@@ -130,7 +133,11 @@ class Agents:
             if start:
                 await asyncio.sleep(0)
             door.hello_truths(hello, hello.truths[start : start + TRUTHS_A_TURN])
-        await self._agree(hello)
+        if parked := self.parks(hello):
+            log.error(parked, extra={"node": name})
+            hello = msgspec.structs.replace(hello, truths=(), epoch=0, trouble=parked)
+        else:
+            await self._agree(hello)
         live = self._own_stream(hello)  # again: others may have come or gone meanwhile
         node = self.fleet.hello(hello, enrol=self._enrol(token_sha256, hello), refused=refused, checked=True)
         if live is not None:
@@ -148,6 +155,15 @@ class Agents:
             raise Forbidden(f"a node named {name} is connected already; give this one another --name")
         return live
 
+    def parks(self, hello: Hello) -> str:
+        """Why nothing that this node holds is taken, ended or forgotten here; empty: it is ours to serve.
+
+        What it holds is of another cluster, whose books are not here: an empty state directory in the place
+        of the true one must cost nobody a job.
+        """
+        theirs, ours = hello.log_cluster_id, self.engine.state.cluster_id
+        return of_another(theirs, ours) if theirs and theirs != ours and hello.truths else ""
+
     async def _agree(self, hello: Hello) -> None:
         """One log and one epoch, before anything is told."""
         ours = hello.log_cluster_id == self.engine.state.cluster_id
@@ -161,9 +177,9 @@ class Agents:
             raise problem
         if hello.log_cluster_id and not ours:
             log.warning(
-                "an agent comes from another cluster, whose books are not here; what it runs of that one is"
-                " ended. If they were lost, stop the daemon and restore a backup",
-                extra={"node": hello.facts.name, "cluster": hello.log_cluster_id, "event": hello.log_seq},
+                "an idle agent comes from another cluster, whose books are not here. If they were lost, stop"
+                " the daemon and restore a backup",
+                extra={"node": hello.facts.name, "cluster": hello.log_cluster_id, "seq": hello.log_seq},
             )
         await self.raise_epoch(hello.epoch)
 
@@ -199,7 +215,7 @@ class Agents:
             older.close()
         self._came(link)
         self.links[link.node_id] = link
-        self._truths[link.node_id] = tuple(truths)
+        self._truths[link.node_id] = () if link.parked else tuple(truths)
         link.last_seen_at = self.engine.now()
         self.fleet.join(self.engine.state.nodes[link.node_id], self)
 
@@ -280,6 +296,8 @@ class Agents:
             return
         link.last_seen_at = self.engine.now()
         node = self.engine.state.nodes[link.node_id]
+        if link.parked and not isinstance(word, Heartbeat):
+            return  # of members of another cluster, or of the disk, which does not make it ours
         match word:
             case Started():
                 self.fleet.started(node, word)
@@ -315,7 +333,7 @@ class Agents:
 
         One for a node that is out of contact is dropped: its ends send it again. Raises `InvalidRequest`.
         """
-        if self.links.get(link.node_id) is not link:
+        if self.links.get(link.node_id) is not link or link.parked:
             return
         door.step_frame(frame)
         lost = self.attachments.carry(frame, link.node_id)
@@ -354,7 +372,7 @@ class Agents:
         link.heard_boot_us = word.boot_us
         self.fleet.heartbeat(node, word.boot_us, word.wall_at)
         # Its node is a witness of all that was acknowledged, also of what has nothing to do with it.
-        if (end := self.engine.log.head.seq) > link.log_seq:
+        if (end := self.engine.log.head.seq) > link.log_seq and not link.parked:
             link.log_seq = end
             link.send(LogGrew())
 
@@ -442,7 +460,7 @@ class Agents:
         links = [
             link
             for link in self.links.values()
-            if whole or (link.node_id in nodes and nodes[link.node_id].live)
+            if not link.parked and (whole or (link.node_id in nodes and nodes[link.node_id].live))
         ]
         for link in links:
             link.metered.clear()

@@ -86,6 +86,7 @@ class AgentLink:
         heard_boot_us: the newest reading of the node's boot clock that came over it.
         fenced: how often each member's order was refused for its epoch.
         log_seq: where it was told last, on a heartbeat, that the log ends.
+        parked: why nothing that its agent holds is ours; empty: all of it is.
         token_sha256: of the secret it was admitted with; empty: the unix socket vouched for it.
     """
 
@@ -101,7 +102,7 @@ class AgentLink:
         self.joined = False
         self.last_seen_at = 0
         self.heard_boot_us = 0
-        self.token_sha256 = ""
+        self.token_sha256 = self.parked = ""
         self.ahead = self.log_seq = 0
         self.takes_limits = False
         self.attaches = False

@@ -47,6 +47,7 @@ from bursard.fleet import (
 from bursard.fleet.agents import TRUTHS_A_TURN, Report
 from bursard.fleet.door import TRUTHS_MAX
 from bursard.state import NodeRecord
+from bursard.store import LogHead
 from bursard.telemetry import LiveTelemetry
 
 PROTOCOL = 2
@@ -92,7 +93,7 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
             return
         try:  # from here on the node counts as connected: whatever comes, it is left again
             await self.engine.durable()
-            yield self._welcome(node)
+            yield self._welcome(node, link)
             self.hub.join(link, hello.truths)
             reader = asyncio.create_task(self._read(requests, link), name=f"agent-{link.name}")
             reader.add_done_callback(lambda _: link.close())
@@ -124,10 +125,13 @@ class AgentsService(agents_pb2_grpc.AgentsServicer):
         link.ahead = hello.ahead
         link.takes_limits = hello.takes_limits
         link.attaches = hello.attaches
+        link.parked = self.hub.parks(hello)
         return hello, node, link
 
-    def _welcome(self, node: NodeRecord) -> pb.DaemonMessage:
-        state, head = self.engine.state, self.engine.log.head
+    def _welcome(self, node: NodeRecord, link: AgentLink) -> pb.DaemonMessage:
+        state = self.engine.state
+        # Who is of another cluster is to remember the end of that one's log.
+        head = self.engine.log.head if not link.parked else LogHead(0, b"")
         return pb.DaemonMessage(
             welcome=pb.Welcome(
                 node_id=node.id,
