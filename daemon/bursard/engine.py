@@ -228,7 +228,7 @@ class Engine:
         """
         log.error(
             "an event could not be applied; what is true is read again from the log",
-            extra={"event": type(transaction.last).__name__, "actor": transaction.actor},
+            extra={"kind": type(transaction.last).__name__, "actor": transaction.actor},
             exc_info=error,
         )
         try:

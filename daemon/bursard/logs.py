@@ -12,18 +12,25 @@ from bursar.tracebacks import bound_tracebacks
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
+RESERVED = frozenset(("at", "level", "event", "logger"))
+"""What each line says of itself: no extra takes its place."""
+
+
 class JsonFormatter(logging.Formatter):
     """`{"at", "level", "event", …extra}`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """One line. An extra with a name of the line's own has `_` behind it."""
         line: dict[str, object] = {
             "at": format_instant(int(record.created * 1_000_000)),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             "logger": record.name,
         }
-        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        taken = RESERVED | {"error"} if record.exc_info else RESERVED
+        for key, value in vars(record).items():
+            if key not in _STANDARD:
+                line[f"{key}_" if key in taken else key] = value
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)

@@ -336,7 +336,7 @@ def test_sigterm_ends_the_agent_and_not_its_jobs(tmp_path: Path) -> None:
 
 
 def test_a_cluster_whose_books_are_gone_is_forsaken_by_one_command(tmp_path: Path) -> None:
-    """A daemon with other books ends nothing and starts nothing until somebody says that the first is gone."""
+    """A daemon with other books ends nothing and starts nothing until somebody says the first is gone."""
 
     async def story(w: World) -> None:
         agent = await w.agent()

@@ -138,6 +138,7 @@ class Link:
         self.epoch = epoch
         self.closed = self.joined = False
         self.takes_limits = True
+        self.parked = ""
 
     def send(self, message: Any) -> None:
         if not self.closed and not self.session.broken:
