@@ -94,7 +94,8 @@ through. Of an array `squeue` has a line for each task that runs and one for tho
 (`-r`: one for each), and `sacct` likewise; those that `%N` holds back wait for `JobArrayTaskLimit`.
 `sacct` has a row `12.batch` for the script and one for each step, `12.0`,
 once its job has ended: 16 of them, those that failed before others, of a script's first 16,384. `-j 12.0`
-asks for one alone, `-X` for none. A job that ended well over a step that failed is `COMPLETED`, as in Slurm,
+asks for one alone, `-X` for none. `squeue -s` within a job has those of it that run now.
+A job that ended well over a step that failed is `COMPLETED`, as in Slurm,
 and `DerivedExitCode` has the step's; `show`, `explain` and `--follow` name it.
 `sinfo` has a line for each value that it prints. `scontrol` knows
 `show hostnames`, `show job`, `show node`, `show partition`, `update` (time limit, also by `+10:00` and
@@ -109,7 +110,8 @@ anew, and Slurm's commands are not found then: begin it with `#!/bin/bash`, whic
 
 A job that requeues itself within a minute of its start, again and again, waits 2, 4, 8 seconds and so on, 5
 minutes at most, and says so in `explain` (`BeginTime`); the sixteenth time in a row it is put on hold
-(`JobHoldMaxRequeue`) until somebody releases it. One that runs a while before it asks never waits.
+(`JobHoldMaxRequeue`) until somebody releases it. One that runs a while before it asks never waits, and is
+put on hold each 1,000th time.
 
 ## Names of partitions, QOS and accounts
 

@@ -457,6 +457,10 @@ def _held(state: State, job: JobRecord, now: int) -> Reason:
             f"{remedy}; once it runs, `bursar snooze {job.display} 2h` puts the policy off",
             (("held_at", str(last.finished_at)), ("held_by", "idle policy")),
         )
+    if many := requeues.of_very_many(job):
+        said = f"the job is on hold: it ran {many} times, and asked to run again"
+        mend = f"see that it comes to an end; {remedy} for as many times more"
+        return Reason(ReasonCode.HELD, said, mend, (("requeues", str(many)),))
     if times < requeues.ROW_MAX:
         return Reason(ReasonCode.HELD, "the job is on hold", remedy)
     said = f"the job is on hold: it was requeued {times} times in a row, each soon after its start"

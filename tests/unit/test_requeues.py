@@ -128,3 +128,23 @@ def test_a_preempted_attempt_is_none_of_them() -> None:
     word = Exited(attempt_id=world.job.attempt.id, rank=0, cause=EndCause.PREEMPTED, exit_code=-1, signal=15)
     world.fleet.exited(node, word)
     assert (in_a_row(world.job), world.job.state) == (0, JobState.PENDING)
+
+
+def test_one_that_runs_a_while_each_time_is_held_after_very_many_times_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bursard.state.requeues.ATTEMPTS_MAX", 3)
+    world = Looping()
+    for turn in range(3):
+        assert not world.job.held, turn
+        world.run(ROW_US)
+    assert (world.job.held, world.job.state) == (True, JobState.PENDING)
+    reason = reason_of(world.state, None, world.job, world.engine.now())
+    assert reason is not None
+    assert reason.message == "the job is on hold: it ran 3 times, and asked to run again"
+    assert "for as many times more" in reason.remedy
+    world.engine.commit(decide.release(world.state, world.job), "ann")
+    for turn in range(3):
+        assert not world.job.held, turn
+        world.run(ROW_US)
+    assert world.job.held

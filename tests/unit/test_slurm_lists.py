@@ -28,7 +28,7 @@ RUNNING = {
     "submitted_at": "2026-11-27T09:00:00Z", "priority": 50, "reason": {"code": ""}, "exit_code": None,
     "resources": {"cpus": 4, "gpus": 2, "memory_bytes": 4_000_000}, "max_rss_bytes": 5_000_000,
     "id": "job_a", "cpu_s": 61.5, "partition": "gpu", "end": None, "depends_on": [],
-    "workdir": "/w", "comment": "note",
+    "workdir": "/w", "comment": "note", "script_file": "/w/run.sh", "command": [],
 }  # fmt: skip
 WAITING = {
     **RUNNING, "number": 13, "id": "job_b", "partition": None, "cpu_s": 0, "name": "a-long-name",
@@ -560,6 +560,7 @@ def test_scontrol_shows_any_job(shows: Printed) -> None:
         "NumNodes=2 NumCPUs=8",
         "TresPerNode=gres/gpu:2",
         "Comment=note",
+        "Command=/w/run.sh",
         "WorkDir=/w",
         "StdErr=(null)",
         "StdOut=(null)",
@@ -569,7 +570,7 @@ def test_scontrol_shows_any_job(shows: Printed) -> None:
         " Restarts=0 ExitCode=0:0 Dependency=(null) RunTime=00:00:00 TimeLimit=UNLIMITED"
         " SubmitTime=2026-11-27T09:00:00 StartTime=Unknown EndTime=Unknown Partition=any NodeList=(null)"
         " NumNodes=1 NumCPUs=1"
-        " WorkDir=(null) StdErr=(null) StdOut=(null)\n"
+        " Command=/w/run.sh WorkDir=(null) StdErr=(null) StdOut=(null)\n"
     )
     told = shows("show", "-dd", "job", "12_3")
     for line in (

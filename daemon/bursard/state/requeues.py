@@ -18,6 +18,9 @@ FIRST_WAIT_US: Final = 2 * SECOND_US
 WAIT_MAX_US: Final = 300 * SECOND_US
 ROW_MAX: Final = 16
 """So many in a row, and the job is put on hold."""
+ATTEMPTS_MAX: Final = 1_000
+"""However long each ran: a job whose attempt of each such number asks to run again is put on hold. All are
+kept, and a loop without an end is meant by nobody; a release gives it as many again."""
 
 
 def in_a_row(job: JobRecord) -> int:
@@ -33,8 +36,16 @@ def in_a_row(job: JobRecord) -> int:
 
 
 def is_too_often(job: JobRecord, attempt: AttemptRecord, now: int) -> bool:
-    """Is this request to end a live attempt the last one of a row?"""
-    return _short(attempt, now) and in_a_row(job) + 1 >= ROW_MAX
+    """Is this request to end a live attempt the last one of a row, or of very many?"""
+    return (_short(attempt, now) and in_a_row(job) + 1 >= ROW_MAX) or attempt.number % ATTEMPTS_MAX == 0
+
+
+def of_very_many(job: JobRecord) -> int:
+    """How many attempts a job has had that is on hold since they were so many; 0: that is not why."""
+    last = job.attempts[-1] if job.attempts else None
+    if last is None or last.number % ATTEMPTS_MAX or not last.message.startswith(REQUEUED):
+        return 0
+    return last.number
 
 
 def wait_us(job: JobRecord, ran_us: int) -> int:

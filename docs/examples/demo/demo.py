@@ -2,8 +2,8 @@
 
 Owns    the order of the commands and a check after each: what is printed comes from the system, and
         the demo fails where the system does not do what the text above it says.
-Why     a stranger should see the whole way of a job (hold, place, run, meter, charge, report) in one
-        minute, and `tests/acceptance` runs the same steps.
+Why     a stranger should see the whole way of a job (hold, place, run, meter, charge, report) in a
+        minute or two, and `tests/acceptance` runs the same steps.
 """
 
 from __future__ import annotations

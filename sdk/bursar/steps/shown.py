@@ -94,6 +94,7 @@ def _job(job: Row) -> Iterator[str]:
     yield f"NumNodes={tables.nodes_count(job)} NumCPUs={tables.cpus_of(job)}"
     yield f"TresPerNode={tables.QUEUE['b'][1](job)}" if job["resources"].get("gpus") else ""
     yield f"Comment={job['comment']}" if job.get("comment") else ""
+    yield f"Command={job.get('script_file') or ' '.join(job.get('command') or ()) or '(null)'}"
     yield f"WorkDir={job.get('workdir') or '(null)'}"
     out = _file(job, "output_file") or "(null)"
     yield f"StdErr={_file(job, 'error_file') or out}"

@@ -350,10 +350,14 @@ def squeue(arguments: Sequence[str]) -> int:
     """Jobs that wait or run; the exit code."""
     words = Words(
         arguments,
-        "noheader/h me array/r long/l all/a start array-unique",
+        "noheader/h me array/r long/l all/a start array-unique steps/s",
         "jobs/j user/u states/t name/n account/A partition/p nodelist/w sort/S format/o Format/O",
     )
     found = words.found
+    if "steps" in found:
+        from bursar.steps import running
+
+        return running.show(os.environ, found)
     form = _LONG_FORM if "long" in found else _START_FORM if "start" in found else _FORM
     form = found.get("format", os.environ.get("SQUEUE_FORMAT", form))
     if "Format" in found:

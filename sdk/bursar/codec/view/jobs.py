@@ -9,6 +9,7 @@ from bursar.codec.amounts import amount, exact, rate_now
 from bursar.codec.view.readings import attempt_sample, gpu_sample, joules, progress
 from bursar.codec.view.scalars import DEFAULT_CURRENCY, View, count, instant, money, rate, seconds
 from bursar.resources import MICRO, MILLI, throughput_key
+from bursar.steps.names import SCRIPT_FILE
 from bursar.v1 import jobs_pb2, types_pb2
 
 
@@ -75,6 +76,7 @@ def job(wire: types_pb2.Job) -> View:
         "depends_on": [{"job": each.job, "when": each.when} for each in spec.depends_on],
         "lineage": _lineage(wire),
         "command": list(spec.command),
+        "script_file": spec.env.get(SCRIPT_FILE) or None,
         "redacted": wire.redacted,
         "left_out": list(wire.left_out),
         "secrets": list(spec.secrets),
