@@ -213,6 +213,7 @@ async def _keep_files(store: SqliteStore, sockets: _Sockets, stop: asyncio.Event
         try:
             await asyncio.to_thread(store.keep_names)
         except (CommitUnknown, StoreUnavailable) as error:
+            log.critical(str(error))
             _die(error)
         if sockets.look():
             log.critical("a socket was removed: ending, to be started again", extra={"path": sockets.removed})

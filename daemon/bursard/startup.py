@@ -11,7 +11,8 @@ import contextlib
 import logging
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -25,10 +26,10 @@ from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.document import catalog_dir, parse_files
 from bursar_policies.specs import Document, PriceBookSpec
 from bursard.engine import Engine
-from bursard.events import ClockDoubted, ClockStepped, ClusterCreated, LogResumed
+from bursard.events import ClockDoubted, ClockStepped, ClusterCreated, Event, LogResumed
 from bursard.state import NodeRecord, State
 from bursard.state.decide import nodes, policies
-from bursard.steady import Anchor, SteadyClock
+from bursard.steady import Anchor, SteadyClock, Step
 from bursard.store import EventFilter, Log, Store
 
 log = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ async def tend_time(engine: Engine, clock: SteadyClock, state_dir: Path) -> None
 
 def settle_time(engine: Engine, clock: SteadyClock, state_dir: Path) -> bool:
     """Believe what is to be believed, and date by it what is not over. True: the clock was."""
-    unplaced = nothing_began(engine.state)
+    unplaced = clock.doubt() is not None and nothing_began(engine.state)
     # Taken away also when nothing is in doubt: it is meant for now, not for the next jump.
     if _trusted(state_dir / TRUST):
         clock.trust("an operator trusts it")
@@ -138,18 +139,27 @@ def settle_time(engine: Engine, clock: SteadyClock, state_dir: Path) -> bool:
     clock.now()  # by which a jump that has proven itself is believed
     steps = clock.take_steps()
     for step in steps:
-        passed = step.passed and not unplaced
-        redates = step.became < step.was or not passed
-        seen = clock.boot_id, clock.boot_us()
-        stepped = ClockStepped(step.was, step.became, step.why, redates)
-        engine.commit([stepped], "bursard")
-        for node in list(engine.state.nodes.values()):
-            now, axis_now = engine.now(), _axis_now(node, *seen)
-            engine.commit(nodes.redated(engine.state, node, engine.prices, axis_now, now, passed), "bursard")
-        engine.commit(policies.roll_periods(engine.state, engine.now()), "bursard")
+        _follow(engine, step, (clock.boot_id, clock.boot_us()), step.passed and not unplaced)
     if (doubt := clock.take_doubt()) is not None:
         engine.commit([ClockDoubted(doubt.wall, doubt.steady)], "bursard")
     return bool(steps)
+
+
+def _follow(engine: Engine, step: Step, seen: tuple[str, int], passed: bool) -> None:
+    """All of it is true or nothing is: a daemon that dies in between follows the step with its next start.
+
+    `seen`: the daemon's boot, and its boot clock. `passed`: the machine was off for the time between.
+    """
+    state = engine.state
+    stepped = ClockStepped(step.was, step.became, step.why, step.became < step.was or not passed)
+
+    def of_nodes() -> Iterator[Event]:
+        for node in list(state.nodes.values()):
+            axis_now = _axis_now(node, *seen)
+            yield from nodes.redated(state, node, engine.prices, axis_now, engine.now(), passed)
+
+    rolled = partial(policies.roll_periods, state, engine.now())
+    engine.commit_each([lambda: [stepped], lambda: list(of_nodes()), rolled], "bursard")
 
 
 def nothing_began(state: State) -> bool:

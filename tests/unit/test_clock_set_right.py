@@ -4,6 +4,7 @@ and every nano that was charged stays charged.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,6 +24,7 @@ from bursard.replay import restore
 from bursard.reports.control import owed
 from bursard.state import Limits
 from bursard.state import image as state_image
+from bursard.state.decide import nodes
 from bursard.steady import PROOF_US, SteadyClock
 from bursard.store import Store
 from bursard.store.hours import OpenHours
@@ -41,9 +43,19 @@ class Dated(World):
         super().__init__(clock=VirtualClock(TRUE + off_us))
         self.off_us, self.folder = off_us, folder
         self.engine.clock = self.steady = SteadyClock(self.clock, "daemon-boot")
+        self.commits: list[int] = []
+        """How many events each commit had."""
+        self.writer.enqueue = self.noted(self.writer.enqueue)  # type: ignore[assignment]
         self.apply(BUDGET)
         self.apply(MODEL)
         self.backend.connect(FACTS)
+
+    def noted(self, enqueue: Callable[[Any], None]) -> Callable[[Any], None]:
+        def take(batch: Any) -> None:
+            self.commits.append(len(batch.events))
+            enqueue(batch)
+
+        return take
 
     def run(self, **spec: Any) -> None:
         """A job runs for ten minutes, and is metered."""
@@ -156,6 +168,25 @@ def test_what_runs_goes_on_by_the_true_time_and_costs_what_it_would_have(days: i
     of_rows = {row.start_at // DAY_US: row.nanos for row in world.rows_of("usage")}
     assert of_rows == {(TRUE + days * DAY_US) // DAY_US: charged, TRUE // DAY_US: total - charged}
     assert not world.rows_of("down")
+    world.backend.finish(attempt.id, 0)
+    world.meter(90)
+    world.check_books()
+
+
+@pytest.mark.parametrize("days", [45, -45])
+def test_a_price_that_came_since_the_last_report_values_what_comes_after_it(
+    days: int, tmp_path: Path
+) -> None:
+    world = Dated(days * DAY_US, tmp_path)
+    world.run()
+    before = world.node().cost_rates
+    world.clock.advance(MINUTE_US // 2)
+    world.apply(MODEL.replace("300007", "900007"))
+    world.engine.commit(nodes.reprice(world.state, world.engine.prices, world.engine.now()), "bursard")
+    world.set_clock()
+    world.settle(trusted=True)
+    world.meter(90)
+    assert world.node().cost_rates.total > 2 * before.total
     world.check_books()
 
 
@@ -173,6 +204,17 @@ def test_what_was_in_force_stays_in_force_when_the_clock_goes_back(tmp_path: Pat
     assert all(one.effective_at <= now for one in world.state.policies.values())
     (found,) = [one for one in doctor.check_state(world.state, now=now) if one.check == "policies"]
     assert "effective later" not in found.message
+
+
+def test_a_daemon_that_dies_while_it_follows_a_step_has_followed_all_of_it_or_nothing(tmp_path: Path) -> None:
+    world = Dated(45 * DAY_US, tmp_path)
+    world.run()
+    world.set_clock()
+    batches = len(world.writer.rows)
+    world.settle(trusted=True)
+    kinds = [type(decode(row.payload)) for row in world.writer.rows[batches:]]
+    assert kinds[:3] == [ClockStepped, NodeRedated, HoldsRolled]
+    assert world.commits[-1] == len(kinds), "in one commit"
 
 
 def test_a_job_that_waits_to_be_tried_again_waits_no_longer(tmp_path: Path) -> None:

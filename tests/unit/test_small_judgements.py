@@ -67,7 +67,9 @@ def test_an_image_that_can_be_used_is_used_and_only_what_came_after_it_is_read()
         asked.append(after)
         return iter(())
 
-    loaded = SimpleNamespace(images=[(0, image.encode(state, 1)), (0, b"older")], events=events)
+    loaded = SimpleNamespace(
+        images=[(0, image.encode(state, 1)), (0, b"older")], events=events, passed_over=[]
+    )
     replay.restore(SimpleNamespace(load=lambda: loaded), Limits())  # type: ignore[arg-type]
     assert len(asked) == 1
     loaded.images = [(0, b"noise"), (0, image.encode(state, 1))]
