@@ -7,6 +7,7 @@ Waits by `bursar_agent.runner.testing`; never sleeps for a guess.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -204,6 +205,43 @@ def test_a_script_reads_itself_as_it_was_given_and_its_words_beside_it(tmp_path:
             assert told == (quoted if first.startswith("# ") else text + quoted)
 
     play(tmp_path, story)
+
+
+@pytest.mark.parametrize("shell", ["", "#!/bin/sh\n", "#!/usr/bin/env python3\n"])
+def test_no_text_of_a_job_stands_in_any_command_line_while_it_runs(tmp_path: Path, shell: str) -> None:
+    """1. Neither of its setup nor of its script, in no process. 2. Both are files of its account alone, and
+    gone with it, so that its directory can be used again.
+    """
+    secret, gates = f"canary-{os.getpid()}-{len(shell)}", [tmp_path / "1", tmp_path / "2"]
+    waits = "until test -e {}; do sleep 0.02; done"
+    if "python" in shell:
+        waits = "import os, time\nwhile not os.path.exists('{}'): time.sleep(0.02)"
+    setup = f"touch {gates[0]}.on # {secret}\nuntil test -e {gates[0]}; do sleep 0.02; done"
+    begins = f"open('{gates[1]}.on', 'w')" if "python" in shell else f"touch {gates[1]}.on"
+    script = f"{shell}{begins} # {secret}\n{waits.format(gates[1])}"
+
+    async def story(made: Bench) -> None:
+        await made.runner.start([request("att_1", script, setup=setup)])
+        folder = made.dir("att_1")
+        for gate, name in zip(gates, ("setup", "script"), strict=True):
+            await until(Path(f"{gate}.on").exists)
+            assert secrets_in_sight(secret) == []
+            assert secret in (folder / name).read_text()
+            assert (folder / name).stat().st_mode & 0o077 == 0
+            gate.touch()
+        await until(lambda: isinstance(made.events[-1], Ended))
+        assert not {"setup", "script"} & {path.name for path in folder.iterdir()}
+
+    play(tmp_path, story)
+
+
+def secrets_in_sight(secret: str) -> list[str]:
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if secret.encode() in place.read_bytes() and int(place.parent.name) != os.getpid():
+                found.append(place.parent.name)
+    return found
 
 
 def test_a_script_whose_interpreter_is_missing_says_so(tmp_path: Path) -> None:

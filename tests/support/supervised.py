@@ -28,12 +28,15 @@ class Job:
         self.setup = self.script = self.scratch_dir = self.secrets_dir = self.progress_dir = ""
         self.steps_dir = self.output_path = self.error_path = ""
         self.secret_files: dict[str, str] = {"A": "b"}
-        self.image = ""
+        self.image = self.engine_script = ""
         self.script_only = False
         self.warn_us = 0
         for name, value in fields.items():
             assert hasattr(self, name)
             setattr(self, name, value)
+
+    def words(self, script: str) -> list[str]:
+        return [*self.argv[:-1], script]
 
 
 class Folders:

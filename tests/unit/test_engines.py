@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from bursar.model import JobSpec, holds_its_place, launch_of, runs_once
+from bursar.codec.launch import launch_to_bytes
+from bursar.model import JobSpec, Launch, holds_its_place, launch_of, runs_once
 from bursar.model.check import check
-from bursar.steps import cluster, engines
+from bursar.steps import cluster, engines, names
 from bursar.steps.request import Refused
+from bursar_agent.runner import spawning
 
 NODES = {"BURSAR_NODE_NAMES": "a,b", "BURSAR_NODE_ADDRESSES": "10.0.0.1,10.0.0.2", "MASTER_PORT": "29000"}
 
@@ -194,6 +196,40 @@ def test_a_script_is_the_argument_of_its_interpreter(script: str, words: list[st
     env = {"PATH": "/nowhere"}
     assert engines._script(script, (), env) == [*words, script]
     assert engines._script(script, ["a b", ""], env) == [*words, script, *named, "a b", ""]
+
+
+def test_a_script_in_a_file_is_run_from_there_and_its_text_travels_only_where_other_nodes_have_no_such_file(
+    tmp_path: Path,
+) -> None:
+    file, env = tmp_path / "script", {"PATH": "/nowhere"}
+    for text, program in (
+        ("#!/usr/bin/env python3\n\xe9", ["/usr/bin/env", "python3"]),
+        ("a\n", ["/bin/sh"]),
+    ):
+        file.write_bytes(text.encode("latin-1"))
+        assert engines._script_in(str(file), ["b c"], env, everywhere=False) == [*program, str(file), "b c"]
+    assert engines._script_in(str(file), ["b"], env, everywhere=True) == [
+        "/bin/sh",
+        "-c",
+        "a\n",
+        "/bin/sh",
+        "b",
+    ]
+
+
+def test_a_supervisor_knows_the_text_of_an_engine_and_gives_it_by_a_file() -> None:
+    assert spawning.ENGINE_PROGRAM == names.LAUNCH
+    spec = JobSpec(launch="torchrun", nodes=2, script="echo secret\n", arguments=("a", "b c"))
+    job = opened(launch_of(spec, {}))
+    assert job.engine_script == "echo secret\n"
+    assert job.words("/f")[4:] == ["torchrun", "--script-file", "/f", "a", "b c"]
+    plain = opened(launch_of(JobSpec(launch="torchrun", nodes=2, command=("x", "--script", "y")), {}))
+    assert (plain.engine_script, plain.words("/f")) == ("", plain.argv)
+
+
+def opened(launch: Launch) -> spawning.Job:
+    request = {"attempt_id": "att_1", "rank": 0, "env": {}, "home": "/", "checkpoint_dir": "", "uid": None}
+    return spawning.Job({**request, "gid": None, "launch": launch_to_bytes(launch).decode()})
 
 
 def test_the_words_of_a_script_go_with_it_to_an_engine() -> None:

@@ -48,7 +48,7 @@ from bursar_agent.runner.layout import (
 )
 from bursar_agent.runner.model import AttemptTruth, Ended, ExitReport
 from bursar_agent.runner.removed import MESSAGE
-from bursar_agent.runner.spawning import script_of_another
+from bursar_agent.runner.spawning import script_of_another, setup_of_another
 
 
 @pytest.fixture
@@ -259,6 +259,7 @@ def test_nothing_is_buried_before_its_last_process_is_gone_and_nothing_of_it_is_
         marker = f"att_1.0@{place}"
         assert removed == [
             scratch.path_of(marker), secretfiles.path_of(marker), script_of_another(marker),
+            setup_of_another(marker),
             f"/tmp/bursar-{marker}.progress",
         ]  # fmt: skip
 

@@ -446,20 +446,22 @@ def test_a_memory_limit_that_nothing_enforces_is_not_told_as_one(world: World) -
     ("job", "expected"),
     [
         (Job(argv=["a", "b"]), (["a", "b"], "")),
-        (Job(argv=[], script="echo 1", arguments=["a b"]), (["sh", "echo 1", "a b"], "")),
+        (Job(argv=[], script="echo 1", arguments=["a b"]), (["/bin/sh", "/s", "a b"], "/s")),
         (Job(argv=[], script="#!/x y\n1", arguments=["-n", "2"]), (["/x", "y", "/s", "-n", "2"], "/s")),
+        (Job(argv=["engine", "text"], engine_script="text"), (["engine", "/s"], "/s")),
     ],
 )
 def test_a_command_a_text_or_a_script_with_its_interpreter_is_run(
     world: World, monkeypatch: pytest.MonkeyPatch, job: Job, expected: Any
 ) -> None:
-    monkeypatch.setattr(spawning.Host, "shell_argv", lambda self, text, more=(): ["sh", text, *more])
     monkeypatch.setattr(spawning, "write_script", lambda job: "/s")
+    monkeypatch.setattr(spawning, "write_setup", lambda job: "/p")
     made = world.job(job)
-    assert (made._argv(job), made._script_path) == expected  # type: ignore[arg-type]
+    made._host.shell = "/bin/sh"
+    assert (made._argv(job), "".join(made._texts)) == expected  # type: ignore[arg-type]
     made._phase = "setup"
     job.setup = "prepare"
-    assert made._argv(job) == ["sh", "prepare"]  # type: ignore[arg-type]
+    assert made._argv(job) == ["/bin/sh", "/p"]  # type: ignore[arg-type]
 
 
 def test_its_folders_are_made_before_its_first_phase(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,13 +470,13 @@ def test_its_folders_are_made_before_its_first_phase(world: World, monkeypatch: 
     for setup, phase in (("prepare", "setup"), ("", "run")):
         job = Job(uid=5, gid=6, scratch_dir="/t", progress_dir="/p", setup=setup, warn_us=10)
         monkeypatch.setattr(spawning, "Job", lambda request, job=job: job)
-        monkeypatch.setattr(spawning.Host, "shell_argv", lambda self, text, more=(): ["sh", text, *more])
+        monkeypatch.setattr(spawning, "write_setup", lambda job: "/x")
         made = world.job(time_limit_us=50)
         assert made._begin()
         assert (made._phase, made._warn_at) == (phase, NOW + 40)
         assert made_dirs[-2:] == [("/p", 5, 6), ("/t", 5, 6)]
         assert world.folders.did[-1] == ("enter", "/ck", 5, 6)
-    assert [argv for argv, _ in world.spawned] == [("sh", "prepare"), ("true",)]
+    assert [argv for argv, _ in world.spawned] == [(made._host.shell, "/x"), ("true",)]
 
 
 @pytest.mark.parametrize(("where", "left"), [("/t", ("", "/p")), ("/p", ("/t", "")), ("/ck", ("/t", "/p"))])
@@ -597,7 +599,7 @@ def test_the_report_says_all_and_nothing_of_the_job_is_left(
     ):  # fmt: skip
         monkeypatch.setattr(module, name, lambda path, name=name: gone.append(f"{name} {path}"))
     made = world.job(Job(uid=5, scratch_dir="/t", secrets_dir="/s", progress_dir="/p"))
-    made._script_path = "/tmp/script"
+    made._texts = ["/tmp/script", "/tmp/setup"]
     os.write(made._log_write, b"its last words")
     made._user_s, made._system_s, made._max_rss_kib = 1.5, 0.25, 7
     assert finished(world, made) == {
@@ -609,7 +611,8 @@ def test_the_report_says_all_and_nothing_of_the_job_is_left(
         "max_rss_bytes": 7168, "log_bytes": 14, "log_dropped_bytes": 0,
     }  # fmt: skip
     assert (world.folder / "log").read_bytes() == b"its last words"
-    assert gone == ["remove_file /tmp/script", "remove /t", "remove /s", "keep /p", "remove /p"]
+    texts = ["remove_file /tmp/script", "remove_file /tmp/setup"]
+    assert gone == [*texts, "remove /t", "remove /s", "keep /p", "remove /p"]
     assert world.folders.did == [("leave", "/ck", 5)]
     assert made._told
 
@@ -621,7 +624,6 @@ def test_of_a_job_of_our_own_account_nothing_lies_outside_its_directory(
     for module, name in ((scratch, "remove"), (scratch, "remove_file"), (secretfiles, "remove")):
         monkeypatch.setattr(module, name, gone.append)
     made = world.job(Job())
-    made._script_path = "script"
     finished(world, made)
     assert gone == []
     (world.folder / EXIT).unlink()
@@ -655,6 +657,16 @@ def test_one_that_the_kernel_killed_for_its_memory_says_so(
     made._report["signal"], made._report["kill_sent_at"] = number, killed_at
     report = finished(world, made)
     assert (report["end_cause"], report["message"]) == (cause, message)
+
+
+@pytest.mark.parametrize(("code", "cause"), [(137, "out_of_memory"), (9, "failed"), (1, "failed")])
+def test_a_shell_tells_of_a_command_that_the_kernel_killed_for_its_memory(
+    world: World, code: int, cause: str
+) -> None:
+    made = world.job()
+    made._cgroup = Cgroup(True)  # type: ignore[assignment]
+    made._report["exit_code"] = code
+    assert finished(world, made)["end_cause"] == cause
 
 
 GOOD = {"_told": True, "_main_ended": True}

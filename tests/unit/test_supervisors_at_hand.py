@@ -528,5 +528,3 @@ def test_a_host_gives_each_member_a_cgroup_of_its_own_name(
     assert host.job_cgroup(asked) is None
     assert capfd.readouterr().err.startswith("no cgroup for bursar-att_1.2@fe-1: FileExistsError(17, ")
     assert Host(None).job_cgroup(asked) is None
-    assert Host().shell_argv("a b") == [Host().shell, "-c", "a b"]
-    assert Host().shell_argv("a b", ["c d", ""]) == [Host().shell, "-c", "a b", Host().shell, "c d", ""]

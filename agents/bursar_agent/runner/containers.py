@@ -405,7 +405,9 @@ class Member:
         if job.steps_dir:
             mounts.append(Mount(job.steps_dir, runtimes.STEPS))
             mounts.append(Mount(f"{self._runtime['library']}/bursar", f"{runtimes.LIB}/bursar", True))
-        if not job.argv and spawning.interpreter(job.script):
+        if job.setup:
+            mounts.append(Mount(spawning.write_setup(job), runtimes.SETUP, True))
+        if not job.argv or job.engine_script:
             mounts.append(Mount(spawning.write_script(job), runtimes.SCRIPT, True))
         if "CUDA_MPS_PIPE_DIRECTORY" in job.env:
             pipes = job.env["CUDA_MPS_PIPE_DIRECTORY"]
@@ -534,13 +536,12 @@ def argv_of(job: spawning.Job, hidden_file: str, more_path: str = "") -> list[st
         lines.append("b=sh; if command -v bash >/dev/null 2>&1; then b=bash; fi")
     if job.setup:
         failed = f"{runtimes.PRIVATE_TMP}/{SETUP_FAILED}"
-        lines.append(f'"$b" -c "$1" || {{ c=$?; : >{failed}; exit "$c"; }}\nshift')
-        words.append(job.setup)
+        lines.append(f'"$b" {runtimes.SETUP} || {{ c=$?; : >{failed}; exit "$c"; }}')
     if text:
-        lines.append('exec "$b" -c "$@"')
-        words += [job.script, *(("bash", *job.arguments) if job.arguments else ())]
+        lines.append(f'exec "$b" {runtimes.SCRIPT} "$@"')
+        words += job.arguments
     else:
-        words += job.argv or [*program, runtimes.SCRIPT, *job.arguments]
+        words += job.words(runtimes.SCRIPT) or [*program, runtimes.SCRIPT, *job.arguments]
         if not lines:
             return words
         lines.append('exec "$@"')

@@ -12,7 +12,7 @@ Why     three programs of different age meet only in these files (a supervisor m
       attempts/ID.RANK/         0700
         starting                there before anything runs, locked until the supervisor is gone
         start.json              the job runs: pids and boot time; of one that was over at once, nothing
-        script                  the job's script, when its first line names an interpreter
+        setup  script           the job's texts, while it runs
         stop.json               what the agent asked for last
         limit                   a link that leads nowhere: its target is the time limit it was given last
         step                    a step from another node waits to be begun here
@@ -57,7 +57,7 @@ ALIVE_AT, ENDED_AT = 13, 47
 written in place, so that it needs no room on a full disk."""
 BEAT_US = 10_000_000
 """How often a supervisor writes that it lives."""
-SCRIPT = "script"
+SCRIPT, SETUP = "script", "setup"
 STOP = "stop.json"
 LIMIT = "limit"
 STEP = "step"

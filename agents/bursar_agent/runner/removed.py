@@ -18,7 +18,7 @@ from bursar.model.ends import SUPERVISOR_LOST
 from bursar_agent.runner import containers, leftovers, progressfile, pulse, scratch, secretfiles, tree
 from bursar_agent.runner.layout import ATTEMPTS, FREE, SPARE, stat_fields
 from bursar_agent.runner.model import ExitReport
-from bursar_agent.runner.spawning import script_of_another
+from bursar_agent.runner.spawning import script_of_another, setup_of_another
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,8 @@ def clear_outside(marker: str, container: dict[str, Any] | None) -> None:
         log.warning("container stays", extra={"member": marker, "problem": problem})
     scratch.remove(scratch.path_of(marker))
     secretfiles.remove(secretfiles.path_of(marker))
-    scratch.remove_file(script_of_another(marker))
+    for path in (script_of_another(marker), setup_of_another(marker)):
+        scratch.remove_file(path)
     scratch.remove(progressfile.directory_of_another(marker))
 
 

@@ -19,8 +19,8 @@ OCI = ("podman", "docker")
 KINDS = (*OCI, "apptainer", "enroot")
 
 TOP = "/run/bursar"
-STEPS, LIB, SCRIPT = f"{TOP}/steps", f"{TOP}/lib", f"{TOP}/script"
-"""Where a container finds what is its node's: programs for steps, the library that they load, its script."""
+STEPS, LIB, SCRIPT, SETUP = f"{TOP}/steps", f"{TOP}/lib", f"{TOP}/script", f"{TOP}/setup"
+"""Where a container finds what is its node's: programs for steps, the library that they load, its texts."""
 PRIVATE_TMP = "/tmp"
 LABEL = "bursar.member"
 

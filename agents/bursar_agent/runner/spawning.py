@@ -13,11 +13,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from bursar_agent.runner import progressfile, scratch, secretfiles
-from bursar_agent.runner.layout import MARKER_VARIABLE, PROGRESS, SCRIPT, marker_of, member_name
+from bursar_agent.runner.layout import MARKER_VARIABLE, PROGRESS, SCRIPT, SETUP, marker_of, member_name
 
 SIGNALS = tuple(number for number in range(1, 65) if number not in (9, 19, 32, 33))
 """All that have a disposition: 9 and 19 cannot have one, 32 and 33 belong to the C library."""
@@ -45,6 +45,10 @@ OF_THE_HOST = frozenset(("PATH", "SHELL", "LANG", "LC_ALL", "TMPDIR"))
 """What a container has of its own, and not of its node."""
 
 SCRIPTS_OF_OTHERS = "/tmp"
+ENGINE_PROGRAM = "bursar-launch"
+"""`bursar.steps.names.LAUNCH`, which is not loaded here."""
+_LAUNCH_AT, _ENGINE_AT = 3, 5
+"""Where a command names it, and how it is to take the engine's program: `model.job.launch_of`."""
 """Where another user's script lies while it runs."""
 
 OOM_SCORE_SUPERVISOR = "-900"
@@ -80,8 +84,9 @@ class Job:
     """What a member runs: its launch (`bursar.model.Launch`), opened, on this node. Raises `CannotStart`."""
 
     __slots__ = (
-        "appends", "arguments", "argv", "checkpoint_dir", "cwd", "cwd_is_own", "env", "error_path", "gid",
-        "image", "image_auth", "marker", "mounts", "output_path", "own_names", "progress_dir", "runtime",
+        "appends", "arguments", "argv", "checkpoint_dir", "cwd", "cwd_is_own", "engine_script",
+        "env", "error_path", "gid", "image", "image_auth", "marker", "mounts", "output_path", "own_names",
+        "progress_dir", "runtime",
         "scratch_dir", "script", "script_only", "secret_files", "secrets_dir", "setup", "steps_dir", "uid",
         "warn_us",
     )  # fmt: skip
@@ -115,6 +120,11 @@ class Job:
             ) from None
         if bool(self.argv) == bool(self.script):
             raise CannotStart("give either a command (not empty) or a script", NOT_STARTABLE)
+        self.engine_script = ""
+        """The text that an engine (`launch: torchrun`) is to run: it stands among its command's words."""
+        if self.argv[_LAUNCH_AT : _LAUNCH_AT + 1] == [ENGINE_PROGRAM]:
+            how, *rest = self.argv[_ENGINE_AT : _ENGINE_AT + 2] or [""]
+            self.engine_script = "".join(rest) if how == "--script" else ""
         self.own_names = frozenset(own)
         self.runtime: dict[str, Any] | None = request.get("runtime")
         self.cwd_is_own = bool(launch.get("workdir"))
@@ -155,6 +165,12 @@ class Job:
         if self.secret_files:
             self.secrets_dir = self.env[secretfiles.VARIABLE] = secretfiles.path_of(self.marker)
             self.env.update({name: f"{self.secrets_dir}/{name}" for name in self.secret_files})
+
+    def words(self, script: str) -> list[str]:
+        """Its command; the text of an engine's is in the file `script`, as that of any script."""
+        if not self.engine_script:
+            return self.argv
+        return [*self.argv[:_ENGINE_AT], "--script-file", script, *self.argv[_ENGINE_AT + 2 :]]
 
 
 class JobCgroup:
@@ -227,10 +243,6 @@ class Host:
         except OSError:
             pass
 
-    def shell_argv(self, text: str, arguments: Sequence[str] = ()) -> list[str]:
-        """A shell text as one argument, never spliced into another text; with words its `$1` and so on."""
-        return [self.shell, "-c", text, *((self.shell, *arguments) if arguments else ())]
-
     def job_cgroup(self, request: dict[str, Any]) -> JobCgroup | None:
         """A cgroup with the request's limits, or None where this machine gives us none."""
         if self.cgroup_root is None:
@@ -260,23 +272,39 @@ def script_of_another(marker: str) -> str:
     return f"{SCRIPTS_OF_OTHERS}/bursar-{marker}"
 
 
-def write_script(job: Job) -> str:
-    """Put the script where the job's user can read it; returns its absolute path. Raises `CannotStart`.
+def setup_of_another(marker: str) -> str:
+    """Where its setup lies."""
+    return f"{SCRIPTS_OF_OTHERS}/bursar-{marker}.{SETUP}"
 
-    The interpreter gets it as an argument, so that a volume mounted `noexec` does not matter. Another
-    user cannot come into the run directory (0700); for that user it is a private file in /tmp.
+
+def write_script(job: Job) -> str:
+    """Put the script where the job's user, and nobody else, can read it; returns its absolute path. Raises
+    `CannotStart`.
+
+    What reads it gets the path as an argument: the text itself would be there for every account of the
+    machine (`ps`), and a volume mounted `noexec` does not matter. Another user cannot come into the run
+    directory (0700); for that user it is a private file in /tmp.
     """
-    path = f"{os.getcwd()}/{SCRIPT}"
+    return _write_text(job, SCRIPT, job.script or job.engine_script, script_of_another)
+
+
+def write_setup(job: Job) -> str:
+    """The same of its setup."""
+    return _write_text(job, SETUP, job.setup, setup_of_another)
+
+
+def _write_text(job: Job, name: str, text: str, of_another: Callable[[str], str]) -> str:
+    path = f"{os.getcwd()}/{name}"
     if job.uid is not None:
-        path = script_of_another(job.marker)
+        path = of_another(job.marker)
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o700)
         with open(fd, "wb") as file:
-            file.write(job.script.encode("utf-8", "surrogateescape"))
+            file.write(text.encode("utf-8", "surrogateescape"))
             if job.uid is not None:
                 os.fchown(fd, job.uid, -1 if job.gid is None else job.gid)
     except OSError as problem:
-        raise CannotStart(f"cannot write the script to {path}: {problem.strerror}") from None
+        raise CannotStart(f"cannot write the {name} to {path}: {problem.strerror}") from None
     return path
 
 

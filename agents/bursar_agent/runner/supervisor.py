@@ -152,7 +152,8 @@ class Supervisor:
         self._term_at: int | None = None
         self._kill_at: int | None = None
         self._cgroup: spawning.JobCgroup | None = None
-        self._script_path = ""
+        self._texts: list[str] = []
+        """Files of its script and its setup."""
         self._user_s = self._system_s = 0.0
         before = os.times()  # of the attempts that this process had earlier: not this job's
         self._reaped_before_us = round((before.children_user + before.children_system) * 1_000_000)
@@ -263,16 +264,17 @@ class Supervisor:
         return False
 
     def _argv(self, job: spawning.Job) -> list[str]:
-        """The command of this phase. A script with a `#!` line becomes a file first."""
+        """The command of this phase. A text becomes a file first: everybody on the machine sees arguments."""
         if self._phase == "setup":
-            return self._host.shell_argv(job.setup)
-        if job.argv:
+            self._texts.append(spawning.write_setup(job))
+            return [self._host.shell, self._texts[-1]]
+        if job.argv and not job.engine_script:
             return job.argv
-        program = spawning.interpreter(job.script)
-        if not program:
-            return self._host.shell_argv(job.script, job.arguments)
-        self._script_path = spawning.write_script(job)
-        return [*program, self._script_path, *job.arguments]
+        self._texts.append(spawning.write_script(job))
+        if job.argv:
+            return job.words(self._texts[-1])
+        program = spawning.interpreter(job.script) or [self._host.shell]
+        return [*program, self._texts[-1], *job.arguments]
 
     def _spawn(self, job: spawning.Job) -> bool:
         """Start one process of the job; False (with the report filled in) when it cannot."""
@@ -704,15 +706,15 @@ class Supervisor:
         self._log.close()
         os.close(self._log_read)
         job = self._job
-        if job is not None and job.uid is not None and self._script_path:
-            scratch.remove_file(self._script_path)  # outside our directory: nobody else would
+        for path in self._texts:
+            scratch.remove_file(path)
         report = self._report
         out_of_memory = self._cgroup is not None and self._cgroup.close()
-        killed = report["signal"] == SIGKILL
+        # A shell tells of a command that was killed by its exit code.
+        killed = report["signal"] == SIGKILL or report["exit_code"] == 128 + SIGKILL
         if self._contained:
             seen = self._container()
             out_of_memory = out_of_memory or seen.out_of_memory
-            killed = killed or report["exit_code"] == 128 + SIGKILL
             report["image_digest"], report["pull_us"] = seen.digest, seen.pull_us
             seen.remove()
         if out_of_memory and killed and report["kill_sent_at"] is None:

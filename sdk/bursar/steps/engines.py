@@ -258,7 +258,9 @@ _WORKERS: Final = {"ray": _ray_worker, "dask": _dask_worker, "spark": _spark_wor
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Start an engine with a command: `ENGINE -- CMD...` or `ENGINE --script TEXT WORD...`; its exit code.
+    """Start an engine with a command: `ENGINE -- CMD...`, `ENGINE --script-file FILE WORD...`; its exit code.
+
+    Supervisors of before give `--script TEXT`.
 
     By itself it is called again as `--workers ENGINE HEAD` (a step over the members) and, on each of them, as
     `--worker ENGINE HEAD`.
@@ -277,7 +279,12 @@ def _main(words: list[str]) -> int:
     if words[:1] == ["--worker"]:
         return _become(_WORKERS[words[1]](job_of(env, ()), words[2]), env)
     engine, how, *rest = words
-    argv = _script(rest[0], rest[1:], env) if how == "--script" else rest
+    argv = rest
+    if how == "--script":
+        argv = _script(rest[0], rest[1:], env)
+    elif how == "--script-file":
+        elsewhere = engine == "mpi" and len(job_of(env, ()).host_names) > 1
+        argv = _script_in(rest[0], rest[1:], env, elsewhere)
     env["PATH"] = _path(argv[0], env)
     job = job_of(env, argv)
     if engine == "torchrun":
@@ -303,11 +310,28 @@ def _run_workers(engine: str, head: str, without_first: bool, env: Mapping[str, 
     return run(request, env)
 
 
-def _script(text: str, arguments: Sequence[str], env: Mapping[str, str]) -> list[str]:
-    """The words that run a script's text without a file of it, which other members do not have."""
+def _script_in(file: str, arguments: Sequence[str], env: Mapping[str, str], everywhere: bool) -> list[str]:
+    """The words that run a script by its file, whose text no other account of the node then sees.
+
+    `everywhere`: ranks on other nodes are started with the same words, and have no such file: the text itself
+    is among them then.
+    """
+    with open(file, encoding="utf-8", errors="surrogateescape") as script:
+        text = script.read()
+    if everywhere:
+        return _script(text, arguments, env)
+    return [*_program_of(text, env), file, *arguments]
+
+
+def _program_of(text: str, env: Mapping[str, str]) -> list[str]:
     first = text.partition("\n")[0]
     words = first[2:].split() if first.startswith("#!") else []
-    words = words or [shutil.which("bash", path=env.get("PATH")) or "/bin/sh"]
+    return words or [shutil.which("bash", path=env.get("PATH")) or "/bin/sh"]
+
+
+def _script(text: str, arguments: Sequence[str], env: Mapping[str, str]) -> list[str]:
+    """The words that run a script's text without a file of it, which other members do not have."""
+    words = _program_of(text, env)
     # Of what stands behind the text a shell takes the first word for its own name, Python none.
     named = [] if "python" in words[-1] or not arguments else [words[0]]
     return [*words, "-c", text, *named, *arguments]
