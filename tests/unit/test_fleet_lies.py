@@ -20,8 +20,8 @@ from bursar.money import cumulative
 from bursard import doctor
 from bursard.cycle import reason_of
 from bursard.events import ClusterCreated, MemberEnded, NodeMetered, NodeQuarantined
-from bursard.fleet import Counter, Exited, Hello, MemberTruth, Started, Usage
-from bursard.fleet.believe import DRIFT, MEMBER_SLACK_US, SLACK_US
+from bursard.fleet import Condition, Counter, Exited, Hello, MemberTruth, Started, Usage
+from bursard.fleet.believe import DRIFT, MEMBER_SLACK_US, SLACK_US, TOLD_US
 from bursard.fleet.testing import FACTS, World
 from bursard.services.views import node_state
 from bursard.state import Limits, State
@@ -655,3 +655,83 @@ def test_no_liar_settles_more_than_time_passed_nor_passes_a_hard_budget(words: l
     record = world.state.budgets.records["tight"]
     assert world.state.ledger.room(record.name, record.period_start, record.spec.limit.nanos) >= 0
     assert world.state.ledger.violations() == []
+
+
+# --- too little
+
+
+def beats(world: Running, us: int, every_us: int = 5 * SECOND_US) -> None:
+    """Its node is heard for so long, and tells no end."""
+    for _ in range(us // every_us):
+        world.clock.advance(every_us)
+        world.fleet.heartbeat(world.node(), world.clock.boot_us())
+
+
+def test_an_end_after_an_hour_of_heartbeats_that_counts_nothing_is_billed_for_what_was_seen() -> None:
+    """1. For what is certain, and no more than real time. 2. It is said to be doubtful. 3. The node is put
+    aside. 4. The job has ended as it says.
+    """
+    world = Running(time_limit_us=2 * HOUR_US)
+    beats(world, HOUR_US)
+    world.exited(held_us=0)
+    sure_us = HOUR_US - TOLD_US
+    assert world.cost_of(sure_us) - 3 <= world.settled_nanos() <= world.cost_of(sure_us)
+    assert world.job.state is JobState.SUCCEEDED
+    (ended,) = [event for event in world.events if isinstance(event, MemberEnded)]
+    assert ended.report.message == "doubtful: its node says that it held for 0 s."
+    assert world.lie() == "it counts 0 s for an attempt that it let run for 3480 s"
+
+
+@pytest.mark.parametrize(
+    ("counted_us", "so"),
+    [(HOUR_US, "all of it"), (HOUR_US - TOLD_US, "told two minutes late"), (HOUR_US - SECOND_US, "at once")],
+)
+def test_an_end_that_is_told_soon_is_believed(counted_us: int, so: str) -> None:
+    world = Running(time_limit_us=2 * HOUR_US)
+    beats(world, HOUR_US)
+    world.exited(held_us=counted_us)
+    assert world.lie() == ""
+    assert world.cost_of(counted_us) - 3 <= world.settled_nanos() <= world.cost_of(counted_us)
+
+
+def test_no_more_is_billed_than_the_attempt_might_live() -> None:
+    world = Running(time_limit_us=10 * 60 * SECOND_US)
+    beats(world, HOUR_US)
+    world.exited(held_us=0)
+    assert world.settled_nanos() <= world.cost_of(10 * 60 * SECOND_US)
+    assert world.lie()
+
+
+def test_what_ended_while_nobody_was_connected_is_believed() -> None:
+    """Its agent comes back after an hour and tells how it ended after a minute, before anything else."""
+    world = Running(time_limit_us=2 * HOUR_US)
+    beats(world, 60 * SECOND_US)
+    world.clock.advance(HOUR_US)
+    world.fleet.hello(Hello(facts=FACTS, boot_id="boot-1", boot_us=world.clock.boot_us()))
+    world.exited(held_us=60 * SECOND_US)
+    assert world.lie() == ""
+    assert world.settled_nanos() <= world.cost_of(60 * SECOND_US)
+
+
+def test_a_node_whose_disk_takes_nothing_tells_ends_late_and_is_believed() -> None:
+    world = Running(time_limit_us=2 * HOUR_US)
+    world.fleet.condition(world.node(), Condition("its agent cannot write run: No space left on device"))
+    beats(world, HOUR_US)
+    world.exited(held_us=60 * SECOND_US)
+    assert world.lie() == ""
+    assert world.settled_nanos() <= world.cost_of(60 * SECOND_US)
+
+
+def test_what_never_began_costs_nothing_however_long_its_node_was_heard() -> None:
+    world = World()
+    world.backend.connect(FACTS)
+    job = world.submit()
+    world.cycle()
+    assert job.attempt is not None
+    for _ in range(100):
+        world.clock.advance(5 * SECOND_US)
+        world.fleet.heartbeat(world.node(), world.clock.boot_us())
+    word = Exited(attempt_id=job.attempt.id, rank=0, cause=EndCause.START_FAILED, started=False)
+    world.fleet.exited(world.node(), word)
+    world.writer.flush()
+    assert (world.settled_nanos(), world.node().mode) == (0, "open")

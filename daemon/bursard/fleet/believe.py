@@ -40,6 +40,8 @@ Both say what is called a lie. Neither is billed but for the lead of a node's cl
 
 ANCHORS_MAX = 3
 """So often the anchor of one boot is taken again; then a node is ahead of its time, or it is not."""
+TOLD_US = 120 * SECOND_US
+"""A node that is heard all the while tells an end sooner: its devices are read first, and its disk tried."""
 METER_MIN_US = 100_000
 """Usage that brings the books no further than this is not booked: the next counters say it all again."""
 
@@ -175,6 +177,39 @@ def held(
         )
     drift_us = 0 if lie else room_us // DRIFT
     return min(held_us, room_us + drift_us, limit_us), lie
+
+
+def held_to_its_end(
+    attempt: AttemptRecord,
+    node: NodeRecord,
+    member: MemberRecord,
+    report: ExitReport,
+    started_boot_us: int,
+    until_boot_us: int | None,
+    order: Order | None,
+    now: Reading,
+    beat_us: int,
+) -> tuple[ExitReport, str]:
+    """An end with what was held for it, no longer than `held` says, and no shorter than its node let it run.
+
+    `beat_us`: how far the node's boot clock was when it was heard last over the stream that it tells this end
+    on; 0: not since that began. Until `TOLD_US` before then it ran: an end is told at once. Not so where the
+    node says that its disk takes nothing: how a job ended is written there first, and waits for room.
+    """
+    if not (member.started_at or started_boot_us):
+        return msgspec.structs.replace(report, held_us=0), ""
+
+    def held_for(us: int) -> tuple[int, str]:
+        return held(attempt, member, us, started_boot_us, until_boot_us, order, now)
+
+    held_us, lie = held_for(report.held_us)
+    sure_us = min(beat_us - TOLD_US - started_boot_us, attempt.time_limit_us)
+    if lie or node.trouble or sure_us <= held_us:
+        return msgspec.structs.replace(report, held_us=held_us), lie
+    least_us, _ = held_for(sure_us)
+    lie = f"it counts {held_us // SECOND_US} s for an attempt that it let run for {least_us // SECOND_US} s"
+    message = f"doubtful: its node says that it held for {held_us // SECOND_US} s. {report.message}".rstrip()
+    return msgspec.structs.replace(report, held_us=least_us, message=message), lie
 
 
 def usage(

@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import msgspec
-
 from bursar.codec.launch import launch_to_bytes
 from bursar.errors import BursarError, ServerUnavailable, StoreUnavailable, WrongState
 from bursar.model import EndCause, JobSpec, NodeFacts, holds_its_place, launch_of
@@ -106,6 +104,7 @@ class Fleet:
         self._boot_id = boot_id
         self._backends: dict[str, Backend] = {}
         self._heard: dict[str, int] = {}
+        self._beats: dict[str, int] = {}  # over the stream that it has now
         """The newest reading of each node's boot clock in this boot."""
         self._lead: dict[str, int] = {}
         """How far each node's clock has shown itself ahead of its anchor, since that was taken."""
@@ -160,7 +159,7 @@ class Fleet:
                 for member in attempt.live():
                     self._stop(attempt, member)
         elif isinstance(event, NodeRemoved):
-            for known in (self._heard, self._lead, self._anchored, self._small):
+            for known in (self._heard, self._beats, self._lead, self._anchored, self._small):
                 known.pop(event.node_id, None)
             self._conditions.forget(event.node_id)
         elif isinstance(event, AttemptEnded):
@@ -397,6 +396,7 @@ class Fleet:
         node = state.node_by_name(word.facts.name)
         assert node is not None
         self._heard[node.id] = boot_us
+        self._beats.pop(node.id, None)
         if booted:
             self._lead.pop(node.id, None)
             self._anchored.pop(node.id, None)
@@ -564,7 +564,7 @@ class Fleet:
 
     def heartbeat(self, node: NodeRecord, boot_us: int, wall_at: int = 0) -> None:
         """A node gives a reading of its boot clock, and says what time it takes it for."""
-        self._heard_boot(node, boot_us)
+        self._beats[node.id] = self._heard_boot(node, boot_us)
         self.clocks.heard(node, wall_at, self.engine.now())
 
     def condition(self, node: NodeRecord, word: Condition) -> None:
@@ -652,14 +652,11 @@ class Fleet:
             start = Started(attempt_id, rank, 1, started_boot_us)
             start, lie = believe.started(node, member, start, order, now)
             started_boot_us = start.boot_us
-        held_us = 0
-        if member.started_at or started_boot_us:
-            latest = believe.latest(node, now, self._lead.get(node.id, 0))
-            held_us, longer = believe.held(
-                attempt, member, report.held_us, started_boot_us, latest, order, now
-            )
-            lie = lie or longer
-        report = msgspec.structs.replace(report, held_us=held_us)
+        latest, beat = believe.latest(node, now, self._lead.get(node.id, 0)), self._beats.get(node.id, 0)
+        report, wrong = believe.held_to_its_end(
+            attempt, node, member, report, started_boot_us, latest, order, now, beat
+        )
+        lie = lie or wrong
         report = believe.consumed(node.facts, member, report)
         kept = believe.end(attempt, member, node, report, bool(started_boot_us or no_room))
         self._roll(now)
@@ -762,13 +759,14 @@ class Fleet:
 
     # --- who says what cannot be
 
-    def _heard_boot(self, node: NodeRecord, boot_us: int) -> None:
+    def _heard_boot(self, node: NodeRecord, boot_us: int) -> int:
         now = self.reading()
         self._renew_anchor(node, boot_us, now)
         self._note_lead(node, boot_us, now)
         boot_us, lie = believe.boot_reading(node, boot_us, now)
         self._heard[node.id] = max(self._heard.get(node.id, 0), boot_us)
         self.suspect(node, lie)
+        return boot_us
 
     def _note_lead(self, node: NodeRecord, boot_us: int, now: Reading) -> None:
         self._lead[node.id] = max(self._lead.get(node.id, 0), believe.lead(node, boot_us, now))
