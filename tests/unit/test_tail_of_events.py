@@ -164,6 +164,11 @@ def test_a_follower_of_one_job_reads_the_log_for_what_is_its_own_alone() -> None
         assert not [name for name in asked if "_page" in name]
         await beside.end()
         attempt = site.place(mine)
+        await site.engine.durable()
+        assert (await follower.has(site.engine.state.version))[-1].kind == "attempt-placed"
+        site.start(attempt)  # of which the event says the attempt alone
+        await site.engine.durable()
+        assert (await follower.has(site.engine.state.version))[-1].kind == "member-started"
         site.end(attempt)
         await site.engine.durable()
         log = await listed(site, token, job=mine)

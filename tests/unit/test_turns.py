@@ -113,6 +113,22 @@ def test_of_one_caller_a_short_call_comes_before_what_its_long_ones_have_left() 
     assert shares.pop()[1] == "short"
 
 
+def test_who_comes_late_has_no_more_than_those_who_were_served_before() -> None:
+    shares, had = Shares(), Counter[str]()
+    before, late = flows(shares, 1, 1)
+    for turn in range(300):
+        if turn == 0:
+            shares.enter(before, "before")
+        if turn == 200:
+            shares.enter(late, "late")
+            had.clear()
+        share, who = shares.pop()
+        shares.charge(share, 10)
+        had[who] += 1
+        shares.enter(share, who)
+    assert had == {"before": 50, "late": 50}
+
+
 def test_a_caller_with_many_calls_has_no_more_than_one_with_a_single_one() -> None:
     shares, had = Shares(), Counter[str]()
     kind = Share(shares.root)
@@ -370,6 +386,22 @@ def test_who_is_cancelled_while_it_waits_goes_at_once_and_leaves_no_place_taken(
     play(story)
 
 
+def test_who_is_cancelled_stands_in_no_queue_from_then_on() -> None:
+    async def story(stage: Stage) -> None:
+        stage.start("greedy", stage.greedy("greedy"))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        call = stage.turns.call_of(USER, "ann")
+        task = asyncio.create_task(stage.turns.drive(call, stage.hops("ann", 1_000)))
+        while not call.share.queued:  # noqa: ASYNC110  # a turn or two
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert (call.share.queued, list(call.share.waiting)) == (0, [])
+
+    play(story)
+
+
 def test_a_step_that_does_not_wait_is_charged_like_any_other() -> None:
     async def story(stage: Stage) -> None:
         stage.start("greedy", stage.greedy("greedy"))
@@ -545,6 +577,30 @@ def test_who_is_cancelled_in_line_leaves_it_and_a_thread_is_free_when_its_work_h
         assert await asyncio.gather(other, *waiting[1:]) == ["b0", "a2", "a3"]
         await settle()
         assert (desk.lane._claims, desk.lane._behind, desk.lane._free) == ({}, {}, 2)
+
+    at_a_desk(2, story)
+
+
+def test_who_is_cancelled_as_it_is_given_a_thread_gives_it_back() -> None:
+    async def story(desk: Desk) -> None:
+        tasks = [desk.ask("ann", "a0"), desk.ask("bob", "b0")]
+        await desk.begins(), await desk.begins()
+        in_line, next_one = desk.ask("cyd", "c0"), desk.ask("dan", "d0")
+        await settle()
+        ended = desk.lane._ended
+
+        def and_cancelled(*what: Any) -> None:
+            ended(*what)
+            in_line.cancel()
+
+        desk.lane._ended = and_cancelled  # type: ignore[method-assign]
+        desk.end("a0")
+        assert await desk.begins() == "d0"
+        for name in ("b0", "d0"):
+            desk.end(name)
+        await asyncio.gather(*tasks, next_one)
+        await settle()
+        assert (in_line.cancelled(), desk.lane._claims, desk.lane._free) == (True, {}, 2)
 
     at_a_desk(2, story)
 

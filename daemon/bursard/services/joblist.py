@@ -25,8 +25,8 @@ from bursard.turns import breathe
 
 PAGE_DEFAULT = 100
 PAGE_MAX = 1000
-_LOOKS_AT_ONCE = 2000
-"""Jobs that a list looks at in one turn of the loop: about a millisecond."""
+_LOOKS_AT_ONCE = 500
+"""Jobs that a list looks at between two looks whether others are to have their turn: a millisecond or two."""
 
 _TOKEN = re.compile(r"(\d{1,18})\.(-1|\d{1,9})", re.ASCII)
 
@@ -121,15 +121,16 @@ def _matches(request: pb.ListJobsRequest) -> Callable[[JobRecord], bool]:
 
     def matches(job: JobRecord) -> bool:
         spec = job.spec
+        # What costs least is asked first: of many jobs most are somebody else's.
         return (
-            allowed(identity, Action.SEE_JOBS, spec.project)
+            request.user in ("", job.user)
             and is_within(spec.project, project)
-            and request.user in ("", job.user)
             and request.experiment in ("", spec.experiment)
             and request.model in ("", spec.model)
             and request.name in ("", spec.name)
             and (not request.since or max(job.submitted_at, job.finished_at) >= request.since)
             and all(dict(spec.labels).get(key) == value for key, value in labels.items())
+            and allowed(identity, Action.SEE_JOBS, spec.project)
         )
 
     return matches

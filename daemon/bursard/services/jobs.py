@@ -83,7 +83,7 @@ _IN_FLIGHT_MAX = 4096
 _BATCH_MAX = 256
 """Submits of one stream whose keys are looked up together."""
 _PIECE = 32
-"""Submits of one message that are decided in one go: a few milliseconds."""
+"""Submits of one message, or jobs of one command, that are decided in one go: a few milliseconds."""
 _PIECES_IN_FLIGHT = 128
 
 _UPDATABLE = (
@@ -519,20 +519,25 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         """
         user = caller().name
         jobs = await self._find_all(refs, Action.STEER_JOBS)
+        # What is promised beside each other holds at one instant alone; of a user there is only so much.
+        at_once = any(asks(job.spec) for job in jobs)
         for job in jobs:
             command(job)
+            if not at_once:
+                await breathe()
         unfinished = jobs
         while unfinished:
             # A long command goes on in pieces, and others get their turn in between.
             more: list[JobRecord] = []
-            self.engine.commit_each([partial(_again, command, job, more) for job in unfinished], user)
-            if unfinished := more:
+            for piece in [unfinished] if at_once else _pieces(unfinished):
+                self.engine.commit_each([partial(_again, command, job, more) for job in piece], user)
                 await self.engine.writer.room()
-                await asyncio.sleep(0)  # also where it takes no turns: a piece is a thousand events
+                await breathe()
+            unfinished = more
         await self.engine.durable()
-        return self._answer_all(jobs)
+        return await self._answer_all(jobs)
 
-    def _answer_all(self, jobs: Sequence[JobRecord]) -> pb.JobsResponse:
+    async def _answer_all(self, jobs: Sequence[JobRecord]) -> pb.JobsResponse:
         """All of them: what was done to a job must never be lost to an answer that is too large."""
         answer = pb.JobsResponse()
         size = 0
@@ -540,6 +545,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             row = self._view(job, Form.BRIEF) if size < ROWS_BYTES_MAX else job_terse(job, self._reason(job))
             size += row.ByteSize()
             answer.jobs.append(row)
+            await breathe()
         return answer
 
     async def _find_all(self, refs: Sequence[str], action: Action) -> list[JobRecord]:
@@ -554,6 +560,21 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
 
     def _reason(self, job: JobRecord) -> Reason | None:
         return reason_of(self.engine.state, self.cycle, job, self.engine.now())
+
+
+def _pieces(jobs: Sequence[JobRecord]) -> Iterator[list[JobRecord]]:
+    """So many as are steered in one go, of arrays one: each may be a thousand events."""
+    piece: list[JobRecord] = []
+    for job in jobs:
+        if piece and (len(piece) == _PIECE or job.array is not None):
+            yield piece
+            piece = []
+        piece.append(job)
+        if job.array is not None:
+            yield piece
+            piece = []
+    if piece:
+        yield piece
 
 
 async def _ending(work: Coroutine[Any, Any, None], queue: asyncio.Queue[Any]) -> None:
