@@ -4,6 +4,7 @@ and every nano that was charged stays charged.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,8 @@ from typing import Any, cast
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bursar.clock import DAY_US, HOUR_US, SECOND_US, Instant, VirtualClock
 from bursar.errors import InvalidRequest, StoreUnavailable
@@ -349,3 +352,51 @@ def test_a_node_that_says_no_time_is_not_held_against_any(tmp_path: Path) -> Non
     assert world.fleet.clocks.problems(world.state.nodes) == []
     with pytest.raises(InvalidRequest, match=r"heartbeat\.wall_at"):
         door.heartbeat(Heartbeat(1, 2**62))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("step"), st.sampled_from((-200, -45, -3, -1, 1, 3, 45, 200))),
+            st.tuples(st.just("meter"), st.sampled_from((1, 7, 70))),
+            st.tuples(st.just("finish"), st.just(0)),
+            st.tuples(st.just("submit"), st.just(0)),
+            st.tuples(st.just("reboot"), st.just(0)),
+            st.tuples(st.just("price"), st.integers(100_000, 900_000)),
+        ),
+        max_size=14,
+    )
+)
+def test_no_history_of_steps_loses_a_nano_or_dates_a_node_otherwise_than_the_clock(
+    steps: list[tuple[str, int]],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        world = Dated(0, Path(folder))
+        world.run(time_limit_us=100 * HOUR_US)
+        boots = 1
+        for what, how in steps:
+            if what == "step":
+                world.clock.step_wall(how * DAY_US)
+                world.settle(trusted=True)
+                assert world.node().axis(world.clock.boot_us()) == world.clock.now() == world.engine.now()
+                assert world.period == period_bounds("month", "UTC", world.engine.now())[0]
+            elif what == "meter":
+                world.meter(how)
+            elif what == "finish":
+                for attempt_id, rank in world.backend.running("n-1"):
+                    world.backend.finish(attempt_id, rank)
+                world.meter(1)
+            elif what == "submit":
+                world.submit()
+                world.cycle()
+            elif what == "price":
+                world.apply(MODEL.replace("300007", str(how)))
+                events = nodes.reprice(world.state, world.engine.prices, world.engine.now())
+                world.engine.commit(events, "bursard")
+            else:
+                boots += 1
+                world.backend.disconnect("n-1")
+                world.backend.connect(FACTS, f"boot-{boots}")
+            world.writer.flush()
+        world.check_books()
