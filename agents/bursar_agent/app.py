@@ -35,6 +35,7 @@ from bursar_agent.cgroups import limited
 from bursar_agent.devices import Devices
 from bursar_agent.effects import Members, SpoolWriter, Tasks
 from bursar_agent.environment import Accounts, Containers
+from bursar_agent.forwarder import Forwarder
 from bursar_agent.link import wire
 from bursar_agent.link.connection import Link
 from bursar_agent.link.identity import Door
@@ -45,7 +46,7 @@ from bursar_agent.probes.sampler import Sampler
 from bursar_agent.probes.simulated import SimulatedGpus
 from bursar_agent.progress import ProgressFiles
 from bursar_agent.publisher import Broker, Publisher
-from bursar_agent.readiness import Readiness
+from bursar_agent.readiness import Probe, Readiness
 from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.settings import Settings, parse_gpus
 from bursar_agent.sharing import LIMIT as SHARING_LIMIT
@@ -154,11 +155,16 @@ class App:
             self._uniform,
             self._log_end_told,
             lambda frame: self._steps.take(frame) if self._cluster_id else None,
-            lambda probe: self._readiness.take(probe) if self._cluster_id else None,
+            self._probe_ordered,
         )
         self._readiness = Readiness(
-            lambda *told: self._link.send(wire.readiness(*told)),
+            lambda attempt, rank, ready, why: self._link.send(
+                wire.readiness(attempt, rank, ready, why, self._forwarder.way)
+            ),
             lambda: (one.key for one in self._core.live()),
+        )
+        self._forwarder = Forwarder(
+            settings.state_dir, settings.address, settings.forward_at, self._readiness.port_of
         )
         self._spooling = SpoolWriter(spool, self._emit, self._send_usage)
         self._effects = self._effect_table()
@@ -345,6 +351,8 @@ class App:
         await self._tasks.close()
         if hasattr(self, "_readiness"):
             await self._readiness.close()
+        if hasattr(self, "_forwarder"):
+            await self._forwarder.close()
         if hasattr(self, "_steps"):
             self._steps.close()
         if hasattr(self, "_members"):
@@ -381,6 +389,15 @@ class App:
     def _log_end_told(self, seq: int, digest: bytes) -> None:
         if self._cluster_id:
             self._state.remember_log_end(LogEnd(self._cluster_id, seq, digest))
+
+    def _probe_ordered(self, probe: Probe) -> None:
+        if self._cluster_id:
+            self._tasks.spawn(self._take_probe(probe), "probe-order")
+
+    async def _take_probe(self, probe: Probe) -> None:
+        """Let in who may come before the answer says so."""
+        await self._forwarder.admit(probe.gateways)
+        self._readiness.take(probe)
 
     def _welcomed(self, welcome: wire.Welcome) -> None:
         log.info("welcome", extra={"node_id": welcome.node_id, "cluster_id": welcome.cluster_id})

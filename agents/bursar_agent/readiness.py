@@ -28,7 +28,11 @@ PROBES_MAX: Final = 4_096
 
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
-    """An order to look at a replica: by a GET of `path`, or by a connection where that is empty."""
+    """An order to look at a replica: by a GET of `path`, or by a connection where that is empty.
+
+    Attributes:
+        gateways: certificates of gateways on other machines that may come to it.
+    """
 
     key: Key
     port: int
@@ -36,6 +40,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     interval_us: int
     timeout_us: int
     failures: int
+    gateways: tuple[str, ...] = ()
 
 
 async def look(probe: Probe) -> str:
@@ -83,6 +88,7 @@ class Readiness:
         self._live = live
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._known: dict[Key, bool] = {}
+        self._ports: dict[str, int] = {}
 
     def take(self, probe: Probe) -> None:
         """An order, perhaps said again: what is known is told at once."""
@@ -91,11 +97,17 @@ class Readiness:
         if probe.key not in self._tasks and len(self._tasks) < PROBES_MAX:
             task = asyncio.create_task(self._watch(probe), name=f"probe-{probe.key[0]}")
             self._tasks[probe.key] = task
+            self._ports[probe.key[0]] = probe.port
             task.add_done_callback(lambda _: self._over(probe.key))
+
+    def port_of(self, attempt_id: str) -> int:
+        """Of a replica that is looked at; 0: there is none of that name."""
+        return self._ports.get(attempt_id, 0)
 
     def _over(self, key: Key) -> None:
         self._tasks.pop(key, None)
         self._known.pop(key, None)
+        self._ports.pop(key[0], None)
 
     async def _watch(self, probe: Probe) -> None:
         loop = asyncio.get_running_loop()

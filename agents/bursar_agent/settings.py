@@ -67,6 +67,10 @@ class Settings:
     address: str = "127.0.0.1"
     """Where the other members of a gang reach this node."""
 
+    forward_port: str = ""
+    """Port at `address` where gateways on other machines come to replicas here. Default: any that is free; it
+    is opened once there is such a gateway."""
+
     provider: str = "onprem"
     """Cloud of this machine; with region, instance type and market it finds the price."""
 
@@ -120,6 +124,11 @@ class Settings:
     def cpu_milli(self) -> int:
         """`cpus` in thousandths; 0: as found."""
         return _parse_cpus(self.cpus)
+
+    @property
+    def forward_at(self) -> int:
+        """`forward_port` as a number; 0: any."""
+        return _parse_port(self.forward_port)
 
     @property
     def memory_limit(self) -> int:
@@ -244,7 +253,10 @@ def _check(settings: Settings, places: Mapping[str, str]) -> None:
         )
     if settings.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         fail("log_level", f"{settings.log_level!r} is no level; write DEBUG, INFO, WARNING or ERROR")
-    for name, parse in (("cpus", _parse_cpus), ("memory_bytes", _parse_bytes), ("simulate_gpus", parse_gpus)):
+    for name, parse in (
+        ("cpus", _parse_cpus), ("memory_bytes", _parse_bytes), ("simulate_gpus", parse_gpus),
+        ("forward_port", _parse_port),
+    ):  # fmt: skip
         try:
             parse(getattr(settings, name))
         except ValueError as problem:
@@ -281,6 +293,14 @@ def _parse_cpus(text: str) -> int:
     if not 1 <= milli <= 10_000_000:
         raise ValueError(f"{text!r} is not a number of CPUs, such as 16 or 1.5")
     return milli
+
+
+def _parse_port(text: str) -> int:
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:6]) <= 65_535):
+        raise ValueError(f"{text[:40]!r} is no port; write 1 to 65535")
+    return int(text)
 
 
 def _parse_bytes(text: str) -> int:

@@ -141,7 +141,8 @@ async def run(settings: Settings) -> int:
     vault = open_vault(settings.secrets_key, os.environ.get("CREDENTIALS_DIRECTORY", ""))
     fleet.secrets = partial(vault.values, state)
     keeper = Keeper(engine)
-    fleet.readied = keeper.readied
+    fleet.replicas.readied, fleet.replicas.gateways = keeper.readied, keeper.board.elsewhere
+    keeper.on_gateways = fleet.replicas.probe_all
     telemetry = LiveTelemetry()
     provider = _provider(settings, clock)
     authority = Authority(

@@ -21,8 +21,11 @@ from bursar.clock import SystemClock
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursar.ids import RandomIds
 from bursar.local.pages import loopback
+from bursar.pinned import Pair, make_pair
 from bursar.systemd import Notifier
 from bursar.tracebacks import bound_tracebacks
+
+log = logging.getLogger(__name__)
 
 LISTEN = "127.0.0.1:7481"
 STATE = "~/.local/state/bursar/gateway"
@@ -103,8 +106,10 @@ async def serve(server: str | None, listen: str, url: str, folder: Path) -> int:
     boot_id = _boot_id()
     name = name_of(folder, spool.found, lambda: RandomIds().new("gw"))
     async with AsyncWireClient(server) as client:
-        link = Link(client, name, boot_id, url or f"http://{listen}", core, meter, spool, clock.now)
-        gateway = link.gateway = Gateway(core, meter, clock.now, link.wake)
+        pair = _pair(folder)
+        shown = pair.certificate if pair is not None else ""
+        link = Link(client, name, boot_id, url or f"http://{listen}", core, meter, spool, clock.now, shown)
+        gateway = link.gateway = Gateway(core, meter, clock.now, link.wake, pair)
         await gateway.open()
         runner = web.ServerRunner(gateway.server(), shutdown_timeout=STOP_S)
         await runner.setup()
@@ -133,6 +138,15 @@ async def serve(server: str | None, listen: str, url: str, folder: Path) -> int:
             asking.cancel()
         await link.sync()
     return 0
+
+
+def _pair(folder: Path) -> Pair | None:
+    """What agents of other machines are shown, anew at each start; None: it cannot be made, which is told."""
+    try:
+        return make_pair(folder / "replicas.pem")
+    except (ImportError, OSError) as problem:
+        log.error("replicas on other machines cannot be reached: %s", problem)
+        return None
 
 
 def _boot_id() -> str:

@@ -42,10 +42,19 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: int = 0
 
 
+class Door(msgspec.Struct, frozen=True):
+    """Where the agent of another machine forwards to a replica there: by TLS, with just this certificate."""
+
+    address: str
+    port: int
+    certificate: str
+
+
 class Route(msgspec.Struct, kw_only=True):
     """One service.
 
     Attributes:
+        doors: of replicas on other machines, by attempt.
         units: where an answer says how many it took. session_header, by_prefix: by what requests find the
             replica that had those before. fallback: the service that answers where money is at an end.
         replicas: port by attempt. rates: nanos an hour, by attempt.
@@ -69,6 +78,7 @@ class Route(msgspec.Struct, kw_only=True):
     fallback: str = ""
     refused: dict[str, str] = {}
     waits: str = ""
+    doors: dict[str, Door] = {}
     rates: dict[str, int] = {}
     currency: str = ""
     budget_left: int | None = None

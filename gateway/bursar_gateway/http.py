@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import resource
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +24,9 @@ from yarl import URL
 
 from bursar.heads import Heads
 from bursar.money import format_nanos
+from bursar.pinned import Pair, context
 from bursar_gateway import counting
-from bursar_gateway.core import SECOND_US, Core, Key, Refusal, Route, Waiter
+from bursar_gateway.core import SECOND_US, Core, Door, Key, Refusal, Route, Waiter
 from bursar_gateway.meters import Meter, Use
 
 BODY_BYTES_MAX: Final = 32 << 20
@@ -179,10 +181,21 @@ class Gateway:
     Args:
         now: microseconds of wall time, by which keys lapse and minutes are told.
         wake: somebody waits for a first replica: ask the daemon at once.
+        pair: what agents of other machines are shown; None: no replica there is reached.
     """
 
-    def __init__(self, core: Core, meter: Meter, now: Callable[[], int], wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        meter: Meter,
+        now: Callable[[], int],
+        wake: Callable[[], None],
+        pair: Pair | None = None,
+    ) -> None:
         self.core, self.meter = core, meter
+        self._pair = pair
+        self._contexts: dict[str, tuple[str, ssl.SSLContext]] = {}
+        """By attempt, with the certificate that it is for: connections to one are none to another."""
         self._now, self._wake = now, wake
         self._session: aiohttp.ClientSession | None = None
         self.asked: dict[str, int] = {}
@@ -356,21 +369,45 @@ class Gateway:
         self, request: web.BaseRequest, route: Route, attempt: str, path: str, body: bytes
     ) -> aiohttp.ClientResponse:
         assert self._session is not None
-        port = route.replicas.get(attempt) or self.core.routes[route.name].replicas.get(attempt, 0)
+        if attempt not in route.replicas:
+            route = self.core.routes[route.name]
+        port, door = route.replicas.get(attempt, 0), route.doors.get(attempt)
+        at, named = f"http://127.0.0.1:{port}", dict[str, Any]()
         headers = passed_on(request.headers, OURS)
         headers["Accept-Encoding"] = "identity"
+        if door is not None:
+            host = f"[{door.address}]" if ":" in door.address else door.address
+            at, headers["Host"] = f"https://{host}:{door.port}", f"127.0.0.1:{port}"
+            named = {"ssl": self._context(attempt, door), "server_hostname": attempt}
         began = time.monotonic_ns()
         async with asyncio.timeout(route.first_byte_us / SECOND_US):
             answer = await self._session.request(
                 request.method,
-                URL(f"http://127.0.0.1:{port}{path}", encoded=True),
+                URL(f"{at}{path}", encoded=True),
                 headers=headers,
                 data=body or None,
                 allow_redirects=False,
+                **named,
             )
         seen = self.latencies.setdefault(route.job_id, deque(maxlen=LATENCIES))
         seen.append((time.monotonic_ns() - began) // 1_000)
         return answer
+
+    def _context(self, attempt: str, door: Door) -> ssl.SSLContext:
+        """For a replica on another machine. Raises `aiohttp.ClientConnectionError` where none can be made."""
+        known = self._contexts.get(attempt)
+        if known is not None and known[0] == door.certificate:
+            return known[1]
+        try:
+            if self._pair is None:
+                raise OSError("this gateway shows no certificate")
+            made = context(self._pair, (door.certificate,), server=False)
+        except OSError as problem:
+            raise aiohttp.ClientConnectionError(str(problem)) from None
+        routed = {one for route in self.core.routes.values() for one in route.doors}
+        self._contexts = {one: kept for one, kept in self._contexts.items() if one in routed}
+        self._contexts[attempt] = door.certificate, made
+        return made
 
     # --- and back
 

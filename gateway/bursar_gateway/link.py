@@ -21,7 +21,7 @@ from bursar.errors import BursarError
 from bursar.local.files import write_json
 from bursar.model.service import PREFIX, session_header
 from bursar.v1 import services_pb2 as pb
-from bursar_gateway.core import SECOND_US, Core, Key, Route
+from bursar_gateway.core import SECOND_US, Core, Door, Key, Route
 from bursar_gateway.http import Gateway
 from bursar_gateway.meters import Kept, Meter
 
@@ -113,8 +113,10 @@ class Link:
         meter: Meter,
         spool: Spool,
         now: Callable[[], int],
+        certificate: str = "",
     ) -> None:
         self._client, self._name, self._boot_id, self._url = client, name, boot_id, url
+        self._certificate = certificate
         self._core, self._meter, self._spool, self._now = core, meter, spool, now
         self._told_at = now()
         self._woken = asyncio.Event()
@@ -195,8 +197,9 @@ class Link:
     def _request(self, now: int, written: bool) -> pb.SyncRequest:
         elapsed_us, self._told_at = max(now - self._told_at, 0), now
         request = pb.SyncRequest(
-            gateway=self._name, boot_id=self._boot_id, url=self._url, keys_tag=self._keys_tag
-        )
+            gateway=self._name, boot_id=self._boot_id, url=self._url, keys_tag=self._keys_tag,
+            certificate=self._certificate,
+        )  # fmt: skip
         gateway = self.gateway
         waited_for = {job_id for job_id, line in self._core.lines.items() if line.many}
         routes = self._core.routes.values()
@@ -265,6 +268,11 @@ def _route(wire: pb.Route) -> Route:
         by_prefix=wire.balance == PREFIX,
         fallback=wire.fallback,
         waits=wire.waits.message,
+        doors={
+            one.attempt_id: Door(one.address, one.forward_port, one.certificate)
+            for one in wire.replicas
+            if one.forward_port
+        },
         rates={one.attempt_id: int(one.rate.nanos) for one in wire.replicas if one.HasField("rate")},
         currency=wire.currency,
         budget_left=int(wire.budget_left.nanos) if wire.HasField("budget_left") else None,

@@ -19,7 +19,7 @@ MODULES: Final = {
     "gateway": ("aiohttp",),
     "web": ("authlib", "httpx2", "jinja2", "prometheus_client", "starlette", "uvicorn"),
 }
-"""By extra: modules that its program imports, directly or when it comes to them."""
+"""By extra: modules that its program imports, directly or when it comes to them, and cannot do without."""
 
 
 def missing(extra: str) -> str:

@@ -24,7 +24,7 @@ class Site:
         self.world = World()
         self.world.backend.connect(msgspec.structs.replace(FACTS, cpu_milli=64_000))
         self.keeper = Keeper(self.world.engine)
-        self.world.fleet.readied = self.keeper.readied
+        self.world.fleet.replicas.readied = self.keeper.readied
         self.job = self.world.submit(name="chat", time_limit_us=0, service=ServiceSpec(**service))
         self.turn()
 

@@ -14,11 +14,11 @@ import pytest
 from bursar import extras
 
 MODULES_OF = {
-    "agent": {"psutil", "aiomqtt"},
+    "agent": {"psutil", "aiomqtt", "cryptography"},
     "nvml": {"pynvml"},
     "daemon": {"aiomqtt", "cryptography", "grpc_health", "joserfc", "numpy", "sqlite_utils", "pyarrow"},
     "torch": {"torch"},
-    "gateway": {"aiohttp", "uvloop", "yarl", "multidict"},
+    "gateway": {"aiohttp", "cryptography", "uvloop", "yarl", "multidict"},
     "web": {"authlib", "httpx2", "jinja2", "starlette", "uvicorn", "prometheus_client"},
     "dev": {"hypothesis", "sklearn", "pytest"},
 }

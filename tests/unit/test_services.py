@@ -17,6 +17,7 @@ from bursard.fleet.testing import FACTS, World
 from bursard.services import serviceviews
 from bursard.services.serviceviews import route_view
 from bursard.services.serving import ServicesService
+from bursard.serving.board import Gateway
 from bursard.serving.keeper import Keeper
 from bursard.state import JobRecord, image
 from bursard.state.decide import jobs
@@ -309,7 +310,7 @@ def test_a_daemon_that_begins_anew_does_not_take_a_busy_service_for_one_that_nob
     site.asks(busy=4)
     [before] = site.live()
     site.keeper = Keeper(site.world.engine)
-    site.world.fleet.readied = site.keeper.readied
+    site.world.fleet.replicas.readied = site.keeper.readied
     site.turn(1)
     site.turn(1, ready=True)  # its agent is heard before its gateway
     site.turn(1)
@@ -479,12 +480,16 @@ def test_a_revision_that_never_gets_ready_takes_no_more_down_than_may_be_missing
     assert len(old & {attempt.id for attempt in site.live()}) == 2
 
 
+def gateway_at(boot_id: str) -> Gateway:
+    return Gateway("g", boot_id, "", 0)
+
+
 def routed(site: Site) -> list[int]:
     """Of the replicas that gateways are told of, their revisions."""
     cycle: Any = SimpleNamespace(last=None, rents=None)
     boot_id = next(iter(site.world.state.nodes.values())).boot_id
-    told = {one.attempt_id for one in
-            route_view(site.world.engine, cycle, site.keeper, site.job, boot_id).replicas}  # fmt: skip
+    route = route_view(site.world.engine, cycle, site.keeper, site.job, gateway_at(boot_id))
+    told = {one.attempt_id for one in route.replicas}
     live = site.keeper.live(site.job)
     return sorted(task.spec.service.revision for task, one in live if one.id in told and task.spec.service)
 
@@ -497,7 +502,7 @@ def test_gateways_are_told_what_replicas_cost_and_what_hard_budgets_have_left() 
     boot_id = next(iter(world.state.nodes.values())).boot_id
 
     def told() -> Any:
-        return route_view(world.engine, cycle, site.keeper, site.job, boot_id)
+        return route_view(world.engine, cycle, site.keeper, site.job, gateway_at(boot_id))
 
     assert not told().HasField("budget_left")
     rates = {one.attempt_id: int(one.rate.nanos) for one in told().replicas}
@@ -529,7 +534,7 @@ def test_holders_of_keys_are_told_amounts_of_their_project_s_budgets_and_no_othe
     )  # fmt: skip
     monkeypatch.setattr(serviceviews, "waiting_reason", lambda *_: (reason, 1))
     cycle: Any = SimpleNamespace(last=None, rents=None)
-    told = route_view(site.world.engine, cycle, site.keeper, site.job, "elsewhere").refused
+    told = route_view(site.world.engine, cycle, site.keeper, site.job, gateway_at("elsewhere")).refused
     shown = {"rate_per_hour": "0.500000000", "currency": "USD"}
     if budget == "own":
         shown |= {"budget": "own", "limit": "43.200000000", "held": "0.000000007"}

@@ -13,6 +13,8 @@ import msgspec
 from bursar.codec.launch import MESSAGE_CHARS_MAX, exit_to_wire
 from bursar.codec.progress import progress_to_wire
 from bursar.model import NodeFacts
+from bursar.model.service import NOWHERE, Way
+from bursar.pinned import is_certificate
 from bursar.v1 import agents_pb2 as pb
 from bursar.v1 import types_pb2 as types
 from bursar_agent import stimuli as s
@@ -225,9 +227,17 @@ def telemetry_message(batch: types.TelemetryBatch) -> pb.AgentMessage:
     return pb.AgentMessage(telemetry=batch)
 
 
-def readiness(attempt_id: str, rank: int, ready: bool, message: str) -> pb.AgentMessage:
-    """Whether a replica is ready."""
-    told = pb.Readiness(attempt_id=attempt_id, rank=rank, ready=ready, message=message[:MESSAGE_CHARS_MAX])
+def readiness(attempt_id: str, rank: int, ready: bool, message: str, way: Way = NOWHERE) -> pb.AgentMessage:
+    """Whether a replica is ready, and how gateways on other machines come to it."""
+    told = pb.Readiness(
+        attempt_id=attempt_id,
+        rank=rank,
+        ready=ready,
+        message=message[:MESSAGE_CHARS_MAX],
+        forward_port=way.port,
+        certificate=way.certificate,
+        admits=way.admits,
+    )
     return pb.AgentMessage(readiness=told)
 
 
@@ -240,6 +250,7 @@ def probe(message: pb.Probe) -> Probe:
         interval_us=message.interval_us,
         timeout_us=message.timeout_us,
         failures=message.failures,
+        gateways=tuple(one for one in message.gateways if is_certificate(one)),
     )
 
 

@@ -20,6 +20,7 @@ from bursar.errors import InvalidRequest
 from bursar.model import COUNT_MAX, SECONDS_MAX, DeviceUse, EndCause, EnergySource, Exit, NodeFacts, Steps
 from bursar.model.constraints import PLACE_FIELDS
 from bursar.model.steps import NAME_CHARS_MAX, STEPS_COUNTED_MAX, STEPS_TOLD_MAX
+from bursar.pinned import is_certificate
 from bursar.steps.names import STEP_TASKS_MAX
 from bursar.words import on_one_line
 from bursard.events import ExitReport
@@ -61,11 +62,14 @@ LABELS_MAX = 64
 SAMPLES_MAX = 600
 MEMBERS_SLACK = 256
 STEP_BYTES_MAX = 1 << 16
+PORT_MAX = 65_535
+ADMITS_MAX = 64
 STEP_KINDS: Final = frozenset(("open", "resume", "data", "close"))
 SAMPLE_ATTEMPTS_MAX = 10_000
 ENERGY_MILLIJOULES_MAX = 10**15
 """What a hundred devices of a kilowatt draw in four months."""
 
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _GPU_RATIOS: Final = (
     "utilization_ratio", "sm_ratio", "sm_occupancy_ratio", "tensor_ratio", "dram_ratio", "fp64_ratio",
     "fp32_ratio", "fp16_ratio",
@@ -207,6 +211,15 @@ def readiness(word: Readiness) -> str:
     _member(word.attempt_id, word.rank, "readiness")
     longest = f"at most {MESSAGE_CHARS_MAX} characters"
     _require(len(word.message) <= MESSAGE_CHARS_MAX, "readiness.message", longest)
+    way = word.way
+    _within(way.port, 0, PORT_MAX, "readiness.forward_port")
+    given = bool(way.port) == bool(way.certificate)
+    _require(given, "readiness.certificate", "given where forward_port is, and nowhere else")
+    good = not way.certificate or is_certificate(way.certificate)
+    _require(good, "readiness.certificate", "one certificate in PEM")
+    _require(len(way.admits) <= ADMITS_MAX, "readiness.admits", f"at most {ADMITS_MAX}")
+    digests = all(_SHA256.fullmatch(one) for one in way.admits)
+    _require(digests, "readiness.admits", "digests of 64 hexadecimal digits")
     return _kept(word.message)
 
 

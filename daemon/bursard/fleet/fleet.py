@@ -39,6 +39,7 @@ from bursard.fleet.conditions import Conditions
 from bursard.fleet.deadlines import LATE_MAX, LOOK_EVERY_S, Deadlines
 from bursard.fleet.environment import job_environment
 from bursard.fleet.outputs import output_files
+from bursard.fleet.replicas import Replicas
 from bursard.fleet.words import (
     Assign,
     Condition,
@@ -51,7 +52,6 @@ from bursard.fleet.words import (
     LogRange,
     MemberTruth,
     Notice,
-    Probe,
     Readiness,
     Started,
     Stop,
@@ -121,8 +121,7 @@ class Fleet:
         """Live attempts whose placement is on disk: only these may be told to a backend."""
         self._limits = {one.id: Ordered.of(one) for one in engine.state.live_attempts()}
         """The time limits that live attempts are to live by, as far as that is on disk."""
-        self.readied: Callable[[str, bool, str], None] | None = None
-        """Hears of replicas: which attempt, whether it is ready, and why not."""
+        self.replicas = Replicas(engine, self._backends)
         self.secrets: Secrets = _no_secrets
         """Gives a job's secrets when a member is ordered to start; they are kept nowhere here."""
         self._deadlines = Deadlines(engine.state, engine.clock.boot_us())
@@ -151,7 +150,7 @@ class Fleet:
         elif isinstance(event, Taken) and event.time_limit_us:
             self._deadlines.limited(event.attempt_id, self.engine.clock.boot_us())
         elif isinstance(event, MemberStarted):
-            self._probe(event.attempt_id, event.rank)
+            self.replicas.probe(event.attempt_id, event.rank)
         elif isinstance(event, StopRequested):
             attempt = self.engine.state.attempts.get(event.attempt_id)
             if attempt is not None:
@@ -170,17 +169,6 @@ class Fleet:
         while self._owed and self._owed[0][0] <= seq:
             _, node_id, forget = self._owed.popleft()
             self._send_forget(node_id, forget)
-
-    def _probe(self, attempt_id: str, rank: int) -> None:
-        """Have a replica looked at, if it is one."""
-        attempt = self.engine.state.attempts.get(attempt_id)
-        service = self.engine.state.jobs[attempt.job_id].spec.service if attempt is not None else None
-        if attempt is None or service is None:
-            return
-        node_id = attempt.members[rank].alloc.node_id
-        backend = self._backends.get(node_id)
-        if backend is not None:
-            backend.probe(node_id, Probe.of(attempt_id, rank, attempt.port, service))
 
     def _limit_of(self, attempt: AttemptRecord, member: MemberRecord) -> int:
         """What a member is to live by. A place that is held until the first member's end has a limit that
@@ -485,7 +473,7 @@ class Fleet:
             if truth.pid:
                 self.started(node, Started(truth.attempt_id, truth.rank, truth.pid, truth.started_boot_us))
             self._limit(attempt, attempt.members[truth.rank])
-            self._probe(truth.attempt_id, truth.rank)
+            self.replicas.probe(truth.attempt_id, truth.rank)
             self._stop(attempt, attempt.members[truth.rank])
         elif truth.exit is not None:
             report = door.exit_report(truth.exit)
@@ -579,10 +567,8 @@ class Fleet:
         self.engine.commit(events, f"node:{node.facts.name}")
 
     def readiness(self, node: NodeRecord, word: Readiness) -> None:
-        """A replica is ready, or not any more. Of another node's, or of what has ended, nothing is taken."""
-        message = door.readiness(word)
-        if node.live.get(word.attempt_id) == word.rank and self.readied is not None:
-            self.readied(word.attempt_id, word.ready, message)
+        """A replica is ready, or not any more."""
+        self.replicas.readiness(node, word)
 
     def _says(self, node: NodeRecord, said: str) -> None:
         trouble = said

@@ -14,6 +14,7 @@ import msgspec
 from bursar.clock import Clock
 from bursar.errors import ServerUnavailable
 from bursar.model import EndCause, NodeFacts
+from bursar.model.service import NOWHERE, Way
 from bursard.fleet.fleet import Fleet
 from bursard.fleet.words import (
     Assign,
@@ -256,12 +257,12 @@ class MemoryBackend:
         """Remember that it is asked for; `ready` answers."""
         self.probed[order.attempt_id] = order
 
-    def ready(self, attempt_id: str, ready: bool = True, message: str = "") -> None:
-        """A replica says whether it is ready."""
+    def ready(self, attempt_id: str, ready: bool = True, message: str = "", way: Way = NOWHERE) -> None:
+        """A replica says whether it is ready, and how it is reached from other machines."""
         for machine in self._machines.values():
             if (attempt_id, 0) in machine.members:
                 node = self._fleet.engine.state.nodes[machine.node_id]
-                self._fleet.readiness(node, Readiness(attempt_id, 0, ready, message))
+                self._fleet.readiness(node, Readiness(attempt_id, 0, ready, message, way))
 
     def forget(self, node_id: str, order: Forget) -> None:
         """An end is in the ledger."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from bursar.model import DeviceShare, Exit, NodeFacts, ServiceSpec
+from bursar.model.service import NOWHERE, Way
 
 # --- orders
 
@@ -66,10 +67,13 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     interval_us: int
     timeout_us: int
     failures: int
+    gateways: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, attempt_id: str, rank: int, port: int, service: ServiceSpec) -> Probe:
-        """As a service asks for it."""
+    def of(
+        cls, attempt_id: str, rank: int, port: int, service: ServiceSpec, gateways: tuple[str, ...] = ()
+    ) -> Probe:
+        """As a service asks for it. `gateways`: certificates of those on other machines."""
         return cls(
             attempt_id=attempt_id,
             rank=rank,
@@ -78,6 +82,7 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
             interval_us=service.probe_interval_us,
             timeout_us=service.probe_timeout_us,
             failures=service.probe_failures,
+            gateways=gateways,
         )
 
 
@@ -180,6 +185,7 @@ class Readiness(msgspec.Struct, frozen=True):
     rank: int
     ready: bool
     message: str = ""
+    way: Way = NOWHERE
 
 
 class Notice(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ import msgspec
 from bursar.codec.launch import exit_from_wire
 from bursar.codec.spec import facts_from_wire, shares_to_wire
 from bursar.errors import BursarError, InvalidRequest
+from bursar.model.service import Way
 from bursar.v1 import agents_pb2 as pb
 from bursar.v1 import agents_pb2_grpc
 from bursard.access.identity import Identity, Role, caller
@@ -386,7 +387,8 @@ def _notice(wire: pb.Notice) -> Notice:
 
 
 def _readiness(wire: pb.Readiness) -> Readiness:
-    return Readiness(wire.attempt_id, wire.rank, wire.ready, wire.message)
+    way = Way(wire.forward_port, wire.certificate, tuple(wire.admits))
+    return Readiness(wire.attempt_id, wire.rank, wire.ready, wire.message, way)
 
 
 def _log_answer(wire: pb.LogReply) -> LogAnswer:

@@ -9,12 +9,14 @@ import msgspec
 from bursar.clock import SECOND_US
 from bursar.model import JobSpec, JobState, Reason, ReasonCode, ServiceSpec
 from bursar.money import format_nanos
+from bursar.pinned import digest_of
 from bursar.v1 import services_pb2 as pb
 from bursar.v1 import types_pb2
 from bursard.access.identity import Grant, Identity, Role
 from bursard.cycle import CRASH_LOOP, Cycle, reason_of
 from bursard.engine import Engine
 from bursard.services.views import reason_view, record_of
+from bursard.serving.board import Gateway
 from bursard.serving.keeper import Keeper
 from bursard.state import AttemptRecord, JobRecord, State
 from bursard.state.fold.jobs import tasks_of
@@ -169,8 +171,8 @@ def waiting_reason(engine: Engine, cycle: Cycle, job: JobRecord) -> tuple[Reason
     return found
 
 
-def route_view(engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord, boot_id: str) -> pb.Route:
-    """One service as the gateway of one machine serves it: with the replicas that it reaches."""
+def route_view(engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord, gateway: Gateway) -> pb.Route:
+    """One service as a gateway serves it: with the replicas that it reaches."""
     service, state = job.spec.service, engine.state
     assert service is not None
     wire = pb.Route(
@@ -191,17 +193,22 @@ def route_view(engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord, boo
     )
     if (left := _budget_left(state, job)) is not None:
         wire.budget_left.nanos = str(left)
-    elsewhere = 0
+    elsewhere, ours = 0, digest_of(gateway.certificate) if gateway.certificate else ""
     for _, attempt in keeper.live(job):
         said = keeper.board.ready.get(attempt.id)
         leaving = attempt.stop_cause is not None or attempt.id in keeper.board.draining
         if said is None or not said.ready or leaving or attempt.id in keeper.board.pace(job.id).hidden:
             continue
-        if state.nodes[attempt.members[0].alloc.node_id].boot_id != boot_id:
+        node, way = state.nodes[attempt.members[0].alloc.node_id], said.way
+        is_here = node.boot_id == gateway.boot_id
+        if not is_here and not (ours and ours in way.admits and way.port):
             elsewhere += 1
             continue
-        rate = types_pb2.Amount(nanos=str(attempt.rate))
-        wire.replicas.add(attempt_id=attempt.id, port=attempt.port, rate=rate)
+        found = wire.replicas.add(attempt_id=attempt.id, port=attempt.port)
+        found.rate.nanos = str(attempt.rate)
+        if not is_here:
+            found.address, found.forward_port = node.facts.address, way.port
+            found.certificate = way.certificate
     if not wire.replicas:
         waits = waiting_reason(engine, cycle, job)
         if waits is not None:
@@ -213,8 +220,8 @@ def route_view(engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord, boo
                 wire.waits.CopyFrom(told)
         elif elsewhere:
             wire.waits.message = (
-                f"{elsewhere} of its replicas are ready on machines that this gateway does not reach:"
-                " it serves those of its own machine"
+                f"{elsewhere} of its replicas are ready on machines that this gateway does not reach: their"
+                " agents are of another release or have no cryptography, or have not yet let it in"
             )
     return wire
 

@@ -13,6 +13,7 @@ from bursar.clock import DAY_US, HOUR_US
 from bursar.codec.spec import refuse, spec_from_wire
 from bursar.errors import InvalidRequest, NotFound, RateLimited
 from bursar.model.check import check
+from bursar.pinned import is_certificate
 from bursar.projects import is_within, problem_of
 from bursar.v1 import services_pb2 as pb
 from bursar.v1 import services_pb2_grpc
@@ -242,6 +243,7 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
             at=now,
             outstanding={r.attempt_id: r.outstanding for load in request.loads for r in load.replicas},
             waiting={load.job_id: load.waiting for load in request.loads},
+            certificate=request.certificate,
         )
         for name in [one.name for one in board.gateways.values() if one.name not in known]:
             del board.gateways[name]
@@ -251,7 +253,7 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
         jobs = [state.jobs[job_id] for job_id in self.keeper.services if job_id in state.jobs]
         answer = pb.SyncResponse(
             routes=[
-                route_view(self.engine, self.cycle, self.keeper, job, request.boot_id)
+                route_view(self.engine, self.cycle, self.keeper, job, gateway)
                 for job in jobs
                 if not job.state.terminal
             ],
@@ -302,6 +304,8 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
 
 
 def _sane(request: pb.SyncRequest) -> None:
+    if request.certificate and not is_certificate(request.certificate):
+        raise InvalidRequest("certificate: one certificate in PEM")
     for load in request.loads:
         if max(load.elapsed_us, load.busy_us, load.p50_us, load.p95_us) > DIGITS_MAX:
             raise InvalidRequest(f"loads: no gateway has seen more than {DIGITS_MAX} microseconds")

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from bursar.clock import HOUR_US, SECOND_US
+from bursar.model.service import NOWHERE, Way
 from bursard.serving.autoscale import Memory, Sample
 
 GONE_US: Final = 15 * SECOND_US
@@ -29,6 +30,7 @@ class Ready(msgspec.Struct):
     message: str
     since: int
     was_ready: bool = False
+    way: Way = NOWHERE
 
 
 class Gateway(msgspec.Struct):
@@ -36,6 +38,7 @@ class Gateway(msgspec.Struct):
 
     Attributes:
         outstanding: requests in hand by attempt. waiting: by job.
+        certificate: with which it reaches replicas on other machines; empty: it does not.
         told: replicas that the last answer but one left out: what is in hand of these only shrinks.
     """
 
@@ -47,6 +50,7 @@ class Gateway(msgspec.Struct):
     waiting: dict[str, int] = {}
     leaving: frozenset[str] = frozenset()
     told: frozenset[str] = frozenset()
+    certificate: str = ""
 
 
 class Pace(msgspec.Struct):
@@ -101,12 +105,12 @@ class Board:
         pace = self.paces.get(job_id)
         return pace.cold_us if pace is not None else 0
 
-    def readied(self, attempt_id: str, ready: bool, message: str, now: int) -> None:
+    def readied(self, attempt_id: str, ready: bool, message: str, now: int, way: Way = NOWHERE) -> None:
         """An agent says whether a replica is ready."""
         before = self.ready.get(attempt_id)
         since = before.since if before is not None and before.ready == ready else now
         was_ready = ready or (before is not None and before.was_ready)
-        self.ready[attempt_id] = Ready(ready, message, since, was_ready)
+        self.ready[attempt_id] = Ready(ready, message, since, was_ready, way)
 
     def load(self, one: Load, gateway: str, now: int) -> None:
         """A gateway says how a service does."""
@@ -121,6 +125,11 @@ class Board:
             pace.samples.popleft()
         while pace.asked and pace.asked[0][0] < now - 60 * SECOND_US:
             pace.asked.popleft()
+
+    def elsewhere(self, boot_id: str) -> tuple[str, ...]:
+        """Certificates of the gateways on other machines than this one."""
+        known = self.gateways.values()
+        return tuple(sorted({one.certificate for one in known if one.boot_id != boot_id} - {""}))
 
     def live_gateways(self, now: int) -> Iterator[Gateway]:
         """Those that ask."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from bursar.clock import SECOND_US
 from bursar.errors import BursarError
 from bursar.model import JobState
+from bursar.model.service import NOWHERE, Way
 from bursard.engine import Engine
 from bursard.events import AttemptEnded, Event, JobSubmitted
 from bursard.serving.autoscale import Memory, Scaled, Seen, Standing, scale
@@ -40,6 +42,9 @@ class Keeper:
         }
         """Jobs that are services, oldest first."""
         self._lapsed_at = 0
+        self.on_gateways: Callable[[], None] = lambda: None
+        """Called when other gateways than before may come to replicas."""
+        self._certificates: tuple[str, ...] = ()
         engine.listeners.append(self.on_event)
 
     def on_event(self, seq: int, event: Event, at: int, actor: str) -> None:
@@ -55,13 +60,13 @@ class Keeper:
             self.look()
             await asyncio.sleep(LOOK_S)
 
-    def readied(self, attempt_id: str, ready: bool, message: str) -> None:
+    def readied(self, attempt_id: str, ready: bool, message: str, way: Way = NOWHERE) -> None:
         """An agent says whether a replica is ready."""
         board, now = self.board, self.engine.now()
         attempt = self.engine.state.attempts.get(attempt_id)
         before = board.ready.get(attempt_id)  # one that is ready again did not start again
         first = before is None or not before.was_ready
-        board.readied(attempt_id, ready, message, now)
+        board.readied(attempt_id, ready, message, now, way)
         if ready and first and attempt is not None:
             parent_id = self.engine.state.jobs[attempt.job_id].parent_id
             board.pace(parent_id).cold_us = max(now - attempt.placed_at, 0)
@@ -72,6 +77,9 @@ class Keeper:
         gateway.leaving = frozenset(self.board.draining)
         gateway.told = before.leaving if before is not None else frozenset()
         self.board.gateways[gateway.name] = gateway
+        if (certificates := self.board.elsewhere("")) != self._certificates:
+            self._certificates = certificates
+            self.on_gateways()
         for load in loads:
             if load.job_id in self.services:
                 self.board.load(load, gateway.name, now)

@@ -36,6 +36,21 @@ def session_header(balance: str) -> str:
     return found[1] if found is not None else ""
 
 
+class Way(msgspec.Struct, frozen=True):
+    """How gateways on other machines reach a replica: at its node's address.
+
+    Attributes:
+        port: 0: they do not. certificate: what is shown there. admits: digests of the gateways that may come.
+    """
+
+    port: int = 0
+    certificate: str = ""
+    admits: tuple[str, ...] = ()
+
+
+NOWHERE: Final = Way()
+
+
 class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One service, as accepted. Durations are microseconds.
 

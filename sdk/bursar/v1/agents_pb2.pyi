@@ -507,6 +507,7 @@ class Probe(google.protobuf.message.Message):
     INTERVAL_US_FIELD_NUMBER: builtins.int
     TIMEOUT_US_FIELD_NUMBER: builtins.int
     FAILURES_FIELD_NUMBER: builtins.int
+    GATEWAYS_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     rank: builtins.int
     port: builtins.int
@@ -515,6 +516,10 @@ class Probe(google.protobuf.message.Message):
     interval_us: builtins.int
     timeout_us: builtins.int
     failures: builtins.int
+    @property
+    def gateways(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Certificates (PEM) of gateways on other machines, which may reach it through its agent; none: as before."""
+
     def __init__(
         self,
         *,
@@ -525,8 +530,9 @@ class Probe(google.protobuf.message.Message):
         interval_us: builtins.int = ...,
         timeout_us: builtins.int = ...,
         failures: builtins.int = ...,
+        gateways: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "failures", b"failures", "interval_us", b"interval_us", "path", b"path", "port", b"port", "rank", b"rank", "timeout_us", b"timeout_us"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "failures", b"failures", "gateways", b"gateways", "interval_us", b"interval_us", "path", b"path", "port", b"port", "rank", b"rank", "timeout_us", b"timeout_us"]) -> None: ...
 
 global___Probe = Probe
 
@@ -540,11 +546,23 @@ class Readiness(google.protobuf.message.Message):
     RANK_FIELD_NUMBER: builtins.int
     READY_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
+    FORWARD_PORT_FIELD_NUMBER: builtins.int
+    CERTIFICATE_FIELD_NUMBER: builtins.int
+    ADMITS_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     rank: builtins.int
     ready: builtins.bool
     message: builtins.str
     """why not"""
+    forward_port: builtins.int
+    """Where gateways on other machines reach it: at the node's address, by TLS with this certificate (PEM), with
+    the attempt as the name of the server; 0: nowhere.
+    """
+    certificate: builtins.str
+    @property
+    def admits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """digests (SHA-256 of the PEM) of gateways that may come"""
+
     def __init__(
         self,
         *,
@@ -552,8 +570,11 @@ class Readiness(google.protobuf.message.Message):
         rank: builtins.int = ...,
         ready: builtins.bool = ...,
         message: builtins.str = ...,
+        forward_port: builtins.int = ...,
+        certificate: builtins.str = ...,
+        admits: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "message", b"message", "rank", b"rank", "ready", b"ready"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["admits", b"admits", "attempt_id", b"attempt_id", "certificate", b"certificate", "forward_port", b"forward_port", "message", b"message", "rank", b"rank", "ready", b"ready"]) -> None: ...
 
 global___Readiness = Readiness
 

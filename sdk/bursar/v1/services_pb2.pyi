@@ -265,6 +265,7 @@ class SyncRequest(google.protobuf.message.Message):
     LOADS_FIELD_NUMBER: builtins.int
     MINUTES_FIELD_NUMBER: builtins.int
     KEYS_TAG_FIELD_NUMBER: builtins.int
+    CERTIFICATE_FIELD_NUMBER: builtins.int
     gateway: builtins.str
     """which one: kept in its state directory"""
     boot_id: builtins.str
@@ -273,6 +274,8 @@ class SyncRequest(google.protobuf.message.Message):
     """where it listens"""
     keys_tag: builtins.str
     """of the keys that it has; empty: it has none"""
+    certificate: builtins.str
+    """with which it reaches replicas on other machines (PEM); empty: it does not"""
     @property
     def loads(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ServiceLoad]: ...
     @property
@@ -286,8 +289,9 @@ class SyncRequest(google.protobuf.message.Message):
         loads: collections.abc.Iterable[global___ServiceLoad] | None = ...,
         minutes: collections.abc.Iterable[global___ServiceMinute] | None = ...,
         keys_tag: builtins.str = ...,
+        certificate: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["boot_id", b"boot_id", "gateway", b"gateway", "keys_tag", b"keys_tag", "loads", b"loads", "minutes", b"minutes", "url", b"url"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["boot_id", b"boot_id", "certificate", b"certificate", "gateway", b"gateway", "keys_tag", b"keys_tag", "loads", b"loads", "minutes", b"minutes", "url", b"url"]) -> None: ...
 
 global___SyncRequest = SyncRequest
 
@@ -545,9 +549,16 @@ class RouteReplica(google.protobuf.message.Message):
     ATTEMPT_ID_FIELD_NUMBER: builtins.int
     PORT_FIELD_NUMBER: builtins.int
     RATE_FIELD_NUMBER: builtins.int
+    ADDRESS_FIELD_NUMBER: builtins.int
+    FORWARD_PORT_FIELD_NUMBER: builtins.int
+    CERTIFICATE_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     port: builtins.int
     """on the loopback of the gateway's machine"""
+    address: builtins.str
+    """Of a replica on another machine: where its agent forwards to it, by TLS with just this certificate (PEM)."""
+    forward_port: builtins.int
+    certificate: builtins.str
     @property
     def rate(self) -> bursar.v1.types_pb2.Amount:
         """nanos per hour"""
@@ -558,9 +569,12 @@ class RouteReplica(google.protobuf.message.Message):
         attempt_id: builtins.str = ...,
         port: builtins.int = ...,
         rate: bursar.v1.types_pb2.Amount | None = ...,
+        address: builtins.str = ...,
+        forward_port: builtins.int = ...,
+        certificate: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["rate", b"rate"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "port", b"port", "rate", b"rate"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "attempt_id", b"attempt_id", "certificate", b"certificate", "forward_port", b"forward_port", "port", b"port", "rate", b"rate"]) -> None: ...
 
 global___RouteReplica = RouteReplica
 
