@@ -44,7 +44,7 @@ BOOK = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("sort", ["", "price", "gpu-price"])
+@pytest.mark.parametrize("sort", ["", "price", "gpu-price", "pflop-day"])
 def test_of_very_many_only_those_of_the_answer_are_put_into_words(
     monkeypatch: pytest.MonkeyPatch, sort: str
 ) -> None:

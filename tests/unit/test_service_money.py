@@ -15,6 +15,7 @@ import pytest
 from money_daemon import BUDGET, COST_MODEL, START, Daemon, in_a_daemon
 
 from bursar.clock import HOUR_US, SECOND_US
+from bursar.codec import view
 from bursar.errors import (
     BudgetExceeded,
     InvalidRequest,
@@ -25,6 +26,7 @@ from bursar.errors import (
     WrongState,
 )
 from bursar.model import ArraySpec
+from bursar.model.peaks import PEAK_TFLOPS
 from bursar.money import NANOS, parse_money
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar.v1 import money_pb2 as pb
@@ -331,6 +333,19 @@ def test_offers_are_ranked_by_price_and_by_price_per_gpu() -> None:
         per_gpu = [price.rate_per_gpu_nanos_per_hour for price in each.prices]
         assert per_gpu == sorted(per_gpu)
         assert len(per_gpu) == 3
+        # By what their GPUs could do at most: kinds that are dearer by the hour may be cheaper by the work.
+        for asked in ({"gpus": "A100:1"}, {"provider": "gcp", "market": "on-demand"}, {}):
+            most = await daemon.money.Prices(pb.PricesRequest(sort="pflop-day", **asked), None)
+            rows = [view.price(one) for one in most.prices]
+            work = [row["cost_per_peak_pflop_day"] for row in rows]
+            known = [Decimal(one["amount"]) for one in work if one is not None]
+            assert known == sorted(known)
+            assert known
+            assert work[len(known) :] == [None] * (len(work) - len(known))
+            for row in rows[: len(known)]:
+                peak = PEAK_TFLOPS[row["gpu_type"]]
+                each = Decimal(row["rate_per_gpu_hour"]["amount"]) * 24_000 / peak
+                assert abs(Decimal(row["cost_per_peak_pflop_day"]["amount"]) - each) < Decimal("0.00000001")
 
     in_a_daemon(story)
 

@@ -15,13 +15,14 @@ from itertools import islice
 from bursar.clock import Instant
 from bursar.errors import InvalidRequest
 from bursar.model import NodeFacts
+from bursar.model.peaks import peak_pflop_day
 from bursar.resources import parse_gpu_type, parse_size
 from bursar.v1 import money_pb2 as pb
 from bursar_policies.compile import FOREVER, Offer, PriceQuote, PriceTable
 
 PRICES_MAX = 2_000
 """Of one answer; `limit` asks for fewer."""
-SORTS = ("price", "gpu-price")
+SORTS = ("price", "gpu-price", "pflop-day")
 GPUS_MAX = 16
 
 
@@ -30,7 +31,9 @@ def answer_prices(
 ) -> pb.PricesResponse:
     """`prices ls`, `prices history` (`history`) or `offers` (`gpus`). Raises `InvalidRequest`."""
     if request.sort and request.sort not in SORTS:
-        raise InvalidRequest(f"sort: {request.sort[:40]!r} is not known; use {' or '.join(SORTS)}")
+        raise InvalidRequest(
+            f"sort: {request.sort[:40]!r} is not known; use {', '.join(SORTS[:-1])} or {SORTS[-1]}"
+        )
     if request.history:
         found = [*_owned_history(table, nodes), *_history(table, request)]
     elif request.gpus:
@@ -42,6 +45,8 @@ def answer_prices(
         found.sort(key=lambda price: price.rate_nanos_per_hour)
     elif request.sort == "gpu-price":
         found.sort(key=lambda price: (not price.gpus, price.rate_per_gpu_nanos_per_hour))
+    elif request.sort == "pflop-day":
+        found.sort(key=lambda price: _by_work(price.gpu_type, price.gpus, price.rate_per_gpu_nanos_per_hour))
     return pb.PricesResponse(prices=found[: _most(request)])
 
 
@@ -64,11 +69,23 @@ def _listed(table: PriceTable, now: Instant, request: pb.PricesRequest) -> Itera
         return nsmallest(_most(request), offers, key=lambda one: one.quote.rate_nanos_per_hour)
     if request.sort == "gpu-price":
         return nsmallest(_most(request), offers, key=_by_gpu)
+    if request.sort == "pflop-day":
+        return nsmallest(
+            _most(request),
+            offers,
+            key=lambda one: _by_work(one.gpu_type, one.gpu_count, one.per_gpu_nanos_per_hour),
+        )
     return islice(offers, _most(request))
 
 
 def _by_gpu(offer: Offer) -> tuple[bool, int]:
     return not offer.gpu_count, offer.per_gpu_nanos_per_hour
+
+
+def _by_work(gpu_type: str, gpus: int, nanos_per_gpu_hour: int) -> tuple[bool, int]:
+    """At the peak of its GPUs; what has none, or of a kind whose peak nobody knows, comes last."""
+    nanos = peak_pflop_day(gpu_type, nanos_per_gpu_hour) if gpus else None
+    return nanos is None, nanos or 0
 
 
 def _wanted(price: pb.Price, request: pb.PricesRequest) -> bool:

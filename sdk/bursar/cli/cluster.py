@@ -294,6 +294,7 @@ PRICE_COLUMNS = (
     ),
     RATE,
     Column("per_gpu", "rate_per_gpu_hour", right=True, drop=4, title="rate_per_gpu_hour"),
+    Column("pflop_day", "cost_per_peak_pflop_day", right=True, drop=10, title="cost_per_peak_pflop_day"),
     Column("valid_from", "valid_from", lambda row: (row["valid_from"] or "-")[:10], drop=6),
     Column("source", shrink=True, drop=9, least=24),
 )
@@ -317,12 +318,15 @@ JOB_OFFER_COLUMNS = (
 @click.option("--provider", default="", help="aws, gcp, azure, onprem.")
 @click.option("--region", default="", help="Of the provider.")
 @click.option("--market", default="", help="on-demand, spot, committed-1y …")
-@click.option("--sort", type=NearChoice(["price", "gpu-price"]), help="[default: price]")
+@click.option("--sort", type=NearChoice(["price", "gpu-price", "pflop-day"]), help="[default: price]")
 @click.option("--limit", type=click.IntRange(1, 1000), default=30, help="[default: 30]")
 @listing
 @connected
 def offers(client: WireClient, output: Output, **filters: Any) -> None:
     """Compare what machines cost, from the price books in force.
+
+    A PFLOP-day is 10^15 operations a second for a day, at the peak of dense 16-bit matrix products that the
+    maker of the GPU names; what nodes deliver is measured (`bursar node calibrate`).
 
     Example: bursar offers --gpus H100:8 --sort gpu-price
     """

@@ -545,7 +545,7 @@ class AsyncWireClient:
 
         Args:
             **filters: provider, region, instance_type, market, gpus (`H100:8`), sort
-                (`price` or `gpu-price`), limit, history.
+                (`price`, `gpu-price` or `pflop-day`), limit, history.
         """
         return (await self._unary(calls.prices(**filters))).prices
 

@@ -199,7 +199,7 @@ class PriceFilters(TypedDict, total=False):
     instance_type: str
     market: str
     gpus: str
-    sort: Literal["price", "gpu-price"]
+    sort: Literal["price", "gpu-price", "pflop-day"]
     limit: Count
     history: bool
 

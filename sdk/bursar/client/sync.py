@@ -536,7 +536,7 @@ class WireClient:
 
         Args:
             **filters: provider, region, instance_type, market, gpus (`H100:8`), sort
-                (`price` or `gpu-price`), limit, history.
+                (`price`, `gpu-price` or `pflop-day`), limit, history.
         """
         return self._unary(calls.prices(**filters)).prices
 

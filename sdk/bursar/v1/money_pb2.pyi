@@ -1291,7 +1291,7 @@ class PricesRequest(google.protobuf.message.Message):
     gpus: builtins.str
     """offers: such as H100:8"""
     sort: builtins.str
-    """price | gpu-price"""
+    """price | gpu-price | pflop-day"""
     limit: builtins.int
     history: builtins.bool
     market: builtins.str

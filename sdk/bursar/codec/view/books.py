@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from bursar.codec.amounts import amount, exact
 from bursar.codec.view.scalars import DEFAULT_CURRENCY, View, count, instant, money, rate, seconds
+from bursar.model.peaks import peak_pflop_day
 from bursar.v1 import money_pb2, types_pb2
 
 
@@ -164,6 +165,7 @@ def price(wire: money_pb2.Price) -> View:
     """A price with its dates and source, and the machine it buys."""
     cash = wire.currency or DEFAULT_CURRENCY
     per_gpu = wire.rate_per_gpu_nanos_per_hour
+    work = peak_pflop_day(wire.gpu_type, per_gpu) if wire.gpus else None
     return {
         "provider": wire.provider,
         "region": wire.region,
@@ -173,6 +175,7 @@ def price(wire: money_pb2.Price) -> View:
         "zone": wire.zone,
         "rate_per_hour": rate(wire.rate_nanos_per_hour, cash),
         "rate_per_gpu_hour": money(per_gpu, cash) if wire.gpus and per_gpu >= 0 else None,
+        "cost_per_peak_pflop_day": money(work, cash) if work is not None else None,
         "gpus": wire.gpus,
         "gpu_type": wire.gpu_type,
         "gpu_memory_bytes": wire.gpu_memory_bytes,
