@@ -39,7 +39,7 @@ class CheckpointFolder:
         except FileExistsError:
             return
         except FileNotFoundError:  # somebody has removed what they all lie in
-            os.mkdir(os.path.dirname(path), 0o711)
+            _make_passable(os.path.dirname(path))
             os.mkdir(path, 0o700)
         if uid is not None:
             os.chown(path, uid, -1 if gid is None else gid)
@@ -71,3 +71,12 @@ class CheckpointFolder:
                 os.rmdir(self._spare)
             except OSError:
                 pass
+
+
+def _make_passable(folder: str) -> None:
+    """Make what every account may pass through, and nobody list. Who needs it says where that cannot be."""
+    try:
+        os.mkdir(folder, 0o711)
+        os.chmod(folder, 0o711)
+    except OSError:
+        pass
