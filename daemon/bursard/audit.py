@@ -37,6 +37,7 @@ from bursard.store.migrations.m0004_usage import RATED_AFTER
 from bursard.store.picture import Picture
 
 PROBLEMS_MAX = 100
+_NO_LOSS = "the log has all of it, and the next start throws the image away"
 
 _EVICTED_AFTER = 20_000
 """Events that an ended job stays in the fold for, as it does until its commit is on disk."""
@@ -201,11 +202,12 @@ class Fold:
 
     def _image_problems(self, seq: int) -> Iterator[str]:
         if self._images[seq] != self._picture.hash_of(seq):
-            yield f"snapshots: the image of event {seq} is of another history"
+            yield f"snapshots: the image of event {seq} is of another history; {_NO_LOSS}"
         try:
             found = differences(self._picture.image(seq), self.state)
         except Exception as error:
-            yield f"snapshots: the image of event {seq} is damaged ({type(error).__name__}: {error})"
+            why = f"{type(error).__name__}: {error}"
+            yield f"snapshots: the image of event {seq} is damaged ({why}); {_NO_LOSS}"
         else:
             yield from (f"snapshots: the image of event {seq}: {one}" for one in found)
 
