@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rented_books import a_second_book_says_the_same, cost, what_the_facts_say
 from rented_site import CLOUD, Site
 
 from bursar.clock import HOUR_US, SECOND_US
-from bursar.model import JobState
+from bursar.model import CheckpointSpec, JobState
 from bursar.resources import ResourceRequest
 from bursard.events import (
     AttemptPlaced,
@@ -43,17 +43,21 @@ name: rented
 spec: {provider: local, limits: {machines: 6}, keep_alive: 10s, boot_timeout: 1m, max_lifetime: 2h}
 """
 BUDGET = "kind: Budget\nname: b\nspec: {scope: {user: ann}, limit: %s USD, period: day}\n"
+RESTARTS = "---\nkind: PriorityPolicy\nname: p\nspec: {preempt: {gap: 100, restart: 1s}}\n"
 LIFE_S = 700
 
 
 class Gang(NamedTuple):
-    """Submitted at a second: so many nodes, CPUs of each, and seconds that it runs; cancelled at a second."""
+    """Submitted at a second: so many nodes, CPUs of each, and seconds that it runs; cancelled at a second.
+    `due`: it saves itself, and is to end so many seconds later.
+    """
 
     at: int
     nodes: int
     cpus: int
     seconds: int
     cancelled: int
+    due: int = 0
 
 
 class Life(Site):
@@ -62,7 +66,7 @@ class Life(Site):
     def __init__(self, folder: Path, delays: list[int], faults: str, limit: int) -> None:
         text = CLOUD.replace("[home-a]", "[home-a, home-b]").replace("boot: 20s", "boot: 2s")
         super().__init__(folder, POOL, text.replace("ending: 10s", "ending: 2s") + faults)
-        self.world.apply(BUDGET % limit)
+        self.world.apply(BUDGET % limit + RESTARTS)
         self.delays, self.delay_of = delays, dict[str, int]()
         self.thrown: list[str] = []
         self.world.engine.listeners.append(self.heard)
@@ -101,7 +105,15 @@ class Life(Site):
             while todo and todo[0].at <= now:
                 one = todo.pop(0)
                 ask = (ResourceRequest(None, one.cpus * 1_000, 1 << 20),)
-                job = self.world.submit(options=ask, nodes=one.nodes, time_limit_us=120 * SECOND_US)
+                deadline = self.world.engine.now() + one.due * SECOND_US if one.due else 0
+                job = self.world.submit(
+                    options=ask,
+                    nodes=one.nodes,
+                    time_limit_us=(600 if one.due else 120) * SECOND_US,
+                    deadline_at=deadline,
+                    deadline_policy="best-effort",
+                    checkpoint=CheckpointSpec(signal="USR1" if one.due else ""),
+                )
                 ends[job.id] = one.seconds * SECOND_US
                 if one.cancelled:
                     cancels.append((now + one.cancelled, job.id))
@@ -171,6 +183,7 @@ GANGS = st.lists(
         cpus=st.sampled_from([2, 3]),
         seconds=st.integers(1, 40),
         cancelled=st.sampled_from([0, 0, 0, 5, 12, 30]),
+        due=st.sampled_from([0, 0, 690, 900]),
     ),
     min_size=1,
     max_size=4,
@@ -181,10 +194,17 @@ FAULTS = st.sampled_from([
     "faults: [{call: vanish, after: 25s, times: 2}]\n",
     "faults: [{call: create, code: NoCapacity, zone: home-a, times: 2}]\n",
     "faults: [{call: create-lost, code: Unavailable, times: 1}]\n",
+    "faults: [{call: create, code: NoCapacity, market: spot, times: 3}]\n",
 ])  # fmt: skip
 
 
 @settings(max_examples=25, deadline=None)
+@example(  # the first one begins on demand, and moves to a spot machine
+    gangs=[Gang(0, 1, 3, 40, 0, 690), Gang(3, 2, 2, 20, 0)],
+    delays=[3, 9],
+    faults="faults: [{call: create, code: NoCapacity, market: spot, times: 2}]\n",
+    limit=90,
+)
 @given(
     gangs=GANGS,
     delays=st.lists(st.sampled_from([3, 5, 9, 20, 45, 90]), min_size=1, max_size=5),

@@ -9,7 +9,8 @@ from rented_site import CLOUD, POOL, Site
 
 from bursar.clock import HOUR_US, SECOND_US, Instant, format_instant
 from bursar.model import CheckpointSpec, EndCause
-from bursard.machines.in_time import SPARE_US, in_time, saved_us
+from bursard.machines.in_time import SPARE_US, comes_back, in_time, saved_us, worth_moving
+from bursard.machines.provider import Wanted
 from bursard.state import JobRecord
 
 SPARE_S = SPARE_US // SECOND_US
@@ -40,7 +41,7 @@ def hold_s(site: Site, job: JobRecord) -> int:
         (3.0, False, "spot"),  # twice its hour, and three quarters of one to begin again
         (2.0, False, "on-demand"),  # all of its hour may be lost, and another one does not fit
         (2.0, True, "spot"),  # what it has done is kept
-        (1.5, True, "on-demand"),
+        (1.15, True, "on-demand"),
         (0.5, True, "on-demand"),  # late in any case: the surest way
     ],
 )
@@ -68,8 +69,10 @@ def test_who_has_time_waits_for_a_spot_machine_and_no_longer_than_that(tmp_path:
     job = due(site, 2 * 3600, saves=True)
     site.pass_time(10)
     assert site.machines == []
-    left = 2 * 3600 - hold_s(site, job) - 2 * BOOT_S - 2 * SPARE_S
-    until = begin + left * SECOND_US
+    hold_us = site.world.state.class_of(job).hold_us
+    kept_us = hold_us * 15 // 100  # a job that comes back to spot keeps so much for later
+    until = job.spec.deadline_at - hold_us - kept_us - 2 * (BOOT_S + SPARE_S) * SECOND_US
+    left = (until - begin) // SECOND_US
     said = site.why(job)
     assert "it has time to wait for a spot cpu.small in home-a" in said
     at = format_instant(Instant(until // SECOND_US * SECOND_US))
@@ -124,3 +127,102 @@ def test_what_a_job_has_saved_is_not_to_be_done_again(tmp_path: Path) -> None:
     assert before is not None
     assert after is not None
     assert after.order_by - before.order_by == saved_us(job)
+
+
+def moved(site: Site, job: JobRecord) -> tuple[str, str]:
+    """The market that it runs in, and what of the machines there are."""
+    assert job.attempt is not None
+    node = site.world.state.nodes[job.attempt.members[0].alloc.node_id]
+    return node.facts.market, ",".join(sorted(markets(site)))
+
+
+def on_demand(site: Site, hours: float, **spec: object) -> JobRecord:
+    """A job that runs on demand, since there was no spot machine when it began."""
+    job = due(site, round(hours * 3600), **{"saves": True, "time_limit_us": 8 * HOUR_US, **spec})
+    for _ in range(40):
+        site.second()
+    assert moved(site, job) == ("on-demand", "on-demand")
+    return job
+
+
+def test_a_job_goes_on_on_a_spot_machine_once_there_is_one_and_it_has_the_time(tmp_path: Path) -> None:
+    site = Site(tmp_path, cloud=CLOUD + NO_SPOT % 2)
+    job = on_demand(site, 9)
+    first = site.machines[0]
+    while len(site.machines) < 2:
+        site.second()
+    for _ in range(15):
+        site.second()
+    assert moved(site, job) == ("on-demand", "on-demand,spot"), "it works on while the other one comes up"
+    spot = next(one for one in site.machines if one.market == "spot")
+    assert spot.why == "job 1 runs on demand, and has time to go on where it costs less"
+    for _ in range(30):
+        site.second()
+    assert moved(site, job)[0] == "spot"
+    assert len(job.attempts) == 2
+    assert job.attempts[0].cause is EndCause.PREEMPTED
+    assert job.retries == 0
+    for _ in range(20):
+        site.second()
+    assert markets(site) == ["spot"], "the other one is given back at once"
+    ended = {one.machine_id: one.reason for one in site.gone()}
+    assert ended[first.id] == f"released: job 1 goes on on {spot.name}, which costs less"
+    launched = [row for row in site.rows() if row.kind == "startup"]
+    assert {row.job_id for row in launched} == {job.id}
+    assert len(launched) == 2, "it ran on both"
+
+
+def test_who_has_no_time_to_lose_a_machine_stays_where_it_is(tmp_path: Path) -> None:
+    site = Site(tmp_path, cloud=CLOUD + NO_SPOT % 2)
+    job = on_demand(site, 8.2)
+    for _ in range(120):
+        site.second()
+    assert moved(site, job) == ("on-demand", "on-demand")
+
+
+def test_a_move_saves_twice_what_it_costs_or_is_not_made(tmp_path: Path) -> None:
+    """It costs 320 s on the new machine: its launch, and the work until the job is where it was."""
+    site = Site(tmp_path)
+    (spot,) = [one for one in site.provider.offers(Wanted()) if one.place.market == "spot"]
+    rate, lost_us = 2 * spot.rate_nanos_per_hour, (BOOT_S + SPARE_S) * SECOND_US
+    job, now = due(site, 90_000, saves=True), site.world.engine.now()
+    assert worth_moving(job, 3 * lost_us + 1, rate, spot, now), "what is left then runs at half the price"
+    assert not worth_moving(job, 3 * lost_us, rate, spot, now)
+    assert not worth_moving(job, HOUR_US, spot.rate_nanos_per_hour, spot, now)
+
+
+def test_only_who_saves_itself_takes_both_markets_and_may_be_stopped_is_moved(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    assert comes_back(due(site, 9_000, saves=True))
+    assert not comes_back(site.large(checkpoint=SAVES))
+    assert not comes_back(due(site, 9_000, saves=False))
+    for spec in ({"preemptible": False}, {"spot_policy": "on-demand"}, {"nodes": 2}):
+        assert not comes_back(due(site, 9_000, saves=True, **spec))
+
+
+def test_a_job_that_ends_before_it_could_move_leaves_nothing_behind(tmp_path: Path) -> None:
+    site = Site(tmp_path, cloud=CLOUD + NO_SPOT % 2)
+    site.world.apply("kind: Budget\nname: b\nspec: {scope: {project: p}, limit: 90 USD}\n")
+    job = on_demand(site, 9)
+    while len(site.machines) < 2:
+        site.second()
+    assert job.attempt is not None
+    site.world.backend.finish(job.attempt.id, 0)
+    for _ in range(120):
+        site.second()
+    assert site.machines == []
+    ledger, period = site.world.state.ledger, site.world.state.budgets.records["b"].period_start
+    assert ledger.held("b", period) == 0
+    assert len({row.node_id for row in site.rows() if row.kind == "startup"}) == 1
+
+
+def test_nothing_else_starts_on_the_machine_that_a_job_is_to_move_to(tmp_path: Path) -> None:
+    site = Site(tmp_path, cloud=CLOUD + NO_SPOT % 2)
+    job = on_demand(site, 9)
+    while len(site.machines) < 2:
+        site.second()
+    other = site.world.submit(options=job.spec.options)
+    for _ in range(60):
+        site.second()
+    assert moved(site, job)[0] == "spot"
+    assert other.attempt is None

@@ -166,7 +166,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     PeriodClosed: _shape("name since until by missing"),
     PeriodSigned: _shape("name of hash totals charges"),
     e.MachineIntended: _shape(
-        "machine_id provider region zone instance_type market why lease_until name pool job_id rate",
+        "machine_id provider region zone instance_type market why lease_until name pool job_id rate moves",
         holds=_HOLD,
         facts=_FACTS,
     ),

@@ -610,6 +610,7 @@ class MachineIntended(msgspec.Struct, frozen=True, tag="machine-intended", kw_on
         job_id: whose launch it is: it holds what that may cost, and pays for it until the agent is there.
         holds: one per budget of the job, for the launch and the job's own run.
         facts: what the node will be, as the offer has it. rate: nanos per hour of the offer.
+        moves: its job runs elsewhere, and goes on there once it is up.
     """
 
     machine_id: str
@@ -626,6 +627,7 @@ class MachineIntended(msgspec.Struct, frozen=True, tag="machine-intended", kw_on
     holds: tuple[Hold, ...] = ()
     facts: NodeFacts | None = None
     rate: int = 0
+    moves: bool = False
 
 
 class MachineLaunched(msgspec.Struct, frozen=True, tag="machine-launched"):

@@ -26,7 +26,7 @@ from bursar_policies.filters import FILTERS, Ask
 from bursar_policies.specs import CloudPoolSpec
 from bursard.ledger import held_nanos
 from bursard.machines.errors import Blocks
-from bursard.machines.in_time import in_time
+from bursard.machines.in_time import in_time, spare_us
 from bursard.machines.provider import Billing, MachineOffer
 from bursard.place import LastPlan, holds_for
 from bursard.scheduler.candidates import Candidates, asks_of
@@ -193,13 +193,13 @@ def choose(
     """
     if job.spec.caps_array:
         return f"pool {pool.name}: an array with a max_cost as a whole is not given rented machines"
-    sight, hurry, waits = _Sight(), in_time(job, job_class.hold_us, pool.offers), ""
+    sight, hurry, waits = _Sight(), in_time(job, job_class.hold_us, pool.offers, spare_us(state)), ""
     for look in looks(state, pool, job, job_class, prices, now, have):
         if look.choice is not None:
             spot = look.offer.place.market == "spot"
-            if spot or hurry is None or not waits or now >= hurry.spot_until:
+            if spot or hurry is None or not waits or now >= hurry.wait_until:
                 return look.choice
-            return Later(hurry.spot_until, f"pool {pool.name}: {waits}")
+            return Later(hurry.wait_until, f"pool {pool.name}: {waits}")
         if look.step == "blocked" and look.offer.place.market == "spot" and not waits:
             waits = _awaited(look)
         sight.saw(look)
@@ -224,7 +224,7 @@ def looks(
     machine, once it was lost, would leave too little time for the job's deadline.
     """
     have = have or Have([0] * len(job_class.options))
-    hurry = in_time(job, job_class.hold_us, pool.offers)
+    hurry = in_time(job, job_class.hold_us, pool.offers, spare_us(state))
     late = hurry is not None and now >= hurry.spot_until
 
     def order(offer: MachineOffer) -> tuple[bool, bool, int, tuple[object, ...]]:

@@ -23,12 +23,11 @@ from bursard.state import MachineRecord, MachineState, NodeRecord, State
 from bursard.state.decide import launches
 from bursard.state.decide import machines as decide
 from bursard.state.decide.conduct import TAKEN_BACK
+from bursard.state.decide.launches import RELEASED
 from bursard.state.decide.machines import Decision
 
 NOTICED_US: Final = 180 * SECOND_US
 """So long one that its provider said it takes back is left to it: a provider may bill nothing then."""
-RELEASED: Final = "released"
-"""How the reason of a drain begins that lasts until nothing runs there, and then gives the machine back."""
 ALONE_US: Final = 5 * SECOND_US
 """So long after another machine of its gang was lost it is seen whether one is rented in its place."""
 BOOTS_WAITED: Final = 2
@@ -78,6 +77,9 @@ class GivingBack:
                     yield [self._ending(machine, f"pool {machine.pool} was removed")]
                 elif not machine.job_id:
                     yield [self._ending(machine, "the job that it was for is over")]
+                continue
+            if not node.live and node.connected and launches.moving(state, machine) is not None:
+                yield [partial(launches.moved, state, machine)]
                 continue
             waits = self._waits(machine, node, spec, now)
             if machine.waits and not waits:

@@ -43,7 +43,7 @@ from bursard.machines.houses import (
     terms_of,
     wanted_of,
 )
-from bursard.machines.in_time import in_time
+from bursard.machines.in_time import comes_back, in_time, spare_us, worth_moving
 from bursard.machines.offered import sound
 from bursard.machines.provider import (
     BOOT_US,
@@ -156,6 +156,9 @@ class Renting:
         self._pools: Sequence[Pool] = ()
         self._unheld: dict[_Shape, str] = {}
         """By what is asked for, why no machine of `_pools` could hold it; "" where one could."""
+        self.movable = False
+        """A job runs on demand that would go on on a spot machine, as of the newest look."""
+        self._moves_from = 0
         self.giving_back = GivingBack(engine, self._lacks)
         for provider in providers:
             self.houses[provider.name] = House(self, provider)
@@ -394,6 +397,40 @@ class Renting:
             rented += choice.machines
             await self._launch(pool, choice, wish.job)
         self.notes, self._wished = notes, wished
+        await self._move(open_now, RENTS_MAX - rented)
+
+    async def _move(self, pools: Sequence[Pool], most: int) -> None:
+        """Rent spot machines for jobs that run on demand and have the time to go on there, where that costs
+        less; they move once the machine is up. Of many some are looked at, the others in turn.
+        """
+        state, now = self.engine.state, self.engine.now()
+        able = [(one, job) for one in state.machines.values() if (job := self._may_move(one)) is not None]
+        self.movable = bool(able)
+        self._moves_from %= max(len(able), 1)
+        turn = [*able[self._moves_from :], *able[: self._moves_from]][: max(most, 0)]
+        self._moves_from += len(turn)
+        spot = [
+            pool._replace(offers=[one for one in pool.offers if one.place.market == "spot"]) for pool in pools
+        ]
+        for machine, job in turn:
+            job_class, spare = state.class_of(job), spare_us(state)
+            for pool in spot:
+                seen = looks(state, pool, job, job_class, self.engine.prices, now)
+                choice = next((look.choice for look in seen if look.choice is not None), None)
+                if choice and worth_moving(job, job_class.hold_us, machine.rate, choice.offer, now, spare):
+                    await self._launch(pool, choice, job, moves=True)
+                    break
+
+    def _may_move(self, machine: MachineRecord) -> JobRecord | None:
+        """The job that alone runs on a machine on demand and could go on on another one, which it has not."""
+        node = decide.node_of(self.engine.state, machine) if machine.market == "on-demand" else None
+        if node is None or len(node.live) != 1 or node.mode != "open" or self.engine.state.allocator:
+            return None
+        attempt = self.engine.state.attempts[next(iter(node.live))]
+        job = self.engine.state.jobs[attempt.job_id]
+        if attempt.state != "RUNNING" or attempt.stop_cause is not None or not comes_back(job):
+            return None
+        return job if all(one.id == machine.id for one in self._own(job.id)) else None
 
     def _lacks(self, job_id: str) -> bool:
         """Is a job about to be given machines, as far as nothing speaks against it?"""
@@ -506,7 +543,7 @@ class Renting:
             return later
         return best or "; ".join(why)
 
-    async def _launch(self, pool: Pool, choice: Choice, job: JobRecord) -> None:
+    async def _launch(self, pool: Pool, choice: Choice, job: JobRecord, moves: bool = False) -> None:
         engine, spec, place = self.engine, pool.spec, choice.offer.place
         rate = choice.offer.rate_nanos_per_hour
         await self.commit(
@@ -514,7 +551,10 @@ class Renting:
         )
         lacks, nodes = choice.machines, engine.state.class_of(job).nodes
         why = f"lacks {lacks} of its {nodes} nodes" if nodes > 1 else "fits on no node"
-        hurry = in_time(job, engine.state.class_of(job).hold_us, pool.offers)
+        if moves:
+            why = "runs on demand, and has time to go on where it costs less"
+        hold_us = engine.state.class_of(job).hold_us
+        hurry = in_time(job, hold_us, pool.offers, spare_us(engine.state))
         if place.market == "on-demand" and hurry is not None and engine.now() >= hurry.spot_until:
             why += ", and has no time to lose a spot machine before its deadline"
         intents = [
@@ -530,7 +570,7 @@ class Renting:
                 market=place.market,
                 why=f"job {job.display} {why}",
                 lease_until=engine.now() + spec.boot_timeout_us,
-                launch=Launch(pool.name, job.id, choice.holds, choice.facts, rate),
+                launch=Launch(pool.name, job.id, choice.holds, choice.facts, rate, moves),
             )
         ]
 

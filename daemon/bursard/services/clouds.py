@@ -15,12 +15,13 @@ from bursard.access.identity import Identity
 from bursard.engine import Engine
 from bursard.events import NodeScheduling
 from bursard.ledger import node_account
-from bursard.machines.giving_back import RELEASED, bound_us
+from bursard.machines.giving_back import bound_us
 from bursard.machines.renting import Renting
 from bursard.services.machine_past import past
 from bursard.state import JobRecord, MachineRecord, MachineState, State
 from bursard.state.decide import launches, nodes
 from bursard.state.decide import machines as decide
+from bursard.state.decide.launches import RELEASED
 from bursard.state.decide.machines import Decision
 
 
@@ -108,6 +109,8 @@ def _waits_for(machine: MachineRecord, spec: object, job: JobRecord | None) -> s
     if not machine.waits or not isinstance(spec, CloudPoolSpec):
         return ""
     whose = f"job {job.display}" if job is not None else "a job"
+    if machine.moves:
+        return f"{whose} is about to go on here"
     return f"waits for the other machines of {whose}, for {format_duration(bound_us(spec))} at most"
 
 

@@ -311,7 +311,7 @@ class Rented:
 
     def _openings(self) -> Iterator[int]:
         """When an offer that was refused may be asked for again, by jobs that wait for one."""
-        if not self._renting.notes:
+        if not self._renting.notes and not self._renting.movable:
             return
         now = self._now()
         for house in self._renting.houses.values():

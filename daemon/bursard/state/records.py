@@ -331,6 +331,7 @@ class MachineRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         holding: what was set aside for its launch still is: of one that is here, until its job runs there.
         waits: its job's other machines come, and nothing starts there until they are here.
         launch: what it cost until its agent said hello, while nobody has paid that.
+        moves: as in `MachineIntended`.
         purse: the machine by whose id its job holds money for it; empty: its own.
     """
 
@@ -357,6 +358,7 @@ class MachineRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     waits: bool = False
     launch: tuple[Charge, ...] = ()
     purse: str = ""
+    moves: bool = False
 
     @property
     def payer(self) -> str:

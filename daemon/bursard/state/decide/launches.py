@@ -13,12 +13,17 @@ Why     a machine may be lost, or taken by another job, before the one that it w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
-from bursard.events import Charge, MachineJoined
+from bursar.model import EndCause
+from bursard.events import Charge, Event, MachineJoined, NodeScheduling, StopRequested
 from bursard.state.core import State
 from bursard.state.records import AttemptRecord, MachineRecord, MachineState, NodeRecord
+
+RELEASED: Final = "released"
+"""How the reason of a drain begins that lasts until nothing runs there, and then gives the machine back."""
 
 
 def others_come(state: State, machine: MachineRecord) -> bool:
@@ -36,7 +41,7 @@ def came_up(
     """Its agent said hello, and these are of its launch. It waits while others come for its job, and nothing
     else starts there; with the last of them all are open at once.
     """
-    waits = others_come(state, machine)
+    waits = others_come(state, machine) or moving(state, machine) is not None
     joined = MachineJoined(machine.id, node_id, through, tuple(launch), pending=True, waits=waits)
     return [joined] if waits else [joined, *_all_open(state, machine)]
 
@@ -108,11 +113,36 @@ def by_pool(machine: MachineRecord) -> list[MachineJoined]:
 
 
 def left_over(state: State, machine: MachineRecord) -> bool:
-    """Does its job run by now, and not there?"""
+    """Does its job run by now, and not there, nor is to move there?"""
     attempt = _live(state, machine.job_id)
-    if attempt is None or not all(member.started_at for member in attempt.members):
+    if (
+        attempt is None
+        or moving(state, machine) is not None
+        or not all(member.started_at for member in attempt.members)
+    ):
         return False
     return all(member.alloc.node_id != machine.node_id for member in attempt.members)
+
+
+def moving(state: State, machine: MachineRecord) -> AttemptRecord | None:
+    """What runs elsewhere and is to go on on a machine, on which its job has never run yet."""
+    attempt = _live(state, machine.job_id) if machine.moves and machine.holding else None
+    if attempt is None or any(member.alloc.node_id == machine.node_id for member in attempt.members):
+        return None
+    return attempt
+
+
+def moved(state: State, machine: MachineRecord) -> list[Event]:
+    """It is up: its job is stopped where it runs, which takes nothing new, and goes on here."""
+    attempt = moving(state, machine)
+    if attempt is None or attempt.stop_cause is not None or attempt.state != "RUNNING":
+        return []
+    node = state.nodes[attempt.members[0].alloc.node_id]
+    why = f"{RELEASED}: job {state.jobs[machine.job_id].display} goes on on {machine.name}, which costs less"
+    drained = [NodeScheduling(node.id, "drain", why)] if node.mode == "open" else []
+    message = f"it goes on on {machine.name}, which costs less"
+    stop = StopRequested(attempt.id, EndCause.PREEMPTED, attempt.grace_us, message)
+    return [*drained, stop, *opened(machine)]
 
 
 def waited_for(state: State, machine: MachineRecord) -> bool:

@@ -75,6 +75,7 @@ class Launch(msgspec.Struct, frozen=True):
     holds: tuple[Hold, ...]
     facts: NodeFacts
     rate: int
+    moves: bool = False
 
 
 def _step(state: State, machine_id: str, step: str) -> MachineRecord | None:
@@ -122,6 +123,7 @@ def intend(
             holds=launch.holds,
             facts=replace(launch.facts, name=name),
             rate=launch.rate,
+            moves=launch.moves,
         )
     return [event]
 

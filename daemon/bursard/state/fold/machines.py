@@ -46,6 +46,7 @@ def as_intended(event: MachineIntended, at: int) -> MachineRecord:
         holding=bool(event.job_id),
         facts=event.facts,
         rate=event.rate,
+        moves=event.moves,
     )
 
 
