@@ -36,7 +36,7 @@ from bursard.state import image as state_image
 from bursard.state.decide.jobs import doomed, refuse_second_end
 from bursard.store import Batch, ChargeRow, EventRow, JobRow, KeyRow, Log, PostingRow, Store, Unposted, Views
 from bursard.store.corrections import correction_rows, told_late
-from bursard.turns import Lane
+from bursard.turns import Threads
 from bursard.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -49,9 +49,13 @@ there are jobs, in one turn of the loop, and reading it longer than the replay o
 """
 
 READERS = 4
-"""Threads that answer short questions to the store; no caller has more than half of them at a time."""
-MAKERS = 2
-"""Threads for what takes longer: reports, large plans. One interpreter runs one of them at a time anyway."""
+"""Threads that answer short questions to the store."""
+MAKERS = 16
+"""Threads for what takes longer, up to seconds: reports, large plans. So many that several callers with as
+many as they may have leave some.
+"""
+THREADS_EACH = 2
+"""Of either kind, that one caller has at a time."""
 
 Answer = TypeVar("Answer")
 
@@ -104,8 +108,8 @@ class Engine:
         self._evictions: deque[tuple[int, str]] = deque()
         self._snapshot_seq = state.version
         self._snapshotting = False
-        self._readers = Lane(READERS, "bursard-read")
-        self._makers = Lane(MAKERS, "bursard-make")
+        self._readers = Threads(READERS, THREADS_EACH, "bursard-read")
+        self._makers = Threads(MAKERS, THREADS_EACH, "bursard-make")
         writer.after_commit.append(self._released)
 
     @property

@@ -1,11 +1,11 @@
 """Whose turn it is: each caller's calls cost the loop and the threads, and who has had least goes on first.
 
 Owns    the shares of callers (`Shares`: fair queueing by virtual time, pure), the turns of their calls on the
-        event loop (`Turns`), and the threads that work for them (`Lane`).
+        event loop (`Turns`), and the threads that work for them (`Threads`).
 Why     rooms bound how many calls an identity has; they do not say whose turn it is. One loop serves all,
         first come first served: a hundred calls of one caller, each a few milliseconds, come before
         everybody's next.
-How     a call is driven step by step, a step being what it does between two waits. Steps go on at once while
+How     a call is driven piece by piece, each being what it does between two waits. Pieces go on at once while
         nobody is behind. Once they have taken `QUANTUM_NS` the loop has its turn, and of those that wait the
         first is the one whose kind, then whose caller, then which itself has had least (start-time fair
         queueing, one level in the other). Nothing is held while a call waits for something else, so none can
@@ -33,15 +33,15 @@ Meter = Callable[[], int]
 """Nanoseconds, of which differences count."""
 
 QUANTUM_NS: Final = 2_000_000
-"""So much of callers' steps, then what is not theirs has its turn: the cycle, commits, agents, new calls."""
+"""So much of callers' pieces, then what is not theirs has its turn: the cycle, commits, agents, new calls."""
 LOOKS: Final = 3
-"""Turns of the loop in which no call has come before the next step goes on. gRPC takes in one call in two
-turns of the loop. With a step in each of them, who comes would wait outside behind those who came before.
+"""Turns of the loop in which no call has come before the next piece goes on. gRPC takes in one call in two
+turns of the loop. With a piece in each of them, who comes would wait outside behind those who came before.
 """
 COMING_NS: Final = 2 * QUANTUM_NS
 """But so much time at most, however many come."""
 UNKNOWN_NS: Final = 200_000
-"""What a step counts for that has not run yet, of a call of which none has."""
+"""What a piece counts for that has not run yet, of a call of which none has."""
 _UNIT: Final = 1_000
 """Virtual time goes in parts of a nanosecond, so that weights cost no rounding."""
 
@@ -53,7 +53,7 @@ class Share:
         weight: how much of the turns it has while all others want some too, in comparison.
         tag: its virtual time. clock: where those below it are.
         queued: how many turns are waited for, by it and below it.
-        last_ns: what its last step cost.
+        last_ns: what its last piece cost.
     """
 
     __slots__ = ("clock", "entry", "heap", "last_ns", "parent", "queued", "tag", "waiting", "weight")
@@ -112,7 +112,7 @@ class Shares:
         return share, who
 
     def begin(self, call: Share) -> None:
-        """A step of this call goes on without having waited: nobody does."""
+        """A piece of this call goes on without having waited: nobody does."""
         share, parent = call, call.parent
         while parent is not None:
             if share.tag < parent.clock:
@@ -186,14 +186,14 @@ class Turns:
     """The turns of calls on one event loop, all methods of which belong to it.
 
     Args:
-        meter: what a step costs is its difference.
+        meter: what a piece costs is its difference.
     """
 
     def __init__(self, meter: Meter = time.perf_counter_ns, quantum_ns: int = QUANTUM_NS) -> None:
         self.meter = meter
         self.quantum_ns = quantum_ns
         self.began_ns = 0
-        """When the step that goes on now began."""
+        """When the piece that goes on now began."""
         self.shares = Shares()
         self.callers = Callers(self.shares, WEIGHTS)
         self._burst_ns = 0
@@ -211,7 +211,7 @@ class Turns:
         return Call(self, self.callers.call_of(kind, name), kind, name)
 
     async def drive(self, call: Call, work: Coroutine[Any, Any, Answer], *, waits: bool = True) -> Answer:
-        """Do the work of a call, each step in its turn; what it awaits it awaits as ever.
+        """Do the work of a call, each piece in its turn; what it awaits it awaits as ever.
 
         Args:
             waits: False: at once, and charged all the same.
@@ -221,11 +221,11 @@ class Turns:
 
     @property
     def crowded(self) -> bool:
-        """A step that would go on now has to wait."""
+        """A piece that would go on now has to wait."""
         return self._burst_ns >= self.quantum_ns or self.shares.root.queued > 0
 
     def ran(self, share: Share, cost_ns: int, counted_ns: int) -> None:
-        """A step of this call has taken so long; so much was counted for it before."""
+        """A piece of this call has taken so long; so much was counted for it before."""
         share.last_ns = cost_ns
         self.shares.charge(share, cost_ns - counted_ns)
         self._burst_ns += cost_ns
@@ -235,7 +235,7 @@ class Turns:
             self._arm()
 
     def wait(self, share: Share) -> Generator[Any, None, int]:
-        """Until it is this call's turn; what was counted for its step."""
+        """Until it is this call's turn; what was counted for its piece."""
         turn: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.shares.enter(share, turn)
         self._arm()
@@ -302,7 +302,7 @@ def _driven(
     begun = False
     while True:
         counted_ns = 0
-        # The first step waits for nothing: it begins to listen, so that whoever ends the work is heard by it.
+        # The first piece waits for nothing: it begins to listen, so that who ends the work is heard by it.
         if turns.crowded and begun and waits and not isinstance(error, asyncio.CancelledError):
             try:
                 counted_ns = yield from turns.wait(share)
@@ -342,24 +342,27 @@ async def for_all(work: Coroutine[Any, Any, Answer]) -> Answer:
 
 
 async def breathe() -> None:
-    """Between two parts of something long: others have their turn, if this step has had its time."""
+    """Between two parts of something long: others have their turn, if this piece has had its time."""
     call = _current.get()
     if call is None or call.turns.meter() - call.turns.began_ns >= call.turns.quantum_ns:
         await asyncio.sleep(0)
 
 
-class Lane:
+class Threads:
     """Some threads, and whose work they do next: who has had least of them, and nobody all of them.
 
-    One interpreter runs one thread at a time, and the loop waits behind each that is busy: more of them make
-    nothing faster. Belongs to one event loop.
+    One interpreter runs one thread at a time, and the loop waits behind each that is busy: more of them for
+    one caller make nothing faster. Belongs to one event loop.
+
+    Args:
+        each: how many of them one caller has at most.
     """
 
-    def __init__(self, threads: int, name: str, meter: Meter = time.thread_time_ns) -> None:
+    def __init__(self, threads: int, each: int, name: str, meter: Meter = time.thread_time_ns) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._meter = meter
         self._free = threads
-        self._each = max(threads // 2, 1)
+        self._each = each
         self._claims: dict[Key, int] = {}
         """How many threads each caller has, or is in line for."""
         self._behind: dict[Key, deque[tuple[Share, asyncio.Future[None]]]] = {}

@@ -14,7 +14,7 @@ from bursard.turns import STAFF, USER, Call
 
 
 def charged(site: Site, *, waited: bool = False) -> Counter[tuple[str, Any]]:
-    """How many steps of whom are measured from now on; `waited`: of those that had waited for their turn."""
+    """How many pieces of whom are measured from now on; `waited`: of those that had waited for their turn."""
     found: Counter[tuple[str, Any]] = Counter()
     turns, whose = site.door.turns, dict[int, Call]()
     call_of, ran = turns.call_of, turns.ran
@@ -75,9 +75,9 @@ def test_who_is_refused_is_charged_and_keeps_no_place() -> None:
     play(story, Admission(ROOMS | {Kind.USER: Room(10, 10, 1, 1)}))
 
 
-def test_steps_wait_for_their_turn_and_those_of_a_refusal_do_not() -> None:
+def test_pieces_wait_for_their_turn_and_those_of_a_refusal_do_not() -> None:
     async def story(site: Site) -> None:
-        site.door.turns.quantum_ns = 1  # after every step others go on first
+        site.door.turns.quantum_ns = 1  # after every piece others go on first
         found, waited = charged(site), charged(site, waited=True)
         assert (await site.call("Jobs.List", token=site.token("ann", "submitter")))[0] == "OK"
         assert (await site.call("Policies.Apply", token=site.token("vic", "viewer")))[0] != "OK"
@@ -91,7 +91,7 @@ def test_a_caller_who_hangs_up_while_its_calls_wait_frees_their_places() -> None
     async def story(site: Site) -> None:
         for _ in range(300):
             site.job("ann", "p")
-        site.door.turns.quantum_ns = 1  # every step has others go on first
+        site.door.turns.quantum_ns = 1  # every piece has others go on first
         ann, bob = site.token("ann", "submitter"), site.token("bob", "submitter")
         request = jobs_pb2.ListJobsRequest(page_size=300)
         calls = [asyncio.create_task(site.call("Jobs.List", request, token=ann)) for _ in range(20)]

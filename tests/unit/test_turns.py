@@ -22,9 +22,9 @@ from bursard.turns import (
     USER,
     WEIGHTS,
     Callers,
-    Lane,
     Share,
     Shares,
+    Threads,
     Turns,
     breathe,
     for_all,
@@ -146,20 +146,20 @@ def test_a_caller_with_many_calls_has_no_more_than_one_with_a_single_one() -> No
 @settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["enter", "leave", "pop"])), max_size=60))
 def test_whoever_enters_is_popped_or_leaves_once_and_nothing_is_left_behind(
-    steps: list[tuple[int, str]],
+    pieces: list[tuple[int, str]],
 ) -> None:
     shares = Shares()
     kinds = [Share(shares.root), Share(shares.root, 3)]
     calls = [Share(Share(kinds[number % 2])) for number in range(6)]
     inside: list[tuple[Share, int]] = []
-    for number, (index, step) in enumerate(steps):
-        if step == "enter":
+    for number, (index, piece) in enumerate(pieces):
+        if piece == "enter":
             shares.enter(calls[index], number)
             inside.append((calls[index], number))
-        elif step == "leave" and inside:
+        elif piece == "leave" and inside:
             one = inside.pop(index % len(inside))
             shares.leave(*one)
-        elif step == "pop" and inside:
+        elif piece == "pop" and inside:
             found = shares.pop()
             shares.charge(found[0], index * 10 - 5)
             inside.remove(found)
@@ -227,7 +227,7 @@ def play(story: Callable[[Stage], Coroutine[Any, Any, None]]) -> None:
 
 @pytest.mark.parametrize("calls_each", [1, 40])
 @pytest.mark.parametrize("callers", [1, 3, 9])
-def test_beside_greedy_callers_each_step_of_a_modest_one_waits_for_few_pieces(
+def test_beside_greedy_callers_each_piece_of_a_modest_one_waits_for_few_pieces(
     callers: int, calls_each: int
 ) -> None:
     async def story(stage: Stage) -> None:
@@ -274,7 +274,7 @@ def test_operators_have_more_of_the_turns_than_users_and_users_some() -> None:
     play(story)
 
 
-def test_with_nobody_behind_a_step_goes_on_at_once() -> None:
+def test_with_nobody_behind_a_piece_goes_on_at_once() -> None:
     async def story(stage: Stage) -> None:
         turns, stages = stage.turns, 0
 
@@ -402,7 +402,7 @@ def test_who_is_cancelled_stands_in_no_queue_from_then_on() -> None:
     play(story)
 
 
-def test_a_step_that_does_not_wait_is_charged_like_any_other() -> None:
+def test_a_piece_that_does_not_wait_is_charged_like_any_other() -> None:
     async def story(stage: Stage) -> None:
         stage.start("greedy", stage.greedy("greedy"))
         for _ in range(20):
@@ -421,7 +421,7 @@ def test_a_step_that_does_not_wait_is_charged_like_any_other() -> None:
     play(story)
 
 
-def test_calls_that_come_in_are_let_in_before_the_next_step_but_not_for_ever() -> None:
+def test_calls_that_come_in_are_let_in_before_the_next_piece_but_not_for_ever() -> None:
     async def story(stage: Stage) -> None:
         stage.start("greedy", stage.greedy("greedy"))
         for _ in range(20):
@@ -452,7 +452,7 @@ class Desk:
 
     def __init__(self, threads: int) -> None:
         self.meter = Meter()
-        self.lane = Lane(threads, "test", self.meter)
+        self.lane = Threads(threads, max(threads // 2, 1), "test", self.meter)
         self.turns = Turns(Meter())
         self.began: list[str] = []
         self._ends: dict[str, threading.Event] = {}
@@ -505,7 +505,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_one_caller_has_half_of_the_threads_at_most_and_others_find_one_free() -> None:
+def test_one_caller_has_so_many_threads_at_most_and_others_find_one_free() -> None:
     async def story(desk: Desk) -> None:
         tasks = [desk.ask("greedy", f"g{number}") for number in range(10)]
         assert {await desk.begins(), await desk.begins()} == {"g0", "g1"}
