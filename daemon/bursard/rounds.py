@@ -316,6 +316,7 @@ class Rounds:
             owed_us=self._shares.owed_us(job.id),
             restarts=max(len(job.attempts) - 1, 0),
             restart_us=lost_us,
+            deadline_us=(spec.deadline_at - now or -1) if spec.deadline_at else 0,
         )
 
     def _sizes_of(self, job: JobRecord, nodes: NodeColumns) -> tuple[Size, ...]:

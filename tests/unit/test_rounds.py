@@ -224,6 +224,19 @@ def test_a_job_that_is_updated_is_asked_about_as_it_is_now(told):
     assert [size.gpu_type for size in now.sizes] == ["K80"]
 
 
+def test_an_allocator_is_told_how_long_a_job_has_until_its_deadline(told):
+    site = Site(told)
+    by = site.engine.now() + 10 * MINUTE_US
+    site.contender(deadline_at=by, deadline_policy="best-effort")
+    site.contender()
+    site.turn()
+    site.turn(10)
+    site.turn(10)
+    said = [[one.deadline_us for one in asked.contenders] for asked in told.asked]
+    assert said == [[10 * MINUTE_US, 0], [-1, 0], [-10 * MINUTE_US, 0]]
+    assert {(one.left_us, one.promised) for asked in told.asked for one in asked.contenders} == {(-1, False)}
+
+
 RELATIVE = (
     "kind: PlacementPolicy\nname: p\n"
     "spec: {strategy: pack, allocator: {name: relative-speed, round: 6m, restart: 1m}}\n"

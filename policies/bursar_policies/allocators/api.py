@@ -55,9 +55,10 @@ class Contender(msgspec.Struct, frozen=True, kw_only=True):
             equal share (`allocators.fair`); 0 when it has had as much.
         restarts: attempts that it has had beside the first.
         restart_us: what it loses when it is stopped now: the restart, and work that is not saved.
-        left_us: what is left to do, microseconds at speed 1; -1: nobody knows.
+        left_us: what is left to do, microseconds at speed 1; -1: nobody knows, which the daemon says of every
+            job: what runs like it took is known at the sizes that they had alone.
         deadline_us: until when it is to be done, from now on; 0: it has none. Below 0: it has passed.
-        promised: the deadline was promised.
+        promised: the deadline was promised. The daemon asks about no such job: its place is kept.
     """
 
     job_id: str
