@@ -133,3 +133,6 @@ def test_an_unknown_price_is_the_dearest() -> None:
     assert [reach.rate(2, NOW + after) for after in (5, 6, 10)] == [40, -1, None]
     assert reach.rate(2, NOW + 9, own=(6,)) == 40
     assert [reach.until(nodes) for nodes in (1, 2, 3, 4)] == [NEVER, NOW + 9, NOW + 5, 0]
+    reach.leave(np.array([6, 7]))
+    assert [reach.rate(1, NOW + after) for after in (5, 9, 10)] == [30, 30, -1]
+    assert [reach.until(nodes) for nodes in (1, 2, 3)] == [NEVER, NOW + 9, 0]

@@ -28,8 +28,14 @@ class Reach:
     def __init__(self, rows: Rows, rates: Ints, bad: Ints) -> None:
         order = np.lexsort((rates, rates < 0))
         self._rows, self._rates, self._bad = rows[order], rates[order], bad[order]
-        self._longest: Ints = np.maximum.accumulate(self._bad) if len(order) else self._bad
+        self._longest: Ints | None = None
         """Of the first so many, until when the last of them has room."""
+
+    def leave(self, rows: Rows) -> None:
+        """These nodes have no room any more."""
+        gone = np.isin(self._rows, rows)
+        if gone.any():
+            self._bad[gone], self._longest = 0, None
 
     def rate(self, nodes: int, until: int, own: Collection[int] = ()) -> int | None:
         """At which rate so many nodes have room until an instant, -1 for unknown; None: there are fewer.
@@ -38,7 +44,9 @@ class Reach:
             own: of these nodes it is known that they have.
         """
         if nodes == 1 and not own:
-            at = int(np.searchsorted(self._longest, until))
+            if self._longest is None:
+                self._longest = np.maximum.accumulate(self._bad) if len(self._bad) else self._bad
+            at = int(self._longest.searchsorted(until))
             return self._rates.item(at) if at < len(self._rates) else None
         there = self._bad >= until
         if own:
@@ -49,7 +57,7 @@ class Reach:
         return -1 if found[-1] < 0 else sum(found)
 
     def until(self, nodes: int) -> int:
-        """So many nodes have room until then; the first instant there is if they have none."""
+        """So many nodes have room until then; 0 where they have none."""
         if len(self._bad) < nodes:
             return 0
         return int(np.partition(self._bad, len(self._bad) - nodes)[len(self._bad) - nodes])

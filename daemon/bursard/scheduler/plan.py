@@ -285,6 +285,8 @@ class Planner:
         tables, nodes, until = lane.tables, lane.job_class.nodes, self.now + lane.hold_us
         if not self._reaches or len(tables) > 1 or tables[0].domain is not None or lane.job_class.max_nodes:
             return None
+        if own is None and guard.has_spare(tables[0], nodes):
+            return None
         mine = guard.own_room(tables[0], own, until) if own is not None else ()
         rate = guard.reach(tables[0]).rate(nodes, until, mine)
         self._is_full = rate is None

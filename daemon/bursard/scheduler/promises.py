@@ -152,6 +152,14 @@ class Guard:
         known, free = self._reaches.get(table.number), self._world.free
         if known is not None and known[0] == free.now:
             return known[1]
+        if known is not None:
+            # What was written since has less: of nodes on which something is kept all would be another.
+            since, made = known
+            rows = free.since(since)
+            if rows is not free.every:
+                made.leave(rows[~self._world.fit(table, rows)])
+                self._reaches[table.number] = free.now, made
+                return made
         rows = self._world.rows_with_room(table)
         bad = np.full(len(rows), NEVER)
         line, index = self._line()
@@ -163,6 +171,10 @@ class Guard:
         made = Reach(rows, table.rates[rows], bad)
         self._reaches[table.number] = free.now, made
         return made
+
+    def has_spare(self, table: Table, nodes: int) -> bool:
+        """Is there room for so many members, whatever is kept?"""
+        return self._world.has_room(table, nodes + len(self._rows))
 
     def own_room(self, table: Table, own: Promised, until: int) -> list[int]:
         """Nodes of its own place with room for a member until an instant, as if nothing were kept for it."""

@@ -27,7 +27,7 @@ from bursar_policies.scorers import Weights, scorers_for, weighted
 from bursar_policies.specs import ReservationSpec
 from bursard.scheduler.candidates import asks_of
 from bursard.scheduler.fits import Fits
-from bursard.scheduler.free import Free, Rows
+from bursard.scheduler.free import Free, Mask, Rows
 from bursard.scheduler.kinds import Kinds
 from bursard.scheduler.order import Sizes
 from bursard.scheduler.packing import Packing
@@ -216,6 +216,10 @@ class World:
     def rows_with_room(self, table: Table) -> Rows:
         """Nodes that have room for a member, rising."""
         return self._fits.rows(table.number)
+
+    def fit(self, table: Table, rows: Rows) -> Mask:
+        """Which of these nodes have room for a member."""
+        return self._fits.on(table.number, rows)
 
     def may_start(self, tables: Tables, count: int) -> bool:
         """Has any alternative enough nodes with room?"""
