@@ -1,5 +1,5 @@
 # One door to everything. Each target makes what it needs from nothing: a Python 3.11 is enough.
-#   make demo   a cluster of two nodes, a budget, a distributed training, its cost      (1–2 min)
+#   make demo   a cluster of two nodes, a budget, a distributed training, its cost      (18 s to 2 min)
 #   make demo-serve  a model behind a gateway: from zero, load, an update, no money, the bill    (< 2 min)
 #   make demo-cloud  a spot machine that is rented, taken back and replaced, without an account    (~1 min)
 #   make check  lint, types, layers and the tests in one process; TESTS=PATH… for a few    (~8 min, ~1 min)

@@ -30,7 +30,7 @@ def test_two_halves_share_one_device(scenario):
 def test_whole_gpu_job_avoids_shared_device(scenario):
     scenario.node("a", gpus=2).job("x", gpus=0.5).job("w", gpus=1).job("z", gpus=1)
     scenario.expect("x").expect("w")
-    scenario.expect_waits("z", ReasonCode.WAITING_FOR_RESOURCES, "lacks gpus")
+    scenario.expect_waits("z", ReasonCode.WAITING_FOR_RESOURCES, "lacks free GPUs")
 
 
 def test_cheaper_node_wins(scenario):
@@ -102,7 +102,7 @@ def test_empty_cluster_says_so(scenario):
 
 def test_waiting_names_the_quantity_that_would_start_it(scenario):
     scenario.node("a", cpu_milli=8_000).running("a", cpus=6).job("j", cpus=4)
-    scenario.expect_waits("j", ReasonCode.WAITING_FOR_RESOURCES, "lacks cpus", "--cpus 2")
+    scenario.expect_waits("j", ReasonCode.WAITING_FOR_RESOURCES, "lacks free CPUs", "--cpus 2")
 
 
 def test_avoided_node_is_not_used(scenario):

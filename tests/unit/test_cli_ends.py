@@ -86,6 +86,10 @@ def test_what_the_last_lines_say_of_an_end_is_told_below_them(
             "Open MPI does not run as root unless it is told to:",
         ),
         (
+            "notebook: no jupyter-lab, jupyter-notebook or jupyter-server is on the PATH of n1; `python3`\n",
+            "Jupyter is missing there: `python3 -m pip install jupyterlab`",
+        ),
+        (
             "prterun has detected an attempt to run as root",
             "Open MPI does not run as root unless it is told to:",
         ),

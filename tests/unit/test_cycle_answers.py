@@ -211,7 +211,8 @@ def test_a_job_that_was_not_looked_at_yet_says_so_and_one_that_was_what_it_lacks
         assert why(site, job) == why(site, job, made) == waits
         made.once()
         assert why(site, job, made)[1] == (
-            "needs 1 node with 1 cpu, 1.05MB free; 0 of 1 that could hold it have that now (1 lacks cpus)"
+            "needs 1 node with 1 cpu, 1.05MB free; 0 of 1 that could hold it have that now"
+            " (1 lacks free CPUs)",
         )
 
     play(story)

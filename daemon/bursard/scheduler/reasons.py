@@ -233,6 +233,9 @@ def lacking(free: Free, candidates: Candidates) -> dict[str, int]:
     return counts
 
 
+_SAID: Final = {"cpus": "CPUs", "memory": "memory", "gpus": "GPUs"}
+
+
 def _resources(free: Free, job_class: JobClass, candidates: Candidates) -> Reason:
     """Enough nodes could hold it, too few can right now."""
     want, ask = plural(job_class.nodes, "node"), str(candidates.request)
@@ -259,7 +262,11 @@ def _resources(free: Free, job_class: JobClass, candidates: Candidates) -> Reaso
             "bring a node back (bursar nodes shows why each is away)",
             tuple(facts),
         )
-    short = [f"{n} lack{'s' if n == 1 else ''} {what}" for what, n in counts.items() if what != "fits" and n]
+    short = [
+        f"{n} lack{'s' if n == 1 else ''} free {_SAID[what]}"
+        for what, n in counts.items()
+        if what in _SAID and n
+    ]
     detail = f" ({', '.join(short)})" if short else ""
     have = counts["fits"]
     return Reason(

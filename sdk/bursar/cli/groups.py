@@ -31,6 +31,13 @@ _ELSEWHERE: Final = {
     **dict.fromkeys(("sinfo", "clusters"), "nodes"),
     **dict.fromkeys(("why", "pending"), "explain"),
     **dict.fromkeys(("costs", "bill", "usage", "spend"), "cost"),
+    **dict.fromkeys(("statement", "invoice", "focus", "waste", "showback", "chargeback"), "report"),
+    "utilization": "report",
+    **dict.fromkeys(("jupyter", "lab", "ipython"), "notebook"),
+    **dict.fromkeys(("estimate", "quote", "dryrun", "dry-run"), "plan"),
+    **dict.fromkeys(("serve", "deploy", "services", "scale", "endpoint"), "service"),
+    **dict.fromkeys(("gpus", "show-gpus", "catalog", "instances"), "offers"),
+    **dict.fromkeys(("forward", "tunnel"), "port-forward"),
 }  # fmt: skip
 """Verbs of other systems and of common speech, each with what does that here."""
 _LETTERS: Final = {

@@ -216,7 +216,7 @@ def _stop(client: WireClient, job: str) -> None:
     if dict(shown.spec.labels).get(_LABEL[0]) is None:
         raise InvalidRequest(f"job {job} is no notebook; `bursar cancel {job}` ends it")
     if JobState(shown.state).terminal:
-        say(f"notebook {job} has ended already: {shown.end.message or shown.state.lower()}")
+        say(f"notebook {shown.number} has ended already: {shown.end.message or shown.state.lower()}")
         return
     client.cancel([job], reason="its notebook was stopped")
     say(f"job {shown.number} is asked to end")

@@ -133,7 +133,7 @@ def _read_part(part: str, node: Node, faults: Faults, said: dict[str, Any]) -> N
             _read_strategy(child, faults, said)
         elif key == "metric":
             if (metric := read_enum(child, faults, ("concurrency",), later=_METRICS_LATER)) in _METRICS_LATER:
-                faults.not_built(child, f"scaling.metric: {metric}", instead="write concurrency")
+                faults.not_built(child, metric, instead="write concurrency")
         elif key in ("path", "units"):
             said[keys[key]] = read_string(child, faults, length_max=1000) or ""
         elif not keys[key].endswith("_us"):

@@ -158,6 +158,11 @@ SAID: Final = (
         "a module of Python is not there: activate its environment in the script, or install it in `setup`",
     ),
     (
+        r"notebook: no jupyter-lab, jupyter-notebook or jupyter-server",
+        "Jupyter is missing there: `python3 -m pip install jupyterlab` in the environment of the job, or name"
+        " the one to run, `bursar notebook --env JUPYTER=PATH`",
+    ),
+    (
         r"has detected an attempt to run as root",
         "Open MPI does not run as root unless it is told to: leave OMPI_ALLOW_RUN_AS_ROOT and"
         " OMPI_ALLOW_RUN_AS_ROOT_CONFIRM as Bursar sets them, or give it --allow-run-as-root",
