@@ -58,14 +58,15 @@ def test_free_directories_that_cannot_be_listed_are_named(state: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["write", "fsync"])
-def test_a_full_disk_is_found_and_leaves_nothing(
-    state: Path, monkeypatch: pytest.MonkeyPatch, call: str
+@pytest.mark.parametrize("problem", [errno.ENOSPC, errno.EROFS])
+def test_a_full_or_read_only_disk_is_found_and_leaves_nothing(
+    state: Path, monkeypatch: pytest.MonkeyPatch, call: str, problem: int
 ) -> None:
     def full(*words: object) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(problem, os.strerror(problem))
 
     monkeypatch.setattr(writable.os, call, full)
-    assert found(state) == "its agent cannot write its state directory: No space left on device"
+    assert found(state) == f"its agent cannot write its state directory: {os.strerror(problem)}"
     assert not list(state.rglob(f"{writable.PROBE}*"))
 
 

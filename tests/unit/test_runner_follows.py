@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import subprocess
@@ -295,6 +296,27 @@ def test_what_died_with_its_supervisor_is_paid_for_until_that_lived_last(
         assert found is not None
         assert found.held_us == held_us
         assert found.end_boot_us == held_us + 7_000_000
+
+    site.play(story)
+
+
+@pytest.mark.parametrize("problem", [errno.EROFS, errno.ENOSPC])
+def test_an_end_is_told_although_the_disk_takes_no_report_of_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch, problem: int
+) -> None:
+    made = site.member(start=STARTED)
+
+    def refuses(*words: Any) -> None:
+        raise OSError(problem, os.strerror(problem))
+
+    monkeypatch.setattr(handle, "write_atomically", refuses)
+
+    async def story(runner: ProcessRunner) -> None:
+        dir_fd = os.open(made, os.O_RDONLY)
+        found = await runner._bury("att_1.0", dir_fd, "att_1", 0)
+        os.close(dir_fd)
+        assert found is not None
+        assert found.message.startswith("supervisor lost")
 
     site.play(story)
 

@@ -36,7 +36,7 @@ def test_a_disk_that_takes_a_part_leaves_what_was_there(
     assert [path.name for path in folder.iterdir()] == ["exit.json"]
 
 
-@pytest.mark.parametrize("problem", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("problem", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
 def test_an_end_is_written_once_there_is_room(
     folder: Path, monkeypatch: pytest.MonkeyPatch, problem: int
 ) -> None:

@@ -712,7 +712,8 @@ class ProcessRunner:
             report = lost_report(
                 attempt_id, rank, mark, start, ended_at if same_boot else None, cause, copied
             )
-            write_atomically(EXIT, json.dumps(report.to_json()).encode(), dir_fd)
+            with contextlib.suppress(OSError):  # told all the same; the next agent finds it out anew
+                write_atomically(EXIT, json.dumps(report.to_json()).encode(), dir_fd)
             log.warning("supervisor lost", extra={"attempt_id": attempt_id, "rank": rank})
             return report
         finally:

@@ -185,12 +185,12 @@ def write_record(name: str, data: bytes) -> None:
 
 
 def keep_record(name: str, data: bytes) -> None:
-    """`write_record`, and on a full disk again and again: how a job ended is not lost for want of space."""
+    """`write_record`, again and again on a disk that is full or read-only: how a job ended is not lost."""
     while True:
         try:
             write_record(name, data)
         except OSError as problem:
-            if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if problem.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
                 raise
             time.sleep(_DISK_FULL_S)
         else:
