@@ -152,7 +152,7 @@ class Link:
             answer = await self._client.sync_gateway(request)
         except BursarError as error:
             if not self._away:
-                log.warning("the daemon does not answer; serving on", extra={"error": error.message})
+                log.warning("the daemon does not answer; serving on: %s", error.message)
             self._away = True
             return
         if self._away:

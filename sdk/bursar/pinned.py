@@ -9,34 +9,36 @@ from __future__ import annotations
 
 import os
 import ssl
+from base64 import b64decode, b64encode
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Final, NamedTuple
 
-PEM_CHARS_MAX: Final = 4_096
-"""Of one certificate: ours has 600."""
-_BEGIN, _END = "-----BEGIN CERTIFICATE-----\n", "-----END CERTIFICATE-----\n"
+CHARS_MAX: Final = 2_048
+"""Of one certificate: ours has 400."""
 # Nobody's clock decides whether it is good.
 _FROM, _UNTIL = datetime(2000, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 
 
 class Pair(NamedTuple):
-    """`file` has key and certificate; `certificate` is the latter, as others are told of it."""
+    """`file` has key and certificate; `certificate` is the latter as others are told of it: DER in base64."""
 
     file: Path
     certificate: str
 
 
 def is_certificate(text: str) -> bool:
-    """Is it one certificate in PEM, and nothing else?"""
-    if len(text) > PEM_CHARS_MAX or not (text.startswith(_BEGIN) and text.endswith(_END)):
+    """Does it look like one certificate, and nothing else?"""
+    if not 0 < len(text) <= CHARS_MAX:
         return False
     try:
-        return ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(text)) == text
+        found = b64decode(text, validate=True)
     except ValueError:
         return False
+    return found[:1] == b"\x30" and b64encode(found).decode() == text
 
 
 def digest_of(certificate: str) -> str:
@@ -56,7 +58,7 @@ def make_pair(file: Path) -> Pair:
     made = x509.CertificateBuilder(
         name, name, key.public_key(), x509.random_serial_number(), _FROM, _UNTIL
     ).sign(key, hashes.SHA256())
-    certificate = made.public_bytes(serialization.Encoding.PEM).decode()
+    certificate = made.public_bytes(serialization.Encoding.PEM)
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -64,14 +66,14 @@ def make_pair(file: Path) -> Pair:
     fresh.unlink(missing_ok=True)
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with open(fd, "wb") as written:
-        written.write(secret + certificate.encode())
+        written.write(secret + certificate)
     os.replace(fresh, file)
-    return Pair(file, certificate)
+    return Pair(file, b64encode(made.public_bytes(serialization.Encoding.DER)).decode())
 
 
 def context(pair: Pair, trusted: Iterable[str], *, server: bool) -> ssl.SSLContext:
-    """Of one end: it shows `pair`, and the other end must show one of `trusted`. Raises `ssl.SSLError` for
-    what is no certificate, `OSError`.
+    """Of one end: it shows `pair`, and the other end must show one of `trusted`. What of these is no
+    certificate lets nobody in, and keeps nobody out. Raises `OSError`: none of them is one, or there is no pair.
     """
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     made.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -79,5 +81,9 @@ def context(pair: Pair, trusted: Iterable[str], *, server: bool) -> ssl.SSLConte
     made.verify_mode = ssl.CERT_REQUIRED
     made.verify_flags = ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     made.load_cert_chain(pair.file)
-    made.load_verify_locations(cadata="".join(trusted))
+    for one in trusted:
+        with suppress(ssl.SSLError):
+            made.load_verify_locations(cadata=b64decode(one))
+    if not made.cert_store_stats()["x509"]:
+        raise OSError("none of the certificates can be read")
     return made

@@ -15,7 +15,7 @@ from aiohttp import web
 from gateway_site import USAGE, Replica, Site, play, until
 
 from bursar.model.service import NOWHERE
-from bursar.pinned import PEM_CHARS_MAX, Pair, context, digest_of, is_certificate, make_pair
+from bursar.pinned import CHARS_MAX, Pair, context, digest_of, is_certificate, make_pair
 from bursar_agent import forwarder
 from bursar_agent.forwarder import Forwarder
 from bursar_gateway.core import Door
@@ -200,12 +200,14 @@ def test_a_certificate_is_one_and_nothing_else(tmp_path: Path) -> None:
     assert digest_of(pair.certificate) == hashlib.sha256(pair.certificate.encode()).hexdigest()
     assert (tmp_path / "a.pem").stat().st_mode & 0o777 == 0o600
     for other in (
-        "", "x", pair.certificate * 2, pair.certificate[:-30], pair.file.read_text(),
-        pair.certificate.replace("\n", "\r\n"), pair.certificate + " " * PEM_CHARS_MAX,
+        "", "x", pair.certificate * 2, pair.certificate[:-1], pair.file.read_text(), pair.certificate + "\n",
+        pair.certificate + "A" * CHARS_MAX, "AAAA",
     ):  # fmt: skip
         assert not is_certificate(other)
-    with pytest.raises(ssl.SSLError):
-        context(pair, ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",), server=True)
+    assert is_certificate("MAAA"), "it is not read here"
+    with pytest.raises(OSError, match="none of the certificates"):
+        context(pair, ("MAAA",), server=True)
+    context(pair, ("MAAA", pair.certificate), server=True)
 
 
 def test_a_gateway_without_a_certificate_reaches_only_its_own_machine(tmp_path: Path) -> None:

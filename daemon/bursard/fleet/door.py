@@ -216,7 +216,7 @@ def readiness(word: Readiness) -> str:
     given = bool(way.port) == bool(way.certificate)
     _require(given, "readiness.certificate", "given where forward_port is, and nowhere else")
     good = not way.certificate or is_certificate(way.certificate)
-    _require(good, "readiness.certificate", "one certificate in PEM")
+    _require(good, "readiness.certificate", "one certificate, DER in base64")
     _require(len(way.admits) <= ADMITS_MAX, "readiness.admits", f"at most {ADMITS_MAX}")
     digests = all(_SHA256.fullmatch(one) for one in way.admits)
     _require(digests, "readiness.admits", "digests of 64 hexadecimal digits")

@@ -305,7 +305,7 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
 
 def _sane(request: pb.SyncRequest) -> None:
     if request.certificate and not is_certificate(request.certificate):
-        raise InvalidRequest("certificate: one certificate in PEM")
+        raise InvalidRequest("certificate: one certificate, DER in base64")
     for load in request.loads:
         if max(load.elapsed_us, load.busy_us, load.p50_us, load.p95_us) > DIGITS_MAX:
             raise InvalidRequest(f"loads: no gateway has seen more than {DIGITS_MAX} microseconds")

@@ -518,7 +518,7 @@ class Probe(google.protobuf.message.Message):
     failures: builtins.int
     @property
     def gateways(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Certificates (PEM) of gateways on other machines, which may reach it through its agent; none: as before."""
+        """Certificates (DER in base64) of gateways on other machines, which may reach it through its agent; none: as before."""
 
     def __init__(
         self,
@@ -555,13 +555,13 @@ class Readiness(google.protobuf.message.Message):
     message: builtins.str
     """why not"""
     forward_port: builtins.int
-    """Where gateways on other machines reach it: at the node's address, by TLS with this certificate (PEM), with
-    the attempt as the name of the server; 0: nowhere.
+    """Where gateways on other machines reach it: at the node's address, by TLS with this certificate (DER in
+    base64), with the attempt as the name of the server; 0: nowhere.
     """
     certificate: builtins.str
     @property
     def admits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """digests (SHA-256 of the PEM) of gateways that may come"""
+        """digests (SHA-256 of that base64) of gateways that may come"""
 
     def __init__(
         self,

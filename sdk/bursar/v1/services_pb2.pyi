@@ -275,7 +275,7 @@ class SyncRequest(google.protobuf.message.Message):
     keys_tag: builtins.str
     """of the keys that it has; empty: it has none"""
     certificate: builtins.str
-    """with which it reaches replicas on other machines (PEM); empty: it does not"""
+    """with which it reaches replicas on other machines (base64); empty: it does not"""
     @property
     def loads(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ServiceLoad]: ...
     @property
@@ -556,7 +556,7 @@ class RouteReplica(google.protobuf.message.Message):
     port: builtins.int
     """on the loopback of the gateway's machine"""
     address: builtins.str
-    """Of a replica on another machine: where its agent forwards to it, by TLS with just this certificate (PEM)."""
+    """Of a replica on another machine: where its agent forwards to it, by TLS with just this certificate (base64)."""
     forward_port: builtins.int
     certificate: builtins.str
     @property
