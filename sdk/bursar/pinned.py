@@ -72,8 +72,8 @@ def make_pair(file: Path) -> Pair:
 
 
 def context(pair: Pair, trusted: Iterable[str], *, server: bool) -> ssl.SSLContext:
-    """Of one end: it shows `pair`, and the other end must show one of `trusted`. What of these is no
-    certificate lets nobody in, and keeps nobody out. Raises `OSError`: none of them is one, or there is no pair.
+    """Of one end: it shows `pair`, and the other end must show one of `trusted`. What is none lets
+    nobody in, and keeps nobody out. Raises `OSError`: none of them is one, or there is no pair.
     """
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     made.minimum_version = ssl.TLSVersion.TLSv1_3
