@@ -56,7 +56,7 @@ def test_the_call_fails_with_nothing_of_it_true_and_the_next_one_works(
         assert len(desk.log()) == events
         assert next(iter(desk.state.nodes.values())) is node, "who holds a record holds the same one"
         (line,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
-        assert line.event == "JobHeld"  # type: ignore[attr-defined]
+        assert line.kind == "JobHeld"  # type: ignore[attr-defined]
         assert line.exc_info is not None
         assert await desk.verb("hold", first, third) == [f"JobHeld {first}", f"JobHeld {third}"]
         assert contents(desk) == image.encode(restore(desk.store, desk.state.limits), 0)
