@@ -212,7 +212,7 @@ def test_a_job_that_was_not_looked_at_yet_says_so_and_one_that_was_what_it_lacks
         made.once()
         assert why(site, job, made)[1] == (
             "needs 1 node with 1 cpu, 1.05MB free; 0 of 1 that could hold it have that now"
-            " (1 lacks free CPUs)",
+            " (1 lacks free CPUs)"
         )
 
     play(story)
