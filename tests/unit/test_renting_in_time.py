@@ -9,6 +9,8 @@ from rented_site import CLOUD, POOL, Site
 
 from bursar.clock import HOUR_US, SECOND_US, Instant, format_instant
 from bursar.model import CheckpointSpec, EndCause
+from bursard.machines import renting
+from bursard.machines.choose import choose
 from bursard.machines.in_time import SPARE_US, comes_back, in_time, saved_us, worth_moving
 from bursard.machines.provider import Wanted
 from bursard.state import JobRecord
@@ -93,6 +95,21 @@ def test_a_spot_machine_that_is_to_be_had_again_is_taken(tmp_path: Path) -> None
     assert site.machines == []
     site.pass_time(600)
     assert markets(site) == ["spot"]
+
+
+def test_offers_are_looked_at_once_for_all_that_wait_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(tmp_path, cloud=CLOUD + NO_SPOT % 9999)
+    deadline = site.world.engine.now() + 9 * HOUR_US
+    for _ in range(30):
+        site.large(deadline_at=deadline, deadline_policy="best-effort", checkpoint=SAVES)
+    site.pass_time(5)
+    looked = list[str]()
+    monkeypatch.setattr(renting, "choose", lambda *given: looked.append("") or choose(*given))
+    site.pass_time(1)
+    assert len(looked) == 1
+    assert len(site.renting.waits_until) == 30
 
 
 def test_nobody_waits_for_a_market_that_he_does_not_take_or_that_no_pool_has(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import asyncio
 import hashlib
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
@@ -43,7 +44,7 @@ from bursard.machines.houses import (
     terms_of,
     wanted_of,
 )
-from bursard.machines.in_time import comes_back, in_time, spare_us, worth_moving
+from bursard.machines.in_time import comes_back, in_time, saved_us, spare_us, worth_moving
 from bursard.machines.offered import sound
 from bursard.machines.provider import (
     BOOT_US,
@@ -106,6 +107,10 @@ class _Shape(NamedTuple):
     options: tuple[ResourceRequest, ...]
     constraints: tuple[tuple[str, str], ...]
     spot_policy: str
+
+
+_Alike = tuple[JobClass, int, int]
+"""Jobs of one class, deadline and saved work: what one of them is refused, or waits for, all are."""
 
 
 class _Wish(NamedTuple):
@@ -366,7 +371,7 @@ class Renting:
     async def _rent(self, pools: Sequence[Pool]) -> None:
         state, now = self.engine.state, self.engine.now()
         notes, wished, rented = dict[str, str](), dict[str, int](), 0
-        full, refused, self.waits_until = set[JobClass](), dict[JobClass, str](), {}
+        full, refused, self.waits_until = set[JobClass](), dict[_Alike, str | Later](), {}
         self._know(pools)
         machines = [one for one in state.machines.values() if one.state is not MachineState.ENDING]
         coming, awaited = Coming(machines), {one.job_id for one in machines}
@@ -382,12 +387,13 @@ class Renting:
             if abs(now - since) < PATIENCE_US or rented >= RENTS_MAX or not open_now:
                 continue
             have = self._have(wish, here, coming)
-            found = refused.get(wish.job_class) or self._cheapest(open_now, wish, have)
-            if isinstance(found, Later):
-                notes[wish.job.id], self.waits_until[wish.job.id] = self._until(found), found.until
-                continue
-            if isinstance(found, str):
-                notes[wish.job.id] = refused[wish.job_class] = found
+            alike = wish.job_class, wish.job.spec.deadline_at, saved_us(wish.job)
+            found = refused.get(alike) or self._cheapest(open_now, wish, have)
+            if not isinstance(found, tuple) or isinstance(found, Later):
+                refused[alike] = found
+                notes[wish.job.id] = found if isinstance(found, str) else self._until(found)
+                if isinstance(found, Later):
+                    self.waits_until[wish.job.id] = found.until
                 continue
             pool, choice = found
             for _ in range(choice.machines):
@@ -404,7 +410,10 @@ class Renting:
         less; they move once the machine is up. Of many some are looked at, the others in turn.
         """
         state, now = self.engine.state, self.engine.now()
-        able = [(one, job) for one in state.machines.values() if (job := self._may_move(one)) is not None]
+        own = Counter(one.job_id for one in state.machines.values() if one.state is not MachineState.ENDING)
+        able = [
+            (one, job) for one in state.machines.values() if (job := self._may_move(one, own)) is not None
+        ]
         self.movable = bool(able)
         self._moves_from %= max(len(able), 1)
         turn = [*able[self._moves_from :], *able[: self._moves_from]][: max(most, 0)]
@@ -421,8 +430,10 @@ class Renting:
                     await self._launch(pool, choice, job, moves=True)
                     break
 
-    def _may_move(self, machine: MachineRecord) -> JobRecord | None:
-        """The job that alone runs on a machine on demand and could go on on another one, which it has not."""
+    def _may_move(self, machine: MachineRecord, own: Counter[str]) -> JobRecord | None:
+        """The job that alone runs on a machine on demand and could go on on another one, which it has not.
+        `own`: how many were rented for each job.
+        """
         node = decide.node_of(self.engine.state, machine) if machine.market == "on-demand" else None
         if node is None or len(node.live) != 1 or node.mode != "open" or self.engine.state.allocator:
             return None
@@ -430,7 +441,7 @@ class Renting:
         job = self.engine.state.jobs[attempt.job_id]
         if attempt.state != "RUNNING" or attempt.stop_cause is not None or not comes_back(job):
             return None
-        return job if all(one.id == machine.id for one in self._own(job.id)) else None
+        return job if own[job.id] <= (machine.job_id == job.id) else None
 
     def _lacks(self, job_id: str) -> bool:
         """Is a job about to be given machines, as far as nothing speaks against it?"""
