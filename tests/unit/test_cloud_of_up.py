@@ -75,6 +75,7 @@ class Cloud:
     def __init__(self, *left: str) -> None:
         self.left = left
         self.asked: list[str] = []
+        self.closed = False
         self.rented = [
             SimpleNamespace(name=name, state="up", provider="aws", provider_id=f"i-{name}")
             for name in ("a", "b")
@@ -83,8 +84,10 @@ class Cloud:
     def machines(self) -> Any:
         return SimpleNamespace(machines=[one for one in self.rented if one.name not in self.asked])
 
-    def end_machine(self, name: str, reason: str) -> None:
-        if name not in self.left:
+    def end_machine(self, name: str, reason: str, close: bool = False) -> None:
+        self.closed = self.closed or close
+        assert self.closed, "what waits would rent another meanwhile"
+        if name and name not in self.left:
             self.asked.append(name)
 
 
@@ -111,5 +114,14 @@ def test_who_leaves_a_cluster_is_told_which_machines_may_still_cost(
         clouds, "time", SimpleNamespace(monotonic=lambda: next(times), sleep=lambda seconds: None)
     )
     told: list[str] = []
-    clouds.give_back(cast(Any, Cloud(*left)), "bursar down", told.append)
+    cloud = Cloud(*left)
+    clouds.give_back(cast(Any, cloud), "bursar down", told.append)
     assert told == said
+    assert cloud.closed
+
+
+def test_renting_is_closed_also_where_no_machine_is_rented_yet() -> None:
+    cloud = Cloud()
+    cloud.rented = []
+    clouds.give_back(cast(Any, cloud), "bursar down", lambda said: None)
+    assert cloud.closed

@@ -764,3 +764,13 @@ def test_what_a_provider_asks_now_counts_before_a_dated_price_of_the_books_and_i
     site.pass_time(1)
     assert site.world.state.policies[key] == written
     assert rate() == 3_600_000_000
+
+
+def test_what_waits_rents_nothing_once_renting_is_closed_until_the_daemon_starts_again(site: Site) -> None:
+    site.large()
+    site.renting.is_closed = True
+    site.pass_time(60)
+    assert site.machines == []
+    site.open()
+    site.pass_time(10)
+    assert len(site.machines) == 1

@@ -145,6 +145,8 @@ class Renting:
         self.houses: dict[str, House] = {}
         self._tried: dict[str, House] = {}
         """Of providers that were asked for a pool that may never be in force."""
+        self.is_closed = False
+        """Nothing is rented any more: who stops the daemon gives back what there is, and no other follows."""
         self.unopened: dict[str, str] = {}
         """By provider that a pool names and that cannot be asked, why."""
         self.notes: dict[str, str] = {}
@@ -252,7 +254,8 @@ class Renting:
         specs = dict(self.pools())
         for decisions in self.giving_back.unwanted(specs):
             await self.commit(decisions)
-        await self._rent([pool for pool in self._known(specs) if pool is not None])
+        if not self.is_closed:
+            await self._rent([pool for pool in self._known(specs) if pool is not None])
 
     def _open_named(self) -> None:
         """Pools that name a provider whose house is not open: somebody applied them before the last start."""

@@ -285,7 +285,12 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
 
     @after_room
     async def EndMachine(self, request: pb.EndMachineRequest, context: Any) -> pb.Machine:
-        """End a machine and all that runs on it."""
+        """End a machine and all that runs on it; rent no other."""
+        if request.close:
+            if self.cycle.rents is not None:
+                self.cycle.rents.is_closed = True
+            if not request.machine:
+                return pb.Machine()
         return await self._given_back(request.machine, request.reason, "ended it", clouds.end)
 
     @after_room

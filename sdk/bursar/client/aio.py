@@ -419,9 +419,9 @@ class AsyncWireClient:
         """What must be right before machines can be rented; nothing is rented."""
         return await self._unary(calls.check_clouds())
 
-    async def end_machine(self, machine: str, *, reason: str = "") -> nodes_pb2.Machine:
-        """End a rented machine and all that runs on it."""
-        return await self._unary(calls.end_machine(machine, reason))
+    async def end_machine(self, machine: str, *, reason: str = "", close: bool = False) -> nodes_pb2.Machine:
+        """End a rented machine and all on it. `close`: none is rented until the next start of the daemon."""
+        return await self._unary(calls.end_machine(machine, reason, close))
 
     def top(self, *, follow: bool = False) -> AsyncIterator[nodes_pb2.TopResponse]:
         """The newest live samples of nodes and jobs, once or as they come."""

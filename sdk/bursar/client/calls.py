@@ -327,9 +327,9 @@ def check_clouds() -> Call[nodes_pb2.CheckCloudsResponse]:
     return Call("/bursar.v1.Nodes/CheckClouds", nodes_pb2.CheckCloudsRequest(), nodes_pb2.CheckCloudsResponse)
 
 
-def end_machine(machine: str, reason: str) -> Call[nodes_pb2.Machine]:
-    """End a rented machine."""
-    request = nodes_pb2.EndMachineRequest(machine=machine, reason=reason)
+def end_machine(machine: str, reason: str, close: bool = False) -> Call[nodes_pb2.Machine]:
+    """End a rented machine; rent none any more."""
+    request = nodes_pb2.EndMachineRequest(machine=machine, reason=reason, close=close)
     return Call("/bursar.v1.Nodes/EndMachine", request, nodes_pb2.Machine)
 
 

@@ -410,9 +410,9 @@ class WireClient:
         """What must be right before machines can be rented; nothing is rented."""
         return self._unary(calls.check_clouds())
 
-    def end_machine(self, machine: str, *, reason: str = "") -> nodes_pb2.Machine:
-        """End a rented machine and all that runs on it."""
-        return self._unary(calls.end_machine(machine, reason))
+    def end_machine(self, machine: str, *, reason: str = "", close: bool = False) -> nodes_pb2.Machine:
+        """End a rented machine and all on it. `close`: none is rented until the next start of the daemon."""
+        return self._unary(calls.end_machine(machine, reason, close))
 
     def top(self, *, follow: bool = False) -> Iterator[nodes_pb2.TopResponse]:
         """The newest live samples of nodes and jobs, once or as they come."""

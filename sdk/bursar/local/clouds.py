@@ -57,7 +57,11 @@ def allow(client: WireClient) -> None:
 
 
 def give_back(client: WireClient, reason: str, progress: Callable[[str], None]) -> None:
-    """End every machine that is rented, and wait until they are gone; those that are not then are named."""
+    """End every machine that is rented, and wait until they are gone; those that are not then are named.
+
+    What waits rents no other meanwhile: nobody would be there to give that one back.
+    """
+    client.end_machine("", reason=reason, close=True)
     machines = [one for one in client.machines().machines if one.name]
     if not machines:
         return

@@ -713,16 +713,20 @@ class EndMachineRequest(google.protobuf.message.Message):
 
     MACHINE_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    CLOSE_FIELD_NUMBER: builtins.int
     machine: builtins.str
-    """name or id"""
+    """name or id; may be empty beside close"""
     reason: builtins.str
+    close: builtins.bool
+    """nothing is rented from now on, until the daemon is started again"""
     def __init__(
         self,
         *,
         machine: builtins.str = ...,
         reason: builtins.str = ...,
+        close: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["machine", b"machine", "reason", b"reason"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["close", b"close", "machine", b"machine", "reason", b"reason"]) -> None: ...
 
 global___EndMachineRequest = EndMachineRequest
 
