@@ -99,7 +99,8 @@ A job that ended well over a step that failed is `COMPLETED`, as in Slurm,
 and `DerivedExitCode` has the step's; `show`, `explain` and `--follow` name it.
 `sinfo` has a line for each value that it prints. `scontrol` knows
 `show hostnames`, `show job`, `show node`, `show partition`, `update` (time limit, also by `+10:00` and
-`-10:00`, name, comment, account, number of nodes), `getaddrs`, `requeue`, `hold`, `release`. Reasons are told
+`-10:00`, name, comment, account, number of nodes; of a job that runs its owner may only lower the limit),
+`getaddrs`, `requeue`, `hold`, `release`. Reasons are told
 in Slurm's words where it has one: `Resources`, `Priority`, `JobHeldUser`, `AssocGrpBillingMinutes` for want
 of budget; others, such as `PriceCapExceeded`, in ours. A number of which there is no job is Slurm's own
 error of `squeue` and `scontrol`, exit code 1.

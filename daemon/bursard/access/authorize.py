@@ -29,6 +29,7 @@ class Action(StrEnum):
     APPROVE_BUDGETS = "approve what budgets ask for"
     SUBMIT = "submit jobs"
     STEER_JOBS = "change jobs"
+    EXTEND_JOBS = "raise, while it runs, the time limit"
     CHANGE_PROGRAM = "change what a service runs in its owner's name"
     ATTACH = "attach to jobs"
     SET_SECRETS = "keep secrets"
@@ -50,7 +51,7 @@ _READ = frozenset({_A.SEE_SITE, _A.SEE_JOBS, _A.SEE_COST, _A.SEE_POLICIES})
 _SUBMIT = _READ | {_A.SUBMIT}
 _PROJECT = _SUBMIT | {
     _A.SEE_PRIVATE, _A.READ_LOGS, _A.STEER_JOBS, _A.SEE_BOOKS, _A.SET_SECRETS, _A.GRANT, _A.SEE_GRANTS,
-    _A.APPROVE_BUDGETS,
+    _A.APPROVE_BUDGETS, _A.EXTEND_JOBS,
 }  # fmt: skip
 _OPERATE = (_PROJECT - {_A.GRANT}) | {
     _A.FUND_BUDGETS, _A.APPLY_POLICIES, _A.STEER_NODES, _A.VERIFY, _A.CHANGE_PROGRAM, _A.ATTACH,

@@ -479,7 +479,9 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
 
     @after_room
     async def Update(self, request: pb.UpdateRequest, context: Any) -> types_pb2.Job:
-        """Change a pending job, or of a running one what can still be changed, its limits included."""
+        """Change a pending job, or of a running one what can still be changed. Its owner may lower its limit;
+        rules of order and room looked at what it had when it started, so who raises it steers others' jobs.
+        """
         user = caller().name
         job = await find_job(self.engine, request.job, Action.STEER_JOBS)
         changes = _changes(request, job.spec)
@@ -499,7 +501,10 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         events = self._repromised(job, replace_spec(job.spec, changes), events)
         for event in events:
             if isinstance(event, LimitChanged):
-                self.fleet.refuse_deaf(self.engine.state.attempts[event.attempt_id])
+                attempt = self.engine.state.attempts[event.attempt_id]
+                if max(event.time_limit_us, event.full_limit_us) > attempt.longest_us:
+                    authorize(Action.EXTEND_JOBS, job.spec.project, job.user, f"job {job.display}")
+                self.fleet.refuse_deaf(attempt)
         await self.engine.durable(self.engine.commit(events, user))
         return self._view(job)
 

@@ -464,7 +464,8 @@ def requeue(client: WireClient, jobs: tuple[str, ...], output: Output) -> None:
 @changing
 def update(client: WireClient, job: str, output: Output, **flags: Any) -> None:
     """Change a pending job, which keeps its place in the queue; of a running one --priority, --comment,
-    --idle-snooze, and of one that is no array --time-limit (from its start) and --max-cost.
+    --idle-snooze, and of one that is no array --time-limit (from its start; its owner may lower it) and
+    --max-cost.
 
     Example: bursar update 12 --gpus 4 --time-limit 2h
     """
