@@ -58,6 +58,11 @@ def test_behind_a_promised_job_without_room_one_starts_that_ends_before_others_p
     assert started(made) == [("other", 0)]
 
 
+def test_behind_a_job_that_is_too_long_a_promised_one_begins_on_the_node_of_its_own_place() -> None:
+    world = snapshot(columns([node("a")]), waiting(("long", 4), ("promised", 2)))
+    assert started(beside(world, kept("promised", 0, 1, hours=2, index=0))) == [("promised", 0)]
+
+
 def test_a_promised_job_that_would_meet_anothers_place_is_told_of_that_one() -> None:
     world = beside(
         snapshot(columns([node("a")]), waiting(("promised", 6))),

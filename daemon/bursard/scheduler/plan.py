@@ -274,7 +274,9 @@ class Planner:
         if verdict is None or verdict.blocked_by != "room" or not kept or not self._fits_alone(lane):
             return verdict
         longest_us = lane.hold_us
-        if self._reaches and not any(table.domain is not None for table in lane.tables):
+        # One behind it that has a place of its own may have room there, where others have none.
+        known = self._reaches and not guard.waits_in(lane.index)
+        if known and not any(table.domain is not None for table in lane.tables):
             nodes = lane.job_class.nodes
             longest_us = max(guard.reach(table).until(nodes) for table in lane.tables) - self.now + 1
         from_us = max(verdict.from_hold_us, min(longest_us, lane.hold_us))

@@ -131,6 +131,7 @@ class Guard:
         self._open = {one.job_id: one for one in promised}
         self._starts = sorted(one.start for one in self._open.values())
         self._rows = Counter(member.node for one in self._open.values() for member in one.members)
+        self._queues = Counter(one.queue for one in self._open.values())
         self._future: Future | None = None
         self._timeline: Timeline | None = None
         self._index: Rows = np.zeros(0, dtype=np.intp)
@@ -188,6 +189,10 @@ class Guard:
         """The promise to a job that has not begun."""
         return self._open.get(job_id)
 
+    def waits_in(self, queue: int) -> bool:
+        """Has a queue jobs that were promised a place and have not begun?"""
+        return self._queues[queue] > 0
+
     def due(self) -> list[Promised]:
         """Those whose time has come, the first first."""
         found = [one for one in self._open.values() if one.start <= self._now]
@@ -199,6 +204,7 @@ class Guard:
         if one is not None:
             self._starts.remove(one.start)
             self._rows -= Counter(member.node for member in one.members)
+            self._queues[one.queue] -= 1
             self._changed()
 
     def took(self, members: Iterable[Placement]) -> None:
