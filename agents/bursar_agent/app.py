@@ -33,7 +33,7 @@ from bursar_agent import stimuli as s
 from bursar_agent.agent import Agent
 from bursar_agent.cgroups import limited
 from bursar_agent.devices import Devices
-from bursar_agent.effects import Members, SpoolWriter, Tasks
+from bursar_agent.effects import Members, SpoolWriter, Tasks, missing
 from bursar_agent.environment import Accounts, Containers
 from bursar_agent.forwarder import Forwarder
 from bursar_agent.link import wire
@@ -452,11 +452,13 @@ class App:
             await asyncio.sleep(FOLDERS_S)
             self._mend()
 
-    async def _look(self) -> None:
-        """Try our own directories and tell the core."""
+    async def _look(self, known: str = "") -> None:
+        """Try our own directories and tell the core. `known`: what keeps members from being started all the
+        same.
+        """
         if hasattr(self, "_steps"):
             self._mend()
-        found = await self._writable.trouble()
+        found = await self._writable.trouble() or known
         self._emit(s.Probed(self._clock.boot_us(), found))
 
     def _read_meters(self, instruction: s.ReadMeters) -> None:
@@ -489,7 +491,17 @@ class App:
         except NotFound as problem:
             never_ran = instruction.exit is not None or instruction.live
             error = "" if never_ran else f"{problem.message}, or its log is past its retention"
-            self._link.send(wire.log_reply(request_id, ended=not instruction.live, error=error))
+            asked = instruction.range.offset
+            end = asked + missing(instruction, asked)
+            reply = wire.log_reply(
+                request_id,
+                offset=end,
+                next_offset=end,
+                ended=not instruction.live,
+                error=error,
+                dropped_bytes=end - asked,
+            )
+            self._link.send(reply)
         except (BursarError, OSError) as problem:
             self._link.send(wire.log_reply(request_id, error=str(problem)))
         else:

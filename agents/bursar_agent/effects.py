@@ -26,6 +26,7 @@ from bursar_agent.mps import Owner
 from bursar_agent.probes.energy import Share
 from bursar_agent.progress import last_told
 from bursar_agent.runner.base import Runner
+from bursar_agent.runner.layout import DISK_REFUSES
 from bursar_agent.runner.logtimes import Marks, marks_of, offset_since
 from bursar_agent.runner.model import (
     AttemptTruth,
@@ -92,11 +93,13 @@ class Members:
         boot_id: str,
         emit: Emit,
         devices: Devices,
-        look: Callable[[], Awaitable[None]],
+        look: Callable[[str], Awaitable[None]],
         sharing: Sharing,
         containers: Containers = NO_CONTAINERS,
     ) -> None:
-        """`look`: try whether our own directories can be written, and tell the core what is found."""
+        """`look`: try whether our own directories can be written, and tell the core what is found, or
+        else what it is given.
+        """
         self._runner = runner
         self._look = look
         self._devices = devices
@@ -123,8 +126,12 @@ class Members:
                     self._state.remember_signal(
                         assignment.key, assignment.checkpoint_signal, assignment.grace_us
                     )
-            except (InvalidRequest, OSError) as problem:
-                self._not_started(assignment.attempt_id, assignment.rank, str(problem))
+            except InvalidRequest as problem:
+                self._not_started(*assignment.key, str(problem))
+                continue
+            except OSError as problem:
+                told = f"{self._state.path}: {problem.strerror or problem}"
+                self._not_started(*assignment.key, told, disk=problem.errno in DISK_REFUSES)
                 continue
             if self._sharing.wanted(assignment.devices):
                 self._to_share[assignment.key] = assignment.devices
@@ -148,8 +155,8 @@ class Members:
             return
         key = (event.report.attempt_id, event.report.rank)
         end = s.MemberEnded(*key, self._with_told(key, exit_of(event.report)))
-        if not end.exit.started or event.report.end_cause == EndCause.NODE_LOST.value:
-            self.tasks.spawn(self._ended_after_look(end), "look-before-end")
+        if event.unwritten or not end.exit.started or event.report.end_cause == EndCause.NODE_LOST.value:
+            self.tasks.spawn(self._ended_after_look(end, _trouble_of(event.report)), "look-before-end")
         elif self._devices.holds(key) or self._sharing.serves(key):
             self.tasks.spawn(self._ended(end), "energy-of-end")
         else:
@@ -188,9 +195,11 @@ class Members:
         # Told when its server is gone too: a device is free when nothing of the member is left there.
         self._emit(s.MemberEnded(*key, await self._sharing.leave(key, exit) or exit))
 
-    async def _ended_after_look(self, end: s.MemberEnded) -> None:
-        """It was no job's fault: what our directories have to do with it is told before."""
-        await self._look()
+    async def _ended_after_look(self, end: s.MemberEnded, trouble: str = "") -> None:
+        """It was no job's fault: what our directories have to do with it is told before. `trouble`:
+        that, should a look find none: it takes less room than some starts.
+        """
+        await self._look(trouble)
         await self._ended(end)
 
     async def _with_rest(self, truth: s.Truth) -> s.Truth:
@@ -251,7 +260,7 @@ class Members:
             return
         for result in results:
             if result.state == "refused":
-                self._not_started(result.attempt_id, result.rank, result.message)
+                self._not_started(result.attempt_id, result.rank, result.message, disk=result.disk)
         if any(result.state == "already" for result in results):
             await self._read_truth()
 
@@ -275,13 +284,15 @@ class Members:
             return await self.truths()
         except OSError as failed:
             log.error("marks cannot be read", extra={"problem": failed.strerror or str(failed)})
-            await self._look()
+            await self._look("")
             return None
 
-    def _not_started(self, attempt_id: str, rank: int, message: str) -> None:
-        exit = Exit(cause=EndCause.START_FAILED, message=message, started=False)
-        end = s.MemberEnded(attempt_id, rank, exit)
-        self.tasks.spawn(self._ended_after_look(end), "look-before-end")
+    def _not_started(self, attempt_id: str, rank: int, message: str, disk: bool = False) -> None:
+        """`disk`: ours would not take what a start needs, so it is the node that has lost it."""
+        cause = EndCause.NODE_LOST if disk else EndCause.START_FAILED
+        end = s.MemberEnded(attempt_id, rank, Exit(cause=cause, message=message, started=False))
+        trouble = f"a job could not start: {message}" if disk else ""
+        self.tasks.spawn(self._ended_after_look(end, trouble), "look-before-end")
 
     async def _read_truth(self) -> None:
         self._emit(s.TruthRead(await self.truths()))
@@ -320,6 +331,8 @@ class Members:
             since = offset_since(marks, wanted.since_us)
             offset = max(offset, self._log_end(wanted) if since is None else since)
         data, next_offset, dropped = self._runner.read_log(wanted.attempt_id, wanted.rank, offset, limit)
+        hole = 0 if data else missing(instruction, next_offset)
+        next_offset, dropped = next_offset + hole, dropped + hole
         ended = False
         if not instruction.live:
             rest, _, _ = self._runner.read_log(wanted.attempt_id, wanted.rank, next_offset, 1)
@@ -413,10 +426,20 @@ def started_of(event: Started) -> s.MemberStarted:
     )
 
 
+def _trouble_of(report: ExitReport) -> str:
+    """What its end says of the node's disk."""
+    return f"a job could not start: {report.message}" if report.unbegun else ""
+
+
+def missing(instruction: s.ReadLog, offset: int) -> int:
+    """What a member that has ended wrote from an offset on, of which its node's disk took nothing."""
+    return max(instruction.exit.log_bytes - offset, 0) if instruction.exit is not None else 0
+
+
 def exit_of(report: ExitReport) -> Exit:
     """How a member ended, from what its supervisor wrote."""
     return Exit(
-        cause=_CAUSES.get(report.end_cause, EndCause.FAILED),
+        cause=EndCause.NODE_LOST if report.unbegun else _CAUSES.get(report.end_cause, EndCause.FAILED),
         exit_code=-1 if report.exit_code is None else report.exit_code,
         signal=report.signal or 0,
         message=report.message,

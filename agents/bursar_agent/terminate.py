@@ -118,13 +118,13 @@ def _forget_all(state: StateDir, found: Sequence[AttemptTruth]) -> None:
 
 
 def _is_left(runner: ProcessRunner, member: AttemptTruth, state_dir: Path) -> bool:
-    """Is there still something to wait for? On a full disk its supervisor cannot write down how it ended, and
-    goes on trying until there is room: then its processes must be gone.
+    """Is there still something to wait for? On a disk that is full or read-only its supervisor cannot write
+    down how it ended, and goes on trying until it can: then its processes must be gone.
     """
     if member.state == "ended":
         return False
     disk = os.statvfs(state_dir)
-    full = disk.f_bavail * disk.f_frsize < ROOM_BYTES
+    full = disk.f_bavail * disk.f_frsize < ROOM_BYTES or bool(disk.f_flag & os.ST_RDONLY)
     return not full or runner.has_processes(member.attempt_id, member.rank)
 
 

@@ -45,15 +45,16 @@ class Writable:
         """Why members cannot be started here; empty when they can. Who asks while it is tried gets the same
         answer.
         """
-        if self._try is None or self._try.done():
+        trying = self._try
+        if trying is None or trying.done():
             loop = asyncio.get_running_loop()
             # A copy: the runner may begin anew in another one while this one is looked at.
             fd = os.dup(self._run_fd())
-            self._try = loop.run_in_executor(self._thread, _trouble_and_close, self._state, fd)
-        done, _ = await asyncio.wait((self._try,), timeout=self._answer_s_max)
+            trying = self._try = loop.run_in_executor(self._thread, _trouble_and_close, self._state, fd)
+        done, _ = await asyncio.wait((trying,), timeout=self._answer_s_max)
         if not done:
             return f"its state directory took no file within {self._answer_s_max:g} s"
-        return self._try.result()
+        return trying.result()  # by now another may have begun to try anew
 
     def close(self) -> None:
         """Let go of the thread, unless it hangs."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -144,10 +147,20 @@ class Bench:
         self.looks: list[int] = []
         """At our own directories: how much had been told before each."""
 
-        async def look() -> None:
-            self.looks.append(len(self.events))
+        self.known: list[str] = []
+        """What each look was given."""
 
-        state = SimpleNamespace(remember_signal=lambda *words: self.signals.append(words))
+        async def look(known: str) -> None:
+            self.looks.append(len(self.events))
+            self.known.append(known)
+
+        def remember(*words: Any) -> None:
+            if self.problem is not None:
+                raise self.problem
+            self.signals.append(words)
+
+        self.problem: OSError | None = None
+        state = SimpleNamespace(remember_signal=remember, path=Path("/state"))
         self.members = Members(
             self.runner,
             state,
@@ -207,6 +220,64 @@ def test_starts_of_one_turn_go_to_the_runner_together() -> None:
         bench.members.start(s.StartMembers((order(4),), 3))
         await bench.settled()
         assert bench.runner.asked[1:] == [["att_4"]]
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("number", "cause", "known"),
+    [
+        (errno.ENOSPC, EndCause.NODE_LOST, "a job could not start: /state: No space left on device"),
+        (errno.EROFS, EndCause.NODE_LOST, "a job could not start: /state: Read-only file system"),
+        (errno.EACCES, EndCause.START_FAILED, ""),
+    ],
+)
+def test_what_the_disk_of_a_node_will_not_take_is_the_nodes_fault_and_told_first(
+    number: int, cause: EndCause, known: str
+) -> None:
+    """A look that finds room for its own few bytes does not make it the job's."""
+
+    async def story(bench: Bench) -> None:
+        bench.problem = OSError(number, os.strerror(number))
+        bench.members.start(s.StartMembers((order(1, checkpoint_signal="USR1"),), 3))
+        await bench.settled()
+        (end,) = bench.events
+        assert (end.exit.cause, end.exit.started) == (cause, False)
+        assert end.exit.message == f"/state: {os.strerror(number)}"
+        assert (bench.looks, bench.known) == ([0], [known])
+
+    play(story)
+
+
+def test_a_start_that_the_launcher_refused_for_the_disk_is_the_nodes_fault() -> None:
+    async def story(bench: Bench) -> None:
+        bench.runner.results["att_1"] = StartResult("att_1", 0, "refused", "cannot write", disk=True)
+        bench.members.start(s.StartMembers((order(1),), 3))
+        await bench.settled()
+        (end,) = bench.events
+        assert (end.exit.cause, end.exit.started) == (EndCause.NODE_LOST, False)
+        assert bench.known == ["a job could not start: cannot write"]
+
+    play(story)
+
+
+def test_an_end_that_was_not_written_down_has_our_directories_looked_at_first() -> None:
+    async def story(bench: Bench) -> None:
+        bench.members.heard(Ended(REPORT, unwritten=True))
+        await bench.settled()
+        assert (bench.looks, len(bench.events)) == ([0], 1)
+
+    play(story)
+
+
+def test_a_supervisor_that_could_not_begin_for_the_disk_ends_its_member_as_lost_by_the_node() -> None:
+    async def story(bench: Bench) -> None:
+        report = {"end_cause": "start_failed", "unbegun": True, "message": "directory /x: full"}
+        bench.members.heard(Ended(msgspec.structs.replace(REPORT, **report)))
+        await bench.settled()
+        (end,) = bench.events
+        assert (end.exit.cause, end.exit.started) == (EndCause.NODE_LOST, False)
+        assert bench.known == ["a job could not start: directory /x: full"]
 
     play(story)
 
@@ -562,3 +633,30 @@ def test_work_in_the_background_is_ended_together_and_its_failure_is_logged(
     assert [(record.getMessage(), record.task) for record in caplog.records] == [  # type: ignore[attr-defined]
         ("background work failed", "failing")
     ]
+
+
+@pytest.mark.parametrize(
+    ("log", "offset", "wrote", "found"),
+    [
+        (b"", 0, 90, (b"", 90, 90, 97, True, [])),
+        (b"abc", 0, 90, (b"abc", 0, 3, 7, False, [])),
+        (b"abc", 3, 90, (b"", 90, 90, 94, True, [])),
+        (b"abc", 3, 3, (b"", 3, 3, 7, True, [])),
+        (b"abc", 90, 90, (b"", 90, 90, 7, True, [])),
+    ],
+)
+def test_a_log_of_which_the_disk_took_nothing_says_how_much_is_missing(
+    log: bytes, offset: int, wrote: int, found: Any
+) -> None:
+    """What was there has been read before: a hole at the end is told once, by who asks for what is behind."""
+
+    async def story(bench: Bench) -> None:
+        bench.runner.log = log
+        asked = s.LogRange(
+            request_id=1, attempt_id="att_1", rank=0, offset=offset, limit_bytes=50, tail_bytes=0
+        )
+        exit = Exit(cause=EndCause.COMPLETED, exit_code=0, log_bytes=wrote)
+        read = await bench.members.read_log(s.ReadLog(asked, False, exit))
+        assert read[:4] == found[:4]
+
+    play(story)

@@ -274,15 +274,31 @@ def parse(url: str) -> str:
 WANTED = s.LogRange(request_id=4, attempt_id="att_1", rank=0)
 
 
+GONE = "gone, or its log is past its retention"
+NO_HOLE = {"offset": WANTED.offset, "next_offset": WANTED.offset, "dropped_bytes": 0}
+
+
+def test_a_log_that_the_disk_never_took_is_told_as_missing(bench: Bench) -> None:
+    async def read_log(instruction: s.ReadLog) -> Any:
+        raise NotFound("left no log")
+
+    bench.made._members = SimpleNamespace(read_log=read_log)  # type: ignore[assignment]
+    end = WANTED.offset + 30
+    exit = Exit(cause=EndCause.COMPLETED, exit_code=0, log_bytes=end)
+    asyncio.run(bench.made._read_log(s.ReadLog(WANTED, False, exit)))
+    reply = {"ended": True, "error": "", "offset": end, "next_offset": end, "dropped_bytes": 30}
+    assert bench.said == [("link.send", ("log_reply", 4, *sorted(reply.items())))]
+
+
 @pytest.mark.parametrize(
     ("outcome", "live", "ended", "reply"),
     [
         ((b"ab", 1, 3, 5, True, [(0, 1)]), True, False,
          {"data": b"ab", "offset": 1, "next_offset": 3, "ended": True, "dropped_bytes": 5,
           "marks": [(0, 1)]}),
-        (NotFound("gone"), False, False, {"ended": True, "error": "gone, or its log is past its retention"}),
-        (NotFound("gone"), True, False, {"ended": False, "error": ""}),
-        (NotFound("gone"), False, True, {"ended": True, "error": ""}),
+        (NotFound("gone"), False, False, {"ended": True, "error": GONE, **NO_HOLE}),
+        (NotFound("gone"), True, False, {"ended": False, "error": "", **NO_HOLE}),
+        (NotFound("gone"), False, True, {"ended": True, "error": "", **NO_HOLE}),
         (OSError("bad disk"), True, False, {"error": "bad disk"}),
     ],
 )  # fmt: skip

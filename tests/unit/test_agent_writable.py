@@ -7,6 +7,7 @@ import errno
 import os
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import pytest
 
@@ -108,3 +109,25 @@ def test_a_disk_that_never_answers_is_trouble_and_who_asks_meanwhile_hears_the_s
     asyncio.run(story())
     os.close(here)
     assert asked[:1] == [state]
+
+
+def test_who_hears_late_is_not_disturbed_by_who_asks_anew(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between an answer and the turn of who waits for it another may have begun the next try."""
+    here = os.open(state / "run", os.O_RDONLY | os.O_DIRECTORY)
+
+    async def story() -> None:
+        made = writable.Writable(state, lambda: here)
+
+        async def wait(trying: tuple[asyncio.Future[str]], **_: float) -> tuple[set[Any], set[Any]]:
+            await trying[0]
+            made._try = asyncio.get_running_loop().create_future()
+            return set(trying), set()
+
+        monkeypatch.setattr(writable.asyncio, "wait", wait)
+        assert await made.trouble() == ""
+        made.close()
+
+    asyncio.run(story())
+    os.close(here)

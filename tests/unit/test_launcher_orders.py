@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -135,10 +136,25 @@ def test_a_start_that_could_not_be_made_is_refused_and_its_mark_stays(bench: Ben
     bench.pool.problem = None
     assert bench.start()["state"] == "already"
     (bench.folder / "attempts").rename(bench.folder / "moved")
+    (bench.folder / "attempts").touch()
     assert bench.start(rank=0) == {
         "state": "refused",
-        "message": "cannot write attempts/att_1.0: No such file or directory",
+        "message": "cannot write attempts/att_1.0: Not a directory",
+        "disk": False,
     }
+
+
+def test_a_start_that_the_disk_will_not_take_is_refused_as_that(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    bench.made._free = []
+    monkeypatch.setattr(bench.made, "_mark", full)
+    answer = bench.start()
+    assert (answer["state"], answer["disk"]) == ("refused", True)
+    assert answer["message"] == "cannot write attempts/att_1.2: No space left on device"
 
 
 def test_a_forgotten_directory_is_emptied_and_used_again_the_newest_name_last(bench: Bench) -> None:

@@ -30,12 +30,14 @@ from bursar.local.processes import place_of
 from bursar_agent.runner import (
     client,
     handle,
+    layout,
     leftovers,
     progressfile,
     pulse,
     scratch,
     secretfiles,
     tree,
+    truth,
 )
 from bursar_agent.runner.handle import ProcessRunner
 from bursar_agent.runner.layout import (
@@ -47,7 +49,7 @@ from bursar_agent.runner.layout import (
     STARTING,
     boot_id,
 )
-from bursar_agent.runner.model import AttemptTruth, Ended, ExitReport
+from bursar_agent.runner.model import AttemptTruth, Ended, ExitReport, StopRequest
 from bursar_agent.runner.removed import MESSAGE
 from bursar_agent.runner.spawning import script_of_another, setup_of_another
 
@@ -319,6 +321,113 @@ def test_an_end_is_told_although_the_disk_takes_no_report_of_it(
         assert found.message.startswith("supervisor lost")
 
     site.play(story)
+
+
+def refusing(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuses(name: str, *_: object) -> None:
+        raise OSError(number, os.strerror(number), name)
+
+    monkeypatch.setattr(handle, "write_atomically", refuses)
+
+
+@pytest.mark.parametrize("number", sorted(layout.DISK_REFUSES))
+def test_an_end_that_cannot_be_written_is_told_from_memory_and_found_anew(
+    site: Site, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Nobody would await what wrote it: its member stayed RUNNING, and was charged up to its limit."""
+    made = site.member(start={**STARTED, "start_boot_us": 7, "alive_us": 9})
+    refusing(monkeypatch, number)
+
+    async def story(runner: ProcessRunner) -> None:
+        (state,) = await runner.adopt()
+        assert state.state == "running"
+        await until(lambda: bool(site.events))
+        (end,) = site.events
+        assert (end.unwritten, end.report.end_cause) == (True, "failed")
+        assert end.report.held_us == min(9 + BEAT_US, NOW_US) - 7
+        assert not (made / EXIT).exists()
+
+    site.play(story)
+
+
+def test_an_end_that_cannot_even_be_read_is_looked_for_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    site.member(start=STARTED)
+    monkeypatch.setattr(handle, "_DOUBT_S", 0)
+    whole, tries = truth.take_lock, [errno.EIO, errno.EROFS]
+
+    def broken(*words: Any) -> int | None:
+        if tries:
+            raise OSError(tries.pop(), "broken")
+        return whole(*words)
+
+    async def story(runner: ProcessRunner) -> None:
+        runner._watches["att_1.0"] = handle._Watch("att_1", 0)
+        monkeypatch.setattr(truth, "take_lock", broken)
+        runner._check("att_1.0")
+        await until(lambda: bool(site.events))
+
+    site.play(story)
+    assert [end.report.attempt_id for end in site.events] == ["att_1"]
+    assert caplog.text.count("an end cannot be found out") == 2
+
+
+def test_work_that_nobody_awaits_is_heard_when_it_fails(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    async def fails() -> None:
+        raise ValueError("of this")
+
+    async def story(runner: ProcessRunner) -> None:
+        runner._spawn(fails())
+        await turns(5)
+
+    site.play(story)
+    assert "background work failed" in caplog.text
+    assert "ValueError: of this" in caplog.text
+
+
+def test_what_a_supervisor_could_not_write_is_heard_as_that(site: Site) -> None:
+    site.member(start=STARTED, lives=True)
+
+    async def story(runner: ProcessRunner) -> None:
+        runner._watches["att_1.0"] = handle._Watch("att_1", 0)
+        for _ in range(2):  # it says so again and again
+            runner._hear({"kind": "ended", "unwritten": True, **REPORT})
+        assert site.events == [Ended(ExitReport(**REPORT), unwritten=True)]
+
+    site.play(story)
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_a_stop_that_cannot_be_left_reaches_the_processes_themselves(
+    site: Site, monkeypatch: pytest.MonkeyPatch, heeds: bool
+) -> None:
+    made = site.member(start=STARTED, lives=True)
+    sent: list[Any] = []
+
+    def refuses(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    def tell(self: Any, pids: list[int], number: int, now: int) -> bool:
+        sent.append(("asked", pids, number))
+        return heeds
+
+    async def story(runner: ProcessRunner) -> None:
+        monkeypatch.setattr(handle, "write_stop", refuses)
+        monkeypatch.setattr(handle.ToldOnce, "tell", tell)
+        monkeypatch.setattr(tree, "descendants", lambda pid: [pid + 1])
+        monkeypatch.setattr(tree, "send", lambda pids, number: sent.append(("sent", pids, number)))
+        monkeypatch.setattr(pulse, "kill_below", lambda pid: sent.append(("killed", pid)))
+        runner._watches["att_1.0"] = watch = handle._Watch("att_1", 0)
+        watch.pid, watch.pidfd = 70, os.open(made, os.O_RDONLY)
+        await runner.stop("att_1", 0, StopRequest("cancelled", 0, "USR1"))
+        await until(lambda: ("killed", 70) in sent)
+        os.close(watch.pidfd)
+        watch.pidfd = -1
+
+    site.play(story)
+    told = [] if heeds else [("sent", [71], 15)]
+    assert sent == [("asked", [71], 10), *told, ("killed", 70)]
 
 
 def test_a_member_that_ended_without_a_report_says_when(site: Site) -> None:

@@ -36,8 +36,8 @@ def test_a_disk_that_takes_a_part_leaves_what_was_there(
     assert [path.name for path in folder.iterdir()] == ["exit.json"]
 
 
-@pytest.mark.parametrize("problem", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
-def test_an_end_is_written_once_there_is_room(
+@pytest.mark.parametrize("problem", sorted(layout.DISK_REFUSES))
+def test_an_end_is_written_once_the_disk_takes_it_and_each_try_in_vain_is_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch, problem: int
 ) -> None:
     tries: list[float] = []
@@ -50,14 +50,16 @@ def test_an_end_is_written_once_there_is_room(
 
     monkeypatch.setattr(layout, "write_record", full)
     monkeypatch.setattr(layout.time, "sleep", tries.append)
-    layout.keep_record("exit.json", b"{}")
+    told: list[int] = []
+    layout.keep_record("exit.json", b"{}", lambda: told.append(len(tries)))
     assert (folder / "exit.json").read_bytes() == b"{}"
-    assert len(tries) == 3
+    assert tries == [0.5, 1.0, 2.0]
+    assert told == [0, 1, 2]
 
 
 def test_another_fault_of_the_disk_is_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str, data: bytes) -> None:
-        raise OSError(errno.EIO, "broken", name)
+        raise OSError(errno.ENOTDIR, "broken", name)
 
     monkeypatch.setattr(layout, "write_record", broken)
     with pytest.raises(OSError, match="broken"):
@@ -92,7 +94,7 @@ def asked(folder: Path, **stop: Any) -> dict[str, Any] | None:
         os.close(dir_fd)
 
 
-@pytest.mark.parametrize("problem", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("problem", sorted(layout.DISK_REFUSES))
 def test_a_stop_on_a_full_disk_is_a_link_that_says_the_same(
     folder: Path, monkeypatch: pytest.MonkeyPatch, problem: int
 ) -> None:
@@ -115,7 +117,7 @@ def test_a_stop_on_a_full_disk_is_a_link_that_says_the_same(
 
 def test_a_stop_that_no_disk_takes_is_a_fault(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
-        raise OSError(errno.EIO, "broken")
+        raise OSError(errno.ENOTDIR, "broken")
 
     monkeypatch.setattr(layout, "write_atomically", broken)
     with pytest.raises(OSError, match="broken"):
@@ -130,21 +132,28 @@ def test_a_link_that_is_none_of_ours_asks_for_nothing(folder: Path, target: str)
 
 
 @pytest.mark.parametrize(
-    ("state", "free_bytes", "processes", "left"),
+    ("state", "free_bytes", "flags", "processes", "left"),
     [
-        ("ended", 0, True, False),
-        ("running", 1 << 30, False, True),
-        ("running", 0, True, True),
-        ("running", 0, False, False),
-        ("running", terminate.ROOM_BYTES, False, True),
+        ("ended", 0, 0, True, False),
+        ("running", 1 << 30, 0, False, True),
+        ("running", 0, 0, True, True),
+        ("running", 0, 0, False, False),
+        ("running", terminate.ROOM_BYTES, 0, False, True),
+        ("running", 1 << 30, os.ST_RDONLY, True, True),
+        ("running", 1 << 30, os.ST_RDONLY, False, False),
     ],
 )
-def test_on_a_full_disk_an_end_is_waited_for_until_its_processes_are_gone(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, state: Any, free_bytes: int, processes: bool, left: bool
+def test_on_a_disk_that_takes_nothing_an_end_is_waited_for_until_its_processes_are_gone(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    state: Any,
+    free_bytes: int,
+    flags: int,
+    processes: bool,
+    left: bool,
 ) -> None:
-    monkeypatch.setattr(
-        terminate.os, "statvfs", lambda path: SimpleNamespace(f_bavail=free_bytes, f_frsize=1)
-    )
+    disk = SimpleNamespace(f_bavail=free_bytes, f_frsize=1, f_flag=flags)
+    monkeypatch.setattr(terminate.os, "statvfs", lambda path: disk)
     runner: Any = SimpleNamespace(has_processes=lambda attempt_id, rank: processes)
     member = AttemptTruth("att_x", 0, 1, state, 1, 1, None)
     assert terminate._is_left(runner, member, folder) is left

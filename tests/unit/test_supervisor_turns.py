@@ -669,6 +669,41 @@ def test_a_shell_tells_of_a_command_that_the_kernel_killed_for_its_memory(
     assert finished(world, made)["end_cause"] == cause
 
 
+def test_an_end_that_the_disk_will_not_take_is_told_at_once_and_written_when_it_does(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its job would be charged for as long as the disk is read-only."""
+    whole, tries = layout.write_record, [errno.EROFS, errno.EROFS]
+
+    def refuses(name: str, data: bytes) -> None:
+        if tries:
+            raise OSError(tries.pop(), "refused", name)
+        whole(name, data)
+
+    monkeypatch.setattr(layout, "write_record", refuses)
+    monkeypatch.setattr(layout.time, "sleep", lambda _: None)
+    made = world.job()
+    world.now = NOW + 40
+    made._finish()
+    made._log_read = made._log_write = -1  # closed
+    report = json.loads((world.folder / EXIT).read_text())
+    told = [json.loads(data) for data, _ in world.door.sent]
+    unwritten = {"kind": "ended", "unwritten": True, **report}
+    assert told == [unwritten, unwritten, {"kind": "ended", **report}]
+    assert report["held_us"] == 40
+
+
+@pytest.mark.parametrize(("problem", "unbegun"), [(errno.EROFS, True), (errno.EACCES, False)])
+def test_what_cannot_start_for_the_disk_of_its_node_says_that(
+    world: World, monkeypatch: pytest.MonkeyPatch, problem: int, unbegun: bool
+) -> None:
+    monkeypatch.setattr(spawning, "Job", lambda request: Job())
+    world.folders.problem = OSError(problem, "no", "/ck")
+    made = world.job()
+    assert not made._begin()
+    assert made._report["unbegun"] is unbegun
+
+
 GOOD = {"_told": True, "_main_ended": True}
 
 

@@ -38,6 +38,7 @@ from bursar_agent.runner import (
 from bursar_agent.runner.layout import (
     AGENT_SOCKET,
     ATTEMPTS,
+    DISK_REFUSES,
     EXIT,
     FRAME_BYTES_MAX,
     STARTING,
@@ -66,6 +67,7 @@ from bursar_agent.runner.model import (
     StopRequest,
     signal_number,
 )
+from bursar_agent.runner.told_once import ToldOnce
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +78,8 @@ _DATAGRAM_BYTES = 1 << 16
 _RECEIVE_BUFFER_BYTES = 1 << 20
 _LOST_POLL_S = 0.02
 _RETRIES = 3
+_DOUBT_S = 1.0
+"""Between two tries to find out how a member ended whose directory cannot be read."""
 _DEPTH_MAX = 1000
 
 
@@ -269,8 +273,25 @@ class ProcessRunner:
             if truth.exit_report(dir_fd) is None:
                 _write_stop(dir_fd, request, number)
                 _signal_supervisor(dir_fd)
+        except OSError as problem:
+            if problem.errno not in DISK_REFUSES:
+                raise
+            log.error("a stop cannot be written", extra={"attempt_id": attempt_id, "problem": str(problem)})
+            self._spawn(self._stop_below(member_name(attempt_id, rank), request.grace_us, number))
         finally:
             os.close(dir_fd)
+
+    async def _stop_below(self, name: str, grace_us: int, number: int | None) -> None:
+        """Stop a member whose supervisor cannot be told: it tells how its job ended all the same."""
+        watch = self._watches.get(name)
+        if watch is None or watch.pidfd < 0:
+            return
+        pids = tree.descendants(watch.pid)
+        if number is None or not ToldOnce().tell(pids, number, _boot_us()):
+            tree.send(pids, signal.SIGTERM)
+        await asyncio.sleep(grace_us / 1_000_000)
+        if self._watches.get(name) is watch and watch.pidfd >= 0:
+            await asyncio.to_thread(pulse.kill_below, watch.pid)
 
     async def limit(self, attempt_id: str, rank: int, time_limit_us: int) -> None:
         """See `Runner.limit`. The supervisor may be of an older release than this agent."""
@@ -360,13 +381,16 @@ class ProcessRunner:
                     await self._ping()
                 if name not in self._watches and self._remove_unbegun(dir_fd, *member):
                     continue  # its daemon finds it missing, and says it again
+                buried = None
                 if state.state != "ended" and not truth.supervisor_lives(dir_fd):
-                    await self._bury(name, dir_fd, *member)
+                    buried = await self._bury(name, dir_fd, *member)
                 state = truth.member_truth(dir_fd, *member)
                 if state.state == "ended":
                     self._forget_watch(name)
                 else:
-                    self._watch(name, *member, _supervisor_pid(dir_fd))
+                    # Of a dead one whose report could not be written the end is told with the next turn.
+                    pid = _supervisor_pid(dir_fd) if buried is None else None
+                    self._watch(name, *member, pid)
                     self._watches[name].started_us = state.start_boot_us or 0
             finally:
                 os.close(dir_fd)
@@ -482,7 +506,8 @@ class ProcessRunner:
                 self._follow(name, request.attempt_id, request.rank)
             case _:
                 self._forget_watch(name)
-        return StartResult(request.attempt_id, request.rank, answer["state"], answer.get("message", ""))
+        told, disk = answer.get("message", ""), answer.get("disk", False)
+        return StartResult(request.attempt_id, request.rank, answer["state"], told, disk)
 
     def _follow(self, name: str, attempt_id: str, rank: int) -> None:
         """Watch a member that an earlier request started, if it still runs."""
@@ -616,7 +641,7 @@ class ProcessRunner:
         if watch is None:
             return  # told already, or not adopted yet: adopt() will find it
         if message["kind"] == "ended":
-            self._end(name, ExitReport.from_json(message))
+            self._end(name, ExitReport.from_json(message), message.get("unwritten") is True)
         elif message["kind"] == "started":
             watch.started_us = message["start_boot_us"]
             if watch.pidfd < 0:
@@ -633,9 +658,9 @@ class ProcessRunner:
                 )
             )
 
-    def _end(self, name: str, report: ExitReport) -> None:
+    def _end(self, name: str, report: ExitReport, unwritten: bool = False) -> None:
         self._forget_watch(name)
-        self._on_event(Ended(report))
+        self._on_event(Ended(report, unwritten))
 
     def _watch(self, name: str, attempt_id: str, rank: int, supervisor_pid: int | None) -> None:
         watch = self._watches.setdefault(name, _Watch(attempt_id, rank))
@@ -663,6 +688,13 @@ class ProcessRunner:
 
     async def _resolve(self, name: str, watch: _Watch) -> None:
         try:
+            await self._find_out(name, watch)
+        except OSError as problem:  # of a disk that can be neither read nor written: until it can
+            log.error("an end cannot be found out", extra={"member": name, "problem": str(problem)})
+            asyncio.get_running_loop().call_later(_DOUBT_S, self._check, name)
+
+    async def _find_out(self, name: str, watch: _Watch) -> None:
+        try:
             dir_fd = truth.open_member(self._run_fd, watch.attempt_id, watch.rank)
         except OSError:
             asked = (watch.attempt_id, watch.rank) in self._unanswered
@@ -676,13 +708,16 @@ class ProcessRunner:
                 self._watch(name, watch.attempt_id, watch.rank, _supervisor_pid(dir_fd))
                 return
             report = truth.exit_report(dir_fd) or await self._bury(name, dir_fd, watch.attempt_id, watch.rank)
+            unwritten = truth.exit_report(dir_fd) is None
         finally:
             os.close(dir_fd)
         if report is not None and name in self._watches:
-            self._end(name, report)
+            self._end(name, report, unwritten)
 
     async def _bury(self, name: str, dir_fd: int, attempt_id: str, rank: int) -> ExitReport | None:
-        """Write the report of a member whose supervisor cannot: after its last process is gone."""
+        """Write the report of a member whose supervisor cannot: after its last process is gone. Where the
+        disk will not take it, it is known here alone, and found anew after a restart.
+        """
         lock = truth.take_lock(dir_fd)
         if lock is None:
             return None
@@ -712,8 +747,10 @@ class ProcessRunner:
             report = lost_report(
                 attempt_id, rank, mark, start, ended_at if same_boot else None, cause, copied
             )
-            with contextlib.suppress(OSError):  # told all the same; the next agent finds it out anew
+            try:
                 write_atomically(EXIT, json.dumps(report.to_json()).encode(), dir_fd)
+            except OSError as problem:
+                log.error("an end cannot be written", extra={"member": name, "problem": str(problem)})
             log.warning("supervisor lost", extra={"attempt_id": attempt_id, "rank": rank})
             return report
         finally:
@@ -757,7 +794,12 @@ class ProcessRunner:
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("background work failed", exc_info=task.exception())
 
 
 def _boot_us() -> int:

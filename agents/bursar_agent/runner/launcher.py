@@ -30,6 +30,7 @@ from typing import Any
 from bursar_agent.runner import supervisor, tree, worker
 from bursar_agent.runner.layout import (
     ATTEMPTS,
+    DISK_REFUSES,
     EXIT,
     FRAME_BYTES_MAX,
     FREE,
@@ -289,7 +290,8 @@ class Launcher:
         except FileExistsError:
             return {"state": "already", "message": f"{member} was started before"}
         except OSError as problem:
-            return {"state": "refused", "message": f"cannot write {directory}: {problem.strerror}"}
+            told = f"cannot write {directory}: {problem.strerror}"
+            return {"state": "refused", "message": told, "disk": problem.errno in DISK_REFUSES}
         try:
             pid = self._pool.give(directory, request, lock_fd)
         except OSError as problem:

@@ -83,7 +83,11 @@ UNWRITTEN_BYTES = 1
 nothing for one being replaced, and writes it to the disk when it is closed."""
 
 _ONE_PAGE_BYTES = 4096
-_DISK_FULL_S = 0.5
+DISK_REFUSES = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO))
+"""The disk will not take it, whatever it is: full, over a quota, read-only or broken. No fault of any job,
+and what is to be written waits for its mending."""
+
+_DISK_S_MIN, _DISK_S_MAX = 0.5, 4.0
 """Between two tries to write how a job ended."""
 
 _ATTEMPT_ID = re.compile(r"[a-z]{1,16}_[0-9a-z]{1,40}(\.[0-9]{1,6})?\Z")
@@ -184,15 +188,21 @@ def write_record(name: str, data: bytes) -> None:
     write_atomically(name, data)
 
 
-def keep_record(name: str, data: bytes) -> None:
-    """`write_record`, again and again on a disk that is full or read-only: how a job ended is not lost."""
+def keep_record(name: str, data: bytes, refused: Any = None) -> None:
+    """`write_record`, and on a disk that will not take it again and again: no end is lost for that.
+    `refused`: called, with nothing, at each try in vain.
+    """
+    pause_s = _DISK_S_MIN
     while True:
         try:
             write_record(name, data)
         except OSError as problem:
-            if problem.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            if problem.errno not in DISK_REFUSES:
                 raise
-            time.sleep(_DISK_FULL_S)
+            if refused is not None:
+                refused()
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _DISK_S_MAX)
         else:
             return
 
@@ -200,13 +210,14 @@ def keep_record(name: str, data: bytes) -> None:
 def write_stop(cause: str, signal: int | None, grace_us: int, asked_at: int, dir_fd: int) -> None:
     """Leave the request to stop for a member's supervisor, whatever the disk has left.
 
-    On a full disk it is a link that leads nowhere, whose target says the same: that takes no room.
+    On a full disk it is a link that leads nowhere, whose target says the same: that takes no room. Raises
+    `OSError` where not even that can be made.
     """
     stop = {"cause": cause, "signal": signal, "grace_us": grace_us, "asked_at": asked_at}
     try:
         write_atomically(STOP, json.dumps(stop).encode(), dir_fd)
     except OSError as problem:
-        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if problem.errno not in DISK_REFUSES:
             raise
         temporary = f".{STOP}.{os.getpid()}.link"
         os.symlink(f"{cause} {signal or 0} {grace_us} {asked_at}", temporary, dir_fd=dir_fd)

@@ -119,6 +119,8 @@ class StartResult(msgspec.Struct, frozen=True):
     rank: int
     state: StartState
     message: str = ""
+    disk: bool = False
+    """It was refused since the node's disk will not take what a start needs."""
 
 
 class StopRequest(msgspec.Struct, frozen=True):
@@ -138,7 +140,8 @@ class ExitReport(msgspec.Struct, frozen=True):
     """The truth about an end. Times are CLOCK_BOOTTIME microseconds of `boot_id`; None = not known.
 
     `held_us` runs from the start until the last process was gone: what the devices were held.
-    `main_end_boot_us`: when the job's own process ended, `stopped`: after it had been told to.
+    `main_end_boot_us`: when the job's own process ended, `stopped`: after it had been told to. `unbegun`: the
+    node's disk would not take what a start needs.
     """
 
     attempt_id: str
@@ -165,6 +168,7 @@ class ExitReport(msgspec.Struct, frozen=True):
     stopped: bool = False
     image_digest: str = ""
     pull_us: int = 0
+    unbegun: bool = False
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ExitReport:
@@ -195,9 +199,10 @@ class Started(msgspec.Struct, frozen=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """The last process of the member is gone."""
+    """The last process of the member is gone. `unwritten`: the disk would not take how it ended."""
 
     report: ExitReport
+    unwritten: bool = False
 
 
 RunnerEvent = Started | Ended

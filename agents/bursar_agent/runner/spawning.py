@@ -17,7 +17,15 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from bursar_agent.runner import progressfile, scratch, secretfiles
-from bursar_agent.runner.layout import MARKER_VARIABLE, PROGRESS, SCRIPT, SETUP, marker_of, member_name
+from bursar_agent.runner.layout import (
+    DISK_REFUSES,
+    MARKER_VARIABLE,
+    PROGRESS,
+    SCRIPT,
+    SETUP,
+    marker_of,
+    member_name,
+)
 
 SIGNALS = tuple(number for number in range(1, 65) if number not in (9, 19, 32, 33))
 """All that have a disposition: 9 and 19 cannot have one, 32 and 33 belong to the C library."""
@@ -71,12 +79,14 @@ class CannotStart(Exception):
     Args:
         exit_code: `NOT_STARTABLE` or `NOT_FOUND` where the job's own words are to blame, and then it is the
             job that failed. None: it is the node, and enough of these in a row take its work away.
+        disk: the node's disk will not take what a start needs.
     """
 
-    def __init__(self, message: str, exit_code: int | None = None) -> None:
+    def __init__(self, message: str, exit_code: int | None = None, disk: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.exit_code = exit_code
+        self.disk = disk
         self.end_cause = "start_failed" if exit_code is None else "failed"
 
 
@@ -304,7 +314,8 @@ def _write_text(job: Job, name: str, text: str, of_another: Callable[[str], str]
             if job.uid is not None:
                 os.fchown(fd, job.uid, -1 if job.gid is None else job.gid)
     except OSError as problem:
-        raise CannotStart(f"cannot write the {name} to {path}: {problem.strerror}") from None
+        told = f"cannot write the {name} to {path}: {problem.strerror}"
+        raise CannotStart(told, disk=problem.errno in DISK_REFUSES) from None
     return path
 
 

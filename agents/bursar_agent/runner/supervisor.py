@@ -29,6 +29,7 @@ from bursar_agent.runner.layout import (
     AGENT_SOCKET,
     ALIVE_AT,
     BEAT_US,
+    DISK_REFUSES,
     ENDED_AT,
     EXIT,
     SPAWNING,
@@ -226,7 +227,8 @@ class Supervisor:
                 job.scratch_dir = ""  # somebody else's, or none: not ours to remove
             elif problem.filename == job.progress_dir:
                 job.progress_dir = ""
-            self._cannot_start(spawning.CannotStart(f"directory {problem.filename}: {problem.strerror}"))
+            told = f"directory {problem.filename}: {problem.strerror}"
+            self._cannot_start(spawning.CannotStart(told, disk=problem.errno in DISK_REFUSES))
             return False
         if (job.output_path or job.error_path) and not self._open_outputs(job):
             return False
@@ -350,6 +352,7 @@ class Supervisor:
         self._report["exit_code"] = problem.exit_code
         self._report["message"] = problem.message
         self._report["phase"] = self._phase
+        self._report["unbegun"] = problem.disk
 
     def _record_start(self) -> None:
         pid = self._main_pid
@@ -743,7 +746,8 @@ class Supervisor:
         report["log_bytes"] = self._log.total_bytes
         report["log_dropped_bytes"] = self._log.dropped_bytes
         data = json.dumps(report).encode()
-        keep_record(EXIT, data)
+        # Heard now, whatever becomes of the disk: else it would be charged until that is mended.
+        keep_record(EXIT, data, lambda: self._notify(b'{"kind":"ended","unwritten":true,' + data[1:]))
         self._told = self._notify(b'{"kind":"ended",' + data[1:], END_NOTICE_TRIES)
 
     def _await_copier(self) -> None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 PATIENCE_S: Final = 60.0
 """How long a server may be gone before following gives up."""
 PAUSE_S: Final = 0.3
+DROPPED: Final = "past the log's size limit, or its node's disk took no more"
+"""Why bytes of a log are not there."""
 
 
 class Ask(NamedTuple):
@@ -165,5 +167,5 @@ def _patient(stream: Any, client: WireClient) -> Iterator[Any]:
 
 def _show(printer: LogPrinter, chunk: Any) -> None:
     if chunk.dropped_bytes:
-        say(f"[{chunk.dropped_bytes} bytes dropped: the log passed its size limit]")
+        say(f"[{chunk.dropped_bytes} bytes dropped: {DROPPED}]")
     printer.write(chunk.data)

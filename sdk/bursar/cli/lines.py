@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bursar.cli.common import now
 from bursar.cli.ends import LIVE, NeverStartsError, Troubles, cause_rank, never_starts
-from bursar.cli.follow import Ask, chunks_of, watched
+from bursar.cli.follow import DROPPED, Ask, chunks_of, watched
 from bursar.cli.output import say
 from bursar.cli.progress import Progress
 from bursar.cli.terminal import LogPrinter
@@ -73,7 +73,7 @@ def lines_of(client: WireClient, source: Source, ask: Ask, *, follow: bool = Fal
         marks = [marks[-1], *(mark.offset for mark in chunk.times)]
         whens = [whens[-1], *(mark.at for mark in chunk.times)]
         if chunk.dropped_bytes:
-            say(f"{source.label}[{chunk.dropped_bytes} bytes dropped: the log passed its size limit]")
+            say(f"{source.label}[{chunk.dropped_bytes} bytes dropped: {DROPPED}]")
         start = chunk.offset
         for piece in chunk.data.splitlines(keepends=True) if b"\n" in chunk.data else [chunk.data]:
             at = rest_at if rest else whens[bisect_right(marks, start) - 1]
