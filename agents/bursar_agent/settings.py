@@ -229,6 +229,8 @@ def _check(settings: Settings, places: Mapping[str, str]) -> None:
             "server",
             f"{settings.server!r} is no server address; write unix:///path or grpcs://host:7443",
         )
+    if settings.server.startswith("grpcs://") and "@" in settings.server:
+        fail("server", "an address has nothing before its host; write grpcs://host:7443, and --token-file")
     for name in PLACE_FIELDS:
         if wrong := _unlike_text(getattr(settings, name)):
             fail(name, wrong)

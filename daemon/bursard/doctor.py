@@ -23,6 +23,7 @@ from bursard.fleet.clocks import Clocks
 from bursard.state import ArrayRecord, AttemptRecord, JobRecord, State
 from bursard.state.arrays import size_of
 from bursard.state.decide import overdue
+from bursard.state.trouble import of_token
 from bursard.steady import SteadyClock
 from bursard.store import EventFilter, Log, Views, verify
 
@@ -64,7 +65,7 @@ def check_state(
         sees: may the reader see this job? now: what is effective later is told by it; None: nobody asks.
     """
     return [
-        _nodes(state),
+        _nodes(state, now),
         _limits(state),
         _prices(state),
         _devices(state),
@@ -250,9 +251,12 @@ def _finding(check: str, problems: list[str], fine: str, remedy: str, *, names_w
     return Finding(check, False, message, remedy, counted if names_work else "")
 
 
-def _nodes(state: State) -> Finding:
-    names = [node.facts.name for node in state.nodes.values() if not node.connected]
-    problems = [f"{name} is out of contact" for name in names]
+def _nodes(state: State, now: int | None = None) -> Finding:
+    problems = []
+    for node in state.nodes.values():
+        if not node.connected:
+            token = of_token(state, node, now) if now is not None else ""
+            problems.append(f"{node.facts.name} is out of contact" + (f": {token}" if token else ""))
     problems += [
         f"{node.facts.name} is quarantined: {node.reason}"
         for node in state.nodes.values()

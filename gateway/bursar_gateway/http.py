@@ -59,6 +59,8 @@ OUR_ANSWERS: Final = frozenset(
     ("x-bursar-replica", "x-bursar-cost", "x-bursar-budget-left", "x-bursar-degraded")
 )
 """What an answer says of these is ours."""
+WHY_MAX: Final = 200
+"""Characters of what is wrong with a malformed request."""
 SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 AGAIN: Final = frozenset((502, 503, 504))
 REFUSED: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
@@ -87,6 +89,24 @@ class _Connection(web.RequestHandler):
             self.heads.opened(self)
         # Who connects and says nothing holds one of so many connections.
         self._slow = asyncio.get_running_loop().call_later(HEADERS_S, self.force_close)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """What is no request, or an error of ours, is answered as every other refusal is."""
+        super().handle_error(request, status, exc, message)
+        if status < 500:
+            why = (message or "").partition("\n")[0].rstrip(":")[:WHY_MAX] or "it cannot be read"
+            refusal = Refusal(status, "invalid_request_error", "malformed", f"this is no HTTP request: {why}")
+        else:
+            refusal = Refusal(status, "api_error", "internal", "the gateway failed; its log says how")
+        answer = _refusal(refusal)
+        answer.force_close()
+        return answer
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """It is gone."""
@@ -247,6 +267,10 @@ class Gateway:
         if not self.core.known:
             text = "the gateway has not yet heard from its daemon"
             return _refusal(Refusal(503, "overloaded_error", "not_ready", text, 1))
+        for twice in ("Authorization", "x-api-key"):
+            if len(request.headers.getall(twice, ())) > 1:
+                text = f"the request has more than one {twice} header; which of them is meant?"
+                return _refusal(Refusal(400, "invalid_request_error", "malformed", text))
         key = self.core.key_of(request.headers, now)
         if isinstance(key, Refusal):
             return _refusal(key)

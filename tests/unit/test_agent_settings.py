@@ -39,6 +39,7 @@ def test_flags_beat_environment_beats_file(tmp_path: Path) -> None:
         (["--name", "a/b"], {}, ["--name", "node name"]),
         (["--server", "http://x"], {}, ["--server", "unix:///path"]),
         (["--server", "grpcs://h:1"], {}, ["--server: grpcs://", "--token-file"]),
+        (["--server", "grpcs://pw@h:1"], {}, ["--server: an address has nothing before its host"]),
         (["--cpus", "many"], {}, ["--cpus", "'many'"]),
         (["--cpus", "0"], {}, ["--cpus"]),
         (["--cpus", "NaN"], {}, ["--cpus"]),

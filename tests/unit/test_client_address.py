@@ -73,6 +73,25 @@ def test_wrong_address_is_refused_with_the_right_form(url, hint):
     assert raised.value.exit_code == 2
 
 
+@pytest.mark.parametrize("url", ["grpcs://s3cret@h:7443", "https://u:s3cret@h:1", "grpcs://s3cret@h"])
+def test_a_secret_in_an_address_is_refused_and_not_repeated(url):
+    with pytest.raises(errors.InvalidRequest, match="nothing before its host") as raised:
+        address.parse(url, "--server")
+    assert "s3cret" not in raised.value.message
+    assert address.parse("unix:///a@b", "x").socket == Path("/a@b")
+
+
+@pytest.mark.parametrize("token", ["t\u00f6ken", "to\nken"])
+def test_a_token_that_no_header_carries_is_refused_by_its_name(monkeypatch, token):
+    from bursar.client import WireClient
+
+    with pytest.raises(errors.Unauthenticated, match=r"^the token has characters that no token has"):
+        WireClient("grpcs://localhost:7443", token=token)
+    monkeypatch.setenv("BURSAR_TOKEN", token)
+    with pytest.raises(errors.Unauthenticated, match=r"^BURSAR_TOKEN has characters"):
+        WireClient("grpcs://localhost:7443")
+
+
 def test_tls_address_is_read():
     assert address.parse("grpcs://h.example:7443", "x").target == "h.example:7443"
 

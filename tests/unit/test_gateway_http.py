@@ -59,6 +59,34 @@ def test_no_key_opens_nothing_and_no_replica_hears_of_it() -> None:
     play(story)
 
 
+@pytest.mark.parametrize(
+    ("head", "code"),
+    [
+        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n", "malformed"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n", "malformed"),
+        ("\x16\x03\x01\x02\r\n\r\n", "malformed"),
+        ("GET /chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer a\r\nauthorization: b\r\n\r\n", "malformed"),
+        ("GET /chat HTTP/1.1\r\nHost: a\r\nx-api-key: a\r\nX-API-Key: a\r\n\r\n", "malformed"),
+    ],
+)
+def test_what_is_no_request_or_has_two_keys_is_refused_as_all_else_is(head: str, code: str) -> None:
+    async def story() -> None:
+        async with Site(Replica()) as site:
+            reader, writer = await asyncio.open_connection(*site.address)
+            writer.write(head.encode("latin-1"))
+            status = await reader.readline()
+            assert status.split()[1] == b"400"
+            while (line := await reader.readline()) != b"\r\n":
+                if line.lower().startswith(b"content-length:"):
+                    size = int(line.split()[1])
+            error = json.loads(await reader.readexactly(size))["error"]
+            assert (error["type"], error["code"]) == ("invalid_request_error", code)
+            assert site.replicas[0].asked == []
+            writer.close()
+
+    play(story)
+
+
 def test_a_hundred_requests_at_zero_wait_together_for_the_first_replica() -> None:
     """G3, the gateway's part: the daemon is woken, and each of them is answered."""
 

@@ -11,11 +11,14 @@ import pytest
 
 from bursar.clock import DAY_US, HOUR_US
 from bursar.errors import Forbidden, InvalidRequest, Unauthenticated
+from bursard import doctor
+from bursard.access.identity import Identity, Role
 from bursard.access.tokens import Authority
 from bursard.events import NodeTokenIssued, NodeTokenRevoked
 from bursard.fleet import AgentLink, Agents, Heartbeat, Hello
 from bursard.fleet.testing import FACTS, World
-from bursard.state import image
+from bursard.services import views
+from bursard.state import image, trouble
 
 SECRET = "node_secret"
 DIGEST = hashlib.sha256(SECRET.encode()).hexdigest()
@@ -93,6 +96,31 @@ def test_a_bound_secret_with_an_end_admits_nobody_after_it_and_its_stream_is_cut
         assert link.closed
         with pytest.raises(Unauthenticated):
             site.authority.identify(f"Bearer {SECRET}")
+
+    play(story)
+
+
+def test_a_node_whose_secret_has_ended_is_not_told_as_a_dead_machine() -> None:
+    async def story(site: Site) -> None:
+        site.issue(valid_us=2 * HOUR_US)
+        link = await site.connect()
+        site.clock.advance(2 * HOUR_US)
+        now, node = site.engine.now(), site.node()
+        assert trouble.of_token(site.state, node, now) == ""
+        site.hub.leave(link)
+        site.clock.advance(HOUR_US)
+        now = site.engine.now()
+        root = Identity("root", Role.ADMIN)
+        assert trouble.of_token(site.state, node, now).startswith("the token of its agent ended at ")
+        told = views.node_view(site.state, node, None, 0, root, now).reason
+        assert told.startswith("the token of its agent ended at ")
+        assert "`bursar node token n-1` makes a new one" in told
+        found = next(one for one in doctor.check_state(site.state, now=now) if one.check == "nodes")
+        assert "n-1 is out of contact: the token of its agent ended at " in found.message
+        site.issue(secret="node_newer")
+        await site.connect("node_newer")
+        site.hub.leave(site.hub.links[node.id])
+        assert trouble.of_token(site.state, node, now) == ""
 
     play(story)
 

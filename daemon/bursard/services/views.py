@@ -623,13 +623,13 @@ def add_samples(wire: pb.Job, newest: Callable[[str], pb.Sample | None]) -> None
         wire.progress_problem = next(filter(None, problems), "")
 
 
-def reason_of_node(node: NodeRecord, seen_by: Identity, now: int) -> str:
+def reason_of_node(node: NodeRecord, seen_by: Identity, now: int, token: str = "") -> str:
     """Why it takes no work: words of an operator, of the daemon that put it into quarantine, or its own; of
-    one that does not answer also since when.
+    one that does not answer also since when. `token`: that its agent's has ended.
     """
     told = node.reason if node.mode != "open" else node.trouble
     if not node.connected and now - node.changed_at >= trouble.SILENT_TOLD_US:
-        told = "; ".join(filter(None, (trouble.of_silent(node, now), told)))
+        told = "; ".join(filter(None, (token, trouble.of_silent(node, now), told)))
     named = node.mode in ("quarantine", "open") and not allowed(seen_by, Action.SEE_JOBS)
     reason = unnamed(told) if named else told
     # An older log holds reasons of any length.
@@ -654,7 +654,7 @@ def node_view(
         currency=state.currency,
         jobs=sum(not state.attempts[attempt_id].after for attempt_id in node.live),
         last_seen_at=last_seen_at or node.changed_at,
-        reason=reason_of_node(node, seen_by, now),
+        reason=reason_of_node(node, seen_by, now, trouble.of_token(state, node, now)),
     )
     if node.calibration is not None:
         wire.calibration.CopyFrom(calibration_to_wire(node.calibration))

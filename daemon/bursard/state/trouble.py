@@ -7,8 +7,9 @@ Why     nobody ends such a job (J4): its processes may still run. So all that a 
 from __future__ import annotations
 
 from typing import Final
+from weakref import WeakKeyDictionary
 
-from bursar.clock import SECOND_US, format_duration
+from bursar.clock import SECOND_US, format_duration, format_instant
 from bursar.model import Reason, ReasonCode
 from bursar.words import plural
 from bursard.events.public import unnamed
@@ -44,6 +45,24 @@ def of_silent(node: NodeRecord, now: int) -> str:
     return (
         f"{since}; {plural(len(node.live), 'job')} there may still run. If the machine is off:"
         f" `bursar node drain {node.facts.name} --confirm-dead`"
+    )
+
+
+_BOUND: WeakKeyDictionary[State, tuple[int, dict[str, int]]] = WeakKeyDictionary()
+
+
+def of_token(state: State, node: NodeRecord, now: int) -> str:
+    """That the secret of a silent node's agent has ended, which is why it may not come back; else empty."""
+    version, ends = _BOUND.get(state, (-1, {}))
+    if version != state.version:
+        ends = {one.name: one.valid_until for one in state.node_tokens.values() if one.instance}
+        _BOUND[state] = state.version, ends
+    end = ends.get(node.facts.name, 0)
+    if node.connected or not 0 < end <= now:
+        return ""
+    return (
+        f"the token of its agent ended at {format_instant(end)}: `bursar node token {node.facts.name}` makes"
+        " a new one, for the agent's token file"
     )
 
 

@@ -70,6 +70,11 @@ def resolve(server: str | Address | None, env: Mapping[str, str] | None = None) 
 def parse(url: str, origin: str) -> Address:
     """Read `unix:///path` or `grpcs://host:port`. Raises `InvalidRequest`, naming the form meant."""
     scheme, separator, rest = url.partition("://")
+    if "@" in rest and scheme != "unix":
+        raise InvalidRequest(
+            f"{origin}: an address has nothing before its host (what stands before the @ is not shown here);"
+            " write it as grpcs://host:7443, and set BURSAR_TOKEN or write the token to its file"
+        )
     if separator and scheme == "unix" and rest.startswith("/"):
         return Address(url, origin, Path(rest), "")
     if separator and scheme == "grpcs":

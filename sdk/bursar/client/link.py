@@ -157,7 +157,7 @@ class Identity:
         self._lock = threading.Lock()
         self._renew_at = float("inf")
         self._given_at: SocketMark = None
-        self._token = token or ""
+        self._token = _sendable(token or "", "the token")
         if self._token:
             return
         if address.socket is None:
@@ -166,7 +166,8 @@ class Identity:
             if not os.environ.get("BURSAR_TOKEN") and logins.known(address.target):
                 self._login, self._renew_at = address.target, 0.0
                 return
-            self._token = read_token()
+            of = "BURSAR_TOKEN" if os.environ.get("BURSAR_TOKEN") else "the token in its file"
+            self._token = _sendable(read_token(), of)
             if not self._token:
                 raise errors.Unauthenticated(
                     f"no token for {address.url}: `bursar login`, set BURSAR_TOKEN, or write the token to "
@@ -268,3 +269,13 @@ def tls_credentials() -> grpc.ChannelCredentials:
         return grpc.ssl_channel_credentials(root_certificates=Path(path).read_bytes())
     except OSError as error:
         raise errors.InvalidRequest(f"BURSAR_CA_FILE: {path} cannot be read: {error}") from None
+
+
+def _sendable(token: str, origin: str) -> str:
+    """The token, if a header can carry it. Raises `Unauthenticated`, without showing it."""
+    if not (token.isascii() and token.isprintable()):
+        raise errors.Unauthenticated(
+            f"{origin} has characters that no token has (only printable ASCII is sent); copy it again, as it"
+            " was given"
+        )
+    return token
