@@ -36,6 +36,7 @@ from bursar_agent.runner import (
     pulse,
     scratch,
     secretfiles,
+    stopping,
     tree,
     truth,
 )
@@ -413,8 +414,8 @@ def test_a_stop_that_cannot_be_left_reaches_the_processes_themselves(
         return heeds
 
     async def story(runner: ProcessRunner) -> None:
-        monkeypatch.setattr(handle, "write_stop", refuses)
-        monkeypatch.setattr(handle.ToldOnce, "tell", tell)
+        monkeypatch.setattr(stopping, "write_stop", refuses)
+        monkeypatch.setattr(stopping.ToldOnce, "tell", tell)
         monkeypatch.setattr(tree, "descendants", lambda pid: [pid + 1])
         monkeypatch.setattr(tree, "send", lambda pids, number: sent.append(("sent", pids, number)))
         monkeypatch.setattr(pulse, "kill_below", lambda pid: sent.append(("killed", pid)))

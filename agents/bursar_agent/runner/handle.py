@@ -12,7 +12,6 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -31,6 +30,7 @@ from bursar_agent.runner import (
     pulse,
     removed,
     starts,
+    stopping,
     told,
     tree,
     truth,
@@ -52,7 +52,6 @@ from bursar_agent.runner.layout import (
     stat_fields,
     write_atomically,
     write_limit,
-    write_stop,
 )
 from bursar_agent.runner.lost import lost_report
 from bursar_agent.runner.model import (
@@ -67,7 +66,6 @@ from bursar_agent.runner.model import (
     StopRequest,
     signal_number,
 )
-from bursar_agent.runner.told_once import ToldOnce
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +77,6 @@ _RECEIVE_BUFFER_BYTES = 1 << 20
 _LOST_POLL_S = 0.02
 _RETRIES = 3
 _DOUBT_S = 1.0
-"""Between two tries to find out how a member ended whose directory cannot be read."""
 _DEPTH_MAX = 1000
 
 
@@ -271,8 +268,8 @@ class ProcessRunner:
         dir_fd = self._open_member(attempt_id, rank)
         try:
             if truth.exit_report(dir_fd) is None:
-                _write_stop(dir_fd, request, number)
-                _signal_supervisor(dir_fd)
+                stopping.leave_stop(dir_fd, request, number, _boot_us())
+                stopping.signal_supervisor(dir_fd)
         except OSError as problem:
             if problem.errno not in DISK_REFUSES:
                 raise
@@ -286,9 +283,7 @@ class ProcessRunner:
         watch = self._watches.get(name)
         if watch is None or watch.pidfd < 0:
             return
-        pids = tree.descendants(watch.pid)
-        if number is None or not ToldOnce().tell(pids, number, _boot_us()):
-            tree.send(pids, signal.SIGTERM)
+        stopping.ask_below(watch.pid, number, _boot_us())
         await asyncio.sleep(grace_us / 1_000_000)
         if self._watches.get(name) is watch and watch.pidfd >= 0:
             await asyncio.to_thread(pulse.kill_below, watch.pid)
@@ -304,7 +299,7 @@ class ProcessRunner:
             if not (truth.read_start(dir_fd) or {}).get("takes_limits"):
                 raise WrongState("its supervisor is of an older release and keeps the limit it began with")
             write_limit(time_limit_us, dir_fd)
-            _signal_supervisor(dir_fd)
+            stopping.signal_supervisor(dir_fd)
         finally:
             os.close(dir_fd)
 
@@ -338,7 +333,7 @@ class ProcessRunner:
         except OSError:
             return None
         try:
-            return _supervisor_pid(dir_fd)
+            return stopping.supervisor_pid(dir_fd)
         finally:
             os.close(dir_fd)
 
@@ -351,7 +346,7 @@ class ProcessRunner:
             if containers.read_record(dir_fd) is not None:
                 raise WrongState("it runs in a container, and nothing attaches to one yet")
             os.close(os.open(STEP, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=dir_fd))
-            _signal_supervisor(dir_fd)
+            stopping.signal_supervisor(dir_fd)
         finally:
             os.close(dir_fd)
 
@@ -388,8 +383,7 @@ class ProcessRunner:
                 if state.state == "ended":
                     self._forget_watch(name)
                 else:
-                    # Of a dead one whose report could not be written the end is told with the next turn.
-                    pid = _supervisor_pid(dir_fd) if buried is None else None
+                    pid = stopping.supervisor_pid(dir_fd) if buried is None else None
                     self._watch(name, *member, pid)
                     self._watches[name].started_us = state.start_boot_us or 0
             finally:
@@ -514,7 +508,7 @@ class ProcessRunner:
         dir_fd = self._open_member(attempt_id, rank)
         try:
             if truth.exit_report(dir_fd) is None:
-                self._watch(name, attempt_id, rank, _supervisor_pid(dir_fd))
+                self._watch(name, attempt_id, rank, stopping.supervisor_pid(dir_fd))
             elif name in self._watches:
                 self._check(name)
         finally:
@@ -705,7 +699,7 @@ class ProcessRunner:
             return
         try:
             if truth.exit_report(dir_fd) is None and truth.supervisor_lives(dir_fd):
-                self._watch(name, watch.attempt_id, watch.rank, _supervisor_pid(dir_fd))
+                self._watch(name, watch.attempt_id, watch.rank, stopping.supervisor_pid(dir_fd))
                 return
             report = truth.exit_report(dir_fd) or await self._bury(name, dir_fd, watch.attempt_id, watch.rank)
             unwritten = truth.exit_report(dir_fd) is None
@@ -715,9 +709,7 @@ class ProcessRunner:
             self._end(name, report, unwritten)
 
     async def _bury(self, name: str, dir_fd: int, attempt_id: str, rank: int) -> ExitReport | None:
-        """Write the report of a member whose supervisor cannot: after its last process is gone. Where the
-        disk will not take it, it is known here alone, and found anew after a restart.
-        """
+        """Write the report of a member whose supervisor cannot, once all is gone, if the disk takes it."""
         lock = truth.take_lock(dir_fd)
         if lock is None:
             return None
@@ -804,39 +796,3 @@ class ProcessRunner:
 
 def _boot_us() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
-
-
-def _supervisor_pid(dir_fd: int) -> int | None:
-    start = truth.read_start(dir_fd)
-    return None if start is None else int(start["supervisor_pid"])
-
-
-def _write_stop(dir_fd: int, request: StopRequest, number: int | None) -> None:
-    """Leave the request for the supervisor. An earlier one that ends sooner stays in force."""
-    now = _boot_us()
-    earlier = truth.read_stop(dir_fd)
-    cause = request.cause
-    if earlier is not None:
-        if earlier["asked_at"] + earlier["grace_us"] <= now + request.grace_us:
-            return
-        cause, number = earlier["cause"], earlier["signal"]
-    write_stop(cause, number, request.grace_us, now, dir_fd)
-
-
-def _signal_supervisor(dir_fd: int) -> None:
-    pid = _supervisor_pid(dir_fd)
-    if pid is None:
-        return  # not far enough: it looks for stop.json after writing start.json
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        # While the lock is held, its holder lives, so the pid we opened before is still its.
-        if truth.supervisor_lives(dir_fd):
-            signal.pidfd_send_signal(pidfd, signal.SIGUSR1)
-            signal.pidfd_send_signal(pidfd, signal.SIGCONT)  # one that somebody stopped obeys too
-    except ProcessLookupError:
-        pass
-    finally:
-        os.close(pidfd)
