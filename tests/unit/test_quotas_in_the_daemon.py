@@ -169,6 +169,50 @@ def test_starts_of_another_pass_are_counted_before_a_later_plan_is_carried_out()
     assert isinstance(answer, Dropped)
 
 
+def asks(count: int, memory_gib: int) -> tuple[ResourceRequest, ...]:
+    return (ResourceRequest(None, count * 1_000, memory_gib << 30),)
+
+
+def test_a_guarantee_of_memory_takes_no_cpus_from_anybody():
+    world = site("kind: Quota\nname: nlp\nspec: {scope: {project: nlp}, guaranteed: {memory: 1MiB}}\n")
+    other = world.submit(user="bob", project="vision", options=cpus(8))
+    told(world)
+    mine = world.submit(user="ann", project="nlp", options=cpus(8))
+    told(world)
+    told(world)
+    assert (other.state, mine.state) == (JobState.RUNNING, JobState.PENDING)
+    assert not [event for event in world.events if isinstance(event, StopRequested)]
+
+
+def test_a_guarantee_of_cpus_that_are_free_takes_no_memory_from_anybody():
+    world = site("kind: Quota\nname: nlp\nspec: {scope: {project: nlp}, guaranteed: {cpus: 4}}\n")
+    others = []
+    for _ in range(2):
+        others.append(world.submit(user="bob", project="vision", options=asks(1, 7)))
+        told(world)
+    mine = world.submit(user="ann", project="nlp", options=asks(1, 15))
+    told(world)
+    told(world)
+    assert [job.state for job in (*others, mine)] == [JobState.RUNNING, JobState.RUNNING, JobState.PENDING]
+
+
+def test_what_comes_free_with_what_is_guaranteed_serves_and_no_one_is_stopped_beside_it():
+    world = site("kind: Quota\nname: nlp\nspec: {scope: {project: nlp}, guaranteed: {cpus: 1}}\n")
+    small = [world.submit(user="bob", project="vision", options=asks(1, 1)) for _ in range(4)]
+    large = world.submit(user="bob", project="vision", options=asks(4, 10))
+    told(world)
+    assert all(job.state is JobState.RUNNING for job in (*small, large))
+    mine = world.submit(user="ann", project="nlp", options=asks(1, 8))
+    told(world)
+    told(world)
+    told(world)
+    assert mine.state is JobState.RUNNING, "one that gave its CPUs gave enough memory too"
+    assert [job.state for job in small] == [JobState.RUNNING] * 4
+    assert [event.attempt_id for event in world.events if isinstance(event, StopRequested)] == [
+        large.attempts[0].id
+    ]
+
+
 def test_what_may_not_be_stopped_leaves_what_is_guaranteed():
     world = site(NLP)
     records = [world.submit(project="vision", options=cpus(2), preemptible=False) for _ in range(3)]

@@ -69,13 +69,15 @@ class Stops:
                 uses = tenancy.of_rows(table.request, rows, gang_rate(table, rows))
                 return bool(tenancy.guaranteed(job_class, uses)) and tenancy.stops(job_class, uses, 0) is None
 
-            lost = debtors(self._snapshot, job_class, inner_first, tenancy, self._now)
-            if lost:
+            debts = debtors(self._snapshot, job_class, inner_first, tenancy, self._now)
+            if debts:
+                lost = {attempt_id: debt.lost_nanos for attempt_id, debt in debts.items()}
+                named = {attempt_id: debt.named for attempt_id, debt in debts.items()}
                 message = f"gives back what quota {inner_first[-1]} guarantees"
                 yield (
                     inner_first[-1],
                     message,
-                    Preemption(self._world, self._snapshot, lost, self._now, within, self._kept),
+                    Preemption(self._world, self._snapshot, lost, self._now, within, self._kept, named),
                 )
         if rules is not None and rules.preempt_gap:
             lost = lower_ones(self._snapshot, rules, queue, tenancy, self._now)

@@ -20,7 +20,7 @@ from bursar.money import cumulative
 from bursar.resources import MILLI, ResourceRequest
 from bursar_policies.decision import Holder, JobClass, MemberColumns, PendingQueue, Snapshot
 from bursar_policies.scorers import NodeState
-from bursar_policies.specs import PriorityPolicySpec
+from bursar_policies.specs import GPUS, SPEND_RATE, PriorityPolicySpec
 from bursard.scheduler.admit import Admitted, Rooms
 from bursard.scheduler.backfill import has_room
 from bursard.scheduler.gang import gang_rate
@@ -39,6 +39,8 @@ _LOSS_MAX = 1 << 40
 RESTART_US = 300_000_000
 """What a stopped job loses beside its unsaved work, where no policy says."""
 _UNPRICED = 1_000
+_Member = tuple[int, str, int]
+"""One that may be stopped on a node: what is lost with it, its attempt, its row of the members."""
 
 
 class Room(NamedTuple):
@@ -47,6 +49,13 @@ class Room(NamedTuple):
     victims: tuple[str, ...]
     lost_nanos: int = 0
     gain_nanos: int = 0
+
+
+class Debt(NamedTuple):
+    """What is lost with one attempt, and which resources it holds that are guaranteed to the other."""
+
+    lost_nanos: int
+    named: frozenset[str]
 
 
 class _On(NamedTuple):
@@ -65,6 +74,8 @@ class Preemption:
         lost: by attempt that may be stopped, what is lost with it.
         worth: None: only where the job gains more than that; else what it may have whatever it costs, asked
             with what it would hold (table, rows).
+        named: by attempt, the resources that it gives back: it is stopped only where one of these is short,
+            never for others. None: for whatever is short.
         kept: nodes of which places are kept for others by then: nobody is stopped there.
     """
 
@@ -76,8 +87,10 @@ class Preemption:
         now: int,
         worth: Callable[[Table, list[int]], bool] | None = None,
         kept: Collection[int] = (),
+        named: Mapping[str, frozenset[str]] | None = None,
     ) -> None:
         self._world, self._running, self._now = world, snapshot.running, now
+        self._named = named
         self._lost, self._worth = lost, worth
         self._kept = list(kept)
         ids = snapshot.running.attempt_ids
@@ -126,6 +139,8 @@ class Preemption:
         most = self._given(np.concatenate([self._ending, self._victims]))
         fits = table.usable & _fitting(self._world, most, table.request)
         fits[self._kept] = False
+        if self._named is not None:
+            fits &= self._short_of_named(table.request)
         groups = table.groups(np.flatnonzero(fits), count)
         if not groups:
             return None
@@ -137,9 +152,17 @@ class Preemption:
         ordered.sort(key=lambda rows: (int(least[rows[:count]].sum()), self._world.place.item(rows[0])))
         found = []
         for rows in ordered[:PLACES_LOOKED_AT]:
-            on = sorted(self._on(table, row) for row in rows[: LOOKED_AT + count].tolist())
-            found.append(self._cheapest(table, on, count))
-        return min(found, key=self._lost_with)
+            ways = (self._on(table, row) for row in rows[: LOOKED_AT + count].tolist())
+            on = sorted(way for way in ways if way is not None)
+            if len(on) >= count:
+                found.append(self._cheapest(table, on, count))
+        return min(found, key=self._lost_with, default=None)
+
+    def _short_of_named(self, request: ResourceRequest) -> NDArray[np.bool_]:
+        """Nodes that have room once what ends there is gone, or lack something that is guaranteed."""
+        given = self._given(self._ending)
+        every = frozenset().union(*(self._named or {}).values())
+        return _fitting(self._world, given, request) | ~_fitting(self._world, given, only(request, every))
 
     def _lost_with(self, rows: list[_On]) -> tuple[int, list[int]]:
         victims = {name for one in rows for name in one.victims}
@@ -170,23 +193,62 @@ class Preemption:
                 found.append(one._replace(victims=tuple(name for _, name, _ in gone)))
         return found
 
-    def _on(self, table: Table, row: int) -> _On:
+    def _on(self, table: Table, row: int) -> _On | None:
+        """The cheapest way to room on one node; None where it is not to be had from these."""
         running, state = self._running, self._ended(row)
-        found: list[tuple[int, str, int]] = []
+        found: list[_Member] = []
         for member in self._victims[running.node[self._victims] == row].tolist():
             attempt_id = running.attempt_ids[member]
             found.append((self._lost[attempt_id], attempt_id, member))
-        chosen: list[tuple[int, str, int]] = []
-        for one in sorted(found):
-            if has_room(_with_all(state, running, chosen), table.request):
+        chosen = self._least(state, sorted(found), table.request)
+        if self._named is not None:
+            chosen = self._for_named(state, found, chosen, table.request)
+        if chosen is None:
+            return None
+        lost = sum(one[0] for one in chosen)
+        return _On(lost, self._world.place.item(row), row, tuple(one[1] for one in chosen))
+
+    def _least(
+        self, state: NodeState, found: list[_Member], request: ResourceRequest
+    ) -> list[_Member] | None:
+        """The first of these that make room, without those of them that are not needed for it."""
+        chosen: list[_Member] = []
+        for one in found:
+            if has_room(_with_all(state, self._running, chosen), request):
                 break
             chosen.append(one)
         for one in reversed(chosen[:]):
             others = [other for other in chosen if other != one]
-            if has_room(_with_all(state, running, others), table.request):
+            if has_room(_with_all(state, self._running, others), request):
                 chosen = others
-        lost = sum(one[0] for one in chosen)
-        return _On(lost, self._world.place.item(row), row, tuple(one[1] for one in chosen))
+        return chosen if has_room(_with_all(state, self._running, chosen), request) else None
+
+    def _for_named(
+        self, state: NodeState, found: list[_Member], cheapest: list[_Member] | None, request: ResourceRequest
+    ) -> list[_Member] | None:
+        """Of what makes room, what stops nobody but for what is guaranteed: each of them is needed for that,
+        and what else they hold comes free with it. Those that lose the least first, then those that hold the
+        most, of which fewer are needed.
+        """
+        named, running = self._named or {}, self._running
+        every = only(request, frozenset().union(*named.values()))
+        largest = sorted(
+            found, key=lambda one: (-running.cpu_milli.item(one[2]), -running.memory_bytes.item(one[2]), one)
+        )
+        for chosen in (
+            cheapest,
+            self._least(state, sorted(found), every),
+            self._least(state, largest, every),
+        ):
+            if chosen is None or not has_room(_with_all(state, running, chosen), request):
+                continue
+            without = ((one, [other for other in chosen if other != one]) for one in chosen)
+            if not any(
+                has_room(_with_all(state, running, others), only(request, named[one[1]]))
+                for one, others in without
+            ):
+                return chosen
+        return None
 
     def _ended(self, row: int) -> NodeState:
         """A node once what is ending there is gone."""
@@ -225,7 +287,7 @@ def lower_ones(
 
 def debtors(
     snapshot: Snapshot, job_class: JobClass, guaranteed: Sequence[str], tenancy: Tenancy, now: int
-) -> dict[str, int]:
+) -> dict[str, Debt]:
     """What may be stopped because it holds what is guaranteed to a job of this class. What has no price loses
     by its time alone, which orders those among themselves.
     """
@@ -233,10 +295,23 @@ def debtors(
     restart_us = rules.restart_us if rules is not None and rules.preempt_gap else RESTART_US
     found = {}
     for attempt_id, holder in snapshot.holders.items():
-        if guaranteed and _may_be_stopped(holder) and tenancy.owes(attempt_id, job_class, guaranteed):
+        if not guaranteed or not _may_be_stopped(holder):
+            continue
+        if named := tenancy.owes(attempt_id, job_class, guaranteed):
             priced = holder if holder.rate >= 0 else replace(holder, rate=_UNPRICED)
-            found[attempt_id] = _lost_nanos(priced, restart_us, now)
+            found[attempt_id] = Debt(_lost_nanos(priced, restart_us, now), named)
     return found
+
+
+def only(request: ResourceRequest, named: Collection[str]) -> ResourceRequest:
+    """What of a request is of these resources. A guarantee by what it costs is of all that a node has."""
+    if SPEND_RATE in named:
+        return request
+    return ResourceRequest(
+        request.gpus if any(name.partition("/")[0] == GPUS for name in named) else None,
+        request.cpu_milli if "cpus" in named else 0,
+        request.memory_bytes if "memory" in named else 0,
+    )
 
 
 def _may_be_stopped(holder: Holder) -> bool:
@@ -271,7 +346,7 @@ def _with(state: NodeState, running: MemberColumns, member: int) -> NodeState:
     return NodeState(state.row, cpu, state.memory_bytes + running.memory_bytes.item(member), gpus)
 
 
-def _with_all(state: NodeState, running: MemberColumns, members: list[tuple[int, str, int]]) -> NodeState:
+def _with_all(state: NodeState, running: MemberColumns, members: list[_Member]) -> NodeState:
     for _, _, member in members:
         state = _with(state, running, member)
     return state

@@ -235,18 +235,20 @@ class Tenancy:
         quotas = holding.quotas if holding is not None else ()
         return any(attempt_id in self.sheltered[name] for name in quotas if name not in job_class.quotas)
 
-    def owes(self, attempt_id: str, job_class: JobClass, guaranteed: Sequence[str]) -> bool:
-        """Does an attempt hold what is guaranteed to a job of this class? What counts is the widest quota
-        with a guarantee that counts the one and not the other: `guaranteed` names those that the job is
-        within.
+    def owes(self, attempt_id: str, job_class: JobClass, guaranteed: Sequence[str]) -> frozenset[str]:
+        """The resources that are guaranteed to a job of this class against this attempt; none where it holds
+        nothing of them. What counts is the widest quota with a guarantee that counts the one and not the
+        other: `guaranteed` names those that the job is within.
         """
         holding = self.holdings.get(attempt_id)
-        theirs = holding.quotas if holding is not None else ()
-        apart = [name for name in job_class.quotas if name not in theirs and self.owed[name]]
+        if holding is None or self.shelters(attempt_id, job_class):
+            return frozenset()
+        apart = [name for name in job_class.quotas if name not in holding.quotas and self.owed[name]]
         by_project = [name for name in apart if self.specs[name].project]
         by_user = [name for name in apart if self.specs[name].user]
-        widest = (*by_project[-1:], *by_user[-1:])
-        return any(name in guaranteed for name in widest) and not self.shelters(attempt_id, job_class)
+        widest = [name for name in (*by_project[-1:], *by_user[-1:]) if name in guaranteed]
+        named = frozenset(resource for name in widest for resource in self.owed[name])
+        return named if named & {resource for resource, amount in holding.uses if amount} else frozenset()
 
     # --- what stays
 
