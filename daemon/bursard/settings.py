@@ -103,6 +103,9 @@ class Settings:
     overdue_after: str = "2m"
     """How late an agent in contact may be to start a job, or to end one past its limit; then no new work."""
 
+    grace_max: str = "1h"
+    """The longest `checkpoint.grace` of a job: so long others wait for the place that it gives back."""
+
     user_pending_max: str = "250000"
     """Jobs and tasks of one user that may wait at once; operators' count too."""
 
@@ -137,6 +140,7 @@ class Settings:
             default_time_limit_us=parse_duration(self.default_time_limit),
             meter_interval_us=parse_duration(self.meter_interval),
             overdue_after_us=parse_duration(self.overdue_after),
+            grace_max_us=parse_duration(self.grace_max),
             user_pending_max=int(self.user_pending_max),
             user_texts_bytes=parse_size(self.user_texts_max),
             user_changes_a_day=int(self.user_changes_max),
@@ -239,7 +243,13 @@ def _convert(name: str, raw: Any, at: str) -> Any:
 
 
 _COUNT = re.compile("[1-9][0-9]{0,8}")
-_AT_LEAST = {"default_time_limit": "1s", "meter_interval": "1s", "overdue_after": "10s", "oidc_leeway": "1s"}
+_AT_LEAST = {
+    "default_time_limit": "1s",
+    "grace_max": "5s",
+    "meter_interval": "1s",
+    "overdue_after": "10s",
+    "oidc_leeway": "1s",
+}
 
 
 def _check(settings: Settings, places: Mapping[str, str]) -> None:

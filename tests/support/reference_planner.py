@@ -218,7 +218,7 @@ class Reference:
     def must_leave_room(self, job_id: str, job_class: JobClass) -> bool:
         """A long job that has not waited for too long, of which more than the kept room would be left."""
         rules = self.rules
-        if rules is None or not rules.kept_ppm or job_class.time_limit_us <= rules.short_limit_us:
+        if rules is None or not rules.kept_ppm or held_for(job_class) <= rules.short_limit_us:
             return False
         wholes = self.sums(
             (
@@ -528,7 +528,7 @@ def rank(snapshot: Snapshot, queue: PendingQueue, position: int, now: int) -> tu
         age = age * part // ONE
     known = {
         "age": age,
-        "run_time": smaller(job_class.time_limit_us) + int(doublings(np.array([10_000_000]))[0]) // 20,
+        "run_time": smaller(held_for(job_class)) + int(doublings(np.array([10_000_000]))[0]) // 20,
         "size": smaller(min(sizes)),
         "budget": int(min(min(left, default=Fraction(1)), 1) * ONE),
         "qos": queue.priority * ONE // 100,
@@ -553,6 +553,11 @@ def parts_of(request: ResourceRequest, nodes: int) -> tuple[int, int, int]:
     """CPUs, memory and GPUs of a whole gang."""
     gpus = request.gpus.count * request.gpus.milli if request.gpus is not None else 0
     return nodes * request.cpu_milli, nodes * request.memory_bytes, nodes * gpus
+
+
+def held_for(job_class: JobClass) -> int:
+    """Its time limit, and what of its grace is beyond a minute and five seconds."""
+    return job_class.time_limit_us + max(job_class.hold_us - job_class.time_limit_us - 65_000_000, 0)
 
 
 def smaller(value: int) -> int:

@@ -35,7 +35,7 @@ from bursard.store import SqliteStore
 
 HOUR_US = 3_600_000_000
 SECOND_US = 1_000_000
-LONG_GRACE = CheckpointSpec(grace_us=100 * HOUR_US)
+LONG_GRACE = CheckpointSpec(grace_us=HOUR_US)
 USD = 10**9
 
 

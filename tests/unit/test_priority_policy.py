@@ -172,6 +172,18 @@ def test_run_time_loses_a_twentieth_with_every_doubling():
     assert found == [ONE, ONE, 950_000, 900_000, 50_000, 0, 0]
 
 
+def test_run_time_counts_how_long_the_place_may_be_held_after_the_limit():
+    job = (1, "j", 10 * SECOND_US, NOW, 0)
+    rules, limit_us = PriorityPolicySpec(), HOUR_US
+
+    def points_with(grace_us: int) -> list[int]:
+        hold_us = limit_us + grace_us + 5 * SECOND_US
+        return factors(waiting(job, rules=rules, time_limit_us=limit_us, hold_us=hold_us), "run_time")
+
+    assert points_with(60 * SECOND_US) == [ONE]
+    assert points_with(70 * SECOND_US) == [950_000], "20 s in all"
+
+
 def test_a_deadline_counts_all_without_slack_half_with_as_much_again_and_nothing_where_there_is_none():
     left = [-HOUR_US, 0, HOUR_US, 2 * HOUR_US, 10 * HOUR_US]
     jobs = [(n, f"j{n}", HOUR_US, NOW, 0, NOW + one) for n, one in enumerate(left)]
@@ -340,6 +352,18 @@ def test_long_jobs_leave_the_room_that_is_kept_and_short_ones_take_it():
     assert len(begun(keeping(*LONGS, rules=replace(KEEPS, kept_ppm=0)))) == 8
     # a quarter and a bit of eight CPUs are more than two
     assert len(begun(keeping(*LONGS, rules=replace(KEEPS, kept_ppm=250_001)))) == 5
+
+
+def test_a_job_that_may_hold_its_place_for_a_day_after_its_limit_is_no_short_one():
+    short = [(n, f"short{n}", 10 * SECOND_US, NOW, 0) for n in range(8)]
+
+    def with_grace(grace_us: int) -> list[str]:
+        return begun(keeping(*short, hold_us=HOUR_US + grace_us + 5 * SECOND_US, time_limit_us=HOUR_US))
+
+    assert len(with_grace(60 * SECOND_US)) == 8, "a minute does not count"
+    assert len(with_grace(24 * HOUR_US)) == 6
+    assert len(with_grace(HOUR_US + 50 * SECOND_US)) == 8, "limit and the rest of the grace are an hour"
+    assert len(with_grace(HOUR_US + 51 * SECOND_US)) == 6
 
 
 def test_what_has_waited_too_long_or_fits_on_no_smaller_cluster_need_not_leave_it():

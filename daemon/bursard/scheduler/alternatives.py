@@ -16,7 +16,7 @@ from bursar.resources import MILLI, ResourceRequest
 from bursar_policies.decision import JobClass
 from bursard.scheduler import text
 from bursard.scheduler.plan import Planner
-from bursard.scheduler.pricing import SECOND_US, longest_hold_us
+from bursard.scheduler.pricing import SECOND_US, longest_hold_us, spared_us
 from bursard.scheduler.table import Table
 
 Change = tuple[str, JobClass]
@@ -51,7 +51,7 @@ def _shorter(planner: Planner, job_class: JobClass, tables: list[Table]) -> Iter
     if reservation is not None:
         limits.add(reservation.at - planner.now - overhead)
     if planner.kept is not None:
-        limits.add(planner.kept.limit_us)
+        limits.add(planner.kept.limit_us + spared_us(overhead) - overhead)
     if (doors := planner.doors) is not None:
         windows = doors.windows
         first = windows.first_of_a_node(doors.closing(job_class))

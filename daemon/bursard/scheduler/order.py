@@ -18,6 +18,7 @@ from bursar.resources import MILLI, ResourceRequest
 from bursar_policies.decision import BudgetRoom, JobClass, NodeColumns, PendingQueue, Snapshot
 from bursar_policies.rankers import ONE, SHARE_ONE, Term, Waiting, points, scores, standings, terms
 from bursar_policies.specs import PriorityPolicySpec
+from bursard.scheduler.pricing import spared_us
 
 Ints = NDArray[np.int64]
 
@@ -112,6 +113,7 @@ def waiting_of(snapshot: Snapshot, rules: PriorityPolicySpec, sizes: Sizes, now:
         since_us=_joined([queue.jobs.since_us for queue in queues]),
         projects=_joined([queue.jobs.projects for queue in queues]),
         deadlines_us=_joined([queue.jobs.deadlines_us for queue in queues]),
+        graces_us=_ints(_long_grace_us(queue.job_class) for queue in queues),
         sizes=_ints([sizes.of(queue.job_class) for queue in queues] if "size" in weighed else []),
         priorities=_ints([queue.priority for queue in queues]),
         rooms=_ints(_rooms(queues, snapshot.budgets) if "budget" in weighed else []),
@@ -126,6 +128,12 @@ def _rooms(queues: Sequence[PendingQueue], budgets: Mapping[str, BudgetRoom]) ->
         for name, room in budgets.items()
     }
     return [min((left.get(name, 0) for name in one.job_class.budgets), default=ONE) for one in queues]
+
+
+def _long_grace_us(job_class: JobClass) -> int:
+    """For how long past its time limit it may hold its place, beyond what all jobs may."""
+    overhead_us = job_class.hold_us - job_class.time_limit_us
+    return overhead_us - spared_us(overhead_us)
 
 
 def _joined(columns: Sequence[Ints]) -> Ints:

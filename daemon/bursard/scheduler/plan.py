@@ -33,6 +33,7 @@ from bursard.scheduler.doors import Doors
 from bursard.scheduler.kept import Kept
 from bursard.scheduler.making_room import Stops
 from bursard.scheduler.order import Order
+from bursard.scheduler.pricing import spared_us
 from bursard.scheduler.promises import NO_LIMITS, Guard, has_devices, within
 from bursard.scheduler.quiet import Quiet
 from bursard.scheduler.quotas import Over, Tenancy, Uses
@@ -448,7 +449,7 @@ class Planner:
         """Must this job leave the room that is kept for short ones?"""
         if self.kept is None or lane.overdue(position):
             return False
-        return self.kept.binds(lane.job_class, lane.hold_at(position) - lane.overhead_us)
+        return self.kept.binds(lane.job_class, lane.hold_at(position) - spared_us(lane.overhead_us))
 
     def _must_leave(self, kept: Kept, lane: Lane) -> bool:
         """Would it take of the room that is kept from it, wherever it has room?"""
@@ -550,7 +551,7 @@ class Planner:
     ) -> Verdict:
         if self.kept is not None and blocked_by != "fault" and self._bound(lane, lane.position):
             # What stops one that must leave room need not stop a short one.
-            from_us = max(from_us, self.kept.limit_us + lane.overhead_us + 1)
+            from_us = max(from_us, self.kept.limit_us + spared_us(lane.overhead_us) + 1)
         if self.doors is not None and blocked_by != "fault":
             from_us = max(from_us, self.doors.from_us)
         made = Verdict(

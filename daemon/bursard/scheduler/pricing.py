@@ -33,6 +33,16 @@ def share_rates(
     return part_of(whole, of, Capacity(sum(share.milli for share in devices), cpu_milli, memory_bytes))
 
 
+SPARED_US = 65 * SECOND_US
+"""Of the time that a job may hold its place past its limit, so much does not count where rules go by the
+limit: a minute of grace, which every job has that saves itself, and the margin."""
+
+
+def spared_us(overhead_us: int) -> int:
+    """What of `overhead_us` past its limit does not count."""
+    return min(overhead_us, SPARED_US)
+
+
 def worst_hold(rate_nanos_per_hour: int, hold_us: int) -> int:
     """Nanos that cover holding at this rate for the whole of `hold_us`."""
     return cumulative(rate_nanos_per_hour, hold_us)

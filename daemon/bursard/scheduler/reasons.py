@@ -34,6 +34,7 @@ from bursard.scheduler.candidates import Candidates, asks_of
 from bursard.scheduler.free import Free, fitting_at_first
 from bursard.scheduler.kept import MEMORY, NAMES, Kept
 from bursard.scheduler.money_reasons import refused
+from bursard.scheduler.pricing import SECOND_US, spared_us
 from bursard.scheduler.stages import staged, told
 from bursard.scheduler.windows import windows_of
 
@@ -151,7 +152,12 @@ def _kept(snapshot: Snapshot, rules: PriorityPolicySpec, job_class: JobClass, fr
     kept = Kept(rules, snapshot.nodes, free)
     found = [short for option in job_class.options if (short := kept.short(option, job_class.nodes))]
     short = min(found, key=lambda one: (one.kept - one.left) * PPM // one.total)
+    overhead_us = job_class.hold_us - job_class.time_limit_us
+    limit_us = rules.short_limit_us + spared_us(overhead_us) - overhead_us
     limit, what = text.duration(rules.short_limit_us), NAMES[short.which]
+    way = "set a shorter checkpoint.grace"
+    if limit_us >= SECOND_US:
+        way = f"set --time-limit {text.duration(limit_us)} or less"
     left, stays, total = (
         _amount(short.which, value) for value in (max(short.left, 0), short.kept, short.total)
     )
@@ -159,7 +165,7 @@ def _kept(snapshot: Snapshot, rules: PriorityPolicySpec, job_class: JobClass, fr
         ReasonCode.RESERVED_FOR_OTHER,
         f"fits now, but would leave {left} of the cluster's {total} {what} free, and {stays} are kept for"
         f" jobs of at most {limit}",
-        f"set --time-limit {limit} or less, or wait until more is free; what has waited for"
+        f"{way}, or wait until more is free; what has waited for"
         f" {text.duration(rules.max_wait_us)} need not leave it",
         (("kept_for_limit_us", str(rules.short_limit_us)), ("resource", what), ("kept", str(short.kept))),
     )

@@ -74,6 +74,7 @@ class Limits(msgspec.Struct, frozen=True):
         meter_interval_us: how often agents report usage.
         silent_after_us: out of contact for so long is announced.
         overdue_after_us: so late an agent in contact may start a member, or end one past its limit and grace.
+        grace_max_us: the longest grace of a job: so long others wait for the place that it gives back.
         pending_max: jobs that may wait at once; more are refused as RateLimited.
         user_pending_max: likewise, of one user. user_texts_bytes: what descriptions of one user's jobs take.
         user_changes_a_day, user_log_bytes_a_day: what one user's calls may write into the log.
@@ -83,6 +84,7 @@ class Limits(msgspec.Struct, frozen=True):
     meter_interval_us: int = 60 * 1_000_000
     silent_after_us: int = 30 * 1_000_000
     overdue_after_us: int = 120 * 1_000_000
+    grace_max_us: int = HOUR_US
     pending_max: int = 1_000_000
     user_pending_max: int = 250_000
     user_texts_bytes: int = 64 << 20

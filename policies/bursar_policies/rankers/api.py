@@ -27,6 +27,7 @@ class Waiting(NamedTuple):
         queue: intp (j), the row of the queue of each job.
         limits_us: (j) time limits. since_us: (j) instants since when each waits.
         projects: (j) rows of `standings`. deadlines_us: (j) instants by which each is to have ended; 0: none.
+        graces_us: (q) for how long past its limit one may hold its place, beyond a minute.
         sizes: (q) the largest share of the cluster's CPUs, memory or GPUs that a job takes, of `SHARE_ONE`.
         priorities: (q) 0..100.
         rooms: (q) what is left of the scarcest budget of the queue, of `ONE`.
@@ -41,6 +42,7 @@ class Waiting(NamedTuple):
     since_us: Ints
     projects: Ints
     deadlines_us: Ints
+    graces_us: Ints
     sizes: Ints
     priorities: Ints
     rooms: Ints

@@ -42,8 +42,8 @@ class RunTime:
     name = "run_time"
 
     def of(self, waiting: Waiting) -> Ints:
-        """Of the time limit."""
-        return _less(doublings(waiting.limits_us) - _SHORTEST)
+        """Of the time limit, and what of the grace after it is beyond a minute."""
+        return _less(doublings(waiting.limits_us + waiting.graces_us[waiting.queue]) - _SHORTEST)
 
 
 class Size:

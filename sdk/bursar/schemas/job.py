@@ -303,7 +303,7 @@ def _what_it_may() -> dict[str, Schema]:
             "How it is asked to save itself before it is stopped.",
             {
                 "signal": signal,
-                "grace": forms.duration("Time it then has; at most 24h.", default="60s"),
+                "grace": forms.duration("Time it then has; at most `grace_max`: 1h.", default="60s"),
                 "before": forms.duration("Send the signal so long before the time limit, and go on."),
                 "script_only": forms.boolean("To the process that was started alone.", False),
             },

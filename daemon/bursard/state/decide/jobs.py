@@ -131,11 +131,23 @@ def admit(
     if spec.idle_policy.snoozed_until or spec.idle_policy.snoozes:
         raise InvalidRequest("idle_policy: it is put off once the job is there, by `bursar snooze JOB 2h`")
     secrets_of(state, spec)
+    _refuse_grace(state, spec)
     found = _dependencies(state, user, spec, ended, called, fates)
     follows = following.follows(state, spec, fates)
     refuse_beyond_quota(state, user, spec)
     refuse_unaffordable(state, user, spec)
     return Waits(found, follows)
+
+
+def _refuse_grace(state: State, spec: JobSpec) -> None:
+    """How long others wait for a place that is to be given back is the site's to bound."""
+    most_us, asked_us = state.limits.grace_max_us, spec.checkpoint.grace_us
+    if asked_us > most_us:
+        raise InvalidRequest(
+            f"checkpoint.grace: {format_duration(asked_us)} is longer than this site lets a job that is asked"
+            f" to end keep its place; at most {format_duration(most_us)} (`grace_max` of bursard)",
+            {"most_us": str(most_us)},
+        )
 
 
 def _refuse_more(state: State, user: str, pending: int, size: int) -> None:
@@ -355,6 +367,8 @@ def update(state: State, job: JobRecord, changes: Mapping[str, object], now: int
         _refuse_promised(live, spec)
     elif spec != live.spec:
         refuse_while_launched(state, live, spec)
+        if spec.checkpoint != live.spec.checkpoint:
+            _refuse_grace(state, spec)
         if spec.currency:
             check_currency(state, spec.currency, "the job's budget")
         settled = 0
