@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import msgspec
 
@@ -33,6 +33,8 @@ ENDS_AT_ONCE = 1_000
 _IMAGES = "snapshots: "
 """How an audit begins what it says of images."""
 _ENDS = EventFilter(kinds=("job-ended", "attempt-ended"))
+JOBS_AT_ONCE = 1_000
+"""Jobs between two places at which others may have their turn."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -64,18 +66,30 @@ def check_state(
     Args:
         sees: may the reader see this job? now: what is effective later is told by it; None: nobody asks.
     """
-    return [
-        _nodes(state, now),
-        _limits(state),
-        _prices(state),
-        _devices(state),
-        _attempts(state),
-        _overdue(state, sees),
-        _jobs(state),
-        _ledger(state),
-        _budgets(state),
-        _policies(state, now),
-    ]
+    parts = check_state_in_parts(state, sees, now)
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            found: list[Finding] = end.value
+            return found
+
+
+def check_state_in_parts(
+    state: State, sees: Callable[[JobRecord], bool] = _anybody, now: int | None = None
+) -> Generator[None, None, list[Finding]]:
+    """The same, which yields wherever the state may change before it goes on: jobs may be many."""
+    findings = [_nodes(state, now)]
+    yield
+    for check in (_limits, _prices, _devices, _attempts):
+        findings.append(check(state))
+        yield
+    findings.append(_overdue(state, sees))
+    findings.append((yield from _jobs(state)))
+    findings.append(_ledger(state))
+    yield
+    findings += (_budgets(state), _policies(state, now))
+    return findings
 
 
 def check_clock(clock: object, clocks: Clocks | None = None, state: State | None = None) -> Finding:
@@ -380,27 +394,15 @@ def _is_promised(state: State, attempt: AttemptRecord) -> bool:
     )
 
 
-def _jobs(state: State) -> Finding:
+def _jobs(state: State) -> Generator[None, None, Finding]:
     """Are jobs, arrays, the queue and the counts four views of one thing?"""
-    problems = []
-    counts: Counter[str] = Counter()
-    users: Counter[str] = Counter()
-    for job in state.jobs.values():
-        if job.id in state.pending and (job.state is not JobState.PENDING or job.held or job.waiting_on):
-            problems.append(f"job {job.display} is in the queue, but may not start")
-        if not job.state.terminal:
-            lost = [one for one in job.waiting_on if state.job(one) is None and state.just_met(one) is None]
-            if lost and job.id not in state.doomed:
-                problems.append(f"job {job.display} waits for {lost[0]}, which is over")
-        if job.array is not None:
-            problems += _array(state, job, job.array)
-            counts.update(job.array.counts)
-            users[job.user] += job.array.counts.get(JobState.PENDING.value, 0)
-        elif not job.parent_id:
-            counts[job.state.value] += 1
-            users[job.user] += job.state is JobState.PENDING
-        elif job.parent_id not in state.jobs:
-            problems.append(f"task {job.display} has no array")
+    problems = list[str]()
+    for number, job in enumerate(list(state.jobs.values())):
+        if number % JOBS_AT_ONCE == 0:
+            yield
+        if state.jobs.get(job.id) is job:  # else it has been forgotten meanwhile
+            problems += _job(state, job)
+    counts, users = yield from _counted(state)
     for one in JobState:
         if not one.terminal and state.counts.get(one, 0) != counts[one.value]:
             problems.append(
@@ -414,6 +416,48 @@ def _jobs(state: State) -> Finding:
     return _finding(
         "jobs", problems, f"{len(state.jobs)} records tie to the queue", "report this as a defect"
     )
+
+
+def _job(state: State, job: JobRecord) -> Iterator[str]:
+    """What is wrong with one record."""
+    waits = job.state is JobState.PENDING
+    if (not waits or job.held or job.waiting_on) and job.id in state.pending:
+        yield f"job {job.display} is in the queue, but may not start"
+    if job.waiting_on and not job.state.terminal:
+        lost = [one for one in job.waiting_on if state.job(one) is None and state.just_met(one) is None]
+        if lost and job.id not in state.doomed:
+            yield f"job {job.display} waits for {lost[0]}, which is over"
+    if job.array is not None:
+        yield from _array(state, job, job.array)
+    elif job.parent_id and job.parent_id not in state.jobs:
+        yield f"task {job.display} has no array"
+
+
+def _counted(state: State) -> Generator[None, None, tuple[Counter[str], Counter[str]]]:
+    """Jobs by state, and those that wait by user, all at one moment: counted bit by bit while nothing
+    happens, and at once when something did.
+    """
+    version, jobs = state.version, list(state.jobs.values())
+    counts, users = Counter[str](), Counter[str]()
+    for start in range(0, len(jobs), JOBS_AT_ONCE):
+        _count(jobs[start : start + JOBS_AT_ONCE], counts, users)
+        yield
+        if state.version != version:
+            counts, users = Counter[str](), Counter[str]()
+            _count(list(state.jobs.values()), counts, users)
+            break
+    return counts, users
+
+
+def _count(jobs: Sequence[JobRecord], counts: Counter[str], users: Counter[str]) -> None:
+    single = Counter((job.state, job.user) for job in jobs if job.array is None and not job.parent_id)
+    for (state, user), many in single.items():
+        counts[state.value] += many
+        users[user] += many if state is JobState.PENDING else 0
+    for job in jobs:
+        if job.array is not None:
+            counts.update(job.array.counts)
+            users[job.user] += job.array.counts.get(JobState.PENDING.value, 0)
 
 
 def _array(state: State, job: JobRecord, array: ArrayRecord) -> Iterator[str]:

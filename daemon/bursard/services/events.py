@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import bursar
 from bursar.errors import InvalidRequest
@@ -36,6 +36,9 @@ from bursard.services.tail import Tail
 from bursard.services.trail import PAGE, Trail, trail_of
 from bursard.state.arrays import beyond_wanted
 from bursard.store import EventRow, Views
+from bursard.turns import breathe
+
+Found = TypeVar("Found")
 
 _LIMIT_MAX = 1_000_000
 _TAIL_MAX = 100_000
@@ -229,10 +232,12 @@ class EventsService(events_pb2_grpc.EventsServicer):
             authorize(Action.VERIFY)
         identity = caller()
         await self.engine.durable()
-        findings = doctor.check_state(
-            self.engine.state,
-            lambda job: allowed(identity, Action.SEE_JOBS, job.spec.project, job.user),
-            self.engine.now(),
+        findings = await _in_turns(
+            doctor.check_state_in_parts(
+                self.engine.state,
+                lambda job: allowed(identity, Action.SEE_JOBS, job.spec.project, job.user),
+                self.engine.now(),
+            )
         )
         findings.append(self._clock())
         findings.append(doctor.check_secrets(self.engine.state, self._vault))
@@ -267,6 +272,17 @@ class EventsService(events_pb2_grpc.EventsServicer):
         saved = self.cycle.saved()
         async for piece in in_one_thread(self.engine, lambda: dump(saved)):
             yield pb.SnapshotChunk(data=piece)
+
+
+async def _in_turns(parts: Generator[None, None, Found]) -> Found:
+    """What comes out at the end of something long; between its parts others have their turn."""
+    while True:
+        try:
+            next(parts)
+        except StopIteration as end:
+            found: Found = end.value
+            return found
+        await breathe()
 
 
 def _seen(rows: Iterable[EventRow], sight: Sight, views: Views) -> Iterator[tuple[EventRow, Event]]:

@@ -25,8 +25,10 @@ async def refuse_unknown_project(engine: Engine, project: str, action: Action) -
 
     `action`: the nearest name is one in which the caller may do this.
     """
+    if not project:
+        return
     known = _projects(engine.state)
-    if not project or any(is_within(one, project) for one in known):
+    if any(is_within(one, project) for one in known):
         return
 
     def used(views: Views) -> bool:
@@ -65,7 +67,7 @@ def _projects(state: State) -> set[str]:
     scopes = (one.project for one in specs if isinstance(one, QuotaSpec))
     covered = (one.scope.project for one in specs if isinstance(one, BudgetSpec))
     granted = (grant.project for _, grant in state.grants)
-    live = (job.spec.project for job in state.jobs.values())
+    live = {job.spec.project for job in state.jobs.values()}
     found = {one.lower() for one in (*scopes, *covered, *granted, *live, *state.costs.names()) if one}
     parts = (one.split("/") for one in found)
     return found | {"/".join(part[: at + 1]) for part in parts for at in range(len(part))}

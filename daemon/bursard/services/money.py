@@ -48,7 +48,7 @@ from bursard.services.kinds import refuse_unknown_kinds
 from bursard.services.known import refuse_unknown_project
 from bursard.services.lookup import find_job
 from bursard.services.offers import offers_for
-from bursard.services.page_reports import REPORTS, Past, energy_page, page_maker
+from bursard.services.page_reports import OF_TRIED, REPORTS, Past, energy_page, page_maker, tried
 from bursard.services.periods import book_periods, close_period
 from bursard.services.policies import past_commitments
 from bursard.services.prices import answer_prices, read_gpus
@@ -223,6 +223,8 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             await self.engine.durable()
             months = tuple(self.engine.state.closed.all)
             past = Past(promises=await self.engine.read(partial(past_commitments, months)))
+        if request.kind in OF_TRIED:
+            past = past._replace(tried=await tried(self.engine))
         make, name = self._maker(request, period, past)
         await refuse_unknown_project(self.engine, request.project, Action.SEE_BOOKS)
         pieces = partial(make, await self._settled(True))
@@ -291,7 +293,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             if kind == WHATIF:
                 page = whatif_page(self.engine, request, period)
             elif kind == ENERGY:
-                page = energy_page(self.engine, period, request.project, request.by)
+                page = energy_page(self.engine, period, request.project, request.by, past)
             else:
                 page = REPORTS[kind](self.engine, period, request.project, past)
             return page_maker(page, PAGE_FORMATS[form]), f"{stem}.{_ENDINGS.get(form, form)}"
@@ -328,7 +330,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             currency=state.currency,
             nodes={node.id: node.facts for node in state.nodes.values()},
             carbon=Carbon(views, prices).of,
-            energy_source=Sourced(views, live_sources(state.jobs.values())).of,
+            energy_source=Sourced(views, live_sources(past.tried)).of,
         )
         return make
 

@@ -6,7 +6,7 @@ Why     the state changes under the hands of whoever reads it in a thread: what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -29,17 +29,36 @@ from bursard.reports.pages import Page
 from bursard.reports.period import Period
 from bursard.reports.quota_page import quota_page
 from bursard.reports.waste import fate_of, waste
+from bursard.state import JobRecord
 from bursard.store import Unposted
+from bursard.turns import breathe
 
 MakePage = Callable[[Unposted], Page]
 
 
 class Past(NamedTuple):
-    """What only the log says, as far as a report needs it: documents that are in force no more."""
+    """What is looked for before a report is made, as far as it needs it: documents that are in force no more,
+    which only the log has, and `tried`, the jobs in memory that have attempts.
+    """
 
     limits: Limits = MappingProxyType({})
     promises: tuple[Promise, ...] = ()
     tables: Attributions = Attributions()
+    tried: Sequence[JobRecord] = ()
+
+
+OF_TRIED: Final = ("energy", "focus", "models", "waste")
+"""Reports that need to know what jobs in memory have done."""
+_AT_ONCE: Final = 5_000
+
+
+async def tried(engine: Engine) -> list[JobRecord]:
+    """Jobs in memory that have attempts. Most of many wait; between some of them others have their turn."""
+    jobs, found = list(engine.state.jobs.values()), list[JobRecord]()
+    for start in range(0, len(jobs), _AT_ONCE):
+        found += [job for job in jobs[start : start + _AT_ONCE] if job.attempts]
+        await breathe()
+    return found
 
 
 def page_maker(
@@ -59,9 +78,9 @@ def _stamped(engine: Engine, period: Period, page: MakePage) -> MakePage:
     return lambda unposted: replace(page(unposted), closed=closed)
 
 
-def _waste(engine: Engine, period: Period, project: str, _: Past) -> MakePage:
+def _waste(engine: Engine, period: Period, project: str, past: Past) -> MakePage:
     views, currency = engine.views, engine.state.currency
-    live = {attempt.id: fate_of(attempt) for job in engine.state.jobs.values() for attempt in job.attempts}
+    live = {attempt.id: fate_of(attempt) for job in past.tried for attempt in job.attempts}
     return _stamped(engine, period, lambda unposted: waste(views, period, currency, unposted, project, live))
 
 
@@ -87,9 +106,9 @@ def _quotas(engine: Engine, period: Period, project: str, _: Past) -> MakePage:
     return lambda unposted: found
 
 
-def _models(engine: Engine, period: Period, project: str, _: Past) -> MakePage:
+def _models(engine: Engine, period: Period, project: str, past: Past) -> MakePage:
     views, currency = engine.views, engine.state.currency
-    live = {job.id: work_of(job) for job in engine.state.jobs.values() if job.attempts}
+    live = {job.id: work_of(job) for job in past.tried}
     return _stamped(engine, period, lambda unposted: models(views, period, currency, unposted, project, live))
 
 
@@ -134,12 +153,12 @@ def _anomalies(engine: Engine, period: Period, project: str, _: Past) -> MakePag
     return _stamped(engine, period, lambda unposted: anomalies(views, period, currency, unposted, project))
 
 
-def energy_page(engine: Engine, period: Period, project: str, by: str) -> MakePage:
+def energy_page(engine: Engine, period: Period, project: str, by: str, past: Past) -> MakePage:
     """Energy and CO2e by what is asked for. Raises `InvalidRequest`."""
     names = read_energy_by(by)
     _of_utc(period, "the months of energy are of UTC, as those of focus")
     views, currency, prices = engine.views, engine.state.currency, engine.prices
-    live = live_sources(engine.state.jobs.values())
+    live = live_sources(past.tried)
 
     def make(unposted: Unposted) -> Page:
         told = Carbon(views, prices)

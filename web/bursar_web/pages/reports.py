@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any, Final
 
@@ -75,12 +76,15 @@ async def waste(request: Request) -> Response:
     asked = {name: query.get(name, "") for name in ("project", "timezone")}
     if (file := request.scope.get("file", "")) in FILES:
         return Response(await _report(request, "waste", file, period=period, **asked), media_type=TYPES[file])
-    found: Row = json.loads(await _report(request, "waste", "json", period=period, **asked))
-    idle: list[Row] = []
+    kinds = {"waste": asked}
     if not asked["project"]:  # nodes are of no project
-        timezone = asked["timezone"]
-        told = await _report(request, "idle", "json", period=period, timezone=timezone)
-        idle = json.loads(told)["rows"]
+        kinds["idle"] = {"timezone": asked["timezone"]}
+    # Beside each other: both wait until the nodes have told what they used.
+    told = await asyncio.gather(
+        *(_report(request, kind, "json", period=period, **words) for kind, words in kinds.items())
+    )
+    found: Row = json.loads(told[0])
+    idle: list[Row] = json.loads(told[1])["rows"] if len(told) > 1 else []
     return page(
         request,
         "waste.html",
