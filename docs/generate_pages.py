@@ -113,6 +113,16 @@ spec:
   carry_over: 20%
 ```
 
+## Whose jobs spend a budget
+
+All that the scope names must match. Who a job's user is, and which projects he may submit to, the daemon
+knows ([security](security.md#where-roles-come-from)); its `experiment`, `model` and labels are whatever its
+submitter writes. So a budget whose scope names neither a project nor a user is spent by jobs of anybody, in
+any project, that say so, and a hard one that is used up keeps all of them waiting: `policy check` and
+`policy apply` note it. `scope: {project: research/vision, experiment: e1}` counts the jobs of that project
+alone. A job of another project that says `e1` is paid for by the budgets of its own project, or by none:
+what each project may spend is bounded by a budget of that project.
+
 ## What a budget has beside its limit
 
 The *limit in force* of a period is the document's limit, and what was granted, transferred and carried over

@@ -125,3 +125,40 @@ def test_a_document_that_came_and_went_while_another_was_read_is_counted() -> No
         assert used == {("Budget", "nlp"): 1}
 
     play(story)
+
+
+async def noted(site: Site, method: str, scope: str) -> list[list[str]]:
+    """The notes of a model and of a budget of that scope, when both are applied or checked."""
+    text = MODEL + "---\n" + BUDGET.replace("{project: nlp}", scope)
+    sources = [money_pb2.PolicySource(name="a.yaml", text=text)]
+    answer = await asked(site, f"Policies.{method}", money_pb2.ApplyRequest(sources=sources))
+    found = {wire.kind: list(wire.notes) for wire in answer.policies}
+    return [found["CostModel"], found["Budget"]]
+
+
+@pytest.mark.parametrize("scope", ["{experiment: e1}", "{model: m}", "{label: team=vision}"])
+def test_a_budget_that_goes_by_what_anybody_may_write_says_who_spends_it(scope: str) -> None:
+    async def story(site: Site) -> None:
+        for method in ("Check", "Apply", "Apply"):
+            others, [note] = await noted(site, method, scope)
+            assert others == []
+            assert (
+                "names no project and no user: jobs of anybody, in any project, that say so spend it" in note
+            )
+
+    play(story)
+
+
+@pytest.mark.parametrize("scope", ["{project: nlp}", "{user: ann}", "{project: nlp, experiment: e1}"])
+def test_a_budget_of_a_project_or_a_user_says_nothing_of_anybody(scope: str) -> None:
+    async def story(site: Site) -> None:
+        for method in ("Check", "Apply"):
+            assert await noted(site, method, scope) == [[], []]
+
+    play(story)
+
+
+def test_a_foreign_project_does_not_spend_a_budget_of_a_project_and_an_experiment() -> None:
+    scope = parse_documents(BUDGET.replace("nlp}", "nlp, experiment: e1}"), "a.yaml")[0].spec.scope  # type: ignore[union-attr]
+    assert scope.covers("nlp/ft", "ann", "e1", "", {})
+    assert not scope.covers("vision", "bob", "e1", "", {})

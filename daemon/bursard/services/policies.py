@@ -20,7 +20,7 @@ from bursar.v1 import money_pb2_grpc
 from bursar.words import plural
 from bursar_policies.commitments import Promise
 from bursar_policies.document import parse_files
-from bursar_policies.specs import CommitmentSpec, Document
+from bursar_policies.specs import BudgetSpec, CommitmentSpec, Document
 from bursard.access.identity import caller
 from bursard.engine import Engine
 from bursard.events import (
@@ -48,6 +48,7 @@ from bursard.state.periods import ClosedPeriod
 from bursard.store import EventFilter, Views
 
 PROBLEM_CHARS_IN_ROW = 500
+SCOPE_CHARS = 200
 Key = tuple[str, str]
 
 
@@ -82,6 +83,7 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         after = {key: state.policies[key] for key in before}
         await engine.durable()
         changes = await self._changes(before, after, notes)
+        _tell_open_scopes(changes, documents)
         return pb.ApplyResponse(policies=_with_openings(changes, events, state.currency))
 
     async def Check(self, request: pb.ApplyRequest, context: object) -> pb.ApplyResponse:
@@ -103,6 +105,7 @@ class PoliciesService(money_pb2_grpc.PoliciesServicer):
         ]
         if changes:
             changes[0].notes.extend(moves_told(state, documents, self.engine.now()))
+        _tell_open_scopes(changes, documents)
         return pb.ApplyResponse(policies=_with_openings(changes, events, state.currency))
 
     async def List(self, request: pb.ListPoliciesRequest, context: object) -> pb.ListPoliciesResponse:
@@ -241,6 +244,18 @@ def _change(old: PolicyDocument | None, new: PolicyDocument) -> str:
     if old is None:
         return "created"
     return "unchanged" if old == new else "changed"
+
+
+def _tell_open_scopes(changes: Sequence[pb.Policy], documents: Sequence[Document]) -> None:
+    """With each budget that goes by what anybody may write into a job: who spends it."""
+    found = {one.name: one.spec.scope for one in documents if isinstance(one.spec, BudgetSpec)}
+    for wire in changes:
+        scope = found.get(wire.name) if wire.kind == "Budget" else None
+        if scope is not None and not (scope.project or scope.user):
+            wire.notes.append(
+                f"its scope ({str(scope)[:SCOPE_CHARS]}) names no project and no user: jobs of anybody, in"
+                " any project, that say so spend it; add a `project` or a `user` to its scope to bound whose"
+            )
 
 
 def _with_openings(changes: list[pb.Policy], events: Sequence[Event], currency: str) -> list[pb.Policy]:
