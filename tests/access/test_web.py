@@ -269,11 +269,11 @@ def test_every_period_that_is_offered_is_one() -> None:
         ("/cost?depth=65", "depth: '65' is no number from 1 to 64"),
         ("/cost?period=never", "never"),
         ("/nodes?sort-by=colour", "there is no column 'colour'"),
-        ("/jobs/1/log?rank=x", "rank: is the number of a member"),
+        ("/jobs/1/log?rank=x", "rank: 'x' is not the number of a member; the first is 0"),
         ("/cost?projct=nlp", "this page has no 'projct'; did you mean 'project'?"),
         ("/cost.json?projct=nlp", "this page has no 'projct'"),
         ("/jobs?project=nlp&project=cv", "project: stands twice in the address"),
-        ("/?x=1", "this page has no 'x'; there are: sort-by, live"),
+        ("/?x=1", "this page has no 'x'; there are: live"),
     ],
 )
 def test_wrong_words_in_an_address_are_said(path: str, said: str) -> None:

@@ -199,7 +199,7 @@ def asked(path: str, shown: Page) -> Page:
     """The page at this address, of nothing but what it can be asked."""
 
     async def enter(request: Request) -> Response:
-        keys.check(path, request.query_params)
+        keys.check(path, request.query_params, request.scope.get("file", ""))
         return await shown(request)
 
     return enter

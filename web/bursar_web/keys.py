@@ -15,8 +15,21 @@ from bursar_web.pages.jobs import FILTERS
 from bursar_web.pages.policies import PRICE_FILTERS
 from bursar_web.tables import SORT_BY
 
-COMMON: Final = (SORT_BY, "live")
-"""How a page is shown, not what."""
+SORTED: Final = (
+    "/nodes",
+    "/budgets",
+    "/cost",
+    "/experiments/{experiment:path}",
+    "/models/{model:path}",
+    "/services",
+    "/policies",
+    "/prices",
+)
+"""Pages whose rows are sorted by a head of their table. As CSV those of every page are."""
+LIVE: Final = ("/", "/jobs", "/nodes")
+"""Pages that come anew by themselves."""
+VALUES: Final = {"live": ("0",), "idle": ("0", "1")}
+"""Of keys that are switches, what they may be."""
 REPEATED: Final = ("label",)
 """All of several must hold."""
 _OF_COST: Final = (
@@ -61,11 +74,23 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
 """By the address of the page."""
 
 
-def check(path: str, query: QueryParams) -> None:
-    """Raises `InvalidRequest` for a key that the page at this address does not have, or has twice."""
-    known = [*KEYS[path], *COMMON]
+def of_page(path: str, file: str = "") -> tuple[str, ...]:
+    """All keys of the page at this address: what it shows, and how. file: what it is asked for as."""
+    sort_by = (SORT_BY,) if path in SORTED or file == "csv" else ()
+    return (*KEYS[path], *sort_by, *(("live",) if path in LIVE else ()))
+
+
+def check(path: str, query: QueryParams, file: str = "") -> None:
+    """Raises `InvalidRequest` for a key that the page at this address does not have, or has twice, and for a
+    switch that stands at what is none of its words.
+    """
+    known = of_page(path, file)
     for name in query:
         if name not in known:
-            raise InvalidRequest(f"this page has no {name[:40]!r}; {nearest(name, known)}")
+            there = nearest(name, list(known)) if known else "it has none: take what is behind the `?` away"
+            raise InvalidRequest(f"this page has no {name[:40]!r}; {there}")
         if name not in REPEATED and len(query.getlist(name)) > 1:
             raise InvalidRequest(f"{name}: stands twice in the address; once, please")
+        if query[name] and query[name] not in VALUES.get(name, (query[name],)):
+            words = " or ".join(VALUES[name])
+            raise InvalidRequest(f"{name}: {query[name][:40]!r} is not {words}; leave it out, or write that")

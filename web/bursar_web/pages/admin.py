@@ -91,7 +91,9 @@ async def admin(request: Request) -> Response:
     """
     client, wanted = client_of(request), request.query_params.get("show", "")
     if wanted and wanted not in PARTS:
-        raise InvalidRequest(f"show: {wanted[:40]!r} is none of {', '.join(PARTS)}")
+        raise InvalidRequest(
+            f"show: {wanted[:40]!r} is none of {', '.join(PARTS)}; without it the page has all"
+        )
     if request.scope.get("file", ""):
         name = wanted or FIRST
         file = as_file(request, name, await PARTS[name].asked(client), PARTS[name].columns)

@@ -65,8 +65,11 @@ async def curves(request: Request) -> Response:
 def _number(asked: str) -> int:
     if not asked:
         return 0
-    if not (asked.isascii() and asked.isdigit()) or int(asked[:11]) > ATTEMPT_MAX:
-        raise InvalidRequest(f"attempt: {asked[:40]!r} is no number of an attempt")
+    if not (asked.isascii() and asked.isdigit()) or not 1 <= int(asked[:11]) <= ATTEMPT_MAX:
+        raise InvalidRequest(
+            f"attempt: {asked[:40]!r} is no number of an attempt; the first is 1, and without it the page is"
+            " of the newest"
+        )
     return int(asked)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -25,6 +26,7 @@ from bursar_web.tables import Table, as_file, budget_link, changed, job_link, no
 
 PAGE_ROWS = 50
 LOG_LINES = 500
+_PLACE: Final = re.compile(r"[0-9]{1,18}\.(-1|[0-9]{1,9})")
 FILTERS: Final = ("project", "user", "experiment", "model", "name")
 ATTEMPT_COLUMNS = (
     Column("number", right=True),
@@ -66,8 +68,9 @@ async def jobs(request: Request) -> Response:
     states = read_states(query.get("state") or None)
     labels = read_labels(query.getlist("label") if query.get("label") else [])
     filters |= {"states": states, "labels": labels, "tasks_of": query.get("tasks", "")}
+    place = _place(query.get("page", ""))
     found, token = await client_of(request).job_page(
-        size=PAGE_ROWS, token=query.get("page", ""), since=read_since(query.get("since") or None), **filters
+        size=PAGE_ROWS, token=place, since=read_since(query.get("since") or None), **filters
     )
     rows = [view.job(each) for each in found]
     if (file := as_file(request, "jobs", rows, JOB_COLUMNS)) is not None:
@@ -85,11 +88,28 @@ async def jobs(request: Request) -> Response:
             JOB_COLUMNS,
             links={"number": job_link, "name": job_link},
             leave_out=frozenset({"id"}),
-            empty="no jobs; `bursar run -- COMMAND` starts one",
+            empty=_nothing(any(given.values()), bool(place)),
         ),
         after=changed(query, page=token) if token else "",
         first=changed(query, page="") if query.get("page") else "",
     )
+
+
+def _place(text: str) -> str:
+    """Where a page of the list begins, as the link of the page before has it. Raises `InvalidRequest`."""
+    if text and not _PLACE.fullmatch(text):
+        raise InvalidRequest(
+            f"page: {text[:40]!r} is no place in the list; take `page` out of the address to begin at the"
+            " first page, whose link goes on to the next"
+        )
+    return text
+
+
+def _nothing(filtered: bool, goes_on: bool) -> str:
+    """What stands in place of an empty list."""
+    if goes_on:
+        return "no job comes after; the first page has the newest"
+    return "no job matches; leave a filter out" if filtered else "no jobs; `bursar run -- COMMAND` starts one"
 
 
 async def queue(request: Request) -> Response:
@@ -170,7 +190,7 @@ async def log(request: Request) -> Response:
     client, reference = client_of(request), request.path_params["job"]
     rank = request.query_params.get("rank", "0")
     if not rank.isascii() or not rank.isdigit() or len(rank) > 6:
-        raise InvalidRequest("rank: is the number of a member, from 0")
+        raise InvalidRequest(f"rank: {rank[:40]!r} is not the number of a member; the first is 0")
     row = view.job(await client.get(reference))
     try:
         parts = [chunk.data async for chunk in client.logs(row["id"], rank=int(rank), tail_lines=LOG_LINES)]

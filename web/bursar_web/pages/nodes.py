@@ -58,7 +58,7 @@ async def nodes(request: Request) -> Response:
             NODE_COLUMNS,
             links={"name": lambda row: node_link(row["name"])},
             leave_out=frozenset({"id"}),
-            empty="no nodes; `bursar up` brings some",
+            empty=f"no node is of pool {pool}" if pool else "no nodes; `bursar up` brings some",
             query=query,
         ),
     )

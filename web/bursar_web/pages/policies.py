@@ -22,13 +22,14 @@ PRICES_SHOWN = 200
 async def policies(request: Request) -> Response:
     """`/policies`."""
     query = request.query_params
-    rows = [view.policy(each) for each in await client_of(request).policies(kind=query.get("kind", ""))]
+    kind = query.get("kind", "")
+    rows = [view.policy(each) for each in await client_of(request).policies(kind=kind)]
     if (file := as_file(request, "policies", rows, POLICY_COLUMNS)) is not None:
         return file
     return page(
         request,
         "policies.html",
-        command=command_line("policy", "ls", kind=query.get("kind", "")),
+        command=command_line("policy", "ls", kind=kind),
         table=table(
             "Documents in force",
             rows,
@@ -37,7 +38,7 @@ async def policies(request: Request) -> Response:
                 "name": lambda row: f"/policies/{quote(row['kind'], safe='')}/{quote(row['name'], safe='')}"
             },
             leave_out=frozenset({"change"}),
-            empty="no documents",
+            empty=f"no document is of kind {kind}" if kind else "no documents",
             query=query,
         ),
     )

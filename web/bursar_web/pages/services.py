@@ -42,7 +42,9 @@ async def services(request: Request) -> Response:
             rows,
             SERVICE_COLUMNS,
             links={"name": lambda row: service_link(row["name"])},
-            empty="no services; a job file with `type: service` is one",
+            empty=f"no service is of project {project}"
+            if project
+            else "no services; a job file with `type: service` is one",
             query=query,
         ),
     )
