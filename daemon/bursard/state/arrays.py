@@ -62,6 +62,7 @@ def task_record(parent: JobRecord, index: int) -> JobRecord:
         spec=parent.spec,
         order=parent.order + parent.spec.array.indices.place_of(index),
         submitted_at=parent.submitted_at,
+        waits_since=parent.waits_since,
         attempts=[],
         waiting_on={},
         budgets=parent.budgets,

@@ -50,10 +50,14 @@ def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
     projects and budgets cost by day, how long runs took, what budgets counted of a job and when the last
     task of an array ended, and when nodes were reserved by what is in force no more, came into images later:
     without them the newest holds. How often an attempt was asked to end is a bound and no fact: one that was
-    being ended when images began to say it was counted from then on.
+    being ended when images began to say it was counted from then on. Since when a job waits for what it asks
+    for now orders jobs alone: of one whose image says nothing, its submission does.
     """
     undated = {job["id"] for job in written["jobs"] if "ended_at" not in job.get("array", {"ended_at": 0})}
+    waiting_anew = {job["id"] for job in written["jobs"] if "waits_since" in job}
     for form in forms:
+        for job_id in form["jobs"].keys() - waiting_anew:
+            form["jobs"][job_id].pop("waits_since", None)
         if "reserved" not in written:
             form.pop("reserved", None)
         if "announced" not in written:

@@ -233,6 +233,7 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         budgets: names of all matching budgets; `hard_budgets` those that can refuse.
         retries: attempts that used up `retry.max`.
         free_retries: in a row, that used up nothing. retry_at: not before this is the next try.
+        waits_since: it was released, or asked for more, while it waited: `waits.since`; 0: neither.
         finished_at: when its end was heard, as of its attempts; when it was, `ends.job_ended_at` tells.
         has_slot: an array task that has taken one of the parallel slots of its array.
         likely_us: how long runs like it took when it was made a record; 0: too few were known.
@@ -265,6 +266,7 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     retries: int = 0
     free_retries: int = 0
     retry_at: int = 0
+    waits_since: int = 0
     settled_nanos: int = 0
     unpriced: bool = False
     simulated: bool = False

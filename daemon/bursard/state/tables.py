@@ -26,7 +26,7 @@ from bursar_policies.specs import AllocatorSpec, IdlePolicySpec, PriorityPolicyS
 from bursard.events import Charge, ChargesCorrected, PolicyDocument
 from bursard.ledger import HourCharge, Ledger, Transaction
 from bursard.scheduler.targets import contends, fitted, narrowed
-from bursard.state import arrays
+from bursard.state import arrays, waits
 from bursard.state.allotted import Allotments
 from bursard.state.budgets import BudgetTable, promises
 from bursard.state.cluster import DIGEST_BYTES, Cluster
@@ -531,7 +531,7 @@ class Tables:
             job.spec.priority,
             job.order,
             job.user,
-            since_us=max(job.submitted_at, job.spec.begin_after),
+            since_us=waits.since(job),
             project=job.spec.project,
             deadline_us=job.spec.deadline_at,
         )

@@ -23,6 +23,7 @@ from bursard.state.fold import following, machines
 from bursard.state.records import ArrayRecord, EndedTasks, JobRecord
 from bursard.state.shares import bytes_of_spec
 from bursard.state.tables import ENDED, STARTED, TASK_SUCCEEDED, Applied, ArrayMoney, Doom, Met, Tables
+from bursard.state.waits import asks_for_more
 
 MET_MAX = 1_000
 """Jobs and tasks, about, that one turn of the loop lets go on because what they waited for is over."""
@@ -159,12 +160,14 @@ def held(state: Tables, event: JobHeld, at: int, applied: Applied) -> None:
 def released(state: Tables, event: JobReleased, at: int, applied: Applied) -> None:
     """Back into the queue; an array with all its tasks, also those that were held by themselves."""
     job = claim(state, event.job_id, at)
-    job.held = False
+    job.held, job.waits_since = False, at
     if job.parent_id:
         _wait_again(state, job)
         open_tasks(state, state.jobs[job.parent_id], at)
         return
     for task in tasks_of(state, job):
+        if task.state is JobState.PENDING:
+            task.waits_since = at
         if task.held and not task.state.terminal:
             task.held = False
             _wait_again(state, task)
@@ -214,6 +217,8 @@ def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None
     for one in [job, *tasks_of(state, job)]:
         if one.state is JobState.PENDING or one.array is not None:
             another = one.array is None and begin_anew(state, one, spec)
+            if asks_for_more(one.spec, spec, state.limits.default_time_limit_us):
+                one.waits_since = at
             one.spec = spec
             one.budgets, one.hard_budgets = state.budgets.matching(one.user, one.spec)
             one.likely_us = state.runs.likely_us(one.spec)
