@@ -5,6 +5,7 @@ Why     a picture that cannot be had blanks no page: it is left out, with the da
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable
 from datetime import datetime
 from decimal import Decimal
@@ -12,6 +13,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from bursar import pictures
+from bursar.cli.ends import LIVE
 from bursar.cli.jobs import JOB_COLUMNS
 from bursar.cli.money import cost_columns
 from bursar.cli.output import Column, Row
@@ -229,13 +231,20 @@ def _ratio(held_s: float, gpus: float, of_us: int) -> float:
 
 
 async def spans(client: AsyncWireClient, nodes: list[Row], now: int) -> Picture:
-    """What ran on each node in the last day: the newest jobs, as many as there is room for."""
+    """What ran on each node in the last day: the newest jobs, as many as there is room for.
+
+    What runs now is asked for however long ago it was submitted; what waits, which may be many, is not.
+    """
     names = [node["name"] for node in nodes][:NODES_MAX]
     since = now - DAY_US
-    found, more = await client.job_page(
-        size=JOBS_MAX, since=since, states=[state.value for state in JobState]
+    over = [state.value for state in JobState if state.terminal]
+    runs, ended = await asyncio.gather(
+        client.job_page(size=JOBS_MAX, states=LIVE),
+        client.job_page(size=JOBS_MAX, since=since, states=over),
     )
-    jobs = [view.job(each) for each in found]
+    more = bool(runs[1] or ended[1])
+    jobs = [view.job(each) for each in (*runs[0], *ended[0])]
+    arrays = sum(job["array"] is not None for job in jobs)
     ran = [
         Span(
             member["node"],
@@ -251,7 +260,8 @@ async def spans(client: AsyncWireClient, nodes: list[Row], now: int) -> Picture:
     ]
     heads = [format_instant(since + number * 4 * HOUR_US)[11:16] for number in range(6)]
     made = pictures.gantt(ran, names, since, now, heads)
-    cut = f" The newest {JOBS_MAX} jobs; there are more." if more else ""
+    cut = f" The newest {JOBS_MAX} that run and that ended; there are more." if more else ""
+    cut += f" Tasks of {plural(arrays, 'array')} are not in the picture." if arrays else ""
     rest = (
         f" {plural(len(nodes) - len(names), 'node')} more are not in the picture."
         if len(nodes) > len(names)
