@@ -106,3 +106,19 @@ def test_tasks_of_an_array_wait_anew_with_it() -> None:
     assert last is not None
     assert first is not None
     assert (since(first), since(last)) == (site.engine.now(), site.engine.now())
+
+
+def test_what_is_stopped_for_another_does_not_take_back_the_room_before_it() -> None:
+    site = Site()
+    site.apply("kind: PriorityPolicy\nname: p\nspec: {max_wait: 1h, preempt: {gap: 20, restart: 1m}}\n")
+    site.commit(jobs.update(site.state, site.first, {"priority": 0}, site.engine.now()))
+    site.clock.advance(2 * HOUR_US)
+    site.told()
+    urgent = site.submit(user="bob", options=cpus(8), priority=100, time_limit_us=50 * HOUR_US)
+    for _ in range(5):
+        site.told()
+    assert (urgent.state, site.first.state, len(site.first.attempts)) == (
+        JobState.RUNNING,
+        JobState.PENDING,
+        1,
+    )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from bursar.model import JobSpec
+from bursar.model import EndCause, JobSpec
 from bursar.model.ends import REQUEUED
 from bursar.resources import ResourceRequest
 from bursard.state.records import JobRecord
 
 
 def since(job: JobRecord) -> int:
-    """The latest of its submission, its begin time, a release, an update that asked for more, and an end that
-    it was asked for to run again.
+    """The latest of its submission, its begin time, a release, an update that asked for more, and the end of
+    an attempt that ran and made room for others, or was asked to run again: its room is theirs first.
     """
     last = job.attempts[-1] if job.attempts else None
-    again = last.finished_at if last is not None and last.message.startswith(REQUEUED) else 0
+    ran = last is not None and (last.cause is EndCause.PREEMPTED and last.started_at > 0)
+    again = last.finished_at if last is not None and (ran or last.message.startswith(REQUEUED)) else 0
     return max(job.submitted_at, job.spec.begin_after, job.waits_since, again)
 
 
