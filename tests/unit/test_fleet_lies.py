@@ -713,10 +713,14 @@ def test_what_ended_while_nobody_was_connected_is_believed() -> None:
     assert world.settled_nanos() <= world.cost_of(60 * SECOND_US)
 
 
-def test_a_node_whose_disk_takes_nothing_tells_ends_late_and_is_believed() -> None:
+@pytest.mark.parametrize("well_again", [False, True])
+def test_a_node_whose_disk_takes_nothing_tells_ends_late_and_is_believed(well_again: bool) -> None:
     world = Running(time_limit_us=2 * HOUR_US)
     world.fleet.condition(world.node(), Condition("its agent cannot write run: No space left on device"))
     beats(world, HOUR_US)
+    if well_again:
+        world.fleet.condition(world.node(), Condition(""))
+        beats(world, 5 * SECOND_US)
     world.exited(held_us=60 * SECOND_US)
     assert world.lie() == ""
     assert world.settled_nanos() <= world.cost_of(60 * SECOND_US)

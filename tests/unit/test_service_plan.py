@@ -21,6 +21,7 @@ from bursar.v1 import jobs_pb2
 from bursar.v1 import money_pb2 as pb
 from bursard.access.identity import Grant, Identity, Role
 from bursard.events import KeyUse, ServiceMetered
+from bursard.reports.serving import minutes_of
 from bursard.services import planning, serviceplan
 from bursard.services.serviceplan import LOADS, learned
 
@@ -41,7 +42,9 @@ async def planned(daemon: Daemon, spec: JobSpec, by: Identity = ANN) -> jobs_pb2
     return wire
 
 
-async def served(daemon: Daemon, minutes: int, busy: int, tokens: int, failed: int = 0) -> str:
+async def served(
+    daemon: Daemon, minutes: int, busy: int, tokens: int, failed: int = 0, gateways: str = "g"
+) -> str:
     """One replica of `chat` for so many minutes, with `busy` of four requests in hand all the time."""
     await daemon.apply(COST_MODEL)
     daemon.node("a")
@@ -51,8 +54,9 @@ async def served(daemon: Daemon, minutes: int, busy: int, tokens: int, failed: i
         daemon.clock.advance(MINUTE_US)
         daemon.meter()
         use = KeyUse("k1", requests=10, failed=failed, tokens_in=tokens, tokens_out=tokens)
-        told = ServiceMetered(job_id, "g", minute + 1, at, busy * MINUTE_US, 4 * MINUTE_US, (use,))
-        daemon.engine.commit([told], "g")
+        for gateway in gateways:
+            told = ServiceMetered(job_id, gateway, minute + 1, at, busy * MINUTE_US, 4 * MINUTE_US, (use,))
+            daemon.engine.commit([told], gateway)
     await daemon.engine.durable()
     return job_id
 
@@ -69,6 +73,16 @@ def test_what_tokens_cost_at_the_load_that_was_measured_is_what_the_books_say() 
         assert sorted(at) == sorted(LOADS)
         assert at[100] * 4 == pytest.approx(booked, rel=Decimal("1e-5"))
         assert at[30] * 30 == pytest.approx(at[100] * 100, rel=Decimal("1e-5"))
+
+    in_a_daemon(story)
+
+
+def test_several_gateways_before_one_replica_count_it_once() -> None:
+    async def story(daemon: Daemon) -> None:
+        job_id = await served(daemon, minutes=60, busy=1, tokens=500, gateways="ghi")
+        plan = (await planned(daemon, spec_of(daemon, job_id))).service
+        assert plan.measured_load_percent == 75
+        assert plan.tokens_per_hour == 4 * 60_000
 
     in_a_daemon(story)
 
@@ -134,7 +148,7 @@ def test_a_load_is_at_most_all_and_what_is_done_never_negative(
         )
         for at, (busy, room, asked, tokens) in enumerate(told)
     ]
-    found = learned(events, target)
+    found = learned(minutes_of(events).values(), target)
     if found is None:
         assert not any(busy and asked for busy, _, asked, _ in told)
     else:

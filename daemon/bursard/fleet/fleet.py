@@ -33,6 +33,7 @@ from bursard.events import (
 from bursard.events import LimitTaken as Taken
 from bursard.fleet import believe, door
 from bursard.fleet.backend import Backend
+from bursard.fleet.beats import Beats
 from bursard.fleet.believe import Order
 from bursard.fleet.clocks import Clocks
 from bursard.fleet.conditions import Conditions
@@ -104,8 +105,8 @@ class Fleet:
         self._boot_id = boot_id
         self._backends: dict[str, Backend] = {}
         self._heard: dict[str, int] = {}
-        self._beats: dict[str, int] = {}  # over the stream that it has now
         """The newest reading of each node's boot clock in this boot."""
+        self._beats = Beats()
         self._lead: dict[str, int] = {}
         """How far each node's clock has shown itself ahead of its anchor, since that was taken."""
         self._small: dict[str, tuple[NodeFacts, str]] = {}
@@ -158,8 +159,9 @@ class Fleet:
                 for member in attempt.live():
                     self._stop(attempt, member)
         elif isinstance(event, NodeRemoved):
-            for known in (self._heard, self._beats, self._lead, self._anchored, self._small):
+            for known in (self._heard, self._lead, self._anchored, self._small):
                 known.pop(event.node_id, None)
+            self._beats.opened(event.node_id)
             self._conditions.forget(event.node_id)
         elif isinstance(event, AttemptEnded):
             self._durable.discard(event.attempt_id)
@@ -384,7 +386,7 @@ class Fleet:
         node = state.node_by_name(word.facts.name)
         assert node is not None
         self._heard[node.id] = boot_us
-        self._beats.pop(node.id, None)
+        self._beats.opened(node.id)
         if booted:
             self._lead.pop(node.id, None)
             self._anchored.pop(node.id, None)
@@ -552,13 +554,15 @@ class Fleet:
 
     def heartbeat(self, node: NodeRecord, boot_us: int, wall_at: int = 0) -> None:
         """A node gives a reading of its boot clock, and says what time it takes it for."""
-        self._beats[node.id] = self._heard_boot(node, boot_us)
+        self._beats.heard(node.id, self._heard_boot(node, boot_us), node.trouble)
         self.clocks.heard(node, wall_at, self.engine.now())
 
     def condition(self, node: NodeRecord, word: Condition) -> None:
         """What keeps a node from starting anything. What is known already changes nothing, and what comes too
         often waits for its turn.
         """
+        if node.trouble or word.trouble:
+            self._beats.troubled(node.id, self._heard.get(node.id, 0))
         self._says(node, door.condition(word))
 
     def notice(self, node: NodeRecord, word: Notice) -> None:
@@ -638,7 +642,7 @@ class Fleet:
             start = Started(attempt_id, rank, 1, started_boot_us)
             start, lie = believe.started(node, member, start, order, now)
             started_boot_us = start.boot_us
-        latest, beat = believe.latest(node, now, self._lead.get(node.id, 0)), self._beats.get(node.id, 0)
+        latest, beat = believe.latest(node, now, self._lead.get(node.id, 0)), self._beats.sure(node.id)
         report, wrong = believe.held_to_its_end(
             attempt, node, member, report, started_boot_us, latest, order, now, beat
         )

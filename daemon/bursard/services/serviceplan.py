@@ -23,7 +23,8 @@ from bursard.access.authorize import Action, allowed
 from bursard.access.identity import Identity
 from bursard.engine import Engine
 from bursard.events import ServiceMetered, decode
-from bursard.reports.serving import minutes_of
+from bursard.reports.replicas import Room
+from bursard.reports.serving import Minute, minutes_of
 from bursard.services.views import record_of
 from bursard.state import JobRecord
 from bursard.store import EventFilter, Views
@@ -44,17 +45,17 @@ class Learned(NamedTuple):
     load_percent: int
 
 
-def learned(events: Iterable[ServiceMetered], target: int) -> Learned | None:
+def learned(minutes: Iterable[Minute], target: int) -> Learned | None:
     """What minutes say; None where nothing was in hand in any of them.
 
     Args:
         target: requests that one replica has in hand at most.
     """
-    busy_us = capacity_us = tokens = requests = minutes = 0
-    for minute in minutes_of(events).values():
+    busy_us = capacity_us = tokens = requests = many = 0
+    for minute in minutes:
         if not minute.busy_us:
             continue
-        minutes += 1
+        many += 1
         capacity_us += max(minute.capacity_us, minute.busy_us)
         busy_us += minute.busy_us
         for use in minute.uses.values():
@@ -64,7 +65,7 @@ def learned(events: Iterable[ServiceMetered], target: int) -> Learned | None:
         return None
     in_hour = target * HOUR_US
     return Learned(
-        tokens * in_hour // busy_us, requests * in_hour // busy_us, minutes, 100 * busy_us // capacity_us
+        tokens * in_hour // busy_us, requests * in_hour // busy_us, many, 100 * busy_us // capacity_us
     )
 
 
@@ -85,8 +86,13 @@ async def expect(
     plan.cold_us = cold_us(job_id)
     if plan.cold_us and each >= 0:
         plan.cold_cost.nanos = str(_nearest(each * plan.cold_us, HOUR_US))
-    events = await engine.read(lambda views: _newest(views, job_id, engine.writer.durable_seq))
-    found = learned(events, known.spec.service.target)
+    target, number, unposted = known.spec.service.target, known.number, await engine.books()
+
+    def read(views: Views) -> list[Minute]:
+        room = Room(views, job_id, target, unposted)
+        return _newest(views, job_id, engine.writer.durable_seq, room, number)
+
+    found = learned(await engine.read(read), target)
     if found is None:
         return
     plan.measured_minutes, plan.measured_load_percent = found.minutes, found.load_percent
@@ -116,10 +122,15 @@ async def _before(engine: Engine, spec: JobSpec, seen_by: Identity) -> JobRecord
     return found
 
 
-def _newest(views: Views, job_id: str, durable_seq: int) -> list[ServiceMetered]:
+def _newest(views: Views, job_id: str, durable_seq: int, room: Room, number: int) -> list[Minute]:
+    """The newest minutes, with what its replicas could have had in hand: as bills have it, since several
+    gateways before one replica each tell of all of it.
+    """
     asked = EventFilter(kinds=("service-metered",), about=job_id)
     rows = views.events_before(durable_seq + 1, EVENTS_MAX, asked)
-    return [event for row in rows if isinstance(event := decode(row.payload), ServiceMetered)]
+    told = minutes_of(event for row in rows if isinstance(event := decode(row.payload), ServiceMetered))
+    most = room.of(told, number, min(told, default=0))
+    return [one._replace(capacity_us=most.get(at, one.capacity_us)) for at, one in told.items()]
 
 
 def _nearest(amount: int, parts: int) -> int:
