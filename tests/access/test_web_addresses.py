@@ -11,8 +11,11 @@ import pytest
 from browser import Browser, Tags
 from whole_site import Site
 
+from bursar.cli.output import Column
+from bursar.model import ReasonCode
 from bursar_web import keys
-from bursar_web.tables import SORT_BY
+from bursar_web.show import HERE
+from bursar_web.tables import SORT_BY, table
 
 Story = Callable[[Site, Browser], Awaitable[None]]
 PLACES = {
@@ -124,3 +127,12 @@ def test_a_page_without_rows_says_why(path: str, words: str) -> None:
         assert (answer.status, words in answer.text) == (200, True), answer.text
 
     play(story)
+
+
+def test_times_and_reasons_are_read_whole_and_long_names_break() -> None:
+    row = {"at": "2026-11-29 08:00:00Z", "name": "pretrain-of-a-language-model-17"}
+    row |= {"reason": max((code.value for code in ReasonCode), key=len)}
+    made = table("t", [row], [Column(name) for name in row])
+    assert [cell.long for cell in made.rows[0]] == [False, True, False]
+    styles = (HERE / "static" / "app.css").read_text()
+    assert "td { white-space: nowrap; } td.long { white-space: normal; overflow-wrap: anywhere;" in styles

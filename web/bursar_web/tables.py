@@ -18,6 +18,8 @@ from starlette.responses import Response
 from bursar.cli.output import Column, Row, csv_text, human, ordered
 from bursar.cli.terminal import STATE_STYLES
 
+WHOLE: Final = 22
+"""So long a text stands on one line: a time has 20, the longest reason has that."""
 Link = Callable[[Row], str]
 SORT_BY: Final = "sort-by"
 FILES: Final = ("csv", "json")
@@ -34,12 +36,15 @@ class Head(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One cell. state: whether it is a word of a state, which has a colour beside its text."""
+    """One cell. state: whether it is a word of a state, which has a colour beside its text. long: its line
+    may be broken; a time, an amount or a word is read whole.
+    """
 
     text: str
     link: str
     state: bool
     right: bool
+    long: bool
 
 
 class Table(NamedTuple):
@@ -90,7 +95,13 @@ def _head(column: Column, query: QueryParams | None, sort_by: str) -> Head:
 def _cells(rows: Sequence[Row], column: Column, link: Link | None) -> list[Cell]:
     texts = human(rows, column)
     return [
-        Cell(text, link(row) if link else "", column.name == "state" and text in STATE_STYLES, column.right)
+        Cell(
+            text,
+            link(row) if link else "",
+            column.name == "state" and text in STATE_STYLES,
+            column.right,
+            len(text) > WHOLE,
+        )
         for text, row in zip(texts, rows, strict=True)
     ]
 
