@@ -39,7 +39,7 @@ PAGES = (
     "/queue", "/submit", "/nodes", "/nodes/local-1", "/nodes/local-1/drain", "/budgets",
     "/budgets/month", "/budgets/month/edit",
     "/cost", "/cost?by=user&compare=previous", "/waste", "/statements/this-month", "/experiments/e1",
-    "/models/m", "/jobs/1/profile", "/jobs/1/profile?attempt=7", "/services",
+    "/models/m", "/jobs/1/profile", "/jobs/1/profile?attempt=1", "/services",
     "/services/chat", "/admin", "/admin?show=doctor",
     "/events", "/policies", "/policies/Budget/month", "/prices?provider=none",
 )  # fmt: skip
