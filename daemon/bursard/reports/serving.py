@@ -36,11 +36,25 @@ class Minute(NamedTuple):
     uses: dict[str, KeyUse]
 
 
-def weight_of(use: KeyUse) -> int:
-    """How much of a minute's work was for a key: its tokens; of what counts none, its requests."""
+def weights_of(uses: Sequence[KeyUse]) -> list[int]:
+    """How much of a minute's work was for each key: its tokens; where nothing counts any, its requests.
+
+    Requests whose answers said nothing took as much as the others did in the mean: one measure for all.
+    """
+    tokens = list(map(_tokens, uses))
+    told = sum(use.counted for use, weight in zip(uses, tokens, strict=True) if weight)
+    if not told:
+        return [weight or use.requests for use, weight in zip(uses, tokens, strict=True)]
+    mean = sum(tokens) // told
+    return [
+        weight or (use.estimated * mean if use.estimated else use.requests)
+        for use, weight in zip(uses, tokens, strict=True)
+    ]
+
+
+def _tokens(use: KeyUse) -> int:
     read = max(use.tokens_in - use.tokens_cached, 0)
-    tokens = WEIGHTS[0] * read + WEIGHTS[1] * use.tokens_out + WEIGHTS[2] * use.tokens_cached
-    return tokens or use.requests
+    return WEIGHTS[0] * read + WEIGHTS[1] * use.tokens_out + WEIGHTS[2] * use.tokens_cached
 
 
 def shares(total: int, weights: Sequence[int]) -> list[int]:
@@ -62,7 +76,7 @@ def of_minute(amounts: Amounts, minute: Minute | None) -> Iterator[tuple[str, Am
         yield IDLE, amounts
         return
     capacity_us = max(minute.capacity_us, minute.busy_us)
-    weights = [weight_of(use) for use in minute.uses.values()]
+    weights = weights_of(list(minute.uses.values()))
     if not any(weights):
         weights = [use.busy_us for use in minute.uses.values()]
     if not any(weights):
