@@ -428,7 +428,7 @@ def holds_for(
             return stages.reason(seen, stage)
         own = job.promise.nanos if job.promise is not None and name in aside else 0
         if seen.beyond(promised.get(name, 0) + nanos - own):
-            return stages.unapproved(seen, nanos, promised.get(name, 0))
+            return stages.unapproved(seen, nanos, promised.get(name, 0), job.spec.service is not None)
         room = seen.room_nanos + own
         room -= promised.get(name, 0)
         if record.hard and nanos > room:

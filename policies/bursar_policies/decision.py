@@ -89,6 +89,7 @@ class JobClass(msgspec.Struct, frozen=True):
         pinned: it may not be stopped for others, and something is guaranteed to some.
         rated: one of its quotas bounds a spend rate, so that prices must be known.
         reservations: names of those whose nodes it may use.
+        endless: a replica of a service: it goes on as long as it is paid for, and takes no time limit.
     """
 
     nodes: int
@@ -109,6 +110,7 @@ class JobClass(msgspec.Struct, frozen=True):
     rated: bool = False
     reservations: tuple[str, ...] = ()
     max_nodes: int = 0
+    endless: bool = False
 
     @property
     def start_hold_us(self) -> int:

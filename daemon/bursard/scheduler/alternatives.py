@@ -45,6 +45,8 @@ def candidates(planner: Planner, job_class: JobClass) -> list[Change]:
 
 def _shorter(planner: Planner, job_class: JobClass, tables: list[Table]) -> Iterator[Change]:
     """A time limit that the budgets pay for, that ends before the reserved job starts, or that is short."""
+    if job_class.endless:
+        return  # it has no limit that anybody could set
     overhead = job_class.hold_us - job_class.time_limit_us
     limits = set()
     reservation = planner.reservation

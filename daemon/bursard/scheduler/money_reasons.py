@@ -23,7 +23,8 @@ def refused(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
         return stages.reason(*stage)
     if refusal.code == ReasonCode.APPROVAL_REQUIRED:
         room = rooms.budgets[refusal.budget]
-        return stages.unapproved(room, refusal.needed_nanos, rooms.promised_nanos(refusal.budget))
+        promised = rooms.promised_nanos(refusal.budget)
+        return stages.unapproved(room, refusal.needed_nanos, promised, job_class.endless)
     if refusal.code == ReasonCode.PRICE_CAP_EXCEEDED:
         return _price_cap(job_class, refusal, rooms)
     if refusal.code == ReasonCode.MISCONFIGURED and not refusal.budget:
@@ -59,7 +60,8 @@ def _beyond(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
         f"its worst case is {text.at_least(refusal.needed_nanos, currency)} for"
         f" {text.duration(job_class.hold_us)}; the largest amount there is, is"
         f" {text.money(AMOUNT_MAX, currency)}",
-        "set a shorter --time-limit, or mend the price of the nodes (bursar prices)",
+        ("ask for less for each replica" if job_class.endless else "set a shorter --time-limit")
+        + ", or mend the price of the nodes (bursar prices)",
         (
             ("needed", str(refusal.needed_nanos)),
             ("rate_nanos_per_hour", str(refusal.rate_nanos_per_hour)),
@@ -135,13 +137,14 @@ def _array_cap(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> Reason:
     held = cap.held_nanos + rooms.promised_nanos(cap.name)
     left, cash, needed = rooms.room_nanos(cap.name), cap.currency, refusal.needed_nanos
     stopped = refusal.code is ReasonCode.BUDGET_EXHAUSTED
+    its = "replicas" if job_class.endless else "tasks"
     message = (
         f"{array_name(cap)} has {text.at_most(left, cash)} left of its max_cost"
         f" {text.money(cap.limit_nanos, cash)} ({text.money(cap.settled_nanos, cash)} settled,"
-        f" {text.money(held, cash)} held); each task needs {text.at_least(needed, cash)} for"
+        f" {text.money(held, cash)} held); each {its[:-1]} needs {text.at_least(needed, cash)} for"
         f" {text.duration(job_class.hold_us)} at most" + (", so no more of it can start" if stopped else "")
     )
-    wait = "" if stopped else "wait until its running tasks give back what they do not use, or "
+    wait = "" if stopped else f"wait until its running {its} give back what they do not use, or "
     enough = cap.limit_nanos + needed - left + rooms.short_ahead_nanos(cap.name)
     raised = f"raise it to {text.at_least(enough, cash)} or more"
     if cap.array != UNNUMBERED:
@@ -164,7 +167,9 @@ def _budget_remedy(job_class: JobClass, refusal: Refusal, rooms: Rooms) -> str:
     cash = room.currency
     least = min(rooms.room_nanos(name) for name in job_class.budgets if name in rooms.budgets)
     ways = []
-    if least > 0 and refusal.rate_nanos_per_hour > 0:
+    if job_class.endless:
+        ways.append("ask for less for each replica, or for fewer of them (bursar service scale)")
+    elif least > 0 and refusal.rate_nanos_per_hour > 0:
         overhead = job_class.hold_us - job_class.time_limit_us
         limit_us = longest_hold_us(refusal.rate_nanos_per_hour, least) - overhead
         if SECOND_US <= limit_us < job_class.time_limit_us:

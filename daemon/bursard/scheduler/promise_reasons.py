@@ -17,7 +17,7 @@ def kept_for(snapshot: Snapshot, job_class: JobClass, now: int, job_id: str = ""
     begins = text.instant(max(first.start, now))
     spare = first.start - now - (job_class.hold_us - job_class.time_limit_us)
     remedy = "wait: it starts when there is room beside what is promised"
-    if spare >= SECOND_US:
+    if spare >= SECOND_US and not job_class.endless:
         remedy = f"set --time-limit {text.duration(spare)} or less to end before that, or wait"
     facts = (
         ("promised", first.job_id),

@@ -47,7 +47,9 @@ def refused(snapshot: Snapshot, plan: Plan, job_class: JobClass, verdict: Verdic
         return Reason(
             ReasonCode.WAITING_FOR_QUOTA,
             f"{figures}, and another job that waits for it comes first; this one asks for {shown(asked)}",
-            "wait, or set a --time-limit that ends before that one can start",
+            "wait"
+            if job_class.endless
+            else "wait, or set a --time-limit that ends before that one can start",
             (*facts, ("for_job", verdict.for_job)),
         )
     return Reason(

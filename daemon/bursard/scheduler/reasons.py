@@ -156,7 +156,7 @@ def _kept(snapshot: Snapshot, rules: PriorityPolicySpec, job_class: JobClass, fr
     limit_us = rules.short_limit_us + spared_us(overhead_us) - overhead_us
     limit, what = text.duration(rules.short_limit_us), NAMES[short.which]
     way = "set a shorter checkpoint.grace"
-    if limit_us >= SECOND_US:
+    if limit_us >= SECOND_US and not job_class.endless:
         way = f"set --time-limit {text.duration(limit_us)} or less"
     left, stays, total = (
         _amount(short.which, value) for value in (max(short.left, 0), short.kept, short.total)
@@ -181,7 +181,7 @@ def _claimed(job_class: JobClass, ahead: str, at: int, now: int) -> Reason:
     spare = at - now - overhead
     when = text.instant(at)
     remedy = "wait, or ask for fewer resources than the waiting job leaves"
-    if spare >= 1_000_000:
+    if spare >= 1_000_000 and not job_class.endless:
         limit = text.duration(spare)
         remedy = f"set --time-limit {limit} or less to end before the waiting job starts"
     return Reason(

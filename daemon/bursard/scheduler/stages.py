@@ -109,9 +109,10 @@ def remedy(room: BudgetRoom, stage: Stage) -> str:
     return ", or ".join(ways)
 
 
-def unapproved(room: BudgetRoom, needed_nanos: int, promised_nanos: int) -> Reason:
+def unapproved(room: BudgetRoom, needed_nanos: int, promised_nanos: int, endless: bool = False) -> Reason:
     """Why a job does not start that goes beyond what was approved."""
     cash = room.currency
+    less = "ask for less for each replica" if endless else "set a shorter --time-limit"
     left = room.ceiling_nanos - room.settled_nanos - room.held_nanos - promised_nanos
     facts = (
         ("budget", room.name),
@@ -125,7 +126,7 @@ def unapproved(room: BudgetRoom, needed_nanos: int, promised_nanos: int) -> Reas
         f"of what is approved of budget {room.name} {text.at_most(max(left, 0), cash)} is left, and this job"
         f" needs {text.at_least(needed_nanos, cash)} at most",
         f"ask a project-admin or an operator to approve more (bursar budget approve {room.name} --amount"
-        " AMOUNT --reason TEXT), or set a shorter --time-limit",
+        f" AMOUNT --reason TEXT), or {less}",
         facts,
     )
 

@@ -86,7 +86,7 @@ def _reason(
     overhead = job_class.hold_us - job_class.time_limit_us
     spare = min(windows.specs[name].starts_at for name in on) - now - overhead
     remedy = f"wait: its nodes are free for others from {until} on, or ask for others (constraints)"
-    if spare >= SECOND_US:
+    if spare >= SECOND_US and not job_class.endless:
         limit = text.duration(spare)
         remedy = f"set --time-limit {limit} or less to end before it begins, or wait until {until}"
     facts = (

@@ -163,11 +163,13 @@ def refuse_unaffordable(state: Tables, user: str, spec: JobSpec, settled_nanos: 
             continue
         held = state.ledger.held(name, record.period_start)
         remedy = _cheaper(job_class, needed, reachable)
+        if not job_class.endless:
+            remedy += ", set budget.max_cost"
         raise BudgetExceeded(
             f"budget {name} can never pay for this: {_what(job_class, at_least(needed, state.currency))}, the"
             " budget is"
             f" {money(limit, state.currency)} with {money(settled, state.currency)} settled and"
-            f" {money(held, state.currency)} held; {remedy}, set budget.max_cost, or raise the budget",
+            f" {money(held, state.currency)} held; {remedy}, or raise the budget",
             {
                 "budget": name,
                 "needed": format_nanos(needed),
@@ -190,6 +192,8 @@ def _what(job_class: JobClass, needed: str) -> str:
 
 def _cheaper(job_class: JobClass, needed: int, reachable: int) -> str:
     """What to ask for instead, so that it costs no more than can be had."""
+    if job_class.endless:
+        return "ask for less for each replica"
     affordable_us = job_class.start_hold_us * max(reachable, 0) // needed if needed else 0
     limit_us = affordable_us - (job_class.hold_us - job_class.time_limit_us)
     if limit_us >= SECOND_US:

@@ -356,6 +356,7 @@ class Tables:
             rated=rated,
             reservations=reservations,
             max_nodes=0 if given is not None else spec.max_nodes,
+            endless=spec.service is not None,
         )
 
     def counted_by(self, user: str, spec: JobSpec) -> tuple[tuple[str, ...], bool, bool]:
