@@ -20,6 +20,7 @@ from bursard.cycle import Cycle, reason_of
 from bursard.engine import Engine
 from bursard.state import JobRecord, State
 from bursard.state.arrays import beyond_wanted
+from bursard.state.fold.jobs import waits_next
 from bursard.turns import for_all
 
 PART = 500
@@ -109,6 +110,8 @@ def _reason(
     `known` goes by which object a key is, since to hash one costs more than all else here; it keeps the key,
     so that no other can come to stand where it stood.
     """
+    if job.array is not None and job.state is not JobState.PENDING:
+        job = waits_next(state, job) or job  # the rest of it waits, and itself it runs
     key = state.pending.key_of(job.id)
     if key is not None and (found := known.get(id(key))) is not None:
         return found[1]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+import numpy as np
 from msgspec.structs import replace
 
 from bursar.codec.amounts import exact, put_amounts, saturated
 from bursar.codec.spec import shares_to_wire
-from bursar.model import LIMITS, JobSpec, JobState, Reason, ReasonCode
+from bursar.model import LIMITS, JobSpec, Reason, ReasonCode
+from bursar.model.check import TIME_LIMIT_MAX_US
 from bursar.money import cumulative, format_nanos
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
@@ -34,8 +36,10 @@ from bursard.services.views import job_view, node_state, reason_of_node, reason_
 from bursard.state import JobRecord, NodeRecord, State
 from bursard.state.admission import cheapest_hold, cheapest_rate, cheapest_start, largest
 from bursard.state.arrays import size_of_spec
-from bursard.state.fold.jobs import first_pending, tasks_of
+from bursard.state.fold.jobs import waits_next
 
+SERVICES_NAMED: Final = 3
+"""Of those that hold what a job waits for."""
 _Placed = tuple[PromisedMember, int]
 """What a member takes of which node, and its nanos per hour."""
 
@@ -89,6 +93,11 @@ async def plan_view(
         wire.reason.CopyFrom(reason_view(later, state, caller()))
     if answer.start is None:
         _why_not(engine, wire, asked, answer, rents, later is None, promised is None)
+        endless = _without_end(state, snapshot, answer.expected_start_at, now)
+        if endless is not None and wire.reason.code != ReasonCode.PROVISIONING:
+            wire.expected_start_at, wire.ahead_counted = 0, False
+            if wire.reason.code == ReasonCode.WAITING_FOR_RESOURCES:
+                _never_by_itself(wire.reason, state, endless)
     if promised is not None and later is None:
         _begins_as_promised(wire, promised, now)
     if note and wire.HasField("reason"):
@@ -493,7 +502,7 @@ async def explain_view(engine: Engine, cycle: Cycle, job: JobRecord) -> pb.Expla
     """One job, why it is where it is, and what would change that."""
     state, now = engine.state, engine.now()
     reason = reason_of(state, cycle, job, now)
-    behind = _waits_next(state, job) if job.array is not None else None
+    behind = waits_next(state, job) if job.array is not None else None
     if reason is None and behind is not None:
         reason = reason_of(state, cycle, behind, now)  # of an array that runs, why the rest of it waits
     wire = pb.ExplainResponse(job=job_view(state, job, reason, seen_by=caller(), now=now))
@@ -524,14 +533,6 @@ def _waits(state: State, node: NodeRecord) -> str:
     return "it was rented for a gang, and waits for its other machines (bursar cloud ls)"
 
 
-def _waits_next(state: State, job: JobRecord) -> JobRecord | None:
-    """The first task that waits; of a service, the first place that is to have a replica and has none."""
-    if job.spec.service is None:
-        return first_pending(state, job)
-    waits = (task for task in tasks_of(state, job) if task.state is JobState.PENDING and task.has_slot)
-    return min(waits, key=lambda task: task.array_index, default=None)
-
-
 def _away(node: NodeRecord, now: int) -> str:
     """Which of the things that keep a node away it is; empty when the record does not say."""
     name, state, why = node.facts.name, node_state(node), reason_of_node(node, caller(), now)
@@ -540,7 +541,7 @@ def _away(node: NodeRecord, now: int) -> str:
     if state == "unwell":
         return f"unwell: {why}; it takes work again by itself once that is mended"
     if state == "silent":
-        return f"down: {why}"
+        return f"down: {why or 'its agent is not connected'}"
     if state != "up":
         reason = f" ({why})" if why else ""
         return f"{state}{reason}; `bursar node resume {name}` takes it back"
@@ -550,6 +551,34 @@ def _away(node: NodeRecord, now: int) -> str:
             f" and has one; `bursar node resume {name}` once that is understood"
         )
     return ""
+
+
+def _without_end(state: State, snapshot: Snapshot, at: int, now: int) -> list[JobRecord] | None:
+    """The services whose replicas would have to end by an instant for something to start then; None where
+    it rests on none of them. What has no limit ends by somebody's word, so no date can be told.
+    """
+    if at <= now:
+        return None
+    running, found = snapshot.running, dict[str, JobRecord]()
+    for row in np.flatnonzero(running.ends_at <= at).tolist():
+        attempt = state.attempts.get(running.attempt_ids[row])
+        job = state.jobs.get(attempt.job_id) if attempt is not None else None
+        if job is not None and job.spec.service is not None:
+            service = state.jobs.get(job.parent_id) or job
+            found[service.id] = service
+    return list(found.values()) if found or at - now >= TIME_LIMIT_MAX_US else None
+
+
+def _never_by_itself(reason: types_pb2.Reason, state: State, services: Sequence[JobRecord]) -> None:
+    """Say with why a job waits that services hold its room, those by name that the caller may see."""
+    seen = visible(state, tuple(one.id for one in services), caller())
+    named = [one for one in services if one.id in seen][:SERVICES_NAMED]
+    each = [f"service {one.spec.name} (job {one.display})" for one in named]
+    who = " and ".join(each) or "services"
+    reason.remedy = (
+        f"{who} may hold the room it needs, and what has no time limit does not end by itself: have fewer"
+        " replicas (`bursar service scale`), or ask for less"
+    )
 
 
 def _order(wire: pb.ExplainResponse, state: State, found: Explanation) -> None:
@@ -598,6 +627,11 @@ async def _pending(engine: Engine, cycle: Cycle, wire: pb.ExplainResponse, job: 
         wire.nodes.append(pb.NodeVerdict(node=verdict.node, fits=verdict.fits, why_not=why_not))
     _order(wire, state, found)
     wire.expected_start_at, wire.ahead_counted = found.expected_start_at, found.foreseen
+    endless = _without_end(state, snapshot, found.expected_start_at, now)
+    if endless is not None:
+        wire.expected_start_at, wire.ahead_counted = 0, False
+        if told.code is ReasonCode.WAITING_FOR_RESOURCES:
+            _never_by_itself(wire.reason, state, endless)
     if cycle.rents is not None and told.code is ReasonCode.PROVISIONING:
         wire.expected_start_at = cycle.rents.comes_at(job.id)  # by the machine, not by what runs elsewhere
     if found.alternatives:

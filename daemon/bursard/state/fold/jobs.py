@@ -200,6 +200,14 @@ def first_pending(state: Tables, job: JobRecord) -> JobRecord | None:
     return state.job(f"{job.id}.{(job.array.openable or job.array.unopened)[0][0]}")
 
 
+def waits_next(state: Tables, job: JobRecord) -> JobRecord | None:
+    """The first task that waits; of a service, the first place that is to have a replica and has none."""
+    if job.spec.service is None:
+        return first_pending(state, job)
+    waits = (task for task in tasks_of(state, job) if task.state is JobState.PENDING and task.has_slot)
+    return min(waits, key=lambda task: task.array_index, default=None)
+
+
 def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None:
     """A pending job asks for something else from now on; an array with its pending tasks. What runs keeps
     the budgets it was placed with.
