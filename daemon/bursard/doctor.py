@@ -194,11 +194,13 @@ def check_store(store: Log, full: bool) -> list[Finding]:
                 " `bursar audit accept-loss --state-dir DIR` throws that away",
             )
         ]
+    mend = "free some space: below 64 MiB new work is refused"
     try:
         free = store.free_bytes()
         short = [f"only {free // 1_000_000} MB are free"] if free < 1_000_000_000 else []
     except StoreUnavailable as problem:
         free, short = 0, [problem.message]
+        mend = "put the directory back; until then new work is refused"
     return [
         _finding(
             "log" if full else "log (newest part; --full for all)",
@@ -213,7 +215,7 @@ def check_store(store: Log, full: bool) -> list[Finding]:
             "disk",
             short,
             f"{free // 1_000_000_000} GB are free",
-            "free some space: below 64 MiB new work is refused",
+            mend,
             names_work=False,
         ),
     ]

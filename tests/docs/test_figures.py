@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from bursar.jobfile import service
 from bursar.local import child
 from bursar.model import check
 from bursar.steps import cluster
@@ -48,3 +50,9 @@ TOLD = (
 @pytest.mark.parametrize(("page", "told"), TOLD, ids=[f"{page}: {told[:40]}" for page, told in TOLD])
 def test_a_figure_of_a_page_is_that_of_the_code(page: str, told: str) -> None:
     assert told in " ".join((DOCS / page).read_text().split())
+
+
+def test_the_keys_that_job_files_do_not_take_yet_are_those_that_are_refused() -> None:
+    said = re.search(r"not built yet \(([^)]*)\)", (DOCS / "jobfile.md").read_text())
+    assert said is not None
+    assert set(re.findall("`(.*?)`", said[1])) == set(service.NOT_BUILT)

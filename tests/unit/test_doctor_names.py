@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+
+import pytest
+
 from bursard import doctor
 from bursard.access.vault import Vault
 from bursard.fleet.testing import FACTS, World
-from bursard.store import ScratchStore
+from bursard.store import ScratchStore, SqliteStore
 
 WELL = """\
 nodes: all 1 are in contact
@@ -51,3 +56,17 @@ def test_what_a_plan_leaves_out_is_told_with_what_to_do() -> None:
     assert left_out.message == "the place of job_1 cannot be computed"
     assert "bursar explain JOB" in left_out.remedy
     assert "job_1" not in left_out.for_one(sees_all=False).message
+
+
+def test_a_disk_that_is_gone_is_not_told_to_be_made_room_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.closing(SqliteStore(tmp_path / "daemon")) as store:
+        monkeypatch.setattr(SqliteStore, "free_bytes", lambda self: 500_000_000)
+        assert doctor.check_store(store, False)[-1].remedy.startswith("free some space")
+        monkeypatch.undo()
+        (tmp_path / "daemon").rename(tmp_path / "moved")
+        gone = doctor.check_store(store, False)[-1]
+    assert (gone.check, gone.ok) == ("disk", False)
+    assert gone.message.endswith("daemon, where the books lie, is gone: put it back in its place")
+    assert gone.remedy == "put the directory back; until then new work is refused"

@@ -10,7 +10,7 @@ import click
 
 from bursar.cli.common import changing, connected, listing
 from bursar.cli.groups import NearGroup
-from bursar.cli.output import NAME_LEAST, Column, Output, Row, emit, emit_one, write_lines
+from bursar.cli.output import NAME_LEAST, Column, Output, Row, emit, emit_one, say, write_lines
 from bursar.cli.terminal import clean, money_text, time_text
 from bursar.codec import view
 from bursar.errors import InvalidRequest, NotBuilt, WrongState
@@ -300,7 +300,10 @@ def key_new(
         concurrency=concurrency or 0,
         valid_us=valid_us,
     )
-    emit_one(view.service_key(made), output, _key_text, columns=KEY_COLUMNS)
+    row = view.service_key(made)
+    emit_one(row, output, lambda told: str(told["secret"]), columns=KEY_COLUMNS)
+    if output.format == "table" and not output.quiet:
+        say(f"{row['id']} opens service {clean(row['service'])}; its secret is not shown again")
 
 
 @key.command("ls")
@@ -326,12 +329,6 @@ def key_revoke(client: WireClient, key_id: str, output: Output) -> None:
     Example: bursar key revoke key_01
     """
     emit_one(view.service_key(client.revoke_key(key_id)), output, _revoked_text, columns=KEY_COLUMNS)
-
-
-def _key_text(row: Row) -> str:
-    return (
-        f"{row['secret']}\n{row['id']} opens service {clean(row['service'])}; its secret is not shown again"
-    )
 
 
 def _revoked_text(row: Row) -> str:
