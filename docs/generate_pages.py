@@ -67,8 +67,8 @@ Exactly one of `run` and `command` is needed, nothing else (`type: interactive` 
 `setup` are read by `bash -n` (or the shell of their `#!` line) of the machine that submits, which runs
 nothing of them: what it cannot read is
 refused with its line. What the job finds around it: [its
-environment](environment.md). Keys of the contract that are not built yet (`fallback`,
-…) are refused by name.
+environment](environment.md). Keys of the contract that are not built yet (`base_on_demand_replicas`,
+`spot`, `engine`, `gateway`) are refused by name.
 
 ## Ranges of sizes
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bursar.cli import local
+from bursar.client import address
 from bursar.errors import StoreUnavailable, WrongState
 from bursar.local import files, processes
 from bursar.local.cluster import LocalCluster
@@ -108,3 +110,35 @@ def test_a_daemon_whose_directory_is_gone_does_not_call_the_disk_full(tmp_path: 
             store.free_bytes()
     finally:
         store.close()
+
+
+def test_a_cluster_whose_directory_was_moved_is_not_told_as_dead_at_its_old_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    at, new = tmp_path / "s", tmp_path / "new"
+    at.mkdir()
+    url = f"unix://{at}/run/bursar.sock"
+    address.note_cluster(url, str(at))
+    words = [sys.executable, "-c", "input()", "-m", processes.KEEPER_MODULE, str(at)]
+    with subprocess.Popen(words, cwd=at, stdin=subprocess.PIPE) as child:
+        keeper = processes.noted(child.pid)
+        assert keeper is not None
+        old = cluster_of(at, keeper, place_of(at))
+        assert address.moved_words(str(at)) == ""
+        at.rename(new)
+        told = (
+            f"{at} was moved to {new} while its cluster ran, which goes on there: put the directory back"
+            f" (mv {new} {at}), or end what runs: bursar down --state-dir {new}"
+        )
+        assert address.absence(address.parse(url, "BURSAR_SERVER")) == told
+        assert local._status_text(local.read_status(old)) == told
+        with pytest.raises(WrongState) as refused:
+            local._start(old, local.Wish(None, None, None, None, None, None), detach=True)
+        assert refused.value.message == told
+        assert not at.exists(), "it could not be put back"
+        child.communicate(b"\n")
+    assert local._status_text(local.read_status(old)).startswith(f"nothing runs: there is no {at}; start")
+    gone = address.absence(address.parse(url, "BURSAR_SERVER"))
+    assert gone.startswith(f"its state directory {at} is not there any more, and nothing of it runs")

@@ -149,6 +149,7 @@ def _start(cluster: LocalCluster, wish: Wish, detach: bool) -> Desired | None:
 
     Raises `ServerUnavailable`: it does not come up, or it is late and nobody stays to see it.
     """
+    cluster.refuse_moved()  # first without the lock, which would make the directory that is to be put back
     with cluster.starting():
         cluster.refuse_moved()
         aside_before = cluster.set_aside()
@@ -274,7 +275,8 @@ def down(state_dir: str | None) -> None:
     """
     cluster = which.to_end(state_dir, server_of(None))
     if not cluster.directory.is_dir():
-        say(f"nothing runs: there is no {cluster.directory}")
+        moved = address.moved_words(str(cluster.directory))
+        say(moved or f"nothing runs: there is no {cluster.directory}")
         return
     say(f"stopped {cluster.directory}" if _stop(cluster) else f"nothing runs in {cluster.directory}")
 
@@ -430,7 +432,12 @@ def _absent(state_dir: str, keeper: Row | None) -> str:
 def _status_text(row: Row) -> str:
     daemon, keeper = row["daemon"], row["keeper"]
     if daemon["pid"] is None and not any(agent["pid"] for agent in row["agents"]):
-        return clean(f"nothing runs in {row['state_dir']}; start with {address.up_command(row['state_dir'])}")
+        where, start = row["state_dir"], address.up_command(row["state_dir"])
+        if moved := address.moved_words(where):
+            return clean(moved)
+        if not Path(where).is_dir():
+            return clean(f"nothing runs: there is no {where}; start with {start}")
+        return clean(f"nothing runs in {where}; start with {start}")
     ready = {"ready": "ready", "not responding": "not responding"}.get(daemon["state"], "not ready")
     version = f", version {daemon['version']}" if daemon["version"] else ""
     lines = [

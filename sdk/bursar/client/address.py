@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import grp
+import itertools
 import json
 import os
 import shlex
@@ -32,6 +33,8 @@ SERVICE_GROUP: Final = "bursar"
 OF_UP: Final = "bursar up"
 """The origin of an address that nobody named: the newest `bursar up` that runs."""
 _PROBE_TIMEOUT_S: Final = 0.5
+_KEPT: Final = ("bursar.local.keeper", "bursard", "bursar_agent", "bursar_web", "bursar_gateway")
+"""The modules that run of a cluster of `bursar up`, each in the directory that it serves."""
 
 
 class Address(NamedTuple):
@@ -168,6 +171,34 @@ def _is_kept(state_dir: str) -> bool:
     return False
 
 
+def moved_to(state_dir: str) -> str:
+    """Where a state directory lies that was moved under what runs of it; empty when none was."""
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            line = Path("/proc", pid, "cmdline").read_bytes()
+            words = [os.fsdecode(word) for word in line.split(b"\0")]
+            if dict(itertools.pairwise(words)).get("-m") not in _KEPT:
+                continue
+            here = os.readlink(f"/proc/{pid}/cwd")
+            named = json.loads(Path(here, "desired.json").read_bytes())["state_dir"]
+            if named == state_dir and os.path.realpath(state_dir) != os.path.realpath(here):
+                return here
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            continue  # of somebody else, or gone by now, or of no state directory
+    return ""
+
+
+def moved_words(state_dir: str) -> str:
+    """That a state directory was moved while it runs, where to, and what to do; empty when none was."""
+    if not (now := moved_to(state_dir)):
+        return ""
+    here, there = shlex.quote(now), shlex.quote(state_dir)
+    return (
+        f"{state_dir} was moved to {now} while its cluster ran, which goes on there: put the directory back"
+        f" (mv {here} {there}), or end what runs: bursar down --state-dir {here}"
+    )
+
+
 def is_expected(address: Address) -> bool:
     """Nobody listens now, and somebody is about to: a daemon restarts."""
     if address.socket is None or denied(address.socket) or probe(address.socket):
@@ -213,6 +244,13 @@ def absence(address: Address) -> str:
     if known:
         where = known[0]["state_dir"]
         again = up_command(where)
+        if moved := moved_words(where):
+            return moved
+        if not os.path.lexists(where):
+            return (
+                f"its state directory {where} is not there any more, and nothing of it runs: put it back if"
+                f" it was moved; {again} begins a new, empty cluster there"
+            )
         return f"the cluster in {where} has died, its keeper with it; {again} goes on where it stopped"
     assert address.socket is not None
     if address.socket.exists():

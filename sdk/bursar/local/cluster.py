@@ -136,6 +136,8 @@ class LocalCluster:
                 f"{self.directory} was {old} when its cluster was started, which still runs: put the"
                 f" directory back (mv {here} {there}), or end what runs: bursar down --state-dir {here}"
             )
+        if moved := address.moved_words(str(self.directory)):
+            raise WrongState(moved)
 
     def keeper(self) -> Process | None:
         """The keeper that runs, hung or not."""
