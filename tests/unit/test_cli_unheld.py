@@ -52,7 +52,7 @@ def test_of_a_job_that_runs_its_first_node_is_asked(limits: list[str] | None, sa
 
 def test_status_says_it_of_the_nodes_that_it_knows() -> None:
     row: dict[str, Any] = {
-        "server": "unix:///s", "state_dir": "/d", "web": None, "keeper": None,
+        "server": "unix:///s", "state_dir": "/d", "web": None, "gateway": None, "keeper": None,
         "daemon": {"pid": 1, "version": "1", "ready": True, "state": "ready", "trouble": None},
         "agents": [
             {"name": "a", "pid": 2, "state": "up", "limits": ["cpu"]},

@@ -10,8 +10,9 @@ from whole_site import Site, play
 
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.model import EndCause, EndFacts, kind_of, phrase_of, remedy_of, sentence_of
-from bursar.model.ends import REMEDIES
+from bursar.model.ends import REMEDIES, beginning_of
 from bursar.v1 import jobs_pb2
+from bursar_agent.runner.removed import MESSAGE
 from bursard.events import AttemptEnded, ExitReport
 from bursard.fleet import Exited
 from bursard.fleet.testing import FACTS, World
@@ -169,6 +170,15 @@ def test_a_line_that_was_taken_for_a_name_is_told_apart_from_a_program_that_is_n
     assert "`run -- bash -c 'a | b'`" in said("a | b")
     assert said("train.py") == said("run.sh") != said("./train.py") == said("train") == REMEDIES["not_found"]
     assert "`python FILE`" in said("train.py")
+
+
+def test_a_job_whose_records_were_removed_is_not_told_to_look_for_memory() -> None:
+    removed = facts(C.FAILED, rank=0, node="n1", detail=MESSAGE)
+    assert remedy_of(removed).startswith("submit it again; its log went with the records")
+    assert "on n1" in remedy_of(removed)
+    assert "memory" not in remedy_of(removed)
+    assert remedy_of(removed) == remedy_of(facts(C.FAILED, rank=0, node="n1", detail=beginning_of(MESSAGE)))
+    assert "memory" in remedy_of(facts(C.FAILED, rank=0, node="n1", detail="supervisor lost"))
 
 
 def test_every_cause_but_failed_is_a_kind_of_its_own() -> None:

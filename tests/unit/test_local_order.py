@@ -661,3 +661,25 @@ def test_each_node_tells_of_the_cpus_that_were_asked_for_until_that_is_taken_bac
     files.write_json(made.directory / files.DESIRED, {**wish.to_json(), "cpus": 5_000})
     with pytest.raises(Damaged, match="its cpus are not 0 to 1024"):
         files.read_desired(made.directory)
+
+
+def test_status_tells_the_gateway_and_the_keeper(made: LocalCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    me = processes.noted(os.getpid())
+    assert me is not None
+    desired = made.desire(1, None, None, gateway="127.0.0.1:7481")
+    kept = Kept(desired, me, {"gateway": me}, {}, ("gateway",))
+    monkeypatch.setattr(LocalCluster, "kept", lambda self: kept)
+    monkeypatch.setattr(LocalCluster, "processes", lambda self: {"gateway": me, "local-1": me})
+    responds = True
+    monkeypatch.setattr(LocalCluster, "keeper_responds", lambda self, keeper: responds)
+    row = local.read_status(made)
+    assert row["gateway"] == {"url": "http://127.0.0.1:7481/", "pid": me.pid, "state": "ready"}
+    assert local._status_text(row).splitlines()[-2:] == [
+        f"gateway    http://127.0.0.1:7481/ ready, pid {me.pid}",
+        f"keeper     ready, pid {me.pid}",
+    ]
+    responds = False
+    told = local._status_text(local.read_status(made)).splitlines()[-1]
+    assert told.startswith("keeper     not responding; `bursar up")
+    kept = Kept(made.desire(1, None, None, gateway=""))
+    assert local.read_status(made)["gateway"] is None

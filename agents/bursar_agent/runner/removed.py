@@ -14,7 +14,7 @@ import os
 import signal
 from typing import Any
 
-from bursar.model.ends import SUPERVISOR_LOST
+from bursar.model.ends import RECORDS_REMOVED
 from bursar_agent.runner import containers, leftovers, progressfile, pulse, scratch, secretfiles, tree
 from bursar_agent.runner.layout import ATTEMPTS, FREE, SPARE, stat_fields
 from bursar_agent.runner.model import ExitReport
@@ -22,7 +22,7 @@ from bursar_agent.runner.spawning import script_of_another, setup_of_another
 
 log = logging.getLogger(__name__)
 
-MESSAGE = f"{SUPERVISOR_LOST}: its records on this node were removed; the job's processes were killed"
+MESSAGE = f"{RECORDS_REMOVED}; the job's processes were killed"
 _LAUNCHER = "bursar_agent.runner.launcher"
 
 

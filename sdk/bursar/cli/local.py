@@ -344,20 +344,21 @@ def read_status(cluster: LocalCluster) -> Row:
         "state_dir": str(cluster.directory),
         "daemon": daemon,
         "agents": agents,
-        "web": _web(kept, running.get("web")),
+        "web": _beside("web", kept.desired.http, kept, running),
+        "gateway": _beside("gateway", kept.desired.gateway, kept, running),
         "keeper": {"pid": keeper.pid if keeper else None, "state": keeps},
     }
 
 
-def _web(kept: Kept, process: Process | None) -> Row | None:
-    """Its pages; None when none are wanted."""
-    if not kept.desired.http:
+def _beside(name: str, listens: str, kept: Kept, running: dict[str, Process]) -> Row | None:
+    """Its pages or its gateway, which listen there; None when none are wanted."""
+    if not listens:
         return None
-    told = "ready" if "web" in kept.ready else "starting"
+    process = running.get(name)
     return {
-        "url": f"http://{kept.desired.http}/",
+        "url": f"http://{listens}/",
         "pid": process.pid if process else None,
-        "state": _agent_state(process, told),
+        "state": _agent_state(process, "ready" if name in kept.ready else "starting"),
     }
 
 
@@ -394,6 +395,7 @@ def read_remote(server: Address) -> Row:
             for node in nodes
         ],
         "web": None,
+        "gateway": None,
         "keeper": None,
     }
 
@@ -455,8 +457,11 @@ def _status_text(row: Row) -> str:
         lines.append(f"limits     {told}")
     if web := row["web"]:
         lines.append(f"pages      {web['url']} {web['state']}, pid {web['pid'] or '-'}")
-    if keeper is not None and keeper["state"] != "ready":
+    if gateway := row["gateway"]:
+        lines.append(f"gateway    {gateway['url']} {gateway['state']}, pid {gateway['pid'] or '-'}")
+    if keeper is not None and keeper["state"] == "ready":
+        lines.append(f"keeper     ready, pid {keeper['pid']}")
+    elif keeper is not None:
         again = address.up_command(row["state_dir"], "--detach")
-        told = f"{again} replaces it and keeps what runs"
-        lines.append(f"keeper     {keeper['state']}; {told}")
+        lines.append(f"keeper     {keeper['state']}; {again} replaces it and keeps what runs")
     return "\n".join(map(clean, lines))

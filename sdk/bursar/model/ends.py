@@ -30,6 +30,7 @@ NO_ACCOUNT: Final = "no account"
 OUTPUT_FILE: Final = "output file"
 """How it begins to say that a file for a member's output cannot be opened."""
 SUPERVISOR_LOST: Final = "supervisor lost"
+RECORDS_REMOVED: Final = f"{SUPERVISOR_LOST}: its records on this node were removed"
 """How an agent begins to say that what watched over a member was killed, and the member with it."""
 BY: Final = "by "
 """How it begins to say who cancelled a job."""
@@ -202,7 +203,12 @@ def hint_of(last_lines: str) -> str:
     return max(found)[1] if found else ""
 
 
-_BEGINNINGS: Final = (WORKDIR, NO_ACCOUNT, OUTPUT_FILE, SUPERVISOR_LOST, "setup ", *_IMAGES)
+_BEGINNINGS: Final = (WORKDIR, NO_ACCOUNT, OUTPUT_FILE, RECORDS_REMOVED, SUPERVISOR_LOST, "setup ", *_IMAGES)
+_OF_RECORDS: Final = (
+    "submit it again; its log went with the records. Find who removes files below the agent's state directory"
+    " on NODE: somebody by hand, or what cleans up there"
+)
+"""Of a job whose directory on its node was removed while it ran."""
 
 
 def kind_of(end: EndFacts) -> str:
@@ -352,6 +358,8 @@ def remedy_of(end: EndFacts) -> str:
     text = REMEDIES[kind]
     if kind == "idle" and end.detail.startswith(UNUSED):
         text = _OF_NOBODY
+    if end.detail.startswith(RECORDS_REMOVED):
+        text = _OF_RECORDS
     if kind == "not_found" and _LINE.match(end.detail):
         text = _OF_A_LINE
     elif kind == "not_found" and _FILE.match(end.detail):
