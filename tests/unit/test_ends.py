@@ -10,7 +10,7 @@ from whole_site import Site, play
 
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.model import EndCause, EndFacts, kind_of, phrase_of, remedy_of, sentence_of
-from bursar.model.ends import REMEDIES, beginning_of
+from bursar.model.ends import REMEDIES, UNASKED, beginning_of
 from bursar.v1 import jobs_pb2
 from bursar_agent.runner.removed import MESSAGE
 from bursard.events import AttemptEnded, ExitReport
@@ -179,6 +179,17 @@ def test_a_job_whose_records_were_removed_is_not_told_to_look_for_memory() -> No
     assert "memory" not in remedy_of(removed)
     assert remedy_of(removed) == remedy_of(facts(C.FAILED, rank=0, node="n1", detail=beginning_of(MESSAGE)))
     assert "memory" in remedy_of(facts(C.FAILED, rank=0, node="n1", detail="supervisor lost"))
+
+
+def test_a_job_that_was_ended_past_the_daemon_is_told_who_does_that_and_not_to_ask_for_memory() -> None:
+    ended = facts(C.FAILED, rank=0, node="n1", signal=9, detail=UNASKED)
+    assert sentence_of(ended) == (
+        "signal 9 (SIGKILL) ended the job on n1: ended as cancelled, which nobody asked the daemon for"
+    )
+    assert remedy_of(ended).startswith("submit it again. `bursar down` while no daemon answers")
+    assert "memory" not in remedy_of(ended)
+    assert beginning_of(f"{UNASKED}: more") == UNASKED
+    assert "memory" in remedy_of(facts(C.FAILED, rank=0, node="n1", signal=9))
 
 
 def test_every_cause_but_failed_is_a_kind_of_its_own() -> None:

@@ -22,6 +22,7 @@ import msgspec
 
 from bursar.clock import SECOND_US
 from bursar.model import EndCause, NodeFacts
+from bursar.model.ends import UNASKED
 from bursard.events import ExitReport
 from bursard.fleet.door import BOOT_US_MAX
 from bursard.fleet.words import Counter, Started, Usage
@@ -292,6 +293,7 @@ def end(
     else:
         return report
     kept = EndCause.FAILED if ran else EndCause.START_FAILED
-    message = f"ended as {cause.value}, {doubt}: {report.message}".rstrip(": ")
+    told = UNASKED if cause is EndCause.CANCELLED else f"ended as {cause.value}, {doubt}"
+    message = f"{told}: {report.message}".rstrip(": ")
     unbegun = kept is EndCause.START_FAILED and cause is EndCause.NODE_LOST and not member.started_at
     return msgspec.structs.replace(report, cause=kept, message=message, unbegun=unbegun)

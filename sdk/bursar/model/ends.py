@@ -30,8 +30,11 @@ NO_ACCOUNT: Final = "no account"
 OUTPUT_FILE: Final = "output file"
 """How it begins to say that a file for a member's output cannot be opened."""
 SUPERVISOR_LOST: Final = "supervisor lost"
-RECORDS_REMOVED: Final = f"{SUPERVISOR_LOST}: its records on this node were removed"
 """How an agent begins to say that what watched over a member was killed, and the member with it."""
+UNASKED: Final = "ended as cancelled, which nobody asked the daemon for"
+"""What its agent tells of a job that was ended on its node, past the daemon."""
+RECORDS_REMOVED: Final = f"{SUPERVISOR_LOST}: its records on this node were removed"
+"""The same, where it was killed since its directory was removed."""
 BY: Final = "by "
 """How it begins to say who cancelled a job."""
 IMAGE_DENIED: Final = "image access denied"
@@ -203,12 +206,26 @@ def hint_of(last_lines: str) -> str:
     return max(found)[1] if found else ""
 
 
-_BEGINNINGS: Final = (WORKDIR, NO_ACCOUNT, OUTPUT_FILE, RECORDS_REMOVED, SUPERVISOR_LOST, "setup ", *_IMAGES)
+_BEGINNINGS: Final = (
+    WORKDIR,
+    NO_ACCOUNT,
+    OUTPUT_FILE,
+    UNASKED,
+    RECORDS_REMOVED,
+    SUPERVISOR_LOST,
+    "setup ",
+    *_IMAGES,
+)
 _OF_RECORDS: Final = (
     "submit it again; its log went with the records. Find who removes files below the agent's state directory"
     " on NODE: somebody by hand, or what cleans up there"
 )
 """Of a job whose directory on its node was removed while it ran."""
+_OF_DOWN: Final = (
+    "submit it again. `bursar down` while no daemon answers and `bursar-agent --terminate-all` end what runs"
+    " on a node, and tell the daemon so"
+)
+"""Of a job that its node says was cancelled there. The daemon has the word of the node alone."""
 
 
 def kind_of(end: EndFacts) -> str:
@@ -360,6 +377,8 @@ def remedy_of(end: EndFacts) -> str:
         text = _OF_NOBODY
     if end.detail.startswith(RECORDS_REMOVED):
         text = _OF_RECORDS
+    if end.detail.startswith(UNASKED) and kind in ("killed", "crash", "signal", "exit_code", "unknown"):
+        text = _OF_DOWN
     if kind == "not_found" and _LINE.match(end.detail):
         text = _OF_A_LINE
     elif kind == "not_found" and _FILE.match(end.detail):
