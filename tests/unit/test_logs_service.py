@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from bursar.clock import SECOND_US
-from bursar.errors import InvalidRequest, ServerUnavailable, WrongState
+from bursar.errors import InvalidRequest, NotFound, ServerUnavailable, WrongState
 from bursar.model import ArraySpec, JobSpec
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2 as types
+from bursar_agent.runner.removed import MESSAGE
 from bursard.fleet import LogAnswer, LogRange, door
 from bursard.services import logs
 
@@ -43,9 +44,10 @@ class Node:
         return LogAnswer(self.text[start:end], start, end, end >= len(self.text), dropped, marks=marks)
 
 
-def sent(node: Node, **asked: Any) -> list[pb.LogChunk]:
+def sent(node: Node, report: Any = None, **asked: Any) -> list[pb.LogChunk]:
+    report = report or SimpleNamespace(log_bytes=1, message="")
     member: Any = SimpleNamespace(
-        alloc=SimpleNamespace(rank=0, node_id="n"), report=SimpleNamespace(log_bytes=1), started_at=STARTED
+        alloc=SimpleNamespace(rank=0, node_id="n"), report=report, started_at=STARTED
     )
     attempt = SimpleNamespace(id="att_1", number=1, members=[member])
     job: Any = SimpleNamespace(id="job_1", display="1", number=1, array=None, attempts=[attempt])
@@ -175,7 +177,7 @@ def test_who_follows_waits_for_a_node_that_does_not_answer_and_hears_why_once(
             self.turns += 1
             if self.turns < 4:
                 raise ServerUnavailable("n is out of contact")
-            member.report = SimpleNamespace(log_bytes=4)
+            member.report = SimpleNamespace(log_bytes=4, message="")
             return await node.read_log(node_id, wanted)
 
     async def main(**asked: Any) -> list[pb.LogChunk]:
@@ -191,3 +193,18 @@ def test_who_follows_waits_for_a_node_that_does_not_answer_and_hears_why_once(
     member.report = None
     with pytest.raises(ServerUnavailable):
         asyncio.run(main())
+
+
+def test_a_log_that_was_removed_with_the_records_is_told_gone_and_one_that_never_was_is_empty() -> None:
+    class Without(Node):
+        async def read_log(self, node_id: str, wanted: LogRange) -> LogAnswer:
+            return LogAnswer(b"", 0, 0, False, 0, error="attempt att_1 rank 0 left no log on this machine")
+
+    removed = SimpleNamespace(log_bytes=0, message=MESSAGE)
+    for asked in ({}, {"tail_lines": 3}, {"follow": True}):
+        with pytest.raises(NotFound, match="the log of job 1 is gone: it was removed on its node while"):
+            sent(Without(b""), removed, **asked)
+        with pytest.raises(NotFound, match="is gone"):
+            sent(Node(b""), removed, **asked)  # its directory was made anew
+        assert sent(Node(b"hi"), removed, **asked)
+        assert sent(Without(b""), SimpleNamespace(log_bytes=0, message="start failed"), **asked) == []

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from msgspec.structs import replace
 
 from bursar.errors import InvalidRequest, NotFound, ServerUnavailable, WrongState
+from bursar.model.ends import RECORDS_REMOVED
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2 as tb
 from bursar.words import plural
@@ -55,7 +56,7 @@ async def stream(
     try:
         attempt, member = _member(job, request)
         begin, known = True, _what(None)
-        offset, tail, cut = request.offset, 0, False
+        offset, tail, cut, seen = request.offset, 0, False, False
         while True:
             watcher.ready.clear()
             ended = member.report is not None
@@ -74,6 +75,11 @@ async def stream(
                 if ended or not request.follow:
                     raise
                 answer = _NOTHING_YET
+            if not answer.data and not seen and _is_removed(member):
+                raise NotFound(
+                    f"the log of job {job.display} is gone: it was removed on its node while the job ran"
+                )
+            seen = seen or bool(answer.data)
             if answer.error:
                 if member.report is None and request.follow:
                     answer = _NOTHING_YET
@@ -96,6 +102,11 @@ async def stream(
                     await watcher.ready.wait()
     finally:
         hub.remove(watcher, [job.id])
+
+
+def _is_removed(member: MemberRecord) -> bool:
+    """Did it end because its directory was removed on its node? One that was made anew has an empty log."""
+    return member.report is not None and member.report.message.startswith(RECORDS_REMOVED)
 
 
 def _refuse_beyond(request: pb.LogsRequest) -> None:
