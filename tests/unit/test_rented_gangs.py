@@ -9,7 +9,7 @@ import pytest
 from rented_site import CLOUD, LARGE, POOL, Site, done
 
 from bursar.clock import HOUR_US
-from bursar.model import ReasonCode
+from bursar.model import Reason, ReasonCode
 from bursard.access.identity import Identity, Role, set_caller
 from bursard.events import MachineIntended
 from bursard.fleet.testing import FACTS
@@ -114,11 +114,11 @@ def test_a_cap_of_the_job_is_of_the_whole_gang(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limits", "why"),
     [
-        ("machines: 2", "has 0 machines, its limit is 2, and 3 more are wanted together"),
-        ("machines: 9, per_job_machines: 2", "a job would have 3 machines, its per_job_machines is 2"),
+        ("machines: 2", "pool rented rents at most 2 machines for one job, you ask 3"),
+        ("machines: 9, per_job_machines: 2", "pool rented rents at most 2 machines for one job, you ask 3"),
         (
             "machines: 9, spend_rate: 5 USD/h",
-            "spends 0 an hour, and 5.4 more would pass its limit of 5 USD/h",
+            "pool rented: spends 0 an hour, and 5.4 more would pass its limit of 5 USD/h",
         ),
     ],
 )
@@ -129,7 +129,7 @@ def test_limits_of_a_pool_are_for_all_machines_of_a_gang_together(
     job = gang(site)
     site.pass_time(5)
     assert site.machines == []
-    assert site.renting.notes[job.id] == f"pool rented: {why}"
+    assert site.why(job).endswith(f"; nothing is rented for it: {why}")
     pair = gang(site, 2)
     site.pass_time(5)
     assert {one.job_id for one in site.machines} == {pair.id}
@@ -216,3 +216,24 @@ def test_a_plan_says_how_many_would_be_rented_and_what_all_of_them_cost(tmp_path
     assert found.rate_nanos_per_hour == 3 * 900_073_242
     of_the_run = found.rate_nanos_per_hour * found.worst_case_us // HOUR_US
     assert abs(found.worst_case_nanos - of_the_run - 3 * 60_000_000) <= 9, "three launches are paid for too"
+
+
+def test_a_gang_beyond_the_limit_of_its_pool_is_told_never_with_the_limit(tmp_path: Path) -> None:
+    site = Site(tmp_path, POOL.replace("machines: 2", "machines: 3"))
+    own, most, more = gang(site, 9), gang(site, 3), gang(site, 4)
+    site.pass_time(6)
+    never = "; nothing is rented for it: pool rented rents at most 3 machines for one job, you ask {}"
+    assert site.why(own).endswith(never.format(9))
+    assert site.why(more).endswith(never.format(4))
+    reason = site.renting.told(
+        Reason(ReasonCode.EXCEEDS_NODE_CAPACITY, "the cluster has 0 nodes", "lower --nodes"),
+        own.spec,
+        site.world.state.class_of(own),
+    )
+    assert reason.code is ReasonCode.EXCEEDS_NODE_CAPACITY
+    assert reason.remedy.startswith("lower --nodes, add nodes, or have the limits of a pool raised")
+    planned = site.renting.would_rent(own, site.world.state.class_of(own))
+    assert planned == "pool rented rents at most 3 machines for one job, you ask 9"
+    assert {one.job_id for one in site.machines} == {most.id}
+    site.world.backend.connect(FACTS)
+    assert site.renting._why_unheld(site.world.state.class_of(more)) == "", "a node of the site may have one"

@@ -33,6 +33,7 @@ from bursar_policies.decision import JobClass
 from bursar_policies.specs import CloudPoolSpec, Document
 from bursard.events import MachineIntended, NodeTokenIssued
 from bursard.machines.choose import Choice, Coming, Have, Later, Look, Pool, choose, looks, room_here, unheld
+from bursard.machines.gangs import never_so_many
 from bursard.machines.giving_back import GivingBack, bound_us
 from bursard.machines.houses import (
     PRICES_EVERY_US,
@@ -360,7 +361,7 @@ class Renting:
         if known is None:
             said = [unheld(pool, job_class) for pool in self._pools]
             self._unheld[shape] = known = "; ".join(said) if all(said) else ""
-        return known
+        return known or never_so_many(self.engine.state, self._pools, job_class)
 
     def _know(self, pools: Sequence[Pool]) -> None:
         """These are in force. What is known of shapes is of the same pools, and not of shapes for ever."""
@@ -500,6 +501,9 @@ class Renting:
         if reason.code is ReasonCode.WAITING_FOR_RESOURCES or spec.caps_array:
             return reason
         if not (held or self._unheard()):
+            if never_so_many(self.engine.state, self._pools, job_class):
+                way = "lower --nodes, add nodes, or have the limits of a pool raised"
+                return replace(reason, remedy=way)
             return reason
         remedy = "wait: `bursar offers` shows what pools have, `bursar cloud ls` what they rent"
         return replace(reason, code=ReasonCode.WAITING_FOR_RESOURCES, remedy=remedy)
@@ -508,6 +512,8 @@ class Renting:
         """What would be rented for a job that fits nowhere: its provider and the offer, as the provider said
         last; else why nothing would be. "": no pool could be asked.
         """
+        if never := never_so_many(self.engine.state, self._pools, job_class):
+            return never
         wish = _Wish(job, job_class)
         have = self._have(wish, self._here(wish), self._on_their_way())
         found = self._cheapest(list(self._known(dict(self.pools()))), wish, have)

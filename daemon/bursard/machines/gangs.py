@@ -1,0 +1,49 @@
+"""Gangs that never get their machines, whatever else ends: by the limits of pools and the nodes of a site."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from bursar.words import plural
+from bursar_policies.decision import JobClass
+from bursar_policies.specs import CloudPoolSpec
+from bursard.machines.choose import Pool, unheld
+from bursard.scheduler.candidates import Candidates, asks_of
+from bursard.state import State
+
+
+def never_so_many(state: State, all_pools: Sequence[Pool], job_class: JobClass) -> str:
+    """Why a gang never has its machines at once, whatever else ends: by the limits of the pools, and the
+    nodes that are nobody's to rent; "" where it may.
+    """
+    pools = [pool for pool in all_pools if job_class.nodes > 1 and not unheld(pool, job_class)]
+    limits = [_most_for_one_job(pool.spec) for pool in pools]
+    if not pools or job_class.nodes <= sum(limits):
+        return ""
+    own = _own_nodes(state, job_class)
+    if job_class.nodes <= sum(limits) + own:
+        return ""
+    said = (
+        f"pool {pool.name} rents at most {plural(limit, 'machine')} for one job"
+        for pool, limit in zip(pools, limits, strict=True)
+    )
+    beside = f", beside {plural(own, 'node')} that could hold a member" if own else ""
+    return f"{', '.join(said)}{beside}, you ask {job_class.nodes}"
+
+
+def _most_for_one_job(spec: CloudPoolSpec) -> int:
+    """Machines that one job may have of a pool at once."""
+    return min(spec.machines, spec.per_job_machines or spec.machines)
+
+
+def _own_nodes(state: State, job_class: JobClass) -> int:
+    """Nodes that are not rented and could each hold a member of a gang."""
+    rented = [node.row for node in state.nodes.values() if node.facts.name in state.rented]
+    columns, most = state.cluster.columns(), 0
+    for ask in asks_of(job_class):
+        capable = Candidates(msgspec.structs.replace(ask, priced=False), columns).capable.copy()
+        capable[rented] = False
+        most = max(most, int(capable.sum()))
+    return most
