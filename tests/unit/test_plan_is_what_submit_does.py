@@ -13,7 +13,7 @@ from bursar.clock import HOUR_US, SECOND_US, Instant, format_instant, parse_inst
 from bursar.codec import view
 from bursar.codec.spec import spec_to_wire
 from bursar.jobfile import parse_job
-from bursar.model import ArraySpec, Dependency, Device, JobSpec, NodeFacts
+from bursar.model import ArraySpec, Dependency, Device, JobSpec, NodeFacts, ServiceSpec
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
@@ -80,6 +80,23 @@ def failed(site: Site) -> str:
         site.fail_to_start(job, "no such program")
     [number] = [n for n, one in site.engine.state.numbers.items() if one == job] or ["1"]
     return str(number)
+
+
+def test_a_plan_of_a_service_that_runs_is_of_its_update_and_a_second_one_is_refused() -> None:
+    async def story(site: Site) -> None:
+        small = spec(name="small", time_limit_us=0, service=ServiceSpec(port=8000))
+        assert (await told(site, "Jobs.Submit", small))[0][0] == "OK"
+        row = await plan(site, small)
+        said = str(row)
+        assert (
+            "service small runs already (job 1): `bursar service update small FILE` would change it" in said
+        )
+        (status, details), _ = await told(site, "Jobs.Submit", small)
+        assert (status, "there is a service small already" in details) == ("INVALID_ARGUMENT", True)
+        (status, _), _ = await told(site, "Jobs.Plan", replace(small, project="q"))
+        assert status == "INVALID_ARGUMENT", "an update keeps the project"
+
+    play(story)
 
 
 def test_after_a_job_that_has_failed_a_plan_refuses_as_submit_does_in_the_words_that_were_typed() -> None:

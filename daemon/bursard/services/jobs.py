@@ -64,6 +64,7 @@ from bursard.state import JobRecord
 from bursard.state.budgets import promises as asks
 from bursard.state.decide import jobs as decide
 from bursard.state.decide.following import Fates, without_own
+from bursard.state.decide.services import second
 from bursard.state.decide.why import of_each, read_reason
 from bursard.state.tables import TASK_SUCCEEDED
 from bursard.store import KeyRow
@@ -373,7 +374,9 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         authorize(Action.SUBMIT, spec.project)
         refuse_unknown_gpus(self.engine, spec.options)
         spec, others = await self._resolve_dependencies(spec)
-        waits = decide.admit(self.engine.state, user, spec, **others._asdict())
+        other = second(self.engine.state, spec)
+        updates = other is not None and other.spec.project == spec.project
+        waits = decide.admit(self.engine.state, user, spec, **others._asdict(), updates=updates)
         promised = self.cycle.promising.for_new(
             user, spec, WHAT_IF_ID, self.engine.now(), spare=self._spares.of(user)
         )
@@ -382,6 +385,12 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             for called, alone in without_own(spec, others.fates)
         )
         promise = next((one for one in promised if isinstance(one, DeadlinePromised)), None)
+        if other is not None:
+            told = (
+                f"service {spec.name} runs already (job {other.display}): `bursar service update {spec.name}"
+                " FILE` would change it to this"
+            )
+            note = "; ".join(filter(None, (note, told)))
         first, rents = waits.first(spec), self.cycle.rents
         wire = await planning.plan_view(self.engine, user, spec, first, rents, note, promise)
         if spec.service is not None:

@@ -113,12 +113,15 @@ def admit(
     ended: Mapping[str, JobState],
     called: Mapping[str, str],
     fates: Mapping[str, Fates],
+    updates: bool = False,
 ) -> Waits:
-    """May this job come in? What it would wait for: a plan says what a submit would do.
+    """May this job come in? What it would wait for: a plan says what a submit would do. `updates`: it is
+    planned as what the service of its name is to become.
 
     Raises `RateLimited`, `BudgetExceeded`, `QuotaExceeded`, `InvalidRequest`.
     """
-    services.refuse_second(state, user, spec)
+    if not updates:
+        services.refuse_second(state, spec)
     pending, more = state.counts.get(JobState.PENDING, 0), size_of_spec(spec)
     if pending + more > state.limits.pending_max:
         raise RateLimited(

@@ -61,15 +61,22 @@ def with_places(spec: JobSpec, least: int = 0) -> JobSpec:
     return msgspec.structs.replace(spec, array=ArraySpec(((0, places, 1),), spec.service.replicas_min))
 
 
-def refuse_second(state: State, user: str, spec: JobSpec) -> None:
-    """A name of a service stands for one. Raises `InvalidRequest`."""
+def second(state: State, spec: JobSpec) -> JobRecord | None:
+    """The service that has the name of another one that is asked for."""
     for job_id in state.names.get(spec.name, ()) if spec.service is not None else ():
         other = state.jobs[job_id]
         if other.spec.service is not None and not other.parent_id and not other.state.terminal:
-            raise InvalidRequest(
-                f"name: there is a service {spec.name} already (job {other.display}); `bursar service update"
-                f" {spec.name} FILE` changes it, `bursar cancel {other.display}` ends it"
-            )
+            return other
+    return None
+
+
+def refuse_second(state: State, spec: JobSpec) -> None:
+    """A name of a service stands for one. Raises `InvalidRequest`."""
+    if (other := second(state, spec)) is not None:
+        raise InvalidRequest(
+            f"name: there is a service {spec.name} already (job {other.display}); `bursar service update"
+            f" {spec.name} FILE` changes it, `bursar cancel {other.display}` ends it"
+        )
 
 
 def scale(state: State, job: JobRecord, least: int, most: int) -> list[Event]:
