@@ -99,6 +99,18 @@ def test_a_plan_of_a_service_that_runs_is_of_its_update_and_a_second_one_is_refu
     play(story)
 
 
+def test_a_plan_says_that_the_service_which_is_to_answer_is_not_there() -> None:
+    async def story(site: Site) -> None:
+        small = spec(name="small", time_limit_us=0, service=ServiceSpec(port=8000))
+        chat = spec(name="chat", time_limit_us=0, service=ServiceSpec(port=8000, fallback="small"))
+        said = "fallback: no service small of ann in project p is there now"
+        assert said in str(await plan(site, chat))
+        await told(site, "Jobs.Submit", small)
+        assert "fallback: no service" not in str(await plan(site, chat))
+
+    play(story)
+
+
 def test_after_a_job_that_has_failed_a_plan_refuses_as_submit_does_in_the_words_that_were_typed() -> None:
     async def story(site: Site) -> None:
         number = failed(site)

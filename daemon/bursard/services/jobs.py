@@ -49,6 +49,7 @@ from bursard.services.keys import KeyGate
 from bursard.services.kinds import refuse_unknown_gpus
 from bursard.services.lookup import find_job
 from bursard.services.pushback import after_room
+from bursard.services.serviceviews import fallback_for
 from bursard.services.unseen import told as told_to
 from bursard.services.views import (
     ROWS_BYTES_MAX,
@@ -390,6 +391,10 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
                 f"service {spec.name} runs already (job {other.display}): `bursar service update {spec.name}"
                 " FILE` would change it to this"
             )
+            note = "; ".join(filter(None, (note, told)))
+        service = spec.service
+        if service is not None and service.fallback and fallback_for(self.engine.state, user, spec) is None:
+            told = f"fallback: no service {service.fallback} of {user} in project {spec.project} is there now"
             note = "; ".join(filter(None, (note, told)))
         first, rents = waits.first(spec), self.cycle.rents
         wire = await planning.plan_view(self.engine, user, spec, first, rents, note, promise)

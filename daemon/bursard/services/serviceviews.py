@@ -231,12 +231,17 @@ def fallback_of(state: State, job: JobRecord) -> JobRecord | None:
 
     It is of the same owner and project: whoever has a key of this one spends the other's money then.
     """
-    name = job.spec.service.fallback if job.spec.service is not None else ""
+    return fallback_for(state, job.user, job.spec)
+
+
+def fallback_for(state: State, user: str, spec: JobSpec) -> JobRecord | None:
+    """The same of one that need not be there yet."""
+    name = spec.service.fallback if spec.service is not None else ""
     for job_id in state.names.get(name, ()) if name else ():
         other = state.jobs.get(job_id)
         if other is None or other.spec.service is None or other.parent_id or other.state.terminal:
             continue
-        if other.user == job.user and other.spec.project == job.spec.project:
+        if other.user == user and other.spec.project == spec.project:
             return other
     return None
 
