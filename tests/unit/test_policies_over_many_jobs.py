@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from findings import of_jobs
 from msgspec.structs import replace
 
 from bursar.model import ArraySpec, Dependency, EndCause, JobState
 from bursard.cycle import reason_of
-from bursard.doctor import check_state
 from bursard.events import Event
 from bursard.fleet.testing import FACTS, World
 from bursard.housekeeping import Housekeeping
@@ -224,7 +224,7 @@ def test_what_waited_for_one_job_is_queued_turn_by_turn(five_a_turn: None) -> No
     reason = reason_of(world.state, None, waiting[-1], world.engine.now())
     assert reason is not None
     assert reason.message == f"waits for job {first.display} (finished)"
-    assert next(finding for finding in check_state(world.state) if finding.check == "jobs").ok
+    assert of_jobs(world.state).ok
     assert tell_all(world) == [10, 12]
     assert not any(job.waiting_on for job in waiting)
     assert (world.state.met, tell_all(world)) == ({}, [12])

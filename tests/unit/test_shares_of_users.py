@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from findings import of_jobs
 from msgspec.structs import replace
 
 from bursar.errors import InvalidRequest, RateLimited
 from bursar.model import ArraySpec, EndCause, JobSpec
-from bursard import doctor, settings
+from bursard import settings
 from bursard.fleet.testing import FACTS, World
 from bursard.state import Limits, State, image
 from bursard.state.decide import jobs
@@ -87,9 +88,9 @@ def test_a_state_read_again_knows_what_everybody_has_and_doctor_would_see_a_diff
     had = site.state.shares.all()
     assert {user: share.pending for user, share in had.items()} == {"ann": 8, "bob": 1}
     assert image.decode(image.encode(site.state, 1)).shares.all() == had
-    assert doctor._jobs(site.state).ok
+    assert of_jobs(site.state).ok
     site.state.shares.add("bob", 1)
-    assert "bob: 1 job pending, 2 are counted" in doctor._jobs(site.state).message
+    assert "bob: 1 job pending, 2 are counted" in of_jobs(site.state).message
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from findings import of_jobs
 from whole_site import Site, play
 
 from bursar.model import ArraySpec, EndCause, JobState
@@ -11,7 +12,6 @@ from bursar.v1 import jobs_pb2 as pb
 from bursar.v1 import types_pb2
 from bursard import replay
 from bursard.cycle import reason_of
-from bursard.doctor import _jobs as diagnose
 from bursard.events import ExitReport
 from bursard.state import image
 from bursard.state.decide import attempts, jobs
@@ -64,7 +64,7 @@ async def is_sound(site: Site) -> None:
     """The doctor is content, and the log and an image say what the state says."""
     state = site.engine.state
     await site.engine.durable()
-    assert diagnose(state).ok, diagnose(state)
+    assert of_jobs(state).ok, of_jobs(state)
     for again in (
         replay.restore(site.store, state.limits),
         image.decode(image.encode(state, 0), state.limits),
