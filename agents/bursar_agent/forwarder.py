@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+from bursar.aside import clear_for_file
 from bursar.model.service import NOWHERE, Way
 from bursar.pinned import Pair, context, digest_of, make_pair
 
@@ -68,6 +69,8 @@ class Forwarder:
             if not gateways or gateways == self._admitted:
                 return
             try:
+                if self._pair is None:
+                    clear_for_file(self._file)
                 pair = self._pair = self._pair or make_pair(self._file)
                 made = context(pair, gateways, server=True)
                 made.sni_callback = self._asked

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bursar import lastword
-from bursar.aside import own_directory
+from bursar.aside import clear_for_file, own_directory
 from bursar.clock import SystemClock
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
 from bursar.ids import RandomIds
@@ -142,8 +142,10 @@ async def serve(server: str | None, listen: str, url: str, folder: Path) -> int:
 
 def _pair(folder: Path) -> Pair | None:
     """What agents of other machines are shown, anew at each start; None: it cannot be made, which is told."""
+    path = folder / "replicas.pem"
     try:
-        return make_pair(folder / "replicas.pem")
+        clear_for_file(path)
+        return make_pair(path)
     except (ImportError, OSError) as problem:
         log.error("replicas on other machines cannot be reached: %s", problem)
         return None

@@ -38,7 +38,16 @@ def is_certificate(text: str) -> bool:
         found = b64decode(text, validate=True)
     except ValueError:
         return False
-    return found[:1] == b"\x30" and b64encode(found).decode() == text
+    return _is_sequence(found) and b64encode(found).decode() == text
+
+
+def _is_sequence(found: bytes) -> bool:
+    """Is it one sequence of DER, as long as it says?"""
+    if len(found) < 2 or found[0] != 0x30:
+        return False
+    size = found[1] - 0x80 if found[1] > 0x80 else 0
+    length = int.from_bytes(found[2 : 2 + size]) if size else found[1]
+    return len(found) == 2 + size + length
 
 
 def digest_of(certificate: str) -> str:

@@ -28,7 +28,7 @@ PLANS: dict[str, str] = {
     r"agents/local-1/run/free/made\.\d+\.\d+/(starting|start\.json|exit\.json)": "mended",
     r"agents/local-1/steps/(sock|serve|bash-env|bin/[a-z-]+|slurm/[a-z]+)": "mended",
     # Pages and gateway: test_web_metrics, test_gateway_link.
-    r"web/metrics-token|gateway/(gateway|usage)\.json": "mended",
+    r"web/metrics-token|gateway/(gateway|usage)\.json|gateway/replicas\.pem": "mended",
     # A link is its name alone: whatever lies there is taken away.
     r"web/links/[0-9a-f]+\.\d+": "mended",
     # What the job itself wrote: nobody reads meaning into it.

@@ -200,7 +200,7 @@ def test_a_job_whose_supervisor_hangs_ends_all_the_same_with_the_cause_that_was_
     monkeypatch.setattr(
         os, "kill", lambda pid, number: None if number == signal.SIGCONT else plain(pid, number)
     )
-    monkeypatch.setattr("bursar_agent.runner.handle._signal_supervisor", lambda dir_fd: None)
+    monkeypatch.setattr("bursar_agent.runner.stopping.signal_supervisor", lambda dir_fd: None)
     limit: dict[str, Any] = {"time_limit_us": 100_000, "grace_us": 0} if how == "time limit" else {}
 
     async def story(made: Bench) -> None:

@@ -419,7 +419,13 @@ def test_members_of_the_first_release_are_read_as_they_were_written(tmp_path: Pa
     try:
         found = truth.member_truth(dir_fd, "att_1", 0)
         assert found.exit is not None
-        later = {"main_end_boot_us": None, "stopped": False, "image_digest": "", "pull_us": 0}
+        later = {
+            "main_end_boot_us": None,
+            "stopped": False,
+            "unbegun": False,
+            "image_digest": "",
+            "pull_us": 0,
+        }
         assert found.exit.to_json() == written | later
     finally:
         os.close(dir_fd)

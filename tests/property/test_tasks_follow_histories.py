@@ -5,13 +5,13 @@ its own there says; and the log, an image and the doctor agree.
 from __future__ import annotations
 
 import pytest
+from findings import of_jobs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bursar.errors import InvalidRequest
 from bursar.model import ArraySpec, Dependency, JobSpec, JobState
 from bursar.resources import ResourceRequest
-from bursard.doctor import _jobs as diagnose
 from bursard.events import JobEnded, JobSubmitted
 from bursard.fleet.testing import World
 from bursard.state import image
@@ -107,7 +107,7 @@ class History:
     def agrees(self) -> None:
         state = self.world.state
         assert not state.doomed
-        assert diagnose(state).ok, diagnose(state)
+        assert of_jobs(state).ok, of_jobs(state)
         if self.second is None:
             return
         second = self.second.job_id

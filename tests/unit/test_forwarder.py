@@ -196,6 +196,10 @@ def test_an_address_of_the_outside_listens_all_the_same(tmp_path: Path) -> None:
 
 def test_a_certificate_is_one_and_nothing_else(tmp_path: Path) -> None:
     pair = make_pair(tmp_path / "a.pem")
+    for number in range(20):  # signatures are of several lengths
+        one = make_pair(tmp_path / f"{number}.pem").certificate
+        assert is_certificate(one)
+        assert not is_certificate(one * 2)
     assert is_certificate(pair.certificate)
     assert digest_of(pair.certificate) == hashlib.sha256(pair.certificate.encode()).hexdigest()
     assert (tmp_path / "a.pem").stat().st_mode & 0o777 == 0o600
@@ -204,10 +208,10 @@ def test_a_certificate_is_one_and_nothing_else(tmp_path: Path) -> None:
         pair.certificate + "A" * CHARS_MAX, "AAAA",
     ):  # fmt: skip
         assert not is_certificate(other)
-    assert is_certificate("MAAA"), "it is not read here"
+    assert is_certificate("MAA="), "it is not read here"
     with pytest.raises(OSError, match="none of the certificates"):
-        context(pair, ("MAAA",), server=True)
-    context(pair, ("MAAA", pair.certificate), server=True)
+        context(pair, ("MAA=",), server=True)
+    context(pair, ("MAA=", pair.certificate), server=True)
 
 
 def test_a_gateway_without_a_certificate_reaches_only_its_own_machine(tmp_path: Path) -> None:
@@ -217,3 +221,17 @@ def test_a_gateway_without_a_certificate_reaches_only_its_own_machine(tmp_path: 
         assert isinstance(node.site.gateway, Gateway)
 
     told(tmp_path, Replica(), story)
+
+
+def test_whatever_lies_where_the_key_belongs_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "forward.pem").mkdir()
+    (tmp_path / "forward.pem" / "x").touch()
+
+    async def story() -> None:
+        made = Forwarder(tmp_path, "127.0.0.1", 0, lambda _: 0)
+        await made.admit((make_pair(tmp_path / "a.pem").certificate,))
+        assert made.way.port
+        await made.close()
+
+    asyncio.run(story())
+    assert (tmp_path / "forward.pem").is_file()
