@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import tempfile
-from collections.abc import Awaitable, Callable
 
 import pytest
-from browser import Browser, Tags
+from browser import Browser, Tags, play
 from whole_site import Site
 
 from bursar.cli.output import Column
@@ -17,7 +14,6 @@ from bursar_web import keys
 from bursar_web.show import HERE
 from bursar_web.tables import SORT_BY, table
 
-Story = Callable[[Site, Browser], Awaitable[None]]
 PLACES = {
     "{job}": "1", "{node}": "n1", "{budget}": "none", "{period}": "this-month", "{experiment:path}": "e1",
     "{model:path}": "m", "{service}": "none", "{kind}": "Budget", "{name}": "none",
@@ -33,17 +29,6 @@ EMPTY = ("/budgets", "/policies", "/prices", "/services")
 """Pages without a row here: nothing is in any order."""
 KINDS_OF_SITES = (("/policies", "kind"),)
 """A kind that this version does not know may be in force, too."""
-
-
-def play(story: Story) -> None:
-    async def main() -> None:
-        with tempfile.TemporaryDirectory(prefix="b") as folder:
-            async with Site(folder) as site:
-                browser = Browser(site)
-                async with browser.app.router.lifespan_context(browser.app):
-                    await story(site, browser)
-
-    asyncio.run(main())
 
 
 def at(path: str) -> str:

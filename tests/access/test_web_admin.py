@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import tempfile
-from collections.abc import Awaitable, Callable
 
 import pytest
-from browser import Browser, Tags
+from browser import Browser, Tags, play
 from whole_site import Site
 
 from bursar.cli.rights import GRANT_COLUMNS
@@ -17,19 +14,6 @@ from bursar.codec import view
 from bursar.model import ServiceSpec
 from bursar.resources import ResourceRequest
 from bursar.v1 import access_pb2, money_pb2, nodes_pb2, services_pb2
-
-Story = Callable[[Site, Browser], Awaitable[None]]
-
-
-def play(story: Story) -> None:
-    async def main() -> None:
-        with tempfile.TemporaryDirectory(prefix="b") as folder:
-            async with Site(folder) as site:
-                browser = Browser(site)
-                async with browser.app.router.lifespan_context(browser.app):
-                    await story(site, browser)
-
-    asyncio.run(main())
 
 
 async def furnish(site: Site) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import tempfile
+from collections.abc import Awaitable, Callable
 from html.parser import HTMLParser
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -112,3 +114,19 @@ class Browser:
         found = re.search(r'name="form_token" value="([^"]+)"', (await self.get("/jobs")).text)
         assert found is not None
         return found[1]
+
+
+Story = Callable[[Site, Browser], Awaitable[None]]
+
+
+def play(story: Story) -> None:
+    """A site of its own, and a browser that is at home there."""
+
+    async def main() -> None:
+        with tempfile.TemporaryDirectory(prefix="b") as folder:
+            async with Site(folder) as site:
+                browser = Browser(site)
+                async with browser.app.router.lifespan_context(browser.app):
+                    await story(site, browser)
+
+    asyncio.run(main())
