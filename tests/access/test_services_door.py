@@ -97,6 +97,19 @@ def test_a_service_that_is_not_there_is_told_as_a_service() -> None:
     play(story)
 
 
+def test_a_service_that_one_may_not_see_is_told_as_one_that_is_not_there() -> None:
+    async def story(site: Site) -> None:
+        service(site)
+        token = site.token("eve", "submitter", "vision")
+        told = [
+            await site.call("Services.List", services_pb2.ListServicesRequest(service=name), token=token)
+            for name in ("chat", "none")
+        ]
+        assert told[0] == (told[1][0], told[1][1].replace("none", "chat"))
+
+    play(story)
+
+
 def test_a_gateway_gets_the_keys_again_only_when_they_are_others() -> None:
     async def story(site: Site) -> None:
         service(site)

@@ -19,6 +19,7 @@ from bursard.services.views import reason_view, record_of
 from bursard.serving.board import Gateway
 from bursard.serving.keeper import Keeper
 from bursard.state import AttemptRecord, JobRecord, State
+from bursard.state.decide import services as decide
 from bursard.state.fold.jobs import tasks_of
 from bursard.state.records import ServiceKey
 
@@ -236,14 +237,10 @@ def fallback_of(state: State, job: JobRecord) -> JobRecord | None:
 
 def fallback_for(state: State, user: str, spec: JobSpec) -> JobRecord | None:
     """The same of one that need not be there yet."""
-    name = spec.service.fallback if spec.service is not None else ""
-    for job_id in state.names.get(name, ()) if name else ():
-        other = state.jobs.get(job_id)
-        if other is None or other.spec.service is None or other.parent_id or other.state.terminal:
-            continue
-        if other.user == user and other.spec.project == spec.project:
-            return other
-    return None
+    other = decide.named(state, spec.service.fallback) if spec.service is not None else None
+    if other is None or (other.user, other.spec.project) != (user, spec.project):
+        return None
+    return other
 
 
 def _holder(job: JobRecord) -> Identity:

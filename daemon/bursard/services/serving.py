@@ -114,14 +114,9 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
         return self._view(job)
 
     async def _find(self, ref: str, action: Action = Action.SEE_JOBS) -> JobRecord:
-        state = self.engine.state
-        for job_id in state.names.get(ref, ()):
-            # A name may be of many jobs; of services that live it is of one.
-            if job_id in self.keeper.services and not state.jobs[job_id].state.terminal:
-                ref = job_id
-                break
+        live = decide.named(self.engine.state, ref)
         try:
-            job = await find_job(self.engine, ref, action)
+            job = await find_job(self.engine, live.id if live is not None else ref, action)
         except NotFound:
             raise NotFound(f"there is no service {ref!r}; `bursar service ls` lists them") from None
         if job.spec.service is None or job.parent_id:

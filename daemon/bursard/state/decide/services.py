@@ -61,13 +61,18 @@ def with_places(spec: JobSpec, least: int = 0) -> JobSpec:
     return msgspec.structs.replace(spec, array=ArraySpec(((0, places, 1),), spec.service.replicas_min))
 
 
+def named(state: State, name: str) -> JobRecord | None:
+    """The service of a name that lives: a name may be of many jobs, and of one such service."""
+    for job_id in state.names.get(name, ()) if name else ():
+        found = state.jobs[job_id]
+        if found.spec.service is not None and not found.parent_id and not found.state.terminal:
+            return found
+    return None
+
+
 def second(state: State, spec: JobSpec) -> JobRecord | None:
     """The service that has the name of another one that is asked for."""
-    for job_id in state.names.get(spec.name, ()) if spec.service is not None else ():
-        other = state.jobs[job_id]
-        if other.spec.service is not None and not other.parent_id and not other.state.terminal:
-            return other
-    return None
+    return named(state, spec.name) if spec.service is not None else None
 
 
 def refuse_second(state: State, spec: JobSpec) -> None:
