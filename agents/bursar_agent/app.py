@@ -216,7 +216,7 @@ class App:
         return {
             s.SendHello: self._hello,
             s.PersistEpoch: lambda i: self._persist(i),
-            s.StartMembers: lambda i: self._members.start(i),
+            s.StartMembers: lambda i: self._start(i),
             s.StopMember: lambda i: self._members.stop(i),
             s.LimitMember: lambda i: self._members.limit(i),
             s.SendCondition: link.send_condition,
@@ -376,8 +376,7 @@ class App:
     # --- effects --------------------------------------------------------------------------------
 
     def _hello(self, instruction: s.SendHello) -> None:
-        if self._unpersisted is not None:
-            self._persist(self._unpersisted)
+        self._keep_epoch()
         end, ours = self._state.log_end(), self._core.cluster_id
         if ours and (end is None or end.cluster_id != ours):
             end = LogEnd(ours, 0, b"")
@@ -427,16 +426,32 @@ class App:
             task.add_done_callback(self._publishing.discard)
 
     def _persist(self, instruction: s.PersistEpoch) -> None:
+        """What cannot be written is obeyed from memory: members go on, are told of and ended. None is started
+        before it is durable, since an agent that came back without it could let a replaced daemon start the
+        same once more.
+        """
         self._unpersisted = instruction
+        trouble = self._keep_epoch()
+        if trouble and not self._core.trouble:
+            self._emit(s.Probed(self._clock.boot_us(), trouble))
+
+    def _keep_epoch(self) -> str:
+        """Write what could not be written before; why it cannot be still, or nothing."""
+        kept = self._unpersisted
+        if kept is None:
+            return ""
         try:
-            self._state.persist(instruction.epoch, instruction.spend_lease_us, instruction.cluster_id)
-            self._unpersisted = None
+            self._state.persist(kept.epoch, kept.spend_lease_us, kept.cluster_id)
         except OSError as problem:
-            # Obeying an epoch we cannot remember could let a replaced daemon command us later. The
-            # link drops the connection over this, and tries again at the next one.
-            raise StoreUnavailable(
-                f"{self._state.path}: the epoch cannot be written ({problem.strerror}); free the disk"
-            ) from None
+            return f"its agent cannot write which daemon it obeys (agent.json): {problem.strerror or problem}"
+        self._unpersisted = None
+        return ""
+
+    def _start(self, instruction: s.StartMembers) -> None:
+        if trouble := self._keep_epoch():
+            self._members.refuse(instruction, trouble)
+        else:
+            self._members.start(instruction)
 
     def _mend(self) -> None:
         """Make anew what somebody removed of our directory while we have it. Raises `InvalidRequest`."""
@@ -458,7 +473,7 @@ class App:
         """
         if hasattr(self, "_steps"):
             self._mend()
-        found = await self._writable.trouble() or known
+        found = await self._writable.trouble() or self._keep_epoch() or known
         self._emit(s.Probed(self._clock.boot_us(), found))
 
     def _read_meters(self, instruction: s.ReadMeters) -> None:

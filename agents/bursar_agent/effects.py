@@ -139,6 +139,11 @@ class Members:
                 asyncio.get_running_loop().call_soon(self._flush)
             self._to_start.append(request)
 
+    def refuse(self, instruction: s.StartMembers, trouble: str) -> None:
+        """Start none of these: our disk keeps us from it."""
+        for assignment in instruction.assignments:
+            self._not_started(*assignment.key, trouble, disk=True)
+
     def stop(self, instruction: s.StopMember) -> None:
         """Ask a supervisor to end its member."""
         self.tasks.spawn(self._stop(instruction), "stop")

@@ -55,7 +55,7 @@ class Site:
         self.agent.cancel()
         await asyncio.gather(self.agent, return_exceptions=True)
 
-    def assign(self, script: str) -> str:
+    def assign(self, script: str, epoch: int = 1) -> str:
         self.counted += 1
         name = f"att_{self.counted}"
         launch = launch_to_bytes(Launch(script=script, workdir="/"))
@@ -64,7 +64,7 @@ class Site:
         )
         one.checkpoint_signal = "USR1"
         one.devices.add(index=0, milli=1000)
-        self.daemon.send(pb.DaemonMessage(assign=pb.AssignBatch(epoch=1, assignments=[one])))
+        self.daemon.send(pb.DaemonMessage(assign=pb.AssignBatch(epoch=epoch, assignments=[one])))
         return name
 
     async def heard(self, kind: str, name: str) -> Any:
@@ -86,8 +86,8 @@ class Site:
         await self.until(lambda: (self.state / "run" / "attempts" / f"{name}.0" / "log").exists())
         return name
 
-    def stop(self, name: str) -> None:
-        self.daemon.send(pb.DaemonMessage(stop=pb.Stop(epoch=1, attempt_id=name, cause="cancelled")))
+    def stop(self, name: str, epoch: int = 1) -> None:
+        self.daemon.send(pb.DaemonMessage(stop=pb.Stop(epoch=epoch, attempt_id=name, cause="cancelled")))
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 import pytest
 
-from bursar.errors import InvalidRequest, NotFound, StoreUnavailable
+from bursar.errors import InvalidRequest, NotFound
 from bursar.model import EndCause, Exit
 from bursar_agent import app as room
 from bursar_agent import stimuli as s
@@ -172,16 +172,25 @@ def test_a_hello_says_what_was_known_last_and_first_what_could_not_be_written(
     assert bench.made._unpersisted is None
 
 
-def test_an_epoch_that_cannot_be_written_is_not_obeyed(bench: Bench) -> None:
+def test_nothing_is_started_under_an_epoch_that_cannot_be_written_and_the_node_says_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    told: list[Any] = []
+    monkeypatch.setattr(bench.made, "_emit", told.append)
+    bench.made._clock = SimpleNamespace(boot_us=lambda: 7)  # type: ignore[assignment]
+    bench.made._core = SimpleNamespace(trouble="")  # type: ignore[assignment]
     bench.made._state = Noted("state", bench.said, path="/state", persist=full)  # type: ignore[assignment]
-    with pytest.raises(
-        StoreUnavailable, match=r"^/state: the epoch cannot be written \(No space left on device\)"
-    ):
-        bench.made._persist(s.PersistEpoch(5, 6))
-    assert bench.made._unpersisted == s.PersistEpoch(5, 6)
+    bench.does(s.PersistEpoch(5, 6))
+    trouble = "its agent cannot write which daemon it obeys (agent.json): No space left on device"
+    assert told == [s.Probed(7, trouble)]
+    start = s.StartMembers((), 5)
+    assert bench.does(start)[1:] == [("members.refuse", start, trouble)]
+    bench.made._state = Noted("state", bench.said)  # type: ignore[assignment]
+    assert bench.does(start) == [("state.persist", 5, 6, ""), ("members.start", start)]
+    assert bench.does(start) == [("members.start", start)]
 
 
 def test_the_end_of_the_log_is_kept_with_the_cluster_it_is_of(bench: Bench) -> None:
