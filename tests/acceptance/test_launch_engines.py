@@ -5,13 +5,15 @@ Why     each engine says itself how many there are of it: a fake would say what 
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import TERMINAL, until
+from cluster import TERMINAL, processes, until
 from step_cluster import StepCluster, two_nodes
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
@@ -60,6 +62,32 @@ def test_mpi_starts_as_many_processes_on_each_node_as_are_asked_for(cluster: Ste
     assert sorted(line for line in told if line.startswith("rank")) == [
         f"rank {rank} of 4" for rank in range(4)
     ]
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="no Open MPI; apt-get install openmpi-bin")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "touch on.$OMPI_COMM_WORLD_RANK; until [ -e gate ]; do sleep 0.02; done; env",
+        "#!/usr/bin/env python3\nimport os, time\nopen('on.' + os.environ['OMPI_COMM_WORLD_RANK'], 'w')\n"
+        "while not os.path.exists('gate'): time.sleep(0.02)\n"
+        "print(*(f'{name}={value}' for name, value in os.environ.items()))",
+    ],
+)
+def test_the_text_of_mpi_on_several_nodes_stands_in_no_command_line(cluster: StepCluster, text: str) -> None:
+    canary = f"canary-{os.getpid()}"
+    script = textwrap.indent(f"{text}  # {canary}\n", "  ")
+    spec = "nodes: 2\nresources: {cpus: 1}\ntime_limit: 5m\nlaunch: mpi\ntasks_per_node: 1\nrun: |\n"
+    job = cluster.submit(spec + script)
+    until(lambda: all((cluster.work / f"on.{rank}").exists() for rank in (0, 1)), "both ranks run")
+    assert processes(canary) == []
+    (cluster.work / "gate").touch()
+    assert ended(cluster, job) == 0, cluster.log(job)
+    said = cluster.log(job)
+    assert "OMPI_COMM_WORLD_RANK" in said
+    assert "BURSAR_SCRIPT_TEXT=" not in said
+    for path in (cluster.work / name for name in ("on.0", "on.1", "gate")):
+        path.unlink()
 
 
 def test_dask_has_a_worker_on_each_node_before_the_command_starts(cluster: StepCluster) -> None:

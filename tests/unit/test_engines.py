@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,9 @@ def test_open_mpi_gets_hosts_with_slots_and_steps_for_its_daemons(tmp_path: Path
     assert found == [f"{tmp_path}/mpirun", "--host", "a:2,b:2", "-np", "4", "./solve"]
     assert more["OMPI_MCA_plm_rsh_agent"] == more["PRTE_MCA_plm_ssh_agent"] == "/steps/bin/bursar-rsh"
     assert ("OMPI_ALLOW_RUN_AS_ROOT" in more) == (os.getuid() == 0)
+    env[names.SCRIPT_TEXT] = "true"
+    found, _ = engines._mpi(engines.job_of(env, ["sh"]))
+    assert found[-3:] == ["-x", names.SCRIPT_TEXT, "sh"]
 
 
 def test_hydra_gets_its_own_words(tmp_path: Path) -> None:
@@ -185,20 +189,24 @@ def test_what_is_missing_is_named_with_its_package(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "words", "named"),
+    "script",
     [
-        ("#!/usr/bin/env python3\nprint(1)\n", ["/usr/bin/env", "python3", "-c"], []),
-        ("#!/bin/bash -e\ntrue\n", ["/bin/bash", "-e", "-c"], ["/bin/bash"]),
-        ("true\n", ["/bin/sh", "-c"], ["/bin/sh"]),
+        "#!/usr/bin/env python3\nimport sys, os\nprint(sys.argv[1:], 'BURSAR_SCRIPT_TEXT' in os.environ)",
+        "#!/bin/bash -e\nprintf '[%s, %s] ' \"'$1'\" \"'$2'\"\nenv | grep -c ^BURSAR_SCRIPT_ || echo False\n",
+        "# é\ncat <<E\n['$1', '$2'] ${BURSAR_SCRIPT_TEXT:-False}\nE\nexit 0\n}",
     ],
 )
-def test_a_script_is_the_argument_of_its_interpreter(script: str, words: list[str], named: list[str]) -> None:
-    env = {"PATH": "/nowhere"}
-    assert engines._script(script, (), env) == [*words, script]
-    assert engines._script(script, ["a b", ""], env) == [*words, script, *named, "a b", ""]
+def test_the_text_of_a_script_stands_in_no_argument_and_its_program_finds_none_of_it(script: str) -> None:
+    env = {"PATH": os.environ["PATH"]}
+    words = engines._script(script, ["a b", ""], env)
+    assert not [word for word in words if len(set(script.split()) & set(word.split())) > 3]
+    assert env[names.SCRIPT_TEXT] == script
+    done = subprocess.run(words, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.replace("0\n", "") == "['a b', ''] False\n"
 
 
-def test_a_script_in_a_file_is_run_from_there_and_its_text_travels_only_where_other_nodes_have_no_such_file(
+def test_a_script_in_a_file_is_run_from_there_and_goes_in_a_variable_where_other_nodes_have_no_such_file(
     tmp_path: Path,
 ) -> None:
     file, env = tmp_path / "script", {"PATH": "/nowhere"}
@@ -208,13 +216,9 @@ def test_a_script_in_a_file_is_run_from_there_and_its_text_travels_only_where_ot
     ):
         file.write_bytes(text.encode("latin-1"))
         assert engines._script_in(str(file), ["b c"], env, everywhere=False) == [*program, str(file), "b c"]
-    assert engines._script_in(str(file), ["b"], env, everywhere=True) == [
-        "/bin/sh",
-        "-c",
-        "a\n",
-        "/bin/sh",
-        "b",
-    ]
+    assert names.SCRIPT_TEXT not in env
+    words = engines._script_in(str(file), ["b"], env, everywhere=True)
+    assert (words[:2], words[3:], env[names.SCRIPT_TEXT]) == (["/bin/sh", "-c"], ["/bin/sh", "b"], "a\n")
 
 
 def test_a_supervisor_knows_the_text_of_an_engine_and_gives_it_by_a_file() -> None:

@@ -112,6 +112,7 @@ def _mpi(job: Job) -> tuple[list[str], dict[str, str]]:
     said = subprocess.run([program, "--version"], capture_output=True, text=True, env=dict(job.env)).stdout
     if "Open MPI" in said or "open-mpi" in said:
         hosts = ",".join(f"{name}:{tasks}" for name in job.host_names)
+        told = ["-x", names.SCRIPT_TEXT] if names.SCRIPT_TEXT in job.env else []
         env = {
             "OMPI_MCA_plm": "rsh",  # also in a script of Slurm's, whose names would lead it to srun
             "OMPI_MCA_plm_rsh_agent": agent,
@@ -120,7 +121,7 @@ def _mpi(job: Job) -> tuple[list[str], dict[str, str]]:
         }
         if os.getuid() == 0:
             env |= dict.fromkeys(("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"), "1")
-        return [program, "--host", hosts, "-np", str(count), *job.argv], env
+        return [program, "--host", hosts, "-np", str(count), *told, *job.argv], env
     hosts = ",".join(job.host_names)
     rsh = ["-launcher", "ssh", "-launcher-exec", agent]
     return [program, *rsh, "-hosts", hosts, "-ppn", str(tasks), "-n", str(count), *job.argv], {}
@@ -310,11 +311,11 @@ def _run_workers(engine: str, head: str, without_first: bool, env: Mapping[str, 
     return run(request, env)
 
 
-def _script_in(file: str, arguments: Sequence[str], env: Mapping[str, str], everywhere: bool) -> list[str]:
+def _script_in(file: str, arguments: Sequence[str], env: dict[str, str], everywhere: bool) -> list[str]:
     """The words that run a script by its file, whose text no other account of the node then sees.
 
-    `everywhere`: ranks on other nodes are started with the same words, and have no such file: the text itself
-    is among them then.
+    `everywhere`: ranks on other nodes are started with the same words, and have no such file: the text goes
+    to them in a variable then.
     """
     with open(file, encoding="utf-8", errors="surrogateescape") as script:
         text = script.read()
@@ -329,12 +330,19 @@ def _program_of(text: str, env: Mapping[str, str]) -> list[str]:
     return words or [shutil.which("bash", path=env.get("PATH")) or "/bin/sh"]
 
 
-def _script(text: str, arguments: Sequence[str], env: Mapping[str, str]) -> list[str]:
-    """The words that run a script's text without a file of it, which other members do not have."""
+def _script(text: str, arguments: Sequence[str], env: dict[str, str]) -> list[str]:
+    """The words that run a script's text without a file of it, which other members do not have. The text is a
+    variable in `env`, which no other account sees; what runs it takes the variable away first.
+    """
     words = _program_of(text, env)
+    env[names.SCRIPT_TEXT] = text
+    if "python" in words[-1]:
+        take = f"exec(__import__('os').environb.pop(b'{names.SCRIPT_TEXT}'))"
+        return [*words, "-c", take, *arguments]
     # Of what stands behind the text a shell takes the first word for its own name, Python none.
-    named = [] if "python" in words[-1] or not arguments else [words[0]]
-    return [*words, "-c", text, *named, *arguments]
+    named = [words[0]] if arguments else []
+    take = f'eval "unset {names.SCRIPT_TEXT}; ${names.SCRIPT_TEXT}"'
+    return [*words, "-c", take, *named, *arguments]
 
 
 _SHELLS: Final = frozenset(("sh", "bash", "dash", "ksh", "zsh", "env"))

@@ -45,6 +45,8 @@ MEMORY_BYTES: Final = "BURSAR_MEMORY_BYTES"
 TASKS_PER_NODE: Final = "BURSAR_TASKS_PER_NODE"
 SESSION_DIR: Final = "BURSAR_SESSION_DIR"
 """An interactive job's own directory: a number written to `end` there ends one that waits, with that code."""
+SCRIPT_TEXT: Final = "BURSAR_SCRIPT_TEXT"
+"""The text of a script on its way to ranks on other nodes; what runs it takes it out of its environment."""
 LAUNCH: Final = "bursar-launch"
 """The program in `TOOLS` that starts an engine with a job's command."""
 
