@@ -16,7 +16,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from bursar.clock import SECOND_US, format_duration
+from bursar.clock import SECOND_US, format_duration, format_instant
 from bursar.errors import NotApplied
 from bursar.model import JobState, Reason, ReasonCode
 from bursar.model.ranges import contains
@@ -484,7 +484,8 @@ def begins(begin_after: int, now: int) -> Reason:
     """A job may not start yet."""
     return Reason(
         ReasonCode.BEGIN_TIME,
-        f"may not start before its begin time, in {(begin_after - now) // 1_000_000} s",
+        f"may not start before its begin time, {format_instant(begin_after // SECOND_US * SECOND_US)},"
+        f" in {(begin_after - now) // SECOND_US} s",
         "it starts by itself then",
         (("begin_after", str(begin_after)),),
     )

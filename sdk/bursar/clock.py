@@ -152,6 +152,22 @@ def parse_moment(text: str, now: int, *, ahead: bool) -> Instant:
         ) from None
 
 
+def assumed_utc(text: str, at: int) -> str:
+    """A sentence where `text`, which was read as `at`, names no zone and so is of UTC; else nothing."""
+    said, by_name = text.strip()[:DURATION_CHARS_MAX], _MOMENT.fullmatch(text.strip()[:DURATION_CHARS_MAX])
+    if by_name is not None:
+        if by_name[1].lower() == "now":
+            return ""
+    else:
+        try:
+            if datetime.fromisoformat(said).tzinfo is not None:
+                return ""
+        except ValueError:
+            return ""  # a duration from now on
+    read = format_instant(at)
+    return f"{said!r} names no zone and is taken as UTC, {read}; write {read[:16]}+02:00, say, for another"
+
+
 def _compact(match: re.Match[str]) -> str:
     """`2hours`, as Slurm has it, as `2h`."""
     return f"{match[1]}{match[2][0].lower()}"

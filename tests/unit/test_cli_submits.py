@@ -60,6 +60,23 @@ def test_flags_stand_above_the_file_wherever_they_are_written(fake, tmp_path):
     assert spec.depends_on[0].job == "12"
 
 
+def test_times_without_a_zone_are_told_by_line_to_be_of_utc(fake, capsys, tmp_path):
+    (tmp_path / "a.yaml").write_text("begin_after: 2026-10-01T08:00\nrun: echo\n")
+    (tmp_path / "b.sh").write_text("#!/bin/bash\n#BURSAR --begin-after 2026-10-01T08:00\necho\n")
+    for file, place in (("a.yaml", "a.yaml:1: begin_after: "), ("b.sh", "b.sh:2: --begin-after: ")):
+        assert run(["submit", file]) == 0
+        said = f"{place}'2026-10-01T08:00' names no zone and is taken as UTC, 2026-10-01T08:00:00Z"
+        assert said in capsys.readouterr().err
+        assert submitted(fake).begin_after == 1_790_841_600_000_000
+        assert run(["submit", "--begin-after", "2026-10-01T08:00:00Z", file]) == 0
+
+
+def test_a_file_whose_times_have_zones_says_nothing_of_them(fake, capsys, tmp_path):
+    (tmp_path / "a.yaml").write_text("begin_after: 2026-10-01T08:00:00+02:00\nrun: echo\n")
+    assert run(["submit", "a.yaml"]) == 0
+    assert "names no zone" not in capsys.readouterr().err
+
+
 def test_words_behind_a_script_are_its_own(fake, capsys, tmp_path):
     (tmp_path / "s.sh").write_text("#!/bin/bash\n#SBATCH --time=60\necho $1\n")
     assert run(["submit", "s.sh", "--lr", "0.1", "42"]) == 0

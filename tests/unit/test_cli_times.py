@@ -52,3 +52,20 @@ def test_what_is_none_of_these_is_refused_with_the_flag_and_what_would_do(text: 
         common.read_since(text)
     assert "--since" in refused.value.message
     assert repr(text) in refused.value.message
+
+
+@pytest.mark.parametrize("text", ["2026-12-01T08:00", "2026-12-01", "tomorrow", "today+8h"])
+def test_a_time_of_a_job_that_names_no_zone_is_told_to_be_of_utc(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = common.moment(text, "--begin-after")
+    said = capsys.readouterr().err
+    assert said.startswith(f"--begin-after: {text!r} names no zone and is taken as UTC, {at};")
+
+
+@pytest.mark.parametrize("text", ["2026-12-01T08:00Z", "2026-12-01T08:00+02:00", "now+3h", "90m"])
+def test_one_that_names_its_zone_or_is_of_no_zone_is_not(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common.moment(text)
+    assert capsys.readouterr().err == ""

@@ -15,7 +15,7 @@ import click
 
 from bursar.cli.groups import NearChoice
 from bursar.cli.output import FORMATS, Output
-from bursar.clock import SystemClock, format_instant, parse_moment
+from bursar.clock import SystemClock, assumed_utc, format_instant, parse_moment
 from bursar.errors import InvalidRequest
 
 PATIENCE_S: Final = 3.0
@@ -158,5 +158,11 @@ def _instant(text: str, flag: str, *, ahead: bool = False) -> int:
 
 
 def moment(text: str, flag: str = "--deadline") -> str:
-    """What is to come, as a job says it: `2026-12-01T08:00:00Z` of `now+3h`. Raises `InvalidRequest`."""
-    return format_instant(read_until(text, flag))
+    """What is to come, as a job says it: `2026-12-01T08:00:00Z` of `now+3h`. Raises `InvalidRequest`.
+
+    Says, where no zone is named, which one was meant.
+    """
+    at = read_until(text, flag)
+    if said := assumed_utc(text, at):
+        click.echo(f"{flag}: {said}", err=True)
+    return format_instant(at)

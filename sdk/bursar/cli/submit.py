@@ -105,16 +105,36 @@ def job_flags(command: Callable[..., Any]) -> Callable[..., Any]:
         help="How fast it is where: H100=2.6; A100x4=3.1: on four in all.",
     )
     @click.option("--time-limit", metavar="DURATION", help="90s, 15m, 24h, 7d.")
+    @click.option("--begin-after", metavar="TIME", help="Earliest start: 2026-12-01T08:00Z, now+3h.")
     @click.option("--deadline", metavar="TIME", help="Ends by then, promised: 2026-12-01T08:00Z, now+3h.")
     @click.option(
         "--deadline-policy", metavar="promise|best-effort", help="best-effort: without a promise.  [promise]"
     )
     @click.option("--priority", metavar="P", help="low, normal, high or 0..100.")
+    @click.option("--preemptible", metavar="true|false", help="May it be stopped for others.  [true]")
+    @click.option("--hold", is_flag=True, help="Submit on hold, until `bursar release`.")
     @click.option("--max-cost", metavar="MONEY", help="All attempts together: '500 USD'.")
     @click.option(
         "--max-cost-per", metavar="job|task", help="Of an array: all tasks together, or each.  [job]"
     )
     @click.option("--max-price", metavar="PRICE", help="Of the whole job: '40 USD/h'.")
+    @click.option("--on-exceed", metavar="stop|checkpoint-stop", help="What happens at --max-cost.  [stop]")
+    @click.option("--checkpoint-signal", metavar="SIGNAL", help="It is asked to save itself by it: USR1.")
+    @click.option("--checkpoint-grace", metavar="DURATION", help="Time it then has.  [60s]")
+    @click.option(
+        "--checkpoint-before", metavar="DURATION", help="Asked so long before the time limit, and goes on."
+    )
+    @click.option(
+        "--retry-on",
+        multiple=True,
+        metavar="CAUSE,CAUSE",
+        help="Run again after: node-failure, preemption, out-of-memory, failure, time-limit, …",
+    )
+    @click.option("--retry-max", metavar="N", help="So many times; a lost node and a preemption count none.")
+    @click.option("--idle-window", metavar="DURATION", help="So long may its GPUs do nothing.")
+    @click.option(
+        "--idle-action", metavar="stop|notify|hold|requeue|cancel", help="What is done then.  [stop]"
+    )
     @click.option(
         "--env", "env", multiple=True, metavar="K[=V]", help="A variable; K alone: as in your shell."
     )
@@ -127,8 +147,13 @@ def job_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @click.option("--workdir", metavar="DIR", help="Where it runs; else the current directory.")
     @click.option("--array", metavar="RANGE", help="0-99, or 0-99%10 for 10 at once.")
-    @click.option("--after", multiple=True, metavar="JOB", help="Start after this job succeeded.")
+    @click.option(
+        "--after", multiple=True, metavar="JOB", help="Start after this job succeeded; 12:finished: ended."
+    )
+    @click.option("--constraint", multiple=True, metavar="K=V", help="Which nodes: zone=eu-*, node=!bad-01.")
     @click.option("--spot", is_flag=True, help="Interruptible machines.")
+    @click.option("--spot-policy", metavar="auto|spot|on-demand", help="Which machines.  [auto]")
+    @click.option("--setup", metavar="TEXT", help="Shell text run to success first, on every node.")
     @click.option("--comment", help="A note.")
     @click.option(
         "--launch",
@@ -363,8 +388,9 @@ def given_flags(flags: dict[str, Any], command: tuple[str, ...] = ()) -> RunFlag
         return None
     if "env" in given:
         given["env"] = tuple(_with_value(word) for word in given["env"])
-    if "deadline" in given:
-        given["deadline"] = moment(given["deadline"])
+    for name in ("begin_after", "deadline"):
+        if name in given:
+            given[name] = moment(given[name], f"--{name.replace('_', '-')}")
     return jobfile.RunFlags(command=command, **given)
 
 

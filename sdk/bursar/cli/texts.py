@@ -417,6 +417,7 @@ def job_text(job: Row, unheld: str = "") -> str:
         ("priority", str(job["priority"])),
         ("time limit", _limit_text(job)),
         ("lease", _leased_text(job)),
+        ("not before", time_text(job["begin_after"]) if job["begin_after"] else ""),
         ("deadline", deadline_text(job)),
         ("submitted", time_text(job["submitted_at"])),
         ("started", time_text(job["started_at"]) if job["started_at"] else ""),

@@ -101,18 +101,31 @@ class JobFields(TypedDict, total=False):
     cpus: int | float | str
     memory: str
     time_limit: timedelta | str
+    begin_after: datetime | str
     deadline: datetime | str
     deadline_policy: Literal["promise", "best-effort"]
     priority: int | str
+    preemptible: bool
+    hold: bool
     max_cost: Money | str
     max_cost_per: Literal["job", "task"]
     max_price: str
+    on_exceed: Literal["stop", "checkpoint-stop"]
+    checkpoint_signal: str
+    checkpoint_grace: timedelta | str
+    checkpoint_before: timedelta | str
+    retry_on: Sequence[str]
+    retry_max: int
+    idle_window: timedelta | str
+    idle_action: Literal["stop", "notify", "hold", "requeue", "cancel"]
+    setup: str
     env: Mapping[str, str | int | float]
     labels: Mapping[str, str]
     after: JobRef | Sequence[JobRef]
     secrets: Sequence[str]
     workdir: str | Path
     throughput: Mapping[str, float | str]
+    constraints: Mapping[str, str]
     array: str
     comment: str
     launch: str
@@ -123,6 +136,7 @@ class JobFields(TypedDict, total=False):
     image_auth: str
     mounts: Sequence[str]
     spot: bool
+    spot_policy: Literal["auto", "spot", "on-demand"]
 
 
 class JobChanges(TypedDict, total=False):

@@ -19,7 +19,7 @@ from bursar.client.arguments import JobRef, WrongArgument
 from bursar.clock import SECOND_US, SystemClock, parse_duration
 from bursar.codec.spec import spec_to_wire
 from bursar.errors import InvalidRequest
-from bursar.jobfile.flags import RunFlags
+from bursar.jobfile.flags import SWITCHES, RunFlags
 from bursar.jobfile.request import job_of_file, job_of_script
 from bursar.jobfile.site import Asks, Site, SiteNode
 from bursar.model import JobSpec, JobState
@@ -34,7 +34,7 @@ from bursar.yamlfile import nearest
 _PERCENT_MAX = 100_000
 _STATES: Final = ("ALL", *(state.value for state in JobState))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-FLAG_OF: Final = {"labels": "label", "secrets": "secret", "mounts": "mount"}
+FLAG_OF: Final = {"labels": "label", "secrets": "secret", "mounts": "mount", "constraints": "constraint"}
 """Keywords whose flag has another name; of the others it is the same."""
 UPDATED_BY: Final = {
     "name": ("name",),
@@ -235,12 +235,12 @@ def run_flags(fields: Mapping[str, Any], command: tuple[str, ...] = ()) -> RunFl
     for name, value in fields.items():
         flag = FLAG_OF.get(name, name)
         if isinstance(value, bool):
-            flags[flag] = value
+            flags[flag] = value if flag in SWITCHES else str(value).lower()
         elif isinstance(value, Mapping):
             flags[flag] = tuple(f"{key}={item}" for key, item in value.items())
         elif name == "after":
             flags[flag] = tuple(references(value))
-        elif name in ("secrets", "mounts"):
+        elif name in ("secrets", "mounts", "retry_on"):
             flags[flag] = tuple(value)
         else:
             flags[flag] = _text(value)

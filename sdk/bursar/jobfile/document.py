@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from bursar.clock import SECOND_US
+from bursar.clock import SECOND_US, assumed_utc
 from bursar.errors import InvalidRequest
 from bursar.jobfile import service
 from bursar.jobfile.gpus import Resources, read_resources
@@ -160,6 +160,17 @@ def unexpanded(text: str, source: str) -> list[str]:
         for name, node in (env.entries.items() if env is not None else ())
         if re.search(r"\$[A-Za-z_{]", node.text)
     ]
+
+
+def of_utc(text: str, source: str, spec: JobSpec) -> list[str]:
+    """Sentences, by line, about times of a job file that name no zone."""
+    found = (("begin_after", spec.begin_after), ("deadline", spec.deadline_at))
+    if not any(at and key in text for key, at in found):
+        return []
+    roots = load_yaml(text, Faults(source))
+    nodes = [(key, at, roots[0].entries.get(key)) for key, at in found if roots and at]
+    said = [(key, node.line, assumed_utc(node.text, at)) for key, at, node in nodes if node is not None]
+    return [f"{source}:{line}: {key}: {sentence}" for key, line, sentence in said if sentence]
 
 
 def _flag_faults(source: str) -> Faults:

@@ -17,8 +17,15 @@ from bursar.model import JobSpec
 from bursar.model.check import quote
 from bursar.yamlfile import Faults, Node
 
-PAIRS: Final = {"env": "env", "label": "labels", "throughput": "throughput"}
-"""Flags given several times, as NAME=VALUE."""
+PAIRS: Final[Mapping[str, tuple[str, ...]]] = {
+    "env": ("env",),
+    "label": ("labels",),
+    "throughput": ("throughput",),
+    "constraint": ("resources", "constraints"),
+}
+"""Flags given several times, as NAME=VALUE, each with the mapping that it adds to."""
+SWITCHES: Final[Mapping[str, tuple[str, str]]] = {"spot": ("spot_policy", "spot"), "hold": ("held", "true")}
+"""Flags without a value, each with the key and what it says there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +33,12 @@ class RunFlags:
     """The flags of `run` as the user typed them; None where the flag was not given.
 
     Attributes:
-        env: `NAME=VALUE` words. label, throughput: the same.
+        env: `NAME=VALUE` words. label, throughput, constraint: the same.
         after: jobs to wait for, `JOB` or `JOB:finished`; each word may hold several by comma.
         secret: names of secrets, `NAME:file` for a private file; each word may hold several by comma.
         mount: `SOURCE:TARGET[:ro]` words.
-        spot: `--spot` was given.
+        retry_on: causes after which another attempt follows; each word may hold several by comma.
+        spot, hold: `--spot` and `--hold` were given.
         command: the words after `--`.
     """
 
@@ -45,12 +53,23 @@ class RunFlags:
     cpus: str | None = None
     memory: str | None = None
     time_limit: str | None = None
+    begin_after: str | None = None
     deadline: str | None = None
     deadline_policy: str | None = None
     priority: str | None = None
+    preemptible: str | None = None
+    spot_policy: str | None = None
     max_cost: str | None = None
     max_cost_per: str | None = None
     max_price: str | None = None
+    on_exceed: str | None = None
+    checkpoint_signal: str | None = None
+    checkpoint_grace: str | None = None
+    checkpoint_before: str | None = None
+    retry_max: str | None = None
+    idle_window: str | None = None
+    idle_action: str | None = None
+    setup: str | None = None
     workdir: str | None = None
     array: str | None = None
     comment: str | None = None
@@ -64,10 +83,13 @@ class RunFlags:
     env: tuple[str, ...] = ()
     label: tuple[str, ...] = ()
     throughput: tuple[str, ...] = ()
+    constraint: tuple[str, ...] = ()
+    retry_on: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     secret: tuple[str, ...] = ()
     mount: tuple[str, ...] = ()
     spot: bool = False
+    hold: bool = False
 
 
 _ELSEWHERE: Final = {
@@ -77,6 +99,13 @@ _ELSEWHERE: Final = {
     "max_cost": ("budget", "max_cost"),
     "max_cost_per": ("budget", "per"),
     "max_price": ("budget", "max_price"),
+    "on_exceed": ("budget", "on_exceed"),
+    "checkpoint_signal": ("checkpoint", "signal"),
+    "checkpoint_grace": ("checkpoint", "grace"),
+    "checkpoint_before": ("checkpoint", "before"),
+    "retry_max": ("retry", "max"),
+    "idle_window": ("idle_policy", "time_window"),
+    "idle_action": ("idle_policy", "action"),
 }
 PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     flag.name: _ELSEWHERE.get(flag.name, (flag.name,)) for flag in fields(RunFlags) if flag.default is None
@@ -201,16 +230,20 @@ class Tree:
         if name in PAIRS:
             key, mark, text = value.partition("=")
             if mark:
-                self.put((PAIRS[name], key), text, place)
+                self.put((*PAIRS[name], key), text, place)
             else:
                 self._faults.add(FlagNode("scalar", place), f"{quote(value)} has no '='; write NAME=VALUE")
-        elif name == "spot":
-            self.put(("spot_policy",), "spot", place)
+        elif name in SWITCHES:
+            key, said = SWITCHES[name]
+            self.put((key,), said, place)
+        elif name == "retry_on":
+            for word in value.split(","):
+                self._extend(("retry", "on"), FlagNode("scalar", place, word.strip()), place)
         elif name == "secret":
             for word in value.split(","):
                 self._secret(word.strip(), place)
         elif name == "mount":
-            self._extend("mounts", FlagNode("scalar", place, value), place)
+            self._extend(("mounts",), FlagNode("scalar", place, value), place)
         elif name == "after":
             for word in value.split(","):
                 job, _, when = word.strip().partition(":")
@@ -232,7 +265,7 @@ class Tree:
     def depend(self, job: str, when: str, place: Place) -> None:
         """Add one dependency."""
         entry = FlagNode("mapping", place)
-        self._extend("depends_on", entry, place)
+        self._extend(("depends_on",), entry, place)
         _hang(entry, "job", FlagNode("scalar", place, job))
         _hang(entry, "when", FlagNode("scalar", place, when))
 
@@ -240,18 +273,19 @@ class Tree:
         """Add one secret: `NAME`, or `NAME:file`."""
         name, mark, form = word.partition(":")
         if not mark:
-            self._extend("secrets", FlagNode("scalar", place, name), place)
+            self._extend(("secrets",), FlagNode("scalar", place, name), place)
             return
         entry = FlagNode("mapping", place)
-        self._extend("secrets", entry, place)
+        self._extend(("secrets",), entry, place)
         _hang(entry, "name", FlagNode("scalar", place, name))
         _hang(entry, "file", FlagNode("scalar", place, "true" if form == "file" else form))
 
-    def _extend(self, key: str, entry: FlagNode, place: Place) -> None:
-        listed = self.root.entries.get(key)
-        if listed is None:
-            listed = FlagNode("sequence", place)
-            self._hang((key,), listed)
+    def _extend(self, path: tuple[str, ...], entry: FlagNode, place: Place) -> None:
+        if path not in self:
+            self._hang(path, FlagNode("sequence", place))
+        listed: Node = self.root
+        for key in path:
+            listed = listed.entries[key]
         _append(listed, entry)
 
     def __contains__(self, path: tuple[str, ...]) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from bursar.errors import InvalidRequest
-from bursar.jobfile.document import parse_job, unexpanded
+from bursar.jobfile.document import of_utc, parse_job, unexpanded
 from bursar.model import JobSpec
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def job_of_file(
 
     parts = {"run": spec.script, "setup": spec.setup}
     said = notes_of_file(text, source, parts) if spec.script or spec.setup else []
-    return spec, [*unexpanded(text, source), *said]
+    return spec, [*unexpanded(text, source), *of_utc(text, source, spec), *said]
 
 
 def job_of_script(

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from bursar.clock import SECOND_US, format_instant, parse_moment
+from bursar.clock import SECOND_US, assumed_utc, format_instant, parse_moment
 from bursar.errors import InvalidRequest
 from bursar.jobfile import commands, options, shell
 from bursar.jobfile.document import read_job
@@ -28,6 +28,7 @@ from bursar.jobfile.exported import Exported
 from bursar.jobfile.flags import (
     PAIRS,
     PATHS,
+    SWITCHES,
     FlagFaults,
     FlagNode,
     Place,
@@ -51,7 +52,7 @@ FAULTS_MAX: Final = 100
 _DIRECTIVE = re.compile(r"#(BURSAR|SBATCH)(?=[\s-]|$)\s*(.*)")
 """The blank may be left out: Slurm compares the first seven characters alone."""
 _LEADING = re.compile(r"\s*(?:#.*)?")
-_BURSAR_FLAGS: Final = (*PATHS, *PAIRS, "after", "secret", "mount", "spot")
+_BURSAR_FLAGS: Final = (*PATHS, *PAIRS, *SWITCHES, "after", "secret", "mount", "retry_on")
 _IS_OF_SLURM: Final = "#SBATCH\n"
 """Below a script without directives that `sbatch` submitted, which finds Slurm's names so; no line moves."""
 _HET = re.compile(r"(?:hetjob|packjob)\b")
@@ -240,6 +241,7 @@ def _apply_directives(
     """
     slurm: list[Option] = []
     own: list[Option] = []
+    zones: list[tuple[int, str]] = []
     last, speaks_slurm = 0, False
     for directive in _directives(content):
         last = directive.line
@@ -250,14 +252,17 @@ def _apply_directives(
             speaks_slurm = True
             slurm += _slurm_options(words, directive, faults)
         else:
-            own += (_from_now(option, caller) for option in _bursar_options(words, directive, faults))
+            for option in _bursar_options(words, directive, faults):
+                option, sentence = _from_now(option, caller)
+                own.append(option)
+                zones += [(directive.line, sentence)] if sentence else []
     if caller is not None and SBATCH_WORDS in caller.environ:
         speaks_slurm = True
         typed = caller.environ[SBATCH_WORDS]
         slurm += _slurm_options(shlex.split(typed), _Directive("SBATCH", 0, typed, typed), faults)
     known = (caller.environ, caller.now, caller.site, caller.exported) if caller is not None else ()
     converter = SlurmOptions(slurm, tree, faults, *known)
-    notes = converter.convert()
+    notes = converter.convert() + zones
     fresh: set[str] = set()
     for option in own:
         if option.name == "after" and "after" not in fresh:
@@ -338,7 +343,7 @@ def _bursar_options(words: list[str], directive: _Directive, faults: FlagFaults)
                 return
             _unknown(place, known, faults, "BURSAR")
             return
-        if name == "spot":
+        if name in SWITCHES:
             if mark:
                 faults.add(FlagNode("scalar", place), "takes no value")
         elif not mark:
@@ -349,15 +354,20 @@ def _bursar_options(words: list[str], directive: _Directive, faults: FlagFaults)
         yield Option(name, value, place)
 
 
-def _from_now(option: Option, caller: Caller | None) -> Option:
-    """A deadline such as `now+3h` is of the moment of the submit; what is none is told of as it stands."""
-    if option.name != "deadline" or caller is None:
-        return option
+def _from_now(option: Option, caller: Caller | None) -> tuple[Option, str]:
+    """A deadline such as `now+3h` is of the moment of the submit; what is none is told of as it stands.
+
+    With what its author should hear of its zone.
+    """
+    if option.name not in ("deadline", "begin_after") or caller is None:
+        return option, ""
     try:
         at = parse_moment(option.value, int(caller.now.timestamp()) * SECOND_US, ahead=True)
     except InvalidRequest:
-        return option
-    return Option(option.name, format_instant(at), option.place)
+        return option, ""
+    said = assumed_utc(option.value, at)
+    sentence = f"{option.place.flag}: {said}" if said else ""
+    return Option(option.name, format_instant(at), option.place), sentence
 
 
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
