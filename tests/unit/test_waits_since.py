@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bursar.clock import HOUR_US
-from bursar.model import ArraySpec, JobState
+from bursar.model import ArraySpec, Dependency, JobState
 from bursar.resources import ResourceRequest
 from bursard.fleet.testing import FACTS, World
 from bursard.state import JobRecord, image
@@ -122,3 +122,56 @@ def test_what_is_stopped_for_another_does_not_take_back_the_room_before_it() -> 
         JobState.PENDING,
         1,
     )
+
+
+def test_time_that_a_job_waits_for_another_is_no_waiting() -> None:
+    site = Site()
+    behind = site.submit(options=cpus(8), depends_on=(Dependency(site.first.id, "finished"),), **TINY)
+    plain = site.submit(options=cpus(8), **TINY)
+    site.clock.advance(25 * HOUR_US)
+    urgent = site.urgent()
+    site.free()
+    assert plain.state is JobState.RUNNING, "it has waited for a day"
+    assert since(behind) == site.engine.now()
+    site.first = plain
+    site.free()
+    assert (urgent.state, behind.state) == (JobState.RUNNING, JobState.PENDING)
+    again = image.decode(image.encode(site.state, site.engine.now()), site.state.limits)
+    assert since(again.jobs[behind.id]) == since(behind)
+
+
+def test_a_task_that_follows_another_waits_from_its_turn_on() -> None:
+    site = Site()
+    array = site.submit(options=cpus(8), array=ArraySpec(((0, 1, 1),)), **TINY)
+    after = site.submit(
+        options=cpus(8),
+        array=ArraySpec(((0, 1, 1),)),
+        depends_on=(Dependency(array.id, "task-succeeded"),),
+        **TINY,
+    )
+    site.clock.advance(25 * HOUR_US)
+    site.free()
+    task = site.state.jobs[f"{array.id}.0"]
+    assert task.attempt is not None
+    site.clock.advance(HOUR_US)
+    site.backend.finish(task.attempt.id, 0)
+    site.told()
+    assert since(site.state.jobs[f"{after.id}.0"]) == site.engine.now()
+
+
+@pytest.mark.parametrize("when", ["started", "finished"])
+def test_since_when_a_job_waits_is_the_same_after_a_replay(when: str) -> None:
+    site = Site()
+    other = site.submit(options=cpus(8), **TINY)
+    behind = site.submit(options=cpus(8), depends_on=(Dependency(other.id, when),), **TINY)
+    site.clock.advance(25 * HOUR_US)
+    site.free()
+    assert other.attempt is not None
+    began = site.engine.now()
+    if when == "finished":
+        site.clock.advance(HOUR_US)
+        site.backend.finish(other.attempt.id, 0)
+        site.told()
+    assert since(behind) == site.engine.now()
+    site.clock.advance(HOUR_US)
+    assert since(site.killed().state.jobs[behind.id]) == since(behind) >= began

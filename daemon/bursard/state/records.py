@@ -233,7 +233,8 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         budgets: names of all matching budgets; `hard_budgets` those that can refuse.
         retries: attempts that used up `retry.max`.
         free_retries: in a row, that used up nothing. retry_at: not before this is the next try.
-        waits_since: it was released, or asked for more, while it waited: `waits.since`; 0: neither.
+        waits_since: it was released, asked for more, or had what it depends on, while it waited:
+            `waits.since`; 0: none of these.
         finished_at: when its end was heard, as of its attempts; when it was, `ends.job_ended_at` tells.
         has_slot: an array task that has taken one of the parallel slots of its array.
         likely_us: how long runs like it took when it was made a record; 0: too few were known.

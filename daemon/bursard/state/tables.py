@@ -157,11 +157,14 @@ class Doom(msgspec.Struct, frozen=True):
 
 
 class Met(msgspec.Struct):
-    """A job that has started (`final` None) or ended, and who waited for that and was not told yet."""
+    """A job that has started (`final` None) or ended, and who waited for that and was not told yet. `at`: when
+    it did, since when those may start.
+    """
 
     display: str
     final: JobState | None
     waiting: deque[str]
+    at: int
 
 
 class Tables:

@@ -9,8 +9,9 @@ from bursard.state.records import JobRecord
 
 
 def since(job: JobRecord) -> int:
-    """The latest of its submission, its begin time, a release, an update that asked for more, and the end of
-    an attempt that ran and made room for others, or was asked to run again: its room is theirs first.
+    """The latest of its submission, its begin time, the end (or start) of the last job that it waited for, a
+    release, an update that asked for more, and the end of an attempt that ran and made room for others, or
+    was asked to run again: its room is theirs first.
     """
     last = job.attempts[-1] if job.attempts else None
     ran = last is not None and (last.cause is EndCause.PREEMPTED and last.started_at > 0)

@@ -15,7 +15,7 @@ from bursard.events import (
 )
 from bursard.state.fold.policies import redate as redate_policies
 from bursard.state.records import AttemptRecord, JobRecord, NodeRecord
-from bursard.state.tables import Applied, NodeToken, Tables
+from bursard.state.tables import Applied, Met, NodeToken, Tables
 
 
 def cluster_created(state: Tables, event: ClusterCreated, at: int, applied: Applied) -> None:
@@ -47,12 +47,14 @@ def clock_stepped(state: Tables, event: ClockStepped, at: int, applied: Applied)
         if job.id not in state.pending:
             state.forget_later(job)
         state.enqueue(job, at)
+    for met in state.met.values():
+        _redate(met, ("at",), after, ahead_us)
     for node in state.nodes.values():
         _redate(node, ("changed_at",), after, ahead_us)
 
 
 def _redate(
-    record: JobRecord | AttemptRecord | NodeRecord, names: tuple[str, ...], after: int, us: int
+    record: JobRecord | AttemptRecord | NodeRecord | Met, names: tuple[str, ...], after: int, us: int
 ) -> None:
     for name in names:
         if getattr(record, name) > after:

@@ -105,13 +105,19 @@ def _task(state: Tables, parent: JobRecord, index: int) -> JobRecord:
     return task
 
 
-def open_tasks(state: Tables, parent: JobRecord, at: int) -> None:
-    """Let as many waiting tasks into the queue as there are parallel slots, and room in the queue."""
+def open_tasks(state: Tables, parent: JobRecord, at: int, since: int = 0) -> None:
+    """Let as many waiting tasks into the queue as there are parallel slots, and room in the queue.
+
+    Args:
+        since: when that was to happen, where it is not `at`: tasks that follow others wait from then on.
+    """
     array = parent.array
     if array is None or parent.held or parent.waiting_on:
         return
     while array.openable and array.open_slots > 0 and array.queued < QUEUED_MAX:
         task = _task(state, parent, array.openable[0][0])
+        if array.ready is not None:
+            task.waits_since = max(task.waits_since, since or at)
         take_slot(state, task)
         state.enqueue(task, at)
 
@@ -350,13 +356,13 @@ def satisfied(when: str, final: JobState) -> bool:
 def _meet_dependents(state: Tables, ended_job: JobRecord, at: int) -> None:
     """Jobs that waited for this end may start; those it disappoints are doomed, for `decide` to end them."""
     waiting = [*state.starters.pop(ended_job.id, ()), *state.dependents.pop(ended_job.id, ())]
-    _meet(state, (ended_job.id, ENDED), Met(ended_job.display, ended_job.state, deque(waiting)), at)
+    _meet(state, (ended_job.id, ENDED), Met(ended_job.display, ended_job.state, deque(waiting), at), at)
 
 
 def meet_started(state: Tables, started_job: JobRecord, at: int) -> None:
     """Jobs that waited for this start alone wait no more."""
     waiting = deque(state.starters.pop(started_job.id, ()))
-    _meet(state, (started_job.id, STARTED), Met(started_job.display, None, waiting), at)
+    _meet(state, (started_job.id, STARTED), Met(started_job.display, None, waiting, at), at)
 
 
 def _meet(state: Tables, key: tuple[str, str], met: Met, at: int) -> None:
@@ -405,11 +411,15 @@ def _tell(state: Tables, other: str, met: Met, job_id: str, at: int) -> int:
             state.doomed[job_id] = Doom(met.display, when, met.final)
         return 1
     del job.waiting_on[other]
+    # Not `at`: in a replay, which has no turns, that is another one.
+    for one in (job, *tasks_of(state, job)):
+        if one.state is JobState.PENDING or one.array is not None:
+            one.waits_since = max(one.waits_since, met.at)
     if job.array is None:
         state.enqueue(job, at)
         return 1
     before = job.array.queued
-    open_tasks(state, job, at)
+    open_tasks(state, job, at, met.at)
     return 1 + job.array.queued - before
 
 
