@@ -13,8 +13,10 @@ from typing import Final
 from bursar.clock import DAY_US
 from bursar.projects import problem_of
 from bursar.resources import MILLI
-from bursar.yamlfile import Faults, Fields, Node, nearest, read_decimal
+from bursar.yamlfile import Faults, Fields, Node, nearest, read_decimal, read_int
 from bursar_policies.specs import (
+    ADMIN_ASKED_MAX,
+    ASKED_MAX,
     FACTORS,
     PPM,
     PROMISE_HORIZON_US,
@@ -28,11 +30,12 @@ SHARES_MAX: Final = 1_000
 AGE_MAX_US: Final = 365 * DAY_US
 AGE_POWER_MAX: Final = 4
 SHARE_DAYS_MAX: Final = 365
+PRIORITY_MAX: Final = 100
 KEEP_MAX: Final = Decimal(90)
 RESTART_US: Final = 300_000_000
 _KEYS = (
     *("weights", "max_wait", "age_full", "age_power", "share_days", "shares"),
-    *("short_jobs", "preempt", "promises"),
+    *("short_jobs", "preempt", "promises", "max_priority"),
 )
 
 
@@ -49,9 +52,11 @@ def read_priority(node: Node, faults: Faults) -> PriorityPolicySpec | None:
     short_limit_us, kept_ppm = _short_jobs(fields)
     preempt_gap, restart_us = _preempt(fields)
     horizon_us, share_ppm, user_max = _promises(fields)
+    asked_max, admin_asked_max, asked_in = _asked(fields, faults)
     if len(faults.found) > before:
         return None
-    if not (weights or max_wait_us or preempt_gap or fields.get("promises") is not None):
+    bounds = fields.get("promises") is not None or fields.get("max_priority") is not None
+    if not (weights or max_wait_us or preempt_gap or bounds):
         faults.add(node, "orders nothing; give `weights` above 0, `max_wait`, or both")
         return None
     factors = {factor for factor, _ in weights}
@@ -76,6 +81,37 @@ def read_priority(node: Node, faults: Faults) -> PriorityPolicySpec | None:
         promise_horizon_us=horizon_us,
         promise_share_ppm=share_ppm,
         promise_user_max=user_max,
+        asked_max=asked_max,
+        admin_asked_max=admin_asked_max,
+        asked_in=asked_in,
+    )
+
+
+def _asked(fields: Fields, faults: Faults) -> tuple[int, int, tuple[tuple[str, int], ...]]:
+    """The highest priority that submitters and project-admins may ask for, and submitters by project."""
+    inner = fields.fields("max_priority", ("submitter", "project_admin", "projects"))
+    if inner is None:
+        return ASKED_MAX, ADMIN_ASKED_MAX, ()
+    own = inner.integer("submitter", minimum=0, maximum=PRIORITY_MAX)
+    submitter = ASKED_MAX if own is None else own
+    admin = inner.integer("project_admin", minimum=submitter, maximum=PRIORITY_MAX)
+    found: dict[str, int] = {}
+    entries = inner.entries("projects")
+    if len(entries) > SHARES_MAX and (node := inner.get("projects")) is not None:
+        faults.add(node, f"names {len(entries)} projects; at most {SHARES_MAX}")
+        return ASKED_MAX, ADMIN_ASKED_MAX, ()
+    for key, child in entries.items():
+        most, problem = read_int(child, faults, minimum=0, maximum=PRIORITY_MAX), problem_of(key)
+        if problem:
+            faults.add_key(child, f"{key[:60]!r} is not a project: {problem}")
+        elif key.lower() in found:
+            faults.add_key(child, f"the project {key.lower()} is given twice: capitals make no difference")
+        elif most is not None:
+            found[key.lower()] = most
+    return (
+        submitter,
+        max(submitter, ADMIN_ASKED_MAX) if admin is None else admin,
+        tuple(sorted(found.items())),
     )
 
 

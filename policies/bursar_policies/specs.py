@@ -283,6 +283,10 @@ class PlacementPolicySpec(msgspec.Struct, frozen=True, tag="PlacementPolicy"):
 
 FACTORS: Final = ("age", "fair_share", "size", "run_time", "deadline", "budget", "qos")
 """What a PriorityPolicy may weigh."""
+ASKED_MAX: Final = 50
+"""The highest priority that a submitter may ask for where no policy says: `normal`."""
+ADMIN_ASKED_MAX: Final = 75
+"""The same of a project-admin: `high`."""
 PROMISE_HORIZON_US: Final = 30 * DAY_US
 PROMISE_USER_MAX: Final = 200
 PROMISES_MAX: Final = 1_000
@@ -306,6 +310,10 @@ class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
         promise_horizon_us: a place that is promised begins at most so far ahead.
         promise_share_ppm: what part of the cluster's CPUs, memory and GPUs may be promised at a time.
         promise_user_max: so many promises of one user are open at a time.
+        asked_max: the highest priority that a submitter may ask for. admin_asked_max: that a project-admin
+            may, in his projects. Operators may ask for any.
+        asked_in: (project, priority) pairs, sorted: what submitters may ask for there instead, and in all
+            below; the innermost counts.
     """
 
     weights: tuple[tuple[str, int], ...] = ()
@@ -321,6 +329,9 @@ class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
     promise_horizon_us: int = PROMISE_HORIZON_US
     promise_share_ppm: int = PPM
     promise_user_max: int = PROMISE_USER_MAX
+    asked_max: int = ASKED_MAX
+    admin_asked_max: int = ADMIN_ASKED_MAX
+    asked_in: tuple[tuple[str, int], ...] = ()
 
     @property
     def bounds_promises(self) -> bool:

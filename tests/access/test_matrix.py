@@ -177,7 +177,7 @@ REQUESTS: Final[dict[str, Callable[[Thing], Any]]] = {
     "Jobs.Hold": one,
     "Jobs.Release": one,
     "Jobs.Requeue": one,
-    "Jobs.Update": lambda t: jobs_pb2.UpdateRequest(job=t.job, priority=51),
+    "Jobs.Update": lambda t: jobs_pb2.UpdateRequest(job=t.job, priority=49),
     "Nodes.Get": lambda t: nodes_pb2.NodeRequest(node="n1"),
     "Nodes.Drain": lambda t: nodes_pb2.DrainRequest(node="n1"),
     "Nodes.Cordon": lambda t: nodes_pb2.NodeModeRequest(node="n1"),

@@ -193,6 +193,7 @@ spec:
   age_power: 2
   share_days: 14
   shares: {nlp: 2, nlp/a: 1, cv: 3}
+  max_priority: {submitter: 40, project_admin: 60, projects: {nlp: 90, nlp/a: 10}}
   short_jobs: {limit: 1h, keep: 25%}
   preempt: {gap: 20, restart: 2m}
 """

@@ -30,6 +30,8 @@ class Action(StrEnum):
     SUBMIT = "submit jobs"
     STEER_JOBS = "change jobs"
     EXTEND_JOBS = "raise, while it runs, the time limit"
+    OUTRANK_PROJECT = "ask for a priority above that of submitters"
+    OUTRANK_SITE = "ask for any priority"
     CHANGE_PROGRAM = "change what a service runs in its owner's name"
     ATTACH = "attach to jobs"
     SET_SECRETS = "keep secrets"
@@ -51,10 +53,11 @@ _READ = frozenset({_A.SEE_SITE, _A.SEE_JOBS, _A.SEE_COST, _A.SEE_POLICIES})
 _SUBMIT = _READ | {_A.SUBMIT}
 _PROJECT = _SUBMIT | {
     _A.SEE_PRIVATE, _A.READ_LOGS, _A.STEER_JOBS, _A.SEE_BOOKS, _A.SET_SECRETS, _A.GRANT, _A.SEE_GRANTS,
-    _A.APPROVE_BUDGETS, _A.EXTEND_JOBS,
+    _A.APPROVE_BUDGETS, _A.EXTEND_JOBS, _A.OUTRANK_PROJECT,
 }  # fmt: skip
 _OPERATE = (_PROJECT - {_A.GRANT}) | {
     _A.FUND_BUDGETS, _A.APPLY_POLICIES, _A.STEER_NODES, _A.VERIFY, _A.CHANGE_PROGRAM, _A.ATTACH,
+    _A.OUTRANK_SITE,
 }  # fmt: skip
 
 RIGHTS: Final[Mapping[Role, frozenset[Action]]] = {

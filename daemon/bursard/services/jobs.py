@@ -31,6 +31,7 @@ from bursar.v1 import jobs_pb2_grpc, types_pb2
 from bursard.access.allowances import Allowances
 from bursard.access.authorize import Action, authorize
 from bursard.access.identity import caller
+from bursard.access.outranking import refuse_outranking
 from bursard.access.rules import Writes
 from bursard.access.spare import Spares
 from bursard.cycle import Cycle, reason_of
@@ -61,7 +62,7 @@ from bursard.services.views import (
     reason_view,
 )
 from bursard.services.watching import Watcher, WatchHub
-from bursard.state import JobRecord
+from bursard.state import JobRecord, State
 from bursard.state.budgets import promises as asks
 from bursard.state.decide import jobs as decide
 from bursard.state.decide.following import Fates, without_own
@@ -233,6 +234,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         if key in known:
             return await self._known(request, asked, known[key]), state.version
         self._allowances.check(user, Writes.JOBS)
+        refuse_outranking(state.priority, asked.project, asked.priority)
         refuse_unknown_gpus(engine, asked.options)
         spec, others = await self._resolve_dependencies(asked)
         digest = spec_bytes(asked) if key and asked.depends_on != spec.depends_on else b""
@@ -373,6 +375,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
         user = caller().name
         spec = spec_from_wire(request.spec)
         authorize(Action.SUBMIT, spec.project)
+        refuse_outranking(self.engine.state.priority, spec.project, spec.priority)
         refuse_unknown_gpus(self.engine, spec.options)
         spec, others = await self._resolve_dependencies(spec)
         other = second(self.engine.state, spec)
@@ -504,6 +507,7 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             changes["idle_policy"] = policy
         if "project" in changes:
             authorize(Action.SUBMIT, str(changes["project"]))
+        _refuse_outranking(self.engine.state, job.spec, replace_spec(job.spec, changes))
         # An update has the bounds of a submit; what an older version accepted is not this call's fault.
         known = check(job.spec)
         problems = [one for one in check(replace_spec(job.spec, changes)) if one not in known]
@@ -620,6 +624,12 @@ async def _waiting(asked: asyncio.Queue[pb.SubmitRequest | None]) -> list[pb.Sub
     if batch:
         asked.put_nowait(None)
     return batch
+
+
+def _refuse_outranking(state: State, before: JobSpec, now: JobSpec) -> None:
+    """What a job has it keeps, in its project."""
+    had = before.priority if now.project == before.project else -1
+    refuse_outranking(state.priority, now.project, now.priority, had)
 
 
 def _cancelled_by(user: str, why: str) -> str:

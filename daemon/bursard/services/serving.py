@@ -19,6 +19,7 @@ from bursar.v1 import services_pb2 as pb
 from bursar.v1 import services_pb2_grpc
 from bursard.access.authorize import Action, allowed, authorize
 from bursard.access.identity import caller
+from bursard.access.outranking import refuse_outranking
 from bursard.cycle import Cycle
 from bursard.engine import Engine
 from bursard.events import KeyIssued
@@ -106,8 +107,12 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
     async def _changed(self, job: JobRecord, events: list[Any]) -> pb.Service:
         for event in events:
             spec = decide.changed_spec(job, event)
-            if spec is not None and (problems := check(spec)):
+            if spec is None:
+                continue
+            if problems := check(spec):
                 refuse(problems)
+            # Of a service the project stays.
+            refuse_outranking(self.engine.state.priority, spec.project, spec.priority, job.spec.priority)
         seq = self.engine.commit(events, caller().name)
         self.keeper.look_at(job)
         await self.engine.durable(seq)

@@ -157,8 +157,8 @@ class Doom(msgspec.Struct, frozen=True):
 
 
 class Met(msgspec.Struct):
-    """A job that has started (`final` None) or ended, and who waited for that and was not told yet. `at`: when
-    it did, since when those may start.
+    """A job that has started (`final` None) or ended at that time, and who waited for that and was not told
+    yet.
     """
 
     display: str

@@ -498,6 +498,23 @@ def _priority() -> Schema:
                 },
                 required=("limit", "keep"),
             ),
+            "max_priority": forms.mapping(
+                "The highest priority that may be asked for; operators may ask for any.",
+                {
+                    "submitter": forms.whole("By submitters.", 0, 100, default=50),
+                    "project_admin": forms.whole(
+                        "By project-admins in their projects, at least what submitters may; as a rule 75.",
+                        0,
+                        100,
+                    ),
+                    "projects": {
+                        "type": "object",
+                        "propertyNames": {"pattern": forms.PROJECT},
+                        "additionalProperties": {"type": "integer", "minimum": 0, "maximum": 100},
+                        "description": "By submitters of this project and all below it, instead.",
+                    },
+                },
+            ),
             "promises": forms.mapping(
                 "What bounds the promises of deadlines.",
                 {
