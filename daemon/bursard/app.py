@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -85,6 +86,7 @@ MESSAGE_BYTES_MAX = 1024 * 1024
 EXIT_COMMIT_UNKNOWN = 70
 EXIT_SOCKETS_REMOVED = 75
 """Whoever keeps the daemon starts it again, and it listens where it is looked for."""
+SWITCH_S = 0.001
 FOLDERS_S = 2.0
 """Between two looks whether somebody has removed what is open."""
 
@@ -128,6 +130,9 @@ async def run(settings: Settings) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    # The loop gets the interpreter back from a thread that works after so long, not five times that: at each
+    # of its own waits it gives it away.
+    sys.setswitchinterval(SWITCH_S)
 
     fleet = Fleet(
         engine,

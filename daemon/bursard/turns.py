@@ -40,6 +40,8 @@ turns of the loop. With a piece in each of them, who comes would wait outside be
 """
 COMING_NS: Final = 2 * QUANTUM_NS
 """But so much time at most, however many come."""
+AHEAD: Final = 2
+"""So many quanta at most while others wait, with the pieces that go on since theirs is the next turn."""
 UNKNOWN_NS: Final = 200_000
 """What a piece counts for that has not run yet, of a call of which none has."""
 _UNIT: Final = 1_000
@@ -120,6 +122,18 @@ class Shares:
             else:
                 parent.clock = share.tag
             share, parent = parent, parent.parent
+
+    def first(self, call: Share) -> bool:
+        """Would a turn of this call, asked for now, be the next one: at each level before all that wait?"""
+        share, parent = call, call.parent
+        while parent is not None:
+            heap = parent.heap
+            while heap and heap[0][2].entry is not heap[0]:
+                heapq.heappop(heap)
+            if heap and heap[0][2] is not share and max(share.tag, parent.clock) >= heap[0][0]:
+                return False
+            share, parent = parent, parent.parent
+        return not call.waiting
 
     def charge(self, call: Share, cost_ns: int) -> None:
         """It has had so much. Negative: less than was counted."""
@@ -219,10 +233,13 @@ class Turns:
         _current.set(call)
         return await _driven(self, call.share, work, waits)
 
-    @property
-    def crowded(self) -> bool:
-        """A piece that would go on now has to wait."""
-        return self._burst_ns >= self.quantum_ns or self.shares.root.queued > 0
+    def must_wait(self, share: Share) -> bool:
+        """Has a piece of this call to wait for its turn? Not if it would be given the very next one, and so
+        for little more than a quantum: whoever has had least answers before the next look at the door.
+        """
+        if not self.shares.root.queued:
+            return self._burst_ns >= self.quantum_ns
+        return self._burst_ns >= AHEAD * self.quantum_ns or not self.shares.first(share)
 
     def ran(self, share: Share, cost_ns: int, counted_ns: int) -> None:
         """A piece of this call has taken so long; so much was counted for it before."""
@@ -303,7 +320,7 @@ def _driven(
     while True:
         counted_ns = 0
         # The first piece waits for nothing: it begins to listen, so that who ends the work is heard by it.
-        if turns.crowded and begun and waits and not isinstance(error, asyncio.CancelledError):
+        if begun and waits and not isinstance(error, asyncio.CancelledError) and turns.must_wait(share):
             try:
                 counted_ns = yield from turns.wait(share)
             except BaseException as raised:

@@ -94,6 +94,45 @@ def test_many_followers_of_one_caller_cost_one_look_for_each_commit() -> None:
     play(story)
 
 
+def test_followers_of_one_caller_that_come_at_a_time_read_the_log_once_for_all() -> None:
+    async def story(site: Site) -> None:
+        token, other = site.token("oz", "operator"), site.token("pat", "submitter", "q")
+        for _ in range(tail.KEPT_MAX // 2):
+            site.job("ann", "p")
+            site.job("ann", "q")
+        await site.engine.durable()
+        last = site.engine.state.version
+        log = await listed(site, token)
+        asked, ask, gate, waiting = reads(site), site.engine.read, asyncio.Event(), asyncio.Event()
+
+        async def slow(question: Callable[[Views], Any]) -> Any:
+            waiting.set()
+            await gate.wait()
+            return await ask(question)
+
+        site.engine.read = slow  # type: ignore[method-assign]
+        first = Follower(site, token)
+        await waiting.wait()
+        followers = [Follower(site, token) for _ in range(8)]
+        pat = Follower(site, other)
+        async with asyncio.timeout(20):
+            while len(site.door.sessions.open) < 10:  # noqa: ASYNC110  (nothing says so)
+                await asyncio.sleep(0)
+        await first.end()  # what it asked for first is for the others all the same
+        gate.set()
+        for one in followers:
+            assert await one.has(last) == log
+        seen = [event for event in await pat.has(last) if event.kind == "job-submitted"]
+        assert len(seen) == tail.KEPT_MAX // 2
+        pages = sum(name.endswith("_page.<locals>.read") for name in asked)
+        # What lies before the newest events that are kept, and pat's own.
+        assert pages <= 3 * (1 + (last - tail.KEPT_MAX) // 200) + 2, asked
+        for one in [*followers, pat]:
+            await one.end()
+
+    play(story)
+
+
 def test_each_caller_hears_what_its_rights_show_and_each_kind_what_it_asked_for() -> None:
     async def story(site: Site) -> None:
         await site.engine.durable()

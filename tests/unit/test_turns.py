@@ -170,6 +170,27 @@ def test_whoever_enters_is_popped_or_leaves_once_and_nothing_is_left_behind(
     assert not any(share.entry or share.queued or share.waiting for share in [*kinds, *calls])
 
 
+@settings(max_examples=200)
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(1, 50), st.booleans()), max_size=40), st.integers(0, 5)
+)
+def test_who_is_first_is_whoever_would_be_given_the_next_turn(
+    history: list[tuple[int, int, bool]], asked: int
+) -> None:
+    shares = Shares()
+    kinds = [Share(shares.root), Share(shares.root, 3)]
+    callers = [Share(kinds[number % 2]) for number in range(3)]
+    calls = [Share(callers[number % 3]) for number in range(6)]
+    for number, (index, cost, goes) in enumerate(history):
+        shares.enter(calls[index], number)
+        if goes:
+            shares.charge(shares.pop()[0], cost)
+    call = calls[asked]
+    if shares.first(call):
+        shares.enter(call, "this one")
+        assert shares.pop()[1] == "this one"
+
+
 def test_callers_that_wait_for_nothing_are_forgotten_and_what_one_has_had_is_not() -> None:
     shares = Shares()
     callers = Callers(shares, {USER: 1})
@@ -290,6 +311,21 @@ def test_with_nobody_behind_a_piece_goes_on_at_once() -> None:
         assert (task.done(), stages, turns._armed) == (True, 50, False)
 
     play(story)
+
+
+def test_whose_turn_would_be_the_next_goes_on_before_the_next_look_but_not_for_ever() -> None:
+    stage = Stage()
+    turns = stage.turns
+    greedy, modest = (turns.callers.call_of(USER, name) for name in ("greedy", "modest"))
+    turns.shares.charge(greedy, 5 * MS)
+    assert not turns.must_wait(modest)
+    turns.shares.enter(greedy, "a piece that waits")
+    assert not turns.must_wait(modest)
+    turns.shares.charge(modest, 9 * MS)
+    assert turns.must_wait(modest)  # it has had more by now
+    fresh = turns.callers.call_of(USER, "fresh")
+    turns._burst_ns = 2 * QUANTUM_NS
+    assert turns.must_wait(fresh)  # what is not of calls has its turn
 
 
 def test_what_is_short_does_not_breathe_and_what_is_long_does() -> None:

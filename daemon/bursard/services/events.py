@@ -18,7 +18,7 @@ from bursar.v1 import events_pb2 as pb
 from bursar.v1 import events_pb2_grpc
 from bursard import doctor
 from bursard.access.authorize import Action, allowed, authorize
-from bursard.access.identity import caller
+from bursard.access.identity import Identity, caller
 from bursard.access.refusals import Refusals
 from bursard.access.sessions import resume_at
 from bursard.access.vault import Vault
@@ -36,7 +36,7 @@ from bursard.services.tail import Tail
 from bursard.services.trail import PAGE, Trail, trail_of
 from bursard.state.arrays import beyond_wanted
 from bursard.store import EventRow, Views
-from bursard.turns import breathe
+from bursard.turns import breathe, in_turn
 
 Found = TypeVar("Found")
 
@@ -77,6 +77,8 @@ class EventsService(events_pb2_grpc.EventsServicer):
         self._census = Census(engine, cycle)
         self._clocks = clocks
         self._tail = Tail(engine)
+        self._read: dict[tuple[Identity, int], asyncio.Task[_Page]] = {}
+        """Pages of the whole log that are being read, by whose they are and where they begin."""
 
     async def List(self, request: pb.ListEventsRequest, context: Any) -> AsyncIterator[pb.Event]:
         """Events from the log, then as they happen."""
@@ -93,7 +95,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
             resume_at(f"go on with `bursar events --after {after}`")
             page = await self._followed(after, trail) if request.follow else None
             if page is None:
-                page = await self._page(after, trail, sight, names)
+                page = await self._shared_page(after, trail, sight, names)
             after = page.after
             for event in page.events[:left]:
                 left -= 1
@@ -118,6 +120,26 @@ class EventsService(events_pb2_grpc.EventsServicer):
         if any(trail.concerns(one.kind, one.subject) for one in heard):
             return None
         return _Page([], end, len(heard) < PAGE)
+
+    async def _shared_page(self, after: int, trail: Trail, sight: Sight, names: Names) -> _Page:
+        """As `_page`; streams of one caller that ask for the same at a time, as many followers do that come
+        back after a restart, are told from one look.
+        """
+        if not trail.plain or trail.query.kinds:
+            return await self._page(after, trail, sight, names)
+        key = caller(), after
+        reading = self._read.get(key)
+        if reading is None:
+            # Who leaves ends its own wait alone.
+            reading = asyncio.create_task(in_turn(self._page(after, trail, sight, names)), name="events-page")
+            self._read[key] = reading
+            reading.add_done_callback(partial(self._was_read, key))
+        return await asyncio.shield(reading)
+
+    def _was_read(self, key: tuple[Identity, int], reading: asyncio.Task[_Page]) -> None:
+        del self._read[key]
+        if not reading.cancelled():
+            reading.exception()  # those who wait have heard it; they may all have left
 
     async def _page(self, after: int, trail: Trail, sight: Sight, names: Names) -> _Page:
         """The next of the log, as messages: made in the reader's thread, since a page is work."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any
 
 from bursar.clock import DAY_US
@@ -31,7 +31,7 @@ from bursard.services.pushback import after_room
 from bursard.services.views import (
     SAMPLE_ATTEMPTS_IN_ROW,
     Form,
-    fitting,
+    fitting_in_turns,
     job_view,
     node_view,
     sample_view,
@@ -115,9 +115,9 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
             for node in _by_name(self.engine.state.nodes.values())
             if (not request.pool or node.facts.pool == request.pool) and node.facts.name > request.page_token
         ]
-        rows = map(self._row, nodes[: request.page_size or PAGE_MAX])
-        shown = fitting(map(self._with_hours, rows) if request.activity else rows)
-        more = shown[-1].facts.name if len(shown) < len(nodes) else ""
+        rows = self._rows(nodes[: request.page_size or PAGE_MAX])
+        shown = await fitting_in_turns(map(self._with_hours, rows) if request.activity else rows)
+        more = shown[-1].facts.name if shown and len(shown) < len(nodes) else ""
         return pb.ListNodesResponse(nodes=shown, next_page_token=more)
 
     async def Get(self, request: pb.NodeRequest, context: Any) -> types_pb2.Node:
@@ -263,7 +263,7 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
         await self.engine.durable()
         state, now, identity = self.engine.state, self.engine.now(), caller()
         found = sorted(state.machines.values(), key=lambda one: (one.name, one.id))
-        rows = fitting(clouds.machine_view(state, one, identity, now) for one in found)
+        rows = await fitting_in_turns(clouds.machine_view(state, one, identity, now) for one in found)
         return pb.MachinesResponse(machines=rows, currency=state.currency)
 
     async def GetMachine(self, request: pb.GetMachineRequest, context: Any) -> pb.Machine:
@@ -320,9 +320,9 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
             live = [state.jobs[attempt.job_id] for attempt in state.attempts.values()]
             seen = [job for job in live if allowed(identity, Action.SEE_JOBS, job.spec.project)]
             yield pb.TopResponse(
-                nodes=fitting(map(self._row, _by_name(state.nodes.values())[:PAGE_MAX])),
+                nodes=await fitting_in_turns(self._rows(_by_name(state.nodes.values())[:PAGE_MAX])),
                 nodes_total=len(state.nodes),
-                jobs=fitting(
+                jobs=await fitting_in_turns(
                     job_view(
                         state,
                         job,
@@ -352,6 +352,12 @@ class NodesService(nodes_pb2_grpc.NodesServicer):
     def _row(self, node: NodeRecord) -> types_pb2.Node:
         """As in lists: an agent's reading may be as large as a message, and a list has many."""
         return self._view(node, SAMPLE_ATTEMPTS_IN_ROW)
+
+    def _rows(self, nodes: Iterable[NodeRecord]) -> Iterator[types_pb2.Node]:
+        """Of those that are still there when it is their turn."""
+        for node in nodes:
+            if self.engine.state.nodes.get(node.id) is node:
+                yield self._row(node)
 
     def _with_hours(self, node: types_pb2.Node) -> types_pb2.Node:
         indexes = range(len(node.facts.devices))

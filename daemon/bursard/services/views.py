@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from enum import Enum
 from itertools import islice
@@ -292,27 +292,17 @@ def job_terse(job: JobRecord, reason: Reason | None) -> pb.Job:
     return wire
 
 
-def fitting(rows: Iterable[Row]) -> list[Row]:
-    """As many rows as one message holds, at least one if there is any."""
-    return list(_fitting(rows))
-
-
 async def fitting_in_turns(rows: Iterable[Row]) -> list[Row]:
-    """The same; others have their turns between rows."""
+    """As many rows as one message holds, at least one if there is any. Between, others have turns."""
     found: list[Row] = []
-    for row in _fitting(rows):
-        found.append(row)
-        await breathe()
-    return found
-
-
-def _fitting(rows: Iterable[Row]) -> Iterator[Row]:
     size = 0
     for row in rows:
         size += row.ByteSize()
-        if size > ROWS_BYTES_MAX and size > row.ByteSize():
-            return
-        yield row
+        if size > ROWS_BYTES_MAX and found:
+            break
+        found.append(row)
+        await breathe()
+    return found
 
 
 def _spec(spec: JobSpec, form: Form) -> JobSpec:
