@@ -14,6 +14,8 @@ GAP: Final = 2
 SHRINK_MIN: Final = 8
 """A shrinking column keeps at least so many cells, unless it says another number."""
 
+BREAKS: Final = "-_/.:+,"
+"""Marks within a word behind which it is rather broken than elsewhere."""
 NOTHING: Final = ("", "-")
 """What a cell without a value says."""
 
@@ -28,6 +30,7 @@ class Head(NamedTuple):
         least: cells that a shrinking column keeps: all of them where its text is short.
         wrap: shrinks too, but is never cut: its text goes on in further lines below. It keeps no more
             than its longest word needs, or `SHRINK_MIN`.
+        easy: cells that a soft column keeps while there are others that go before it does.
         whole: wraps, and its words are names: one is broken only where no further column could go.
     """
 
@@ -38,6 +41,7 @@ class Head(NamedTuple):
     least: int = SHRINK_MIN
     wrap: bool = False
     whole: bool = False
+    easy: int = 0
 
     @property
     def soft(self) -> bool:
@@ -82,17 +86,22 @@ def layout(
     while True:
         fixed = sum(natural[i] for i in shown if not heads[i].soft) + GAP * (len(shown) - 1)
         soft = [i for i in shown if heads[i].soft]
-        least = sum(kept[i] for i in soft)
         empty = [i for i in shown if rows and all(row[i] in NOTHING for row in rows)]
         victims = empty[-1:] or [i for i in shown if heads[i].drop]
+        first = max((heads[i].drop for i in victims), default=0)
+        eases = {i: min(natural[i], heads[i].easy) if heads[i].drop < first else 0 for i in soft}
+        least = sum(max(kept[i], eases[i]) for i in soft)
         if fixed + least <= width or not victims or len(shown) == 1:
             break
         shown.remove(max(victims, key=lambda i: (heads[i].drop, i)))
-    widths = list(natural)
+    widths, least = list(natural), sum(kept[i] for i in soft)
     if fixed + least > width:
         kept = [min(kept[i], head.least) if head.whole else kept[i] for i, head in enumerate(heads)]
         least = sum(kept[i] for i in soft)
     room = max(width - fixed, least)
+    eased = [max(kept[i], min(natural[i], head.easy)) for i, head in enumerate(heads)]
+    if sum(eased[i] for i in soft) <= room:
+        kept = eased
     while sum(widths[i] for i in soft) > room:
         # From the widest of those that still have more than their least.
         widest = max(soft, key=lambda i: (widths[i] > kept[i], widths[i]))
@@ -112,7 +121,10 @@ def _kept(head: Head, natural: int, texts: Sequence[str]) -> int:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """`text` in lines of at most `width` cells, broken between words; a word that is longer, within it."""
+    """`text` in lines of at most `width` cells, broken between words; a word that is longer, within it.
+
+    Where it has one in the second half of a line, behind a mark such as `-` or `/`.
+    """
     lines, line = [], ""
     for word in text.split(" "):
         if line and cells(line) + 1 + cells(word) > width:
@@ -122,6 +134,8 @@ def wrapped(text: str, width: int) -> list[str]:
             line = f"{line} {word}" if line else word
         while cells(line) > width:
             head = fit(line, width + 1)[:-1]  # without its mark
+            at = max(head.rfind(mark) for mark in BREAKS) + 1
+            head = head[:at] if at * 2 >= len(head) else head
             lines.append(head)
             line = line[len(head) :]
     return [*lines, line]

@@ -414,6 +414,22 @@ def test_text_is_broken_between_words_and_long_words_within() -> None:
     assert wrapped("", 5) == [""]
 
 
+def test_a_long_word_is_broken_behind_a_mark_of_its_second_half() -> None:
+    assert wrapped("llama-70b-finetune", 12) == ["llama-70b-", "finetune"]
+    assert wrapped("research/vision", 12) == ["research/", "vision"]
+    assert wrapped("a-longwithoutany", 12) == ["a-longwithou", "tany"]
+
+
+@pytest.mark.parametrize("columns_max", [80, 100, 120])
+def test_a_long_name_keeps_cells_that_what_matters_less_would_take(columns_max: int) -> None:
+    row = view.job(job(number=123, state="PENDING"))
+    row |= {"name": "a-name-that-is-much-too-long", "array": None, "lineage": {}}
+    row["reason"] = {"code": "WaitingForResources"}
+    head, *lines = table_text([row], jobs.JOB_COLUMNS, columns_max).splitlines()
+    assert "NAME" in head.split()
+    assert len(lines) <= 3
+
+
 def test_what_says_nothing_in_any_row_goes_before_what_does() -> None:
     columns = (Column("empty"), Column("name", drop=1), Column("always"))
     rows = [{"empty": None, "name": "n" * 10, "always": "a" * 10}]

@@ -19,7 +19,7 @@ import pytest
 from google.protobuf.message import Message
 from wire_values import filled
 
-from bursar.cli import backup, output
+from bursar.cli import backup, output, texts
 from bursar.cli.main import run
 from bursar.client.fake import FakeServer
 from bursar.clock import SystemClock
@@ -201,8 +201,8 @@ def test_what_a_command_shows_is_what_it_showed(
 ) -> None:
     head, dashes, tail = words.partition(" -- ")
     if form in NARROW:
-        monkeypatch.setattr(output, "is_terminal", lambda stream: True)
-        monkeypatch.setattr(output, "width", lambda: int(form))
+        monkeypatch.setattr(output, "terminal_columns", lambda: int(form))
+        monkeypatch.setattr(texts, "terminal_columns", lambda: int(form))
     fake.answers.update({"other": OTHERS, "least": LEAST}.get(form, {}))
     shown_as = "table" if form in (*NARROW, "other", "least") else form
     code = run([*head.split(), "-o", shown_as, *((dashes + tail).split())])

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 JOB_NAME_LEAST = 9
 """What is left at 40 columns beside number, state and the words of an end."""
+JOB_NAME_EASY = 14
+"""Above, what it needs and where it runs go first: a name in five lines is no name."""
 WHY_CELLS = max(len(code) for code in ReasonCode)
 
 
@@ -83,7 +85,7 @@ def _why_text(row: Row) -> str:
 JOB_COLUMNS = (
     Column("number", show=texts.job_ref, right=True),
     Column("id", drop=9),
-    Column("name", wrap=True, drop=1, least=JOB_NAME_LEAST),
+    Column("name", wrap=True, drop=1, least=JOB_NAME_LEAST, easy=JOB_NAME_EASY),
     Column("project", shrink=True, drop=5),
     Column("user", shrink=True, drop=8),
     Column("state"),

@@ -18,13 +18,12 @@ from typing import Any, Final, NamedTuple
 from bursar.cli.terminal import (
     STATE_STYLES,
     clean,
-    is_terminal,
     left_text,
     money_places,
     money_text,
     paint,
+    terminal_columns,
     time_text,
-    width,
 )
 from bursar.errors import InvalidRequest
 from bursar.tables import SHRINK_MIN, Head, render
@@ -54,7 +53,7 @@ class Column(NamedTuple):
         suffix: after each amount, `/h`. missing: the human form of no value.
         left: of amounts, that they are what is left of something (`left_text`).
         mark: whether a row's value is an estimate: its human form begins with `~`.
-        right, shrink, drop, least, wrap, whole: as in `tables.Head`.
+        right, shrink, drop, least, wrap, whole, easy: as in `tables.Head`.
     """
 
     name: str
@@ -73,6 +72,7 @@ class Column(NamedTuple):
     least: int = SHRINK_MIN
     wrap: bool = False
     whole: bool = False
+    easy: int = 0
 
     def of(self, row: Row) -> Any:
         """What a program reads in this row."""
@@ -207,7 +207,7 @@ def say(text: str) -> None:
 def table_text(rows: Sequence[Row], columns: Sequence[Column], columns_max: int | None) -> str:
     """The rows as a table, `columns_max` cells wide at most; None: as wide as it needs."""
     heads = [
-        Head(c.name.upper().replace("_", " "), c.right, c.shrink, c.drop, c.least, c.wrap, c.whole)
+        Head(c.name.upper().replace("_", " "), c.right, c.shrink, c.drop, c.least, c.wrap, c.whole, c.easy)
         for c in columns
     ]
     texts = list(zip(*(map(clean, human(rows, column)) for column in columns), strict=True))
@@ -221,7 +221,7 @@ def table_text(rows: Sequence[Row], columns: Sequence[Column], columns_max: int 
 
 def write_table(rows: Sequence[Row], columns: Sequence[Column]) -> None:
     """A table fitted to the terminal, or whole into a pipe."""
-    write_text(table_text(rows, columns, width() if is_terminal(sys.stdout) else None))
+    write_text(table_text(rows, columns, terminal_columns()))
 
 
 def csv_text(rows: Sequence[Row], columns: Sequence[Column]) -> str:

@@ -11,7 +11,7 @@ import click
 from bursar.cli.common import changing, connected, listing
 from bursar.cli.groups import NearGroup
 from bursar.cli.output import NAME_LEAST, Column, Output, Row, emit, emit_one, say, write_lines
-from bursar.cli.terminal import clean, money_text, time_text
+from bursar.cli.terminal import clean, money_text, terminal_columns, time_text
 from bursar.codec import view
 from bursar.errors import InvalidRequest, NotBuilt, WrongState
 from bursar.words import plural
@@ -231,7 +231,7 @@ def _text(row: Row) -> str:
         if row["reason"]["remedy"]:
             lines.append(f"  remedy     {clean(row['reason']['remedy'])}")
     if row["replicas"]:
-        lines.append(table_text(row["replicas"], REPLICA_COLUMNS, None).rstrip("\n"))
+        lines.append(table_text(row["replicas"], REPLICA_COLUMNS, terminal_columns()).rstrip("\n"))
     return "\n".join(lines)
 
 

@@ -67,6 +67,11 @@ def width() -> int:
     return shutil.get_terminal_size((80, 24)).columns
 
 
+def terminal_columns() -> int | None:
+    """Cells that a table may take; None into a pipe."""
+    return width() if is_terminal(sys.stdout) else None
+
+
 def clean(text: str) -> str:
     r"""One line of printable text: controls and direction marks become `\\x1b` and the like."""
     return _HOSTILE.sub(_escape, text)

@@ -27,6 +27,7 @@ from bursar.cli.terminal import (
     rate_text,
     seconds_text,
     size_text,
+    terminal_columns,
     time_text,
     width,
 )
@@ -349,12 +350,12 @@ def explain_text(view: Row, now: int) -> str:
     if view["terms"]:
         lines.append(wrapped(_score_text(view)))
     if view["nodes"]:
-        columns = (Column("node"), Column("fits"), Column("why_not"))
-        lines += ["", table_text(view["nodes"], columns, None)]
+        columns = (Column("node"), Column("fits"), Column("why_not", wrap=True, least=20))
+        lines += ["", table_text(view["nodes"], columns, terminal_columns())]
     if view["budgets"]:
         rows = [{**each, "stages": ", ".join(each["stages"])} for each in view["budgets"]]
         staged = (Column("stages"),) if any(each["stages"] for each in rows) else ()
-        lines += ["", table_text(rows, (*BUDGET_NOW, *staged), None)]
+        lines += ["", table_text(rows, (*BUDGET_NOW, *staged), terminal_columns())]
     return "\n".join(lines)
 
 
@@ -443,7 +444,7 @@ def job_text(job: Row, unheld: str = "") -> str:
     lines = [title, *why, pairs_text(pairs, "  ")]
     if job["attempts"]:
         rows = [{**each, "where": where_text(each["nodes"])} for each in job["attempts"]]
-        lines += ["", table_text(rows, ATTEMPT_COLUMNS, 100)]
+        lines += ["", table_text(rows, ATTEMPT_COLUMNS, min(100, terminal_columns() or 100))]
         lines += [
             wrapped(f"attempt {each['number']}: {each['message']}", "  ")
             for each in (job["attempts"][:-1] if job["end"] else job["attempts"])
@@ -660,11 +661,11 @@ def _end_text(attempt: Row) -> str:
 
 ATTEMPT_COLUMNS = (
     Column("attempt", "number", right=True),
-    Column("state"),
-    Column("where", shrink=True),
+    Column("state", drop=1),
+    Column("where", shrink=True, drop=2),
     Column("elapsed", "elapsed_s", lambda row: seconds_text(row["elapsed_s"]), right=True, title="elapsed_s"),
     Column("exit", "exit_code", right=True),
-    Column("end", "end_cause", lambda row: _end_text(row)),
+    Column("end", "end_cause", lambda row: _end_text(row), wrap=True, least=20),
 )
 
 
@@ -727,10 +728,10 @@ def node_text(node: Row) -> str:
             Column("type"),
             Column("memory", show=lambda row: size_text(row["memory_bytes"]), right=True),
             Column("free", right=True),
-            Column("simulated"),
-            Column("uuid"),
+            Column("simulated", drop=2),
+            Column("uuid", drop=1),
         )
-        lines += ["", table_text(node["devices"], columns, None)]
+        lines += ["", table_text(node["devices"], columns, terminal_columns())]
         gpus = node["sample"]["gpus"] if node["sample"] else []
         lines += [f"  gpu {gpu['index']}  {gpu_text(gpu)}" for gpu in gpus]
     return "\n".join(lines)
