@@ -509,17 +509,14 @@ class TestPlans:
         assert f"{index} (project=?)" in plan
         assert f"{index} (project>? AND project<?)" in plan
 
-    @pytest.mark.parametrize("column", ["submitted_at", "finished_at"])
-    def test_the_oldest_number_of_a_time_is_read_from_the_index_on_the_time(
-        self, home: Path, column: str
-    ) -> None:
-        asked = JobFilter(since=5) if column == "submitted_at" else JobFilter(ended_since=5)
+    def test_the_oldest_number_of_a_time_is_read_from_the_index_on_the_time(self, home: Path) -> None:
         connection = connect(home / "bursard.db", read_only=True)
-        where = queries.where_jobs(asked)
+        where = queries.where_jobs(JobFilter(ended_since=5))
         sql = f"explain query plan select rowid from jobs{where} order by number desc, array_index limit 10"
         plan = [row[3] for row in connection.execute(sql, [*where.values])]
         connection.close()
-        assert f"SEARCH jobs USING COVERING INDEX idx_jobs_{column}_number_array_index ({column}>?)" in plan
+        index = "idx_jobs_finished_at_number_array_index (finished_at>?)"
+        assert f"SEARCH jobs USING COVERING INDEX {index}" in plan
 
     def test_sqlite_reads_kind_and_subject_as_the_daemon_does(self, home: Path) -> None:
         piece = Charge(

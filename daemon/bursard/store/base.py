@@ -268,7 +268,7 @@ class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         states: any of these; empty for all. project: the path and everything below it.
-        since: submitted at or after. ended_since: finished at or after.
+        ended_since: finished at or after, and so all that was submitted then.
         labels: (key, value) pairs, all of them.
         parent_id: the tasks of this array instead of jobs.
         cursor: `JobPage.next` of the page before.
@@ -283,7 +283,6 @@ class JobFilter(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     name: str = ""
     labels: tuple[tuple[str, str], ...] = ()
-    since: int = 0
     ended_since: int = 0
     parent_id: str = ""
     cursor: tuple[int, int] | None = None

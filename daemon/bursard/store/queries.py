@@ -201,12 +201,11 @@ def where_jobs(query: JobFilter) -> Where:
     where.labels(query.labels)
     # The least number ends the walk down the numbers early; `+` has it read from the index on
     # the time alone rather than by walking the numbers up.
-    for column, at in (("submitted_at", query.since), ("finished_at", query.ended_since)):
-        if at:
-            where.add(f"{column} >= ?", at)
-            if not query.parent_id:
-                oldest = f"select min(+number) from jobs where {column} >= ? and {_NO_TASK}"
-                where.add(f"number >= ({oldest})", at)
+    if query.ended_since:
+        where.add("finished_at >= ?", query.ended_since)
+        if not query.parent_id:
+            oldest = f"select min(+number) from jobs where finished_at >= ? and {_NO_TASK}"
+            where.add(f"number >= ({oldest})", query.ended_since)
     if query.cursor is not None:
         number, index = query.cursor
         where.add("number <= ? and (number < ? or array_index > ?)", number, number, index)
