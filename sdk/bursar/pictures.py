@@ -25,6 +25,9 @@ ROW: Final = 22
 NAMES: Final = 170
 """Left of rows, for what they are."""
 DAYS_MAX: Final = 400
+DAY_LEAST: Final = 36
+"""So wide is the word of a day: in a narrower one the first begins at the edge."""
+LANE: Final = 6
 LABELS_MAX: Final = 12
 COLOURS: Final = (
     "#2f6fb6", "#c0651a", "#2e8555", "#8a4bb0", "#b3394f", "#56737f", "#7d7200", "#1f7f86", "#8c5a3c",
@@ -50,6 +53,14 @@ class Line(NamedTuple):
 
     points: str
     look: str
+
+
+class Area(NamedTuple):
+    """What lies within points, as SVG writes them. title: what it says to whoever points at it."""
+
+    points: str
+    look: str
+    title: str
 
 
 class Label(NamedTuple):
@@ -80,6 +91,7 @@ class Picture(NamedTuple):
     labels: tuple[Label, ...] = ()
     keys: tuple[Key, ...] = ()
     table: Any = None
+    areas: tuple[Area, ...] = ()
 
 
 class Point(NamedTuple):
@@ -133,7 +145,7 @@ def stacked(points: Sequence[Point], days: Sequence[str], before: Sequence[Decim
                 shapes.append(Shape(*place, _look(number, group), f"{day} {group or '-'}: {amount:f}"))
                 top += amount
     lines = []
-    if most > 0 and before:
+    if most > 0 and any(before):
         along = [
             (at * step + step / 2, HEIGHT - _part(amount, most))
             for at, amount in enumerate(before[: len(days)])
@@ -151,10 +163,18 @@ def stacked(points: Sequence[Point], days: Sequence[str], before: Sequence[Decim
 
 
 def burn_down(
-    limit: Decimal, spent: Mapping[str, Decimal], days: Sequence[str], today: str
+    limit: Decimal,
+    spent: Mapping[str, Decimal],
+    days: Sequence[str],
+    today: str,
+    ends: tuple[Decimal, Decimal, Decimal] | None = None,
 ) -> tuple[Picture, Decimal]:
     """What is left of a budget day by day, an even pace, and where the pace of now leads; and what will
     be spent at its end at that pace.
+
+    Args:
+        ends: what is expected to be spent at its end, p10, p50 and p90: they are drawn as a band from now on,
+            in place of the pace.
     """
     step = WIDTH / max(len(days), 1)
     left, path = limit, [(0.0, float(limit))]
@@ -167,20 +187,33 @@ def burn_down(
         path.append((passed * step, float(left)))
     pace = (limit - left) / max(passed, 1)
     then = left - pace * (len(days) - passed)
-    low = min(Decimal(0), left, then)
+    low = min(Decimal(0), left, limit - ends[2] if ends else then)
     room = float(limit - low) or 1.0
 
     def at_height(amount: float) -> float:
         return HEIGHT - (amount - float(low)) / room * HEIGHT
 
+    now = (path[-1][0], at_height(path[-1][1]))
+    leads = (WIDTH, at_height(float(limit - ends[1] if ends else then)))
     lines = [
         Line(_points([(0, at_height(float(limit))), (WIDTH, at_height(0))]), "even"),
         Line(_points([(x, at_height(amount)) for x, amount in path]), "left"),
-        Line(_points([(path[-1][0], at_height(path[-1][1])), (WIDTH, at_height(float(then)))]), "forecast"),
+        Line(_points([now, leads]), "forecast"),
         Line(_points([(0, at_height(0)), (WIDTH, at_height(0))]), "zero"),
     ]
-    keys = (Key("left", "left"), Key("forecast", "at the pace until now"), Key("even", "an even pace"))
-    made = Picture("", "", HEIGHT + FOOT, (), tuple(lines), tuple(_day_labels(days, step)), keys)
+    keys: tuple[Key, ...] = (
+        Key("left", "left"),
+        Key("forecast", "expected" if ends else "at the pace until now"),
+    )
+    areas: tuple[Area, ...] = ()
+    if ends:
+        corners = [now, *((WIDTH, at_height(float(limit - one))) for one in (ends[0], ends[2]))]
+        areas = (Area(_points(corners), "band", "from p10 to p90 of what is expected"),)
+        keys = (*keys, Key("band", "from p10 to p90"))
+    labels = (*_day_labels(days, step), Label(WIDTH, 12, f"{limit:,.0f}", "end"))
+    made = Picture(
+        "", "", HEIGHT + FOOT, (), tuple(lines), labels, (*keys, Key("even", "an even pace")), None, areas
+    )
     return made, limit - then
 
 
@@ -262,20 +295,43 @@ class Span(NamedTuple):
 def gantt(
     spans: Sequence[Span], names: Sequence[str], since: int, until: int, heads: Sequence[str]
 ) -> Picture:
-    """Spans of time on the rows of their names, cut to `[since, until)`. heads: labels at even distances."""
+    """Spans of time on the rows of their names, cut to `[since, until)`. heads: labels at even distances.
+
+    What is there at the same time on one row shares its height, in lanes.
+    """
     scale = (WIDTH - NAMES) / max(until - since, 1)
-    rows = {name: at for at, name in enumerate(names)}
+    laid = [*_in_lanes([each for each in spans if each.row in set(names)], since, until)]
+    lanes = {one.row: count for one, _, count in laid}
+    tops, foot = {}, 0
+    for name in names:
+        tops[name], foot = foot, foot + max(ROW, lanes.get(name, 1) * LANE + 4)
     shapes = []
-    for one in spans:
+    for one, lane, count in laid:
         begin, end = max(one.begin, since), min(one.end, until)
-        if one.row in rows and end > begin:
-            x, width = NAMES + (begin - since) * scale, max((end - begin) * scale, 1.0)
-            shapes.append(Shape(x, rows[one.row] * ROW + 3, width, ROW - 6, one.look, one.title))
-    labels = [Label(NAMES - 8, at * ROW + 15, name, "end") for name, at in rows.items()]
-    foot = len(rows) * ROW + 14
+        x, width = NAMES + (begin - since) * scale, max((end - begin) * scale, 1.0)
+        height = max(ROW - 4, count * LANE) / count
+        y = tops[one.row] + 2 + lane * height
+        shapes.append(Shape(x, y, width, height - min(1.0, height / 4), one.look, one.title))
+    labels = [Label(NAMES - 8, top + 15, name, "end") for name, top in tops.items()]
+    foot += 14
     step = (WIDTH - NAMES) / max(len(heads), 1)
     labels += [Label(NAMES + at * step, foot, head, "start") for at, head in enumerate(heads)]
     return Picture("", "", foot + 6, tuple(shapes), (), tuple(labels))
+
+
+def _in_lanes(spans: Sequence[Span], since: int, until: int) -> Iterator[tuple[Span, int, int]]:
+    """Each span that is to be seen, its lane, and how many lanes its row has."""
+    ends: dict[str, list[int]] = {}
+    given: list[tuple[Span, int]] = []
+    for one in sorted(spans, key=lambda each: (each.begin, each.end)):
+        begin, end = max(one.begin, since), min(one.end, until)
+        if end > begin:
+            lanes = ends.setdefault(one.row, [])
+            lane = next((at for at, taken in enumerate(lanes) if taken <= begin), len(lanes))
+            lanes[lane : lane + 1] = [end]
+            given.append((one, lane))
+    for one, lane in given:
+        yield one, lane, len(ends[one.row])
 
 
 class Curve(NamedTuple):
@@ -366,6 +422,12 @@ def svg(of: Picture, clean: Callable[[str], str], inked: bool = False) -> str:
 
 def _drawn(of: Picture, text: Callable[[str], str], inked: bool) -> Iterator[str]:
     written = f' font-size="12" fill="{DIM}"' if inked else ""
+    for area in of.areas:
+        colour = f' fill="{GREY}" fill-opacity="0.3"' if inked else ""
+        yield (
+            f'<polygon class="{area.look}" points="{area.points}"{colour}>'
+            f"<title>{text(area.title)}</title></polygon>"
+        )
     for one in of.shapes:
         place = f'x="{one.x:.1f}" y="{one.y:.1f}" width="{one.width:.1f}" height="{one.height:.1f}"'
         colour = ink(one.look) if inked else ""
@@ -392,7 +454,9 @@ def _points(found: Sequence[tuple[float, float]]) -> str:
 def _day_labels(days: Sequence[str], step: float) -> list[Label]:
     every = max(1, -(-len(days) // LABELS_MAX))
     return [
-        Label(at * step + step / 2, HEIGHT + 16, day[5:], "middle")
+        Label(0, HEIGHT + 16, day[5:], "start")
+        if not at and step < DAY_LEAST
+        else Label(at * step + step / 2, HEIGHT + 16, day[5:], "middle")
         for at, day in enumerate(days)
         if at % every == 0
     ]

@@ -65,6 +65,21 @@ def test_a_burn_down_goes_on_at_the_pace_until_now() -> None:
     assert lines["zero"] == "0.0,146.7 1000.0,146.7"
     assert lines["even"] == "0.0,0.0 1000.0,146.7"
     assert pictures.burn_down(Decimal(100), {}, days, "2026-10-31")[1] == 0
+    assert made.areas == ()
+
+
+def test_a_burn_down_with_a_forecast_ends_within_its_band_and_not_at_the_pace() -> None:
+    days = [f"2026-11-0{at}" for at in range(1, 6)]
+    ends = (Decimal(80), Decimal(100), Decimal(150))
+    made, then = pictures.burn_down(Decimal(100), {days[0]: Decimal(20)}, days, days[0], ends)
+    assert then == 100  # the pace is told still
+    lines = {line.look: line.points for line in made.lines}
+    scale = HEIGHT / 150  # from 100 down to -50
+    assert lines["forecast"] == f"200.0,{20 * scale:.1f} {WIDTH:.1f},{100 * scale:.1f}"
+    [band] = made.areas
+    assert band.points == f"200.0,{20 * scale:.1f} {WIDTH:.1f},{80 * scale:.1f} {WIDTH:.1f},{150 * scale:.1f}"
+    assert [key.name for key in made.keys] == ["left", "expected", "from p10 to p90", "an even pace"]
+    assert f'<polygon class="band" points="{band.points}">' in pictures.svg(made, str)
 
 
 def test_a_waterfall_ends_at_the_sum_and_goes_back_for_what_is_below_zero() -> None:
@@ -94,9 +109,26 @@ def test_spans_are_cut_to_the_time_shown_and_those_of_other_rows_left_out() -> N
     made = pictures.gantt(spans, ["n1", "n2"], 0, 100, ["0", "50"])
     room = WIDTH - NAMES
     assert [(one.title, one.x, one.width, one.y) for one in made.shapes] == [
-        ("a", NAMES, pytest.approx(room / 2), 3),
-        ("b", pytest.approx(NAMES + 0.9 * room), pytest.approx(0.1 * room), ROW + 3),
+        ("a", NAMES, pytest.approx(room / 2), 2),
+        ("b", pytest.approx(NAMES + 0.9 * room), pytest.approx(0.1 * room), ROW + 2),
     ]  # fmt: skip
+
+
+def test_what_is_there_at_the_same_time_shares_the_height_of_its_row() -> None:
+    spans = [
+        Span("n", 0, 60, "live", "a"), Span("n", 10, 30, "live", "b"), Span("n", 30, 50, "live", "c"),
+        Span("n", 60, 90, "live", "d"), Span("m", 0, 90, "live", "e"),
+    ]  # fmt: skip
+    made = pictures.gantt(spans, ["n", "m"], 0, 100, [])
+    half = (ROW - 4) / 2
+    assert {one.title: one.y for one in made.shapes} == {
+        "a": 2, "b": 2 + half, "c": 2 + half, "d": 2, "e": ROW + 2,
+    }  # fmt: skip
+    for one in made.shapes:
+        for other in made.shapes:
+            across = one.x < other.x + other.width and other.x < one.x + one.width
+            down = one.y < other.y + other.height and other.y < one.y + one.height
+            assert one is other or not (across and down), (one, other)
 
 
 def usd(amount: str) -> dict[str, str]:

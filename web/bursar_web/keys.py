@@ -54,7 +54,7 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "/jobs/{job}/profile": ("attempt",),
     "/jobs/{job}/log": ("rank",),
     "/queue": (),
-    "/nodes": ("pool",),
+    "/nodes": ("pool", "days"),
     "/nodes/{node}": (),
     "/budgets": (),
     "/budgets/{budget}": (),

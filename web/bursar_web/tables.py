@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from bursar.cli.output import Column, Row, csv_text, human, ordered
 from bursar.cli.terminal import STATE_STYLES
+from bursar.errors import InvalidRequest
 
 WHOLE: Final = 22
 """So long a text stands on one line: a time has 20, the longest reason has that."""
@@ -110,6 +111,15 @@ def changed(query: QueryParams, **values: str) -> str:
     """The address of this page with other words of its query; an empty one is taken out."""
     kept = {name: value for name, value in query.items() if name not in values}
     return "?" + urlencode(kept | {name: value for name, value in values.items() if value})
+
+
+def number_of(text: str, name: str, most: int) -> int:
+    """A number of the address; 0 where there is none. Raises `InvalidRequest`."""
+    if not text:
+        return 0
+    if not (text.isascii() and text.isdigit()) or len(text) > 5 or not 1 <= int(text) <= most:
+        raise InvalidRequest(f"{name}: {text[:20]!r} is no number from 1 to {most}")
+    return int(text)
 
 
 def job_link(row: Row) -> str:

@@ -15,12 +15,12 @@ from bursar.cli.money import DIMENSIONS, cost_columns, covered, dated_rows, read
 from bursar.cli.output import Column, Row
 from bursar.clock import format_instant
 from bursar.codec import view
-from bursar.errors import InvalidRequest, NotFound
+from bursar.errors import NotFound
 from bursar.pictures import Picture
 from bursar_web.asking import client_of
 from bursar_web.pages import pictured
 from bursar_web.show import command_line, page
-from bursar_web.tables import Link, as_file, budget_link, changed, job_link, table
+from bursar_web.tables import Link, as_file, budget_link, changed, job_link, number_of, table
 
 PERIODS: Final = (
     *("today", "yesterday", "this-month", "last-month", "this-quarter", "last-quarter"),
@@ -77,7 +77,7 @@ async def budget(request: Request) -> Response:
         expected=expected,
         left=await pictured.or_said(
             "What is left, day by day",
-            pictured.budget_left(client_of(request), row, request.app.state.clock.now()),
+            pictured.budget_left(client_of(request), row, expected, request.app.state.clock.now()),
         ),
         postings=table(
             "What it was given", row["postings"], POSTING_COLUMNS, empty="nothing beside its document"
@@ -112,8 +112,8 @@ async def cost(request: Request) -> Response:
         "timezone": query.get("timezone", ""),
         "compare": compared,
         "include_idle": idle == "1",
-        "depth": _number(query.get("depth", ""), "depth", 64),
-        "top": _number(query.get("top", ""), "top", 5_000),
+        "depth": number_of(query.get("depth", ""), "depth", 64),
+        "top": number_of(query.get("top", ""), "top", 5_000),
     }
     found = await client_of(request).cost(by=dimensions, **asked)
     document = view.cost(found, dimensions)
@@ -167,15 +167,6 @@ def _narrower(query: QueryParams) -> dict[str, Link]:
         return lambda row: changed(query, by="job", **{name: row[name]}) if row[name] else ""
 
     return {"project": of("project"), "user": of("user"), "job": lambda row: job_link({"id": row["job"]})}
-
-
-def _number(text: str, name: str, most: int) -> int:
-    """A number of the address; 0 where there is none. Raises `InvalidRequest`."""
-    if not text:
-        return 0
-    if not (text.isascii() and text.isdigit()) or len(text) > 5 or not 1 <= int(text) <= most:
-        raise InvalidRequest(f"{name}: {text[:20]!r} is no number from 1 to {most}")
-    return int(text)
 
 
 def _command(dimensions: list[str], asked: dict[str, Any]) -> str:

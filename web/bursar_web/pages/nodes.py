@@ -14,7 +14,7 @@ from bursar.codec import view
 from bursar_web.asking import client_of, events_shown, form_of
 from bursar_web.pages import pictured
 from bursar_web.show import command_line, page
-from bursar_web.tables import as_file, node_link, table
+from bursar_web.tables import as_file, changed, node_link, number_of, table
 
 VERBS: Final = {
     "cordon": ("Cordon", "gives it no new work; what runs on it goes on"),
@@ -24,6 +24,8 @@ VERBS: Final = {
     ),
     "resume": ("Resume", "lets it take work again"),
 }
+HEAT_DAYS: Final = (1, 7, 30)
+"""Links of the heat map; the address takes any number."""
 DEVICE_COLUMNS = (
     Column("index", right=True),
     Column("type"),
@@ -39,7 +41,7 @@ DEVICE_COLUMNS = (
 async def nodes(request: Request) -> Response:
     """`/nodes`."""
     query = request.query_params
-    pool = query.get("pool", "")
+    pool, days = query.get("pool", ""), number_of(query.get("days", ""), "days", pictured.DAYS_MAX) or 1
     found = await client_of(request).nodes(pool=pool, activity=not request.scope.get("file", ""))
     rows = [view.node(each) for each in found]
     if (file := as_file(request, "nodes", rows, NODE_COLUMNS)) is not None:
@@ -48,7 +50,10 @@ async def nodes(request: Request) -> Response:
     return page(
         request,
         "nodes.html",
-        heat=await pictured.or_said("GPUs held, by node and hour", pictured.held_gpus(client, rows, now)),
+        heat=await pictured.or_said(
+            "GPUs held, by node and hour", pictured.held_gpus(client, rows, now, days)
+        ),
+        days=[(changed(query, days=str(many)), many, many == days) for many in HEAT_DAYS],
         spans=await pictured.or_said("What ran where, in the last day", pictured.spans(client, rows, now)),
         activity=pictured.working_gpus(rows, [hour for each in found for hour in view.node_hours(each)], now),
         command=command_line("nodes", pool=pool),

@@ -21,6 +21,7 @@ from bursar.codec import view
 from bursar.errors import BursarError, Unauthenticated
 from bursar.model import ReasonCode
 from bursar_web.asking import client_of, events_shown
+from bursar_web.pages import pictured
 from bursar_web.show import page
 from bursar_web.tables import budget_link, job_link, table
 
@@ -72,9 +73,13 @@ async def now(request: Request) -> Response:
         "machines": nodes,
         "today": lambda: spent("today"),
         "month": lambda: spent("this-month"),
+        "hours": lambda: pictured.hourly_cost(client, request.app.state.clock.now()),
         "events": lambda: events_shown(client, SHOWN),
     }
+    if request.headers.get("hx-request"):
+        del asked["hours"]  # it is drawn beside what comes anew by itself
     parts = dict(zip(asked, await asyncio.gather(*(_part(one) for one in asked.values())), strict=True))
+    parts.setdefault("hours", Part(None, ""))
     tables = {
         "running": _jobs("What runs", parts["running"], "nothing runs"),
         "waiting": _jobs("What waits, and why", parts["waiting"], "nothing waits"),

@@ -32,8 +32,18 @@ from bursar_web.tables import job_link, node_link, table
 HOURS: Final = 24
 NODES_MAX: Final = 30
 JOBS_MAX: Final = 200
+ARRAYS_MAX: Final = 5
+"""Arrays whose tasks are asked for, as many of each as of jobs: the newest."""
+DAYS_MAX: Final = 62
+"""Of the heat map of nodes."""
+SHOWN_HOURS: Final = 48
+USUAL_DAYS: Final = 7
+HOURLY_COLUMNS = (
+    Column("hour"),
+    Column("cost", right=True),
+    Column("usual", right=True, missing="not known"),
+)
 SCOPES: Final = ("project", "user", "experiment", "model")
-HOUR_COLUMNS = (Column("node"), Column("hour"), Column("held", right=True))
 WORK_COLUMNS = (
     Column("node"),
     Column("hour"),
@@ -76,12 +86,62 @@ async def daily_cost(client: AsyncWireClient, document: Row, dimension: str, ask
     told = f"{spent} in {plural(len(days), 'day')}"
     if before:
         total = sum(before, Decimal())
-        told += f"; the line is the time before, {money_text(_money(total, currency))}"
+        line = "the line is the time before" if any(before) else "in the time before"
+        told += f"; {line}, {money_text(_money(total, currency))}"
     return made._replace(
         caption=f"Cost by day and {dimension.replace('_', ' ')}",
         sentence=f"{told}; days of {document['timezone']}.{_unknown(found)}",
         table=table("Cost by day", rows, cost_columns(by), empty="no cost in this time"),
     )
+
+
+async def hourly_cost(client: AsyncWireClient, now: int) -> Picture:
+    """What each hour of the last two days cost, beside what is usual at that time of day.
+
+    Usual is the mean of the same hour on the seven days before, which are asked for with the rest: nine days,
+    however much there was before. The hour that has just begun is not in it.
+    """
+    end = now - now % HOUR_US
+    since = end - (USUAL_DAYS * 24 + SHOWN_HOURS) * HOUR_US
+    found = view.cost(await client.cost(by=["hour"], since=since, until=end), ["hour"])
+    sums = {int(parse_instant(row["hour"])): pictures.amount_of(row) for row in found["rows"]}
+    begins = [end - (SHOWN_HOURS - number) * HOUR_US for number in range(SHOWN_HOURS)]
+    first = min(sums, default=end)
+    usual = [_usual(sums, begin, first) for begin in begins]
+    rows: list[Row] = [
+        {"hour": format_instant(begin), "cost": _money(sums.get(begin, Decimal()), found["currency"]),
+         "usual": None if mean is None else _money(mean, found["currency"])}
+        for begin, mean in zip(begins, usual, strict=True)
+    ]  # fmt: skip
+    told_rows = [row for row in rows if pictures.amount_of(row) or pictures.amount_of(row, "usual")]
+    points = [Point("cost", row["hour"], pictures.amount_of(row)) for row in rows]
+    made = pictures.stacked(points, [row["hour"] for row in rows], [mean or Decimal() for mean in usual])
+    latest, mean = sums.get(begins[-1], Decimal()), usual[-1]
+    told = f"{money_text(_money(latest, found['currency']))} in the hour from {rows[-1]['hour'][11:16]}"
+    if mean is None:
+        told += "; what is usual is not known yet"
+    else:
+        told += f"; usual at this time of day {money_text(_money(mean, found['currency']))}"
+        told += f" ({(latest - mean) / mean * 100:+.0f} %)" if mean else ""
+    return made._replace(
+        caption="Cost by hour",
+        sentence=f"{told}. The dashed line is what is usual: the mean of that hour on the"
+        f" {USUAL_DAYS} days before. Times of UTC.{_unknown(found)}",
+        labels=tuple(
+            one._replace(text=one.text[6:].removesuffix(":00Z")) if "T" in one.text else one
+            for one in made.labels
+        ),
+        keys=(),
+        table=table("Cost by hour", told_rows, HOURLY_COLUMNS, empty="no cost yet"),
+    )
+
+
+def _usual(sums: dict[int, Decimal], begin: int, first: int) -> Decimal | None:
+    """The mean of that hour on the days before, as far back as there were charges; None on the first day."""
+    hours = [begin - days * DAY_US for days in range(1, USUAL_DAYS + 1) if begin - days * DAY_US >= first]
+    if not hours:
+        return None
+    return sum((sums.get(hour, Decimal()) for hour in hours), Decimal()) / len(hours)
 
 
 async def _days_before(
@@ -97,8 +157,11 @@ async def _days_before(
     ]
 
 
-async def budget_left(client: AsyncWireClient, row: Row, now: int) -> Picture:
-    """What is left of a budget, day by day, with where its pace leads. Raises `BursarError`."""
+async def budget_left(client: AsyncWireClient, row: Row, expected: Row, now: int) -> Picture:
+    """What is left of a budget, day by day, with where it leads. Raises `BursarError`.
+
+    expected: its forecast; where that knows no day, the pace until now is drawn.
+    """
     caption = "What is left, day by day"
     policy = await client.policy(row["name"], kind="Budget")
     spec = parse_documents(policy.text, row["name"])[0].spec
@@ -115,17 +178,29 @@ async def budget_left(client: AsyncWireClient, row: Row, now: int) -> Picture:
     spent = {each["day"]: pictures.amount_of(each) for each in found["rows"]}
     days, today = pictures.days_between(_day(begin, zone), _day(end - 1, zone)), _day(now, zone)
     limit, currency = Decimal(row["limit"]["amount"]), row["currency"]
-    made, then = pictures.burn_down(limit, spent, days, today)
+    p10, p50, p90 = (Decimal(expected[f"end_p{each}"]["amount"]) for each in (10, 50, 90))
+    known = bool(expected["learned_days"]) and parse_instant(expected["ends_at"]) == end
+    made, then = pictures.burn_down(limit, spent, days, today, (p10, p50, p90) if known else None)
     left, rows = limit, []
     for day in days:
         left -= spent.get(day, Decimal())
         if day in spent:
             rows.append({"day": day, "cost": _money(spent[day], currency), "left": _money(left, currency)})
-    over = "more than its limit" if then > limit else "within its limit"
+
+    def told(amount: Decimal) -> str:
+        return money_text(_money(amount, currency))
+
+    reached = p50 if known else then
+    over = "more than its limit" if reached > limit else "within its limit"
+    if known:
+        sentence = f"{told(p50)} are expected to be spent when it renews, {over}; with eight chances of ten"
+        sentence += f" {told(p10)} to {told(p90)}: the band. Only its ends are forecast, not its days. At the"
+        sentence += f" pace until now it would be {told(then)}"
+    else:
+        sentence = f"At the pace until now {told(then)} will be spent when it renews, {over}"
     return made._replace(
         caption=caption,
-        sentence=f"At the pace until now {money_text(_money(then, currency))} will be spent when it renews, "
-        f"{over}; what is held for running jobs is not in the line.{_unknown(found)}",
+        sentence=f"{sentence}; what is held for running jobs is not in the line.{_unknown(found)}",
         table=table("Spent by day", rows, LEFT_COLUMNS, empty="nothing was spent yet"),
     )
 
@@ -141,41 +216,43 @@ def queue(rows: list[Row]) -> Picture:
     )
 
 
-async def held_gpus(client: AsyncWireClient, nodes: list[Row], now: int) -> Picture:
-    """How much of each node's GPUs was held, hour by hour."""
+async def held_gpus(client: AsyncWireClient, nodes: list[Row], now: int, days: int = 1) -> Picture:
+    """How much of each node's GPUs was held: hour by hour of one day, or day by day of several."""
+    unit, long_us, count = ("hour", HOUR_US, HOURS) if days == 1 else ("day", DAY_US, days)
     shown = [node for node in nodes if node["gpus"]][:NODES_MAX]
-    end = now - now % HOUR_US + HOUR_US
-    begins: list[int] = [end - (HOURS - number) * HOUR_US for number in range(HOURS)]
-    found = await _node_hours(client, begins[0], end)
-    held = {(row["node"], int(parse_instant(row["hour"]))): row["gpu_s"] for row in found["rows"]}
+    end = now - now % long_us + long_us
+    begins: list[int] = [end - (count - number) * long_us for number in range(count)]
+    found = await _node_times(client, unit, begins[0], end)
+    held = {(row["node"], int(parse_instant(row[unit]))): row["gpu_s"] for row in found["rows"]}
     rows = []
     for node in shown:
-        spans_us = {begin: min(HOUR_US, now - begin) for begin in begins}
+        spans_us = {begin: min(long_us, now - begin) for begin in begins}
         told = [held.get((node["name"], begin)) for begin in begins]
         ratios = [
             None if seconds is None else _ratio(seconds, node["gpus"], spans_us[begin])
             for begin, seconds in zip(begins, told, strict=True)
         ]
         rows.append((node["name"], ratios))
-    heads = [format_instant(begin)[11:16] for begin in begins]
+    heads = [format_instant(begin)[11:16] if days == 1 else format_instant(begin)[5:10] for begin in begins]
     made = pictures.heat(rows, heads)
     known = [one for _, ratios in rows for one in ratios if one is not None]
     share = sum(known) / max(len(known), 1) * 100
     numbers = [
-        {"node": name, "hour": heads[at], "held": f"{ratio * 100:.0f} %"}
+        {"node": name, unit: heads[at], "held": f"{ratio * 100:.0f} %"}
         for name, ratios in rows
         for at, ratio in enumerate(ratios)
         if ratio
     ]
     rest = len([node for node in nodes if node["gpus"]]) - len(shown)
     return made._replace(
-        caption="GPUs held, by node and hour of UTC",
-        sentence=f"{share:.0f} % of what is known of {HOURS} hours of {plural(len(shown), 'node')} with GPUs."
+        caption=f"GPUs held, by node and {unit} of UTC",
+        sentence=f"{share:.0f} % of what is known of {plural(count, unit)} of"
+        f" {plural(len(shown), 'node')} with GPUs."
         + (f" {plural(rest, 'node')} more are not in the picture." if rest else ""),
         table=table(
-            "Hours in which GPUs were held",
+            f"{unit.capitalize()}s in which GPUs were held",
             numbers,
-            HOUR_COLUMNS,
+            (Column("node"), Column(unit), Column("held", right=True)),
             links={"node": lambda row: node_link(row["node"])},
             empty="none",
         ),
@@ -217,9 +294,9 @@ def _work(row: Row | None) -> float | None:
     return ratio
 
 
-async def _node_hours(client: AsyncWireClient, since: int, until: int) -> Row:
-    """What each node did in each hour. Who may not see what nobody used knows only the hours with jobs."""
-    by = ["node", "hour"]
+async def _node_times(client: AsyncWireClient, unit: str, since: int, until: int) -> Row:
+    """What each node did in each hour or day. Who may not see what nobody used knows only those with jobs."""
+    by = ["node", unit]
     try:
         return view.cost(await client.cost(by=by, since=since, until=until, include_idle=True), by)
     except Forbidden:
@@ -243,15 +320,23 @@ async def spans(client: AsyncWireClient, nodes: list[Row], now: int) -> Picture:
         client.job_page(size=JOBS_MAX, since=since, states=over),
     )
     more = bool(runs[1] or ended[1])
-    jobs = [view.job(each) for each in (*runs[0], *ended[0])]
-    arrays = sum(job["array"] is not None for job in jobs)
+    listed = [view.job(each) for each in (*runs[0], *ended[0])]
+    arrays = [job for job in listed if job["array"]]
+    asked = [
+        client.job_page(size=JOBS_MAX, tasks_of=job["id"], since=since, states=[*LIVE, *over])
+        for job in arrays[:ARRAYS_MAX]
+    ]
+    of_arrays = await asyncio.gather(*asked)
+    cut_short = len(arrays[ARRAYS_MAX:]) + sum(bool(rest) for _, rest in of_arrays)
+    tasks = [view.job(each) for found, _ in of_arrays for each in found]
+    jobs = [*(job for job in listed if not job["array"]), *tasks]
     ran = [
         Span(
             member["node"],
             parse_instant(attempt["started_at"]),
             parse_instant(attempt["finished_at"]) if attempt["finished_at"] else now,
             _look(attempt, job),
-            f"{job['number']} {job['name']} {attempt['state'].lower()}",
+            f"{_number(job)} {job['name']} {attempt['state'].lower()}",
         )
         for job in jobs
         for attempt in job["attempts"]
@@ -261,7 +346,7 @@ async def spans(client: AsyncWireClient, nodes: list[Row], now: int) -> Picture:
     heads = [format_instant(since + number * 4 * HOUR_US)[11:16] for number in range(6)]
     made = pictures.gantt(ran, names, since, now, heads)
     cut = f" The newest {JOBS_MAX} that run and that ended; there are more." if more else ""
-    cut += f" Tasks of {plural(arrays, 'array')} are not in the picture." if arrays else ""
+    cut += f" Of {plural(cut_short, 'array')} not all tasks are in the picture." if cut_short else ""
     rest = (
         f" {plural(len(nodes) - len(names), 'node')} more are not in the picture."
         if len(nodes) > len(names)
@@ -284,6 +369,11 @@ async def spans(client: AsyncWireClient, nodes: list[Row], now: int) -> Picture:
             pictures.Key("bad", "ended otherwise"),
         ),
     )
+
+
+def _number(job: Row) -> str:
+    index = job["lineage"].get("array_index")
+    return str(job["number"]) if index is None else f"{job['number']}[{index}]"
 
 
 def _look(attempt: Row, job: Row) -> str:
