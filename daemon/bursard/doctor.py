@@ -116,10 +116,15 @@ def check_clock(clock: object, clocks: Clocks | None = None, state: State | None
         )
     if problems := clocks.problems(nodes) if clocks is not None else []:
         remedy = "set the clock that is wrong (NTP): of those nodes, or of the daemon's machine"
-        found = _finding("clock", problems, "", remedy, names_work=False)
+        found = finding("clock", problems, "", remedy, names_work=False)
         return msgspec.structs.replace(found, public=unnamed(found.message))
     fine = "the clock and the log agree on the time"
     early = _booked_ahead(state, clock.now()) if state is not None and isinstance(clock, SteadyClock) else []
+    if state is not None and isinstance(clock, SteadyClock) and clock.now() < state.closed.until:
+        fine += (
+            f"; {state.closed.all[-1].name} was closed by a clock that was ahead: what is used until"
+            f" {format_instant(state.closed.until)} counts from then on, in reports and budgets"
+        )
     counted = (
         f"; what was booked while it was ahead counts later in {plural(len(early), 'budget')}"
         if early
@@ -144,7 +149,7 @@ def _booked_ahead(state: State, now: int) -> list[str]:
 
 def check_secrets(state: State, vault: Vault) -> Finding:
     """Can what jobs name be opened? Every job that names one that cannot be fails at its start."""
-    return _finding(
+    return finding(
         "secrets",
         vault.problems(list(state.secrets.values())),
         f"all {len(state.secrets)} sealed secrets can be opened",
@@ -171,9 +176,9 @@ def check_planning(failing: str, left_out: Sequence[str], allocator_wrong: str =
     problems = [f"the place of {job_id} cannot be computed" for job_id in left_out]
     if allocator_wrong:
         remedy = "mend its package, or `bursar policy apply` a PlacementPolicy with another allocator"
-        return _finding("scheduling", [allocator_wrong, *problems], "", remedy)
+        return finding("scheduling", [allocator_wrong, *problems], "", remedy)
     remedy = "`bursar explain JOB` says why; `bursar nodes` shows a node that reports what cannot be"
-    return _finding("scheduling", problems, "the newest plan covers every job that waits", remedy)
+    return finding("scheduling", problems, "the newest plan covers every job that waits", remedy)
 
 
 def check_store(store: Log, full: bool) -> list[Finding]:
@@ -185,7 +190,7 @@ def check_store(store: Log, full: bool) -> list[Finding]:
         wrong = [row for row in rows if row.startswith(_IMAGES)]
         problems += [row for row in rows if row not in wrong]
         images = [
-            _finding(
+            finding(
                 "images",
                 wrong,
                 "every image of the state says what the log says",
@@ -202,7 +207,7 @@ def check_store(store: Log, full: bool) -> list[Finding]:
         free, short = 0, [problem.message]
         mend = "put the directory back; until then new work is refused"
     return [
-        _finding(
+        finding(
             "log" if full else "log (newest part; --full for all)",
             problems,
             f"hash chain and double entry hold up to event {store.last_seq}"
@@ -211,7 +216,7 @@ def check_store(store: Log, full: bool) -> list[Finding]:
             " `bursar restore FILE --state-dir DIR`",
         ),
         *images,
-        _finding(
+        finding(
             "disk",
             short,
             f"{free // 1_000_000_000} GB are free",
@@ -232,7 +237,7 @@ def _rows(store: Log) -> list[str]:
 def check_ends(views: Views, last_seq: int, full: bool) -> Finding:
     """Does everything end once (J5)? `last_seq`: the newest event."""
     after = 0 if full else max(last_seq - ENDS_LOOKED_AT, 0)
-    return _finding(
+    return finding(
         "ends (J5)" if full else "ends (J5; newest part)",
         second_ends(views, after),
         f"no job and no attempt of events {after + 1} to {last_seq} ended twice",
@@ -255,8 +260,10 @@ def second_ends(views: Views, after: int) -> list[str]:
     return problems
 
 
-def _finding(check: str, problems: list[str], fine: str, remedy: str, *, names_work: bool = True) -> Finding:
-    """`names_work`: its problems may name jobs, budgets or secrets, so they are counted for who may not see
+def finding(check: str, problems: list[str], fine: str, remedy: str, *, names_work: bool = True) -> Finding:
+    """A check and what it found wrong.
+
+    `names_work`: its problems may name jobs, budgets or secrets, so they are counted for who may not see
     every project.
     """
     if not problems:
@@ -292,7 +299,7 @@ def _nodes(state: State, now: int | None = None) -> Finding:
         " names is mended there"
     )
     fine = f"all {len(state.nodes)} are in contact"
-    found = _finding("nodes", problems, fine, remedy, names_work=False)
+    found = finding("nodes", problems, fine, remedy, names_work=False)
     return msgspec.structs.replace(found, public=unnamed(found.message))
 
 
@@ -314,7 +321,7 @@ def _limits(state: State) -> Finding:
 
 def _prices(state: State) -> Finding:
     unpriced = [node.facts.name for node in state.nodes.values() if not node.price_id]
-    return _finding(
+    return finding(
         "prices",
         [f"{name} has no price now: what runs there costs an unknown amount" for name in unpriced],
         f"none of {plural(len(state.nodes), 'node')} is without a price now",
@@ -347,7 +354,7 @@ def _devices(state: State) -> Finding:
             problems.append(f"R1: CPUs of {node.facts.name} do not add up")
         if memory + int(state.cluster.memory_free[node.row]) != node.facts.memory_bytes:
             problems.append(f"R1: memory of {node.facts.name} does not add up")
-    return _finding("resources (R1)", problems, "nothing is held twice", "report this as a defect")
+    return finding("resources (R1)", problems, "nothing is held twice", "report this as a defect")
 
 
 def _attempts(state: State) -> Finding:
@@ -364,7 +371,7 @@ def _attempts(state: State) -> Finding:
     if waiting != len(state.behind):
         promised = plural(len(state.behind), "share")
         problems.append(f"R1: {plural(waiting, 'waiting attempt')}, {promised} promised")
-    return _finding("attempts (J4)", problems, f"{len(state.attempts)} live, one per job", "report this")
+    return finding("attempts (J4)", problems, f"{len(state.attempts)} live, one per job", "report this")
 
 
 def _overdue(state: State, sees: Callable[[JobRecord], bool]) -> Finding:
@@ -376,7 +383,7 @@ def _overdue(state: State, sees: Callable[[JobRecord], bool]) -> Finding:
         for rank, message in sorted(attempt.overdue.items()):
             problems.append(f"rank {rank} of {called}: {message}")
             names.append(attempt.members[rank].node)
-    return _finding(
+    return finding(
         "overdue",
         problems,
         "what was to start has started, and what was to end has ended",
@@ -415,9 +422,7 @@ def _jobs(state: State) -> Generator[None, None, Finding]:
             problems.append(
                 f"{user}: {plural(many, 'job')} pending, {state.shares.of(user).pending} are counted"
             )
-    return _finding(
-        "jobs", problems, f"{len(state.jobs)} records tie to the queue", "report this as a defect"
-    )
+    return finding("jobs", problems, f"{len(state.jobs)} records tie to the queue", "report this as a defect")
 
 
 def _job(state: State, job: JobRecord) -> Iterator[str]:
@@ -483,7 +488,7 @@ def _array(state: State, job: JobRecord, array: ArrayRecord) -> Iterator[str]:
 
 
 def _ledger(state: State) -> Finding:
-    return _finding(
+    return finding(
         "ledger (L1, B3)",
         state.ledger.violations(),
         "every balance ties to the nano",
@@ -516,7 +521,7 @@ def _budgets(state: State) -> Finding:
     soft = len(state.budgets.records) - len(hard)
     if soft:
         told += f"; {plural(soft, 'soft one')} may be passed and {'is' if soft == 1 else 'are'} not checked"
-    return _finding("budgets (B1, B7)", problems, told, "raise the limit")
+    return finding("budgets (B1, B7)", problems, told, "raise the limit")
 
 
 def _policies(state: State, now: int | None) -> Finding:
@@ -527,7 +532,7 @@ def _policies(state: State, now: int | None) -> Finding:
     )
     dated = "; ".join(["", *(told for _, told in later[:3])]).replace("; ", "; effective later: ", 1)
     more = f" (and {len(later) - 3} more)" if len(later) > 3 else ""
-    return _finding(
+    return finding(
         "policies",
         [
             f"{one.kind} {one.name} is not in force: this version cannot read it ({one.problem})"

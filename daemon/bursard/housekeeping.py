@@ -79,7 +79,7 @@ class Housekeeping:
             more = meet_some(state, now, MET_MAX) or more
         if state.doomed:
             self._commit("ends of dependants", jobs.doomed(state, jobs.EVENTS_MAX))
-        if state.budgets.due(now):
+        if state.due(now):
             self._commit("periods", policies.roll_periods(state, now))
         self._reprice(now)
         if state.promises:

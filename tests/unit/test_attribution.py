@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from bursar.errors import InvalidRequest, NotBuilt, PolicyInvalid
 from bursar.v1 import money_pb2 as pb
 from bursar_policies.document import parse_documents
 from bursar_policies.specs import AttributionSpec
+from bursard import startup
+from bursard.steady import SteadyClock
 
 DECEMBER = START + 30 * DAY_US - HOUR_US
 VISION = "{scope: {project: research/vision}, team: vision, cost_center: %s}"
@@ -327,5 +330,72 @@ def test_what_is_shared_is_borne_by_cost_centres_in_every_form_and_nobodys_part_
         for wrong in ({"period": "2026-11-03"}, {"timezone": "Europe/Berlin"}, {"project": "research"}):
             with pytest.raises(InvalidRequest, match=r"month by month of UTC|of the whole site"):
                 await daemon.report(kind="chargeback", format="text", **wrong)
+
+    in_a_daemon(story)
+
+
+async def set_clock(daemon: Daemon, folder: Path, off_us: int) -> None:
+    """The clock jumps, and an operator trusts it."""
+    if not isinstance(daemon.engine.clock, SteadyClock):
+        daemon.engine.clock = SteadyClock(daemon.clock, "boot")
+    daemon.clock.step_wall(off_us)
+    (folder / startup.TRUST).touch()
+    assert startup.settle_time(daemon.engine, daemon.engine.clock, folder)
+
+
+@pytest.mark.parametrize("dated", [False, True])
+def test_a_table_that_was_applied_while_the_clock_was_ahead_freezes_no_month(
+    dated: bool, tmp_path: Path
+) -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL, table(VISION % "R-1"))
+        daemon.node("a")
+        daemon.run(project="research/vision")
+        await set_clock(daemon, tmp_path, 45 * DAY_US)
+        await daemon.apply(table(VISION % "R-2", since=DECEMBER if dated else 0, reason="it is December"))
+        assert set(await by(daemon, "cost-center")) == {"R-1"}
+        await set_clock(daemon, tmp_path, -45 * DAY_US)
+        daemon.run(project="research/vision")
+        told = await by(daemon, "class", "cost-center")
+        assert told.keys() == {("metered", "R-1"), ("metered", "R-1" if dated else "R-2")}
+        await daemon.apply(table(VISION % "R-3", since=START - HOUR_US, reason="November is open"))
+        assert set(await by(daemon, "class", "cost-center")) == {("metered", "R-3")}, "and is told anew"
+        assert await by(daemon, "cost-center", period="2026-12") == {}, "nothing is moved there"
+
+    in_a_daemon(story)
+
+
+def test_what_a_month_was_told_by_stays_when_a_clock_is_behind_for_a_while(tmp_path: Path) -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL, table(VISION % "R-1"))
+        daemon.node("a")
+        daemon.run(project="research/vision")
+        daemon.clock.advance(DECEMBER - daemon.clock.now() + 2 * DAY_US)
+        daemon.meter()
+        await daemon.apply(table(VISION % "R-2", since=START - HOUR_US, reason="too late for November"))
+        november = await by(daemon, "class", "cost-center")
+        december = await by(daemon, "class", "cost-center", period="2026-12")
+        await set_clock(daemon, tmp_path, -45 * DAY_US)
+        await set_clock(daemon, tmp_path, 45 * DAY_US)
+        assert await by(daemon, "class", "cost-center") == november
+        assert await by(daemon, "class", "cost-center", period="2026-12") == december
+        assert ("reattributed", "R-2") in december
+
+    in_a_daemon(story)
+
+
+def test_a_table_that_was_removed_while_the_clock_was_ahead_is_gone_since_then_by_the_right_clock(
+    tmp_path: Path,
+) -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL, table(VISION % "R-1"))
+        daemon.node("a")
+        daemon.run(project="research/vision")
+        await set_clock(daemon, tmp_path, 45 * DAY_US)
+        await daemon.policies.Delete(pb.PolicyRequest(kind="Attribution", name="org"), None)
+        await set_clock(daemon, tmp_path, -45 * DAY_US)
+        daemon.clock.advance(HOUR_US)
+        daemon.run(project="research/vision")
+        assert set(await by(daemon, "cost-center")) == {"R-1", ""}
 
     in_a_daemon(story)

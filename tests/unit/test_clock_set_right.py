@@ -5,111 +5,27 @@ and every nano that was charged stays charged.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 import pytest
+from dated_world import BUDGET, MINUTE_US, MODEL, TRUE, Dated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bursar.clock import DAY_US, HOUR_US, SECOND_US, Instant, VirtualClock
-from bursar.errors import InvalidRequest, StoreUnavailable
+from bursar.errors import BudgetExceeded, InvalidRequest, StoreUnavailable
 from bursar_policies.periods import period_bounds
 from bursard import doctor, startup
-from bursard.engine import unposted
 from bursard.events import ClockDoubted, ClockStepped, HoldsRolled, NodeRedated, decode
 from bursard.fleet import Heartbeat, clocks, door
-from bursard.fleet.testing import FACTS, World
-from bursard.replay import restore
-from bursard.reports.control import owed
-from bursard.state import Limits
-from bursard.state import image as state_image
-from bursard.state.decide import nodes
+from bursard.fleet.testing import FACTS
+from bursard.state.decide import nodes, periods
 from bursard.steady import PROOF_US, SteadyClock
 from bursard.store import Store
-from bursard.store.hours import OpenHours
-
-TRUE = Instant(1_793_494_800 * SECOND_US)  # 2026-11-01T01:00:00Z
-MINUTE_US = 60 * SECOND_US
-EVER = 2**62
-BUDGET = "kind: Budget\nname: p\nspec: {scope: {project: p}, limit: 900 USD, period: month}\n"
-MODEL = "kind: CostModel\nname: own\nspec: {pool: local, node_capex: 300007 USD, useful_life: 5y}\n"
-
-
-class Dated(World):
-    """A cluster that began by a clock which was so far off."""
-
-    def __init__(self, off_us: int, folder: Path) -> None:
-        super().__init__(clock=VirtualClock(TRUE + off_us))
-        self.off_us, self.folder = off_us, folder
-        self.engine.clock = self.steady = SteadyClock(self.clock, "daemon-boot")
-        self.commits: list[int] = []
-        """How many events each commit had."""
-        self.writer.enqueue = self.noted(self.writer.enqueue)  # type: ignore[assignment]
-        self.apply(BUDGET)
-        self.apply(MODEL)
-        self.backend.connect(FACTS)
-
-    def noted(self, enqueue: Callable[[Any], None]) -> Callable[[Any], None]:
-        def take(batch: Any) -> None:
-            self.commits.append(len(batch.events))
-            enqueue(batch)
-
-        return take
-
-    def run(self, **spec: Any) -> None:
-        """A job runs for ten minutes, and is metered."""
-        self.job = self.submit(**spec)
-        self.cycle()
-        self.backend.report()
-        self.meter(10)
-
-    def meter(self, minutes: int) -> None:
-        for _ in range(minutes):
-            self.clock.advance(MINUTE_US)
-            self.backend.report()
-            self.writer.flush()
-
-    def set_clock(self) -> None:
-        """Somebody sets the machine's clock right."""
-        self.clock.step_wall(-self.off_us)
-        self.steady.now()
-
-    def settle(self, trusted: bool = False) -> bool:
-        if trusted:
-            (self.folder / startup.TRUST).touch()
-        found = startup.settle_time(self.engine, self.steady, self.folder)
-        self.writer.flush()
-        return found
-
-    @property
-    def period(self) -> int:
-        return self.state.budgets.records["p"].period_start
-
-    def rows_of(self, kind: str) -> list[Any]:
-        self.writer.flush()
-        return [row for row in (*self.writer.charges, *unposted(self.state).rows) if row.kind == kind]
-
-    def check_books(self) -> None:
-        """The rows follow from the log, the node cost what it must, and a replay gives the same state."""
-        self.writer.flush()
-        book = OpenHours()
-        for row in self.writer.rows:
-            rows = [charge for charge in self.writer.charges if charge.seq == row.seq]
-            assert list(book.check(row.seq, decode(row.payload), rows, row.at)) == []
-        node = self.node()
-        must = owed(self.writer.rows, {node.id: node.through}, 0, EVER).nanos[node.id]
-        rows = [*self.writer.charges, *unposted(self.state).rows]
-        assert sum(row.nanos for row in rows if row.node_id == node.id) == must
-        assert self.state.ledger.violations() == []
-        log: Any = SimpleNamespace(
-            load=lambda: SimpleNamespace(images=(), events=lambda seq: iter(self.writer.rows))
-        )
-        again = restore(log, Limits())
-        assert state_image.encode(again, 0) == state_image.encode(self.state, 0)
 
 
 def november() -> int:
@@ -313,6 +229,43 @@ def test_doctor_says_what_was_booked_ahead_and_where_it_counts(tmp_path: Path) -
     assert found.for_one(False).message == (
         "the clock and the log agree on the time; what was booked while it was ahead counts later in 1 budget"
     )
+
+
+def test_what_is_used_in_a_month_that_a_clock_ahead_closed_is_spent_of_the_budgets_of_the_next(
+    tmp_path: Path,
+) -> None:
+    world = Dated(0, tmp_path)
+    world.apply(BUDGET.replace("900 USD", "0.6 USD, enforcement: hard"))
+    world.run(time_limit_us=45 * MINUTE_US)
+    world.clock.step_wall(45 * DAY_US)
+    world.settle(trusted=True)
+    world.meter(5)
+    since, until = period_bounds("month", "UTC", TRUE)
+    assert until is not None
+    now = world.engine.now()
+    closing = {"by": "ann", "now": now, "earlier": [], "lacking": [], "force": False}
+    world.engine.commit(periods.close(world.state, "2026-11", since, until, **closing), "ann")
+    world.clock.step_wall(-45 * DAY_US)
+    world.settle(trusted=True)
+    assert world.period == until, "nothing is charged in November any more"
+    world.meter(20)
+    cost = Counter[int]()
+    for row in world.rows_of("usage"):
+        cost[period_bounds("month", "UTC", row.start_at)[0]] += row.nanos
+    assert cost == {start: world.state.ledger.settled("p", start) for start in (since, until)}
+    assert min(cost.values()) > 0
+    found = doctor.check_clock(world.steady, world.fleet.clocks, world.state)
+    assert found.ok
+    assert "2026-11 was closed by a clock that was ahead" in found.message
+    assert "what is used until 2026-12-01T00:00:00Z counts from then on" in found.message
+    for attempt_id, rank in world.backend.running("n-1"):
+        world.backend.finish(attempt_id, rank)
+    world.meter(1)
+    world.clock.advance(until - world.engine.now() + HOUR_US)
+    world.backend.report()
+    with pytest.raises(BudgetExceeded):
+        world.submit(time_limit_us=60 * MINUTE_US)
+    world.check_books()
 
 
 def test_nodes_whose_clocks_are_not_the_daemons_are_told(tmp_path: Path) -> None:

@@ -237,6 +237,26 @@ def test_a_report_that_comes_before_housekeeping_settles_in_the_period_that_has_
     settled_by_night(world, job.attempt, starts)
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_node_that_is_ahead_of_the_clock_settles_in_the_period_of_its_own_time(ends: bool) -> None:
+    """By the daemon's clock, which was set back a little, the period has not ended yet."""
+    world, job = nightly()
+    attempt, first = job.attempt, world.state.budgets.records["b"]
+    starts = [first.period_start, first.period_end]
+    world.backend.report()
+    world.clock.advance(first.period_end - world.engine.now() + 2 * MINUTE_US)
+    world.clock.step_wall(-5 * MINUTE_US)
+    assert world.engine.now() < first.period_end
+    if ends:
+        world.backend.finish(attempt.id, 0)
+    world.backend.report()
+    settled_by_night(world, attempt, starts)
+    world.engine.commit(policies.roll_periods(world.state, world.engine.now()), "bursard")
+    world.clock.advance(10 * MINUTE_US)
+    world.backend.report()
+    settled_by_night(world, attempt, starts)
+
+
 def test_an_end_that_comes_before_housekeeping_settles_in_the_period_that_has_begun() -> None:
     world, job = nightly()
     attempt, first = job.attempt, world.state.budgets.records["b"]

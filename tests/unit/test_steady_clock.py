@@ -14,11 +14,12 @@ from bursar_policies.document import parse_documents
 from bursar_policies.periods import period_bounds
 from bursard import doctor, startup
 from bursard.engine import Engine
-from bursard.events import ClockStepped, HoldsRolled, decode
+from bursard.events import ClockStepped, HoldsRolled, RestCarried, decode
 from bursard.ledger import Ledger
 from bursard.replay import restore
 from bursard.state import Limits, State
 from bursard.state.decide import policies
+from bursard.state.given import BROUGHT_BACK
 from bursard.state.records import NodeRecord
 from bursard.steady import (
     BELIEVED_US,
@@ -296,16 +297,23 @@ def test_a_budget_in_a_period_that_has_not_begun_comes_back() -> None:
     assert policies.roll_periods(state, LAST) == []
 
 
-def test_it_stays_while_coming_back_would_break_a_hard_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_its_jobs_hold_beyond_a_hard_limit_comes_back_with_their_money(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The limit is 5 USD, 4 are spent, and jobs hold a nano more than the fifth."""
     here = period_bounds("month", "UTC", LAST)[0]
     state = budgeted(LAST + 40 * DAY_US)
+    there = state.budgets.records["vision"].period_start
     spent = {here: 4_000_000_000}
     monkeypatch.setattr(Ledger, "settled", lambda self, name, period: spent.get(period, 0))
     held = {here: 0}
     monkeypatch.setattr(Ledger, "held", lambda self, name, period: held.get(period, 1_000_000_001))
-    assert policies.roll_periods(state, LAST) == []
+    assert policies.roll_periods(state, LAST) == [
+        HoldsRolled("vision", there, here),
+        RestCarried("vision", there, here, 1, BROUGHT_BACK),
+    ]
     monkeypatch.setattr(Ledger, "held", lambda self, name, period: held.get(period, 1_000_000_000))
-    assert len(policies.roll_periods(state, LAST)) == 1
+    assert policies.roll_periods(state, LAST) == [HoldsRolled("vision", there, here)]
 
 
 def test_a_clock_behind_the_charges_takes_no_budget_back() -> None:

@@ -649,7 +649,7 @@ class Fleet:
         lie = lie or wrong
         report = believe.consumed(node.facts, member, report)
         kept = believe.end(attempt, member, node, report, bool(started_boot_us or no_room))
-        self._roll(now)
+        self._roll(now, node.axis(started_boot_us + kept.held_us) if started_boot_us else 0)
         events = decide.exited(state, node, attempt_id, rank, kept, started_boot_us)
         self._hand_over(attempt, kept.held_us)
         self.engine.commit([*events, *self._judge(node, attempt, report, kept)], f"node:{node.facts.name}")
@@ -728,7 +728,7 @@ class Fleet:
         if node.axis(word.at_boot_us) - node.through >= believe.METER_MIN_US:
             # What came into force since the last look values its own part of the interval.
             self.engine.commit(nodes.reprice(state, self.engine.prices, now.at, (node,)), "bursard")
-            self._roll(now)
+            self._roll(now, node.axis(word.at_boot_us))
             events = nodes.usage(
                 state,
                 node,
@@ -740,12 +740,14 @@ class Fleet:
         self.suspect(node, lie)
         return seq
 
-    def _roll(self, now: Reading) -> None:
-        """Before anything is charged: a period that is over takes in nothing of the next one, however long
-        ago housekeeping looked.
+    def _roll(self, now: Reading, until: int = 0) -> None:
+        """Before anything is charged, up to an instant of its node's time, which may be ahead of now: a
+        period that is over takes in nothing of the next one, however long ago housekeeping looked.
         """
-        if self.engine.state.budgets.due(now.at):
-            self.engine.commit(policies.roll_periods(self.engine.state, now.at), "bursard")
+        state = self.engine.state
+        at = until if any(record.period_end <= until for record in state.due(until)) else now.at
+        if state.due(at):
+            self.engine.commit(policies.roll_periods(state, at), "bursard")
 
     # --- who says what cannot be
 

@@ -162,7 +162,7 @@ async def _given(
 ) -> pb.BudgetPostingResponse:
     """What is given is of the period that it is now: what has ended rolls first."""
     state, by = engine.state, caller().name
-    if state.budgets.due(engine.now()):
+    if state.due(engine.now()):
         engine.commit(policies.roll_periods(state, engine.now()), "bursard")
     events = decide(by)
     engine.commit(events, by)

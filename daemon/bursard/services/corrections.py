@@ -133,7 +133,7 @@ def _target(engine: Engine, request: pb.CorrectRequest) -> Target:
 def _rolled(engine: Engine) -> int:
     """Now: budgets whose period has ended enter theirs first, or they would miss what is booked in it."""
     now = engine.now()
-    if engine.state.budgets.due(now):
+    if engine.state.due(now):
         engine.commit(policies.roll_periods(engine.state, now), "bursard")
     return now
 

@@ -27,6 +27,7 @@ from bursard.engine import Engine
 from bursard.events import Event, decode
 from bursard.fleet.clocks import Clocks
 from bursard.scheduler.saved import dump
+from bursard.services.apart import budgets_and_cost
 from bursard.services.census import Census
 from bursard.services.eventviews import event_view
 from bursard.services.money import in_one_thread
@@ -261,6 +262,7 @@ class EventsService(events_pb2_grpc.EventsServicer):
                 self.engine.now(),
             )
         )
+        findings.append(await budgets_and_cost(self.engine, request.full))
         findings.append(self._clock())
         findings.append(doctor.check_secrets(self.engine.state, self._vault))
         findings.append(

@@ -19,6 +19,7 @@ from bursard.access.identity import caller
 from bursard.engine import Engine
 from bursard.reports.period import Period, find_period, month_of
 from bursard.state.decide import periods as decide
+from bursard.state.decide import policies
 from bursard.state.periods import ClosedPeriod
 from bursard.store import ChargeFilter, ChargeSum, Dim, Unposted, Views
 
@@ -47,6 +48,8 @@ async def close_period(engine: Engine, settled: Settled, request: pb.ClosePeriod
     lacking = []
     if this.unpriced_us:
         lacking.append(f"{this.unpriced_us / HOUR_US:.3f} hours of shares and nodes have no known price")
+    if engine.state.due(engine.now()):  # else what is told of the month yet is spent in it, and counts later
+        engine.commit(policies.roll_periods(engine.state, engine.now()), "bursard")
     events = decide.close(
         engine.state,
         month.text,

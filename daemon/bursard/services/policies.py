@@ -36,6 +36,7 @@ from bursard.housekeeping import REPRICED_MAX
 from bursard.machines.opening import refuse_pools
 from bursard.machines.renting import Renting
 from bursard.reports.commitments import Change, promises
+from bursard.services.dated import dates_of
 from bursard.services.kinds import refuse_unknown_types
 from bursard.services.pushback import after_room
 from bursard.services.sources import named_texts
@@ -287,21 +288,19 @@ def read_history(views: Views) -> list[Applied]:
 def past_commitments(months: Sequence[ClosedPeriod], views: Views) -> tuple[Promise, ...]:
     """All commitments that there ever were, and when each was in force. `months`: all that are closed."""
     changes: list[Change] = []
-    after, asked = 0, EventFilter(kinds=("policy-applied", "policy-removed"))
+    after, asked, dates = 0, EventFilter(kinds=("policy-applied", "policy-removed")), dates_of(views)
     while rows := views.events(after, 1000, asked):
         for row in rows:
-            event = decode(row.payload)
+            event, at = decode(row.payload), dates.of(row)
             closed = max((one.until for one in months if one.seq < row.seq), default=0)
             if isinstance(event, PolicyApplied):
-                changes += [
-                    Change(
-                        one.name, one.version, one.effective_at, one.spec, one.effective_at > row.at, closed
-                    )
-                    for one in event.documents
-                    if isinstance(one.spec, CommitmentSpec)
-                ]
+                for one in event.documents:
+                    if isinstance(one.spec, CommitmentSpec):
+                        since = dates.since(row, one.effective_at)
+                        dated = one.effective_at > row.at
+                        changes.append(Change(one.name, one.version, since, one.spec, dated, closed))
             elif isinstance(event, PolicyRemoved) and event.kind == "Commitment":
-                changes.append(Change(event.name, 0, row.at, None, closed=closed))
+                changes.append(Change(event.name, 0, at, None, closed=closed))
         after = rows[-1].seq
     return promises(changes)
 

@@ -49,7 +49,7 @@ async def spent(engine: Engine, documents: Sequence[Document]) -> Spent:
     """
     state = engine.state
     for _ in range(TRIES):
-        if state.budgets.due(engine.now()):
+        if state.due(engine.now()):
             engine.commit(policies.roll_periods(state, engine.now()), "bursard")
         wanted = openings(state, documents, engine.now())
         if not wanted:
@@ -59,7 +59,7 @@ async def spent(engine: Engine, documents: Sequence[Document]) -> Spent:
         try:
             # The meter and the open hours begin at one instant: nothing waits in between.
             books = await engine.books()
-            found = await engine.aside(partial(_cost, engine.views, wanted, books))
+            found = await engine.aside(partial(cost_of, engine.views, wanted, books))
             before = await engine.aside(partial(_before, engine.views, wanted, books))
             heard_all = since_then in engine.meters
         finally:
@@ -118,8 +118,10 @@ class _Meter:
         return {name: Before(days[name], earlier[name]) for name in before}
 
 
-def _cost(views: Views, wanted: Sequence[Opening], books: Unposted) -> Counter[str]:
-    """One question to the books for each stretch of time, however many budgets count in it."""
+def cost_of(views: Views, wanted: Sequence[Opening], books: Unposted) -> Counter[str]:
+    """What the scope of each has cost in its time: one question to the books for each stretch of time,
+    however many budgets count in it.
+    """
     found: Counter[str] = Counter()
     keys = sorted({key for one in wanted for key, _ in one.scope.labels})
     dims = (*_MARKS, *(f"label:{key}" for key in keys))

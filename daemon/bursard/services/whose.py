@@ -13,6 +13,7 @@ from bursar_policies.attribution import Attributions, Change
 from bursar_policies.specs import AttributionSpec, Document
 from bursard.events import PolicyApplied, PolicyRemoved, decode
 from bursard.reports.period import month_of, month_text
+from bursard.services.dated import Dates, dates_of
 from bursard.state import State
 from bursard.state.periods import ClosedPeriod
 from bursard.store import LATE_AFTER_US, EventFilter, EventRow, Views
@@ -42,26 +43,26 @@ def moves_told(state: State, documents: Iterable[Document], now: int) -> list[st
 def past_attributions(months: Sequence[ClosedPeriod], views: Views) -> Attributions:
     """All tables that there ever were. `months`: all that are closed."""
     changes: list[Change] = []
-    after = 0
+    after, dates = 0, dates_of(views)
     while rows := views.events(after, 1000, _ASKED):
         for row in rows:
-            changes += _changes(row, open_since([one for one in months if one.seq < row.seq], row.at))
+            changes += _changes(row, dates, [one for one in months if one.seq < row.seq])
         after = rows[-1].seq
     return Attributions(changes)
 
 
-def _changes(row: EventRow, opened: int) -> list[Change]:
-    event = decode(row.payload)
+def _changes(row: EventRow, dates: Dates, months: Sequence[ClosedPeriod]) -> list[Change]:
+    event, at = decode(row.payload), dates.of(row)
+    opened = open_since(months, at)
     if isinstance(event, PolicyRemoved) and event.kind == "Attribution":
-        since = row.at - row.at % HOUR_US
-        return [Change(event.name, 0, row.at, row.actor, since, opened, None)]
+        return [Change(event.name, 0, at, row.actor, at - at % HOUR_US, opened, None)]
     if not isinstance(event, PolicyApplied):
         return []
-    return [
-        Change(
-            one.name, one.version, row.at, row.actor, one.effective_at - one.effective_at % HOUR_US, opened,
-            one.spec,
-        )
-        for one in event.documents
-        if isinstance(one.spec, AttributionSpec)
-    ]  # fmt: skip
+    found = []
+    for one in event.documents:
+        if isinstance(one.spec, AttributionSpec):
+            since = dates.since(row, one.effective_at)
+            found.append(
+                Change(one.name, one.version, at, row.actor, since - since % HOUR_US, opened, one.spec)
+            )
+    return found

@@ -19,6 +19,9 @@ KEPT_US: Final = 400 * DAY_US
 CARRIED_US: Final = 45 * DAY_US
 """So long what was carried over alone: a clock that was ahead is led back through the periods it came by."""
 CARRY_OVER: Final = "carry-over"
+BROUGHT_BACK: Final = "what running jobs brought back"
+"""The reason of money that came into an earlier period with its jobs, out of one that a clock ahead led to:
+it is there for good."""
 
 
 class Posting(msgspec.Struct, frozen=True, array_like=True):
@@ -92,7 +95,7 @@ class Postings:
             if name == budget and period > after:
                 sums = Counter[int]()
                 for one in self._by_period[name, period]:
-                    if one.kind == CARRY_OVER and one.other_period < period:
+                    if one.kind == CARRY_OVER and one.other_period < period and one.reason != BROUGHT_BACK:
                         sums[one.other_period] += one.nanos
                 found += [(start, period, nanos) for start, nanos in sorted(sums.items()) if nanos]
         return found

@@ -48,6 +48,12 @@ class ClosedPeriods:
         """The close by which an instant is in no open month; None where it is in one."""
         return next((one for one in self.all if at < one.until), None)
 
+    def open_at(self, now: int) -> int:
+        """The instant that the books are at: now, unless a clock that was ahead had months closed that have
+        not ended.
+        """
+        return max(now, self.until)
+
     def booked_at(self, start: int, now: int) -> int:
         """The instant that time which began at `start` counts in when it is told now; 0: its own."""
-        return max(now, self.until) if start < self.until else 0
+        return self.open_at(now) if start < self.until else 0

@@ -28,7 +28,7 @@ from bursard.ledger import HourCharge, Ledger, Transaction
 from bursard.scheduler.targets import contends, fitted, narrowed
 from bursard.state import arrays, waits
 from bursard.state.allotted import Allotments
-from bursard.state.budgets import BudgetTable, promises
+from bursard.state.budgets import BudgetRecord, BudgetTable, promises
 from bursard.state.cluster import DIGEST_BYTES, Cluster
 from bursard.state.columns import Members
 from bursard.state.pending import PendingIndex
@@ -373,6 +373,12 @@ class Tables:
         """By how much corrections changed what a budget counted of a job or task."""
         shifted = self.shifted.get(job_id, {})
         return shifted.get(budget, 0) + shifted.get(EVERY_BUDGET, 0)
+
+    def due(self, now: int) -> list[BudgetRecord]:
+        """Budgets that are not in the period that the books are in: what is charged now would count in one
+        and be spent of another one.
+        """
+        return self.budgets.due(self.closed.open_at(now))
 
     def outdated(self, job: JobRecord) -> bool:
         """Have budgets changed for it, and nobody has looked at it since?"""

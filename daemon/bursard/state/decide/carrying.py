@@ -17,6 +17,7 @@ from bursar_policies.periods import period_bounds
 from bursard.events import RestCarried
 from bursard.state.budgets import BudgetRecord, limit_of, settled_of
 from bursard.state.core import State
+from bursard.state.given import BROUGHT_BACK
 
 PERIODS_MAX: Final = 400
 """Periods that passed unseen through which a rest is followed: more than a year of days."""
@@ -72,9 +73,19 @@ def entered(record: BudgetRecord, start: int) -> list[int]:
 
 
 def taken_back(state: State, record: BudgetRecord, start: int) -> list[RestCarried]:
-    """What comes back when a budget returns to an earlier period, out of one that a clock ahead led to."""
-    return [
-        RestCarried(record.name, before, after, -nanos, "its period had not ended")
-        for before, after, nanos in state.budgets.postings.carried(record.name, start)
+    """What comes back when a budget returns to an earlier period, out of one that a clock ahead led to; and
+    what jobs hold beyond what is left there.
+    """
+    ledger, name = state.ledger, record.name
+    events = [
+        RestCarried(name, before, after, -nanos, "its period had not ended")
+        for before, after, nanos in state.budgets.postings.carried(name, start)
         if before >= start or record.rolling
     ]
+    limit = limit_of(record, ledger, start)
+    limit -= sum(one.nanos for one in events if one.from_period in record.window(start))
+    held = ledger.held(name, record.period_start)
+    missing = min(settled_of(record, ledger, start) + ledger.held(name, start) + held - limit, held)
+    if record.hard and missing > 0:
+        events.append(RestCarried(name, record.period_start, start, missing, BROUGHT_BACK))
+    return events

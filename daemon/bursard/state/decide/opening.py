@@ -87,7 +87,7 @@ def _opening(state: State, name: str, spec: BudgetSpec, now: int) -> Opening | N
     if record is not None and same_periods(record.spec, spec):
         start, end = record.period_start, record.period_end
     else:
-        start, until = period_bounds(spec.period, spec.timezone, Instant(now))
+        start, until = period_bounds(spec.period, spec.timezone, Instant(state.closed.open_at(now)))
         end = until or 0
     return Opening(
         name,

@@ -29,10 +29,8 @@ from bursard.events import (
     PolicyApplied,
     PolicyDocument,
     PolicyRemoved,
-    RestCarried,
 )
 from bursard.state.admission import check_currency
-from bursard.state.budgets import BudgetRecord, limit_of, settled_of
 from bursard.state.core import State
 from bursard.state.decide import reservations
 from bursard.state.decide.attributions import check_one_table, check_since
@@ -205,28 +203,24 @@ def remove(state: State, kind: str, name: str) -> list[Event]:
 def roll_periods(state: State, now: int) -> list[Event]:
     """Budgets whose period has ended: what is held moves on, before anything new is placed.
 
-    A budget in a period that has not begun was taken there by a clock that was ahead. It comes back to where
-    the charges are, unless that would take it over a hard limit: then when what it holds has been resolved.
+    Their period is that of the books: what is charged in a month that is closed already counts behind it, and
+    is spent there. A budget in a period that has not begun was taken there by a clock that was ahead, and
+    comes back to where the charges are. What its jobs hold comes with them: where that takes it over a hard
+    limit, so much of the money of the period in which they began does too.
     A clock that is behind what has been charged takes nothing anywhere.
     """
     events: list[Event] = []
+    now = state.closed.open_at(now)
     charged = max((node.through for node in state.nodes.values()), default=0)
-    for record in state.budgets.due(now):
+    for record in state.due(now):
         start, end = period_bounds(record.spec.period, record.spec.timezone, Instant(now))
         back = start < record.period_start
-        carried = taken_back(state, record, start) if back else carried_over(state, record, start)
-        if back and (charged >= (end or 0) or (record.hard and not _fits(state, record, start, carried))):
+        if back and charged >= (end or 0):
             continue
+        carried = taken_back(state, record, start) if back else carried_over(state, record, start)
         # Each day of a rolling window is entered, also those that passed unseen: what is told late of one of
         # them is to leave the window with it.
         days = entered(record, start) if record.rolling and not back else [start]
         events += [HoldsRolled(record.name, *step) for step in pairwise([record.period_start, *days])]
         events += carried
     return events
-
-
-def _fits(state: State, record: BudgetRecord, period: int, coming_back: Sequence[RestCarried]) -> bool:
-    held = state.ledger.held(record.name, record.period_start) + state.ledger.held(record.name, period)
-    limit = limit_of(record, state.ledger, period)
-    limit -= sum(one.nanos for one in coming_back if one.from_period in record.window(period))
-    return settled_of(record, state.ledger, period) + held <= limit

@@ -257,6 +257,8 @@ def budget_opened(state: Tables, event: BudgetOpened, at: int, applied: Applied)
     record = state.budgets.records.get(event.budget)
     if record is not None:  # else it was opened by a version that could read its document
         record.opened = True
+        if record.period_start != event.period_start:  # months are closed that a clock behind has not passed
+            state.budgets.roll(event.budget, event.period_start, at)
         _count_past(state, record, event)
     applied.transactions += state.ledger.open(
         event.budget, event.period_start, event.settled_nanos, event.since, event.holds, event.earlier

@@ -1,0 +1,156 @@
+"""Whatever a wrong clock, its being put right, closed months and budgets do in whatever order: every budget
+has spent what `cost` says of its scope and period, and no hard limit is passed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from dated_world import MINUTE_US, Dated
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+
+from bursar.clock import DAY_US, HOUR_US
+from bursar.errors import BursarError, WrongState
+from bursar_policies.periods import period_bounds
+from bursard.events import PeriodClosed
+from bursard.fleet.testing import FACTS
+from bursard.state.budgets import limit_of
+from bursard.state.decide import periods, policies
+
+SOFT = "kind: Budget\nname: {}\nspec: {{scope: {}, limit: 900 USD, period: {}}}\n"
+HARD = (
+    "kind: Budget\nname: {}\nspec: {{scope: {}, limit: {} USD, period: {}, enforcement: hard, hold: {},"
+    " carry_over: 50%}}\n"
+)
+BUDGETS = {
+    "p": SOFT.format("p", "{project: p}", "month"),
+    "day": SOFT.format("day", "{user: ann}", "day"),
+    "week": HARD.format("week", "{project: p}", 2, "week", "worst-case"),
+    "month": HARD.format("month", "{project: p}", 4, "month", "lease"),
+}
+
+
+class Life(Dated):
+    """A cluster under budgets, whose clock somebody sets, and whose months somebody closes."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(0, folder)
+        for text in BUDGETS.values():
+            self.apply(text)
+        self.entered: dict[str, set[int]] = {}
+        """In which periods each budget has been."""
+        self.boots = 1
+
+    def step(self, days: int) -> None:
+        """The wall clock jumps, and an operator trusts it."""
+        self.clock.step_wall(days * DAY_US)
+        self.settle(trusted=True)
+
+    def close(self, count: int) -> None:
+        """So many months that have charges, the oldest first, as if finance insisted."""
+        for month in sorted({period_bounds("month", "UTC", row.start_at) for row in self.rows()})[:count]:
+            since, until = month[0], month[1] or 0
+            name = f"{since}"
+            if since < self.state.closed.until:
+                continue
+            events: list[PeriodClosed] = []
+            try:
+                events = periods.close(
+                    self.state, name, since, until, by="ann", now=self.engine.now(), earlier=[], lacking=[],
+                    force=True,
+                )  # fmt: skip
+            except WrongState:
+                return
+            self.roll()
+            self.engine.commit(events, "ann")
+
+    def excursion(self, days: int) -> None:
+        """The clock is ahead, is believed, months are closed by it, and it is put right."""
+        self.step(days)
+        self.meter(3)
+        self.check()
+        self.close(3)
+        self.meter(3)
+        self.check()
+        self.step(-days)
+
+    def start(self, minutes: int) -> None:
+        try:
+            self.submit(time_limit_us=minutes * MINUTE_US)
+        except BursarError:
+            return
+        self.cycle()
+        self.backend.report()
+
+    def finish(self) -> None:
+        for attempt_id, rank in list(self.backend.running("n-1")):
+            self.backend.finish(attempt_id, rank)
+        self.meter(1)
+        self.cycle()
+
+    def roll(self) -> None:
+        self.engine.commit(policies.roll_periods(self.state, self.engine.now()), "bursard")
+
+    def reboot(self) -> None:
+        self.boots += 1
+        self.backend.disconnect("n-1")
+        self.backend.connect(FACTS, f"boot-{self.boots}")
+
+    def rows(self) -> list[Any]:
+        return [row for kind in ("usage", "idle", "down") for row in self.rows_of(kind)]
+
+    def check(self) -> None:
+        self.roll()
+        self.writer.flush()
+        ledger, rows = self.state.ledger, self.rows_of("usage")
+        for name, record in self.state.budgets.records.items():
+            spec = record.spec
+            cost = Counter[int]()
+            for row in rows:
+                cost[period_bounds(spec.period, spec.timezone, row.start_at)[0]] += row.nanos
+            mine = self.entered.setdefault(name, set())
+            mine.add(record.period_start)
+            for start in mine:
+                settled, held = ledger.settled(name, start), ledger.held(name, start)
+                assert settled == cost[start], f"B5: {name} has spent {settled}, cost says {cost[start]}"
+                over = settled + held - limit_of(record, ledger, start)
+                assert not record.hard or over <= 0, f"B1: {name} is over by {over}"
+            assert sum(ledger.held(name, start) for start in ledger.periods_of(name)) == ledger.held(
+                name, record.period_start
+            ), f"{name} holds in a period that it is not in"
+        assert ledger.violations() == []
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("step"), st.sampled_from((-45, -31, -20, -1, 1, 20, 31, 45))),
+        st.tuples(st.just("excursion"), st.sampled_from((20, 31, 45, 80))),
+        st.tuples(st.just("close"), st.sampled_from((1, 3))),
+        st.tuples(st.just("meter"), st.sampled_from((1, 7, 70))),
+        st.tuples(st.just("start"), st.sampled_from((20, 60, 200))),
+        st.tuples(st.just("finish"), st.none()),
+        st.tuples(st.just("reboot"), st.none()),
+    ),
+    max_size=16,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(STEPS)
+def test_every_budget_has_spent_what_cost_says_whatever_clocks_and_closed_months_do(
+    steps: list[tuple[str, Any]],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        life = Life(Path(folder))
+        life.run(time_limit_us=HOUR_US)
+        life.check()
+        for what, how in steps:
+            note(f"{what} {how}")
+            act = getattr(life, what)
+            act() if how is None else act(how)
+            life.check()
+        life.check_books()
