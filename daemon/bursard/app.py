@@ -169,7 +169,9 @@ async def run(settings: Settings) -> int:
         options=(*SERVER_OPTIONS, ("grpc.max_allowed_incoming_connections", shares.unix)),
         maximum_concurrent_rpcs=CONCURRENT_CALLS_MAX,
     )
-    add_services(server, engine, cycle, hub, telemetry, vault, door.refusals, allowances, settings, keeper)
+    services = add_services(
+        server, engine, cycle, hub, telemetry, vault, door.refusals, allowances, settings, keeper
+    )
     bridge = _bridge(engine, settings)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -190,6 +192,7 @@ async def run(settings: Settings) -> int:
         tasks.append(asyncio.create_task(door.sessions.run(), name="sessions"))
         tasks.append(asyncio.create_task(fleet.keep_deadlines(), name="deadlines"))
         tasks.append(asyncio.create_task(keeper.run(), name="services"))
+        tasks.append(asyncio.create_task(services.books.run(), name="keys"))
         watch = IdleWatch(engine, telemetry.newest, hub.attachments.of)
         tasks.append(asyncio.create_task(watch.run(), name="idle"))
         tasks.append(asyncio.create_task(AnomalyWatch(engine).run(), name="anomalies"))
@@ -316,8 +319,8 @@ def add_services(
     allowances: Allowances,
     settings: Settings,
     keeper: Keeper | None = None,
-) -> None:
-    """Everything the server answers, health included."""
+) -> ServicesService:
+    """Everything the server answers, health included. Returns what looks after keys of services."""
     fleet, keeper = hub.fleet, keeper or Keeper(engine)
     jobs = JobsService(
         engine, cycle, fleet, telemetry.newest, allowances, hub.attachments, telemetry.history,
@@ -343,6 +346,7 @@ def add_services(
     health_service = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs
     health_pb2_grpc.add_HealthServicer_to_server(health_service, server)
     health_service._server_status[""] = health_pb2.HealthCheckResponse.SERVING
+    return services
 
 
 def _renting(engine: Engine, cycle: Cycle, hub: Agents, settings: Settings) -> Renting:

@@ -97,12 +97,14 @@ async def serve(server: str | None, listen: str, url: str, folder: Path) -> int:
     from bursar_gateway.http import BACKLOG, Gateway
     from bursar_gateway.link import Link, Spool, name_of
     from bursar_gateway.meters import Meter
+    from bursar_gateway.purses import Purses
 
     clock, stop = SystemClock(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    spool, core = Spool(folder), Core()
+    spool = Spool(folder)
     meter = Meter(spool.read(), clock.now())
+    core = Core(Purses(lambda key_id: meter.untold.get(key_id, {})))
     boot_id = _boot_id()
     name = name_of(folder, spool.found, lambda: RandomIds().new("gw"))
     async with AsyncWireClient(server) as client:

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
+from bursar_gateway.purses import Place, Purse, Purses
+
 SECOND_US: Final = 1_000_000
 MINUTE_US: Final = 60 * SECOND_US
 HOUR_US: Final = 60 * MINUTE_US
@@ -33,13 +35,14 @@ PREFIX_PERCENT: Final = 150
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks. Limits are of this gateway; 0: none."""
+    """Who asks. Limits are of this gateway; 0: none. `budget`: what it is charged counts there too."""
 
     id: str
     job_id: str
     requests_per_minute: int = 0
     concurrency: int = 0
     expires_at: int = 0
+    budget: str = ""
 
 
 class Door(msgspec.Struct, frozen=True):
@@ -82,6 +85,12 @@ class Route(msgspec.Struct, kw_only=True):
     rates: dict[str, int] = {}
     currency: str = ""
     budget_left: int | None = None
+
+    @property
+    def place(self) -> Place | None:
+        """What a request in hand costs in the mean of its replicas; None: nobody says."""
+        rates = [self.rates[one] for one in self.replicas if one in self.rates]
+        return Place(sum(rates), len(rates) * self.target, self.total_us) if rates else None
 
     def cost_nanos(self, attempt: str, held_us: int) -> int | None:
         """What a request cost that had one of the replica's places for so long, rounded up; None: unknown.
@@ -200,7 +209,8 @@ class Line:
 class Core:
     """All services of one gateway. Instants are microseconds of the caller's clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, purses: Purses | None = None) -> None:
+        self.purses = purses or Purses()
         self.routes: dict[str, Route] = {}
         """By name."""
         self.outstanding: dict[str, int] = {}
@@ -215,12 +225,20 @@ class Core:
         self._ejected: dict[str, int] = {}
         self._waiting_bytes = 0
 
-    def learn(self, routes: Iterable[Route], keys: Mapping[str, Key] | None, now: int) -> None:
+    def learn(
+        self,
+        routes: Iterable[Route],
+        keys: Mapping[str, Key] | None,
+        now: int,
+        purses: Iterable[Purse] = (),
+    ) -> None:
         """What the daemon says now. Who waits for a replica that is new gets it. No `keys`: they stay."""
         self.known = True
         self.routes = {one.name: one for one in routes}
+        self.purses.learn(purses, {one.job_id: one.place for one in self.routes.values()}, now)
         if keys is not None:
             self._keys = dict(keys)
+            self.purses.name((key.id, key.budget) for key in keys.values())
             ids = {key.id for key in keys.values()}
             self._buckets = {key_id: one for key_id, one in self._buckets.items() if key_id in ids}
         self._ejected = {attempt: at for attempt, at in self._ejected.items() if now < at}
@@ -263,6 +281,10 @@ class Core:
                 f"{most} requests of this key are in hand already, which is its limit", 1,
                 {"limit": str(most)},
             )  # fmt: skip
+        if key.budget and (found := self.purses.refusal(key.budget, key.job_id, now)) is not None:
+            code, text, retry_s, facts = found
+            kind = "rate_limit_error" if code == "budget_committed" else "insufficient_quota"
+            return Refusal(429, kind, code, text, retry_s, facts)
         if key.requests_per_minute:
             bucket = self._buckets.get(key.id)
             if bucket is None or bucket.per_minute != key.requests_per_minute:
@@ -274,10 +296,14 @@ class Core:
                     -(-wait_us // SECOND_US), {"limit": str(key.requests_per_minute)},
                 )  # fmt: skip
         self._busy[key.id] = self._busy.get(key.id, 0) + 1
+        if key.budget:
+            self.purses.take(key.budget, key.job_id)
         return None
 
-    def leave(self, key: Key) -> None:
-        """One of its requests is over."""
+    def leave(self, key: Key, held_us: int = 0) -> None:
+        """One of its requests is over, which was in hand for so long."""
+        if key.budget:
+            self.purses.give(key.budget, key.job_id, held_us)
         self._busy[key.id] -= 1
         if not self._busy[key.id]:
             del self._busy[key.id]

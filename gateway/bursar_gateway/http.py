@@ -278,13 +278,15 @@ class Gateway:
         route = self.core.route_of(name.partition("?")[0], key)
         if isinstance(route, Refusal):
             return _refusal(route)
+        if key.budget:
+            self.meter.roll(now)
         refusal = self.core.admit(key, now)
         if refusal is not None:
             return _refusal(refusal)
         try:
             return await self._admitted(request, key, route, "/" + rest)
         finally:
-            self.core.leave(key)
+            self.core.leave(key, max(self._now() - now, 0))
 
     async def _admitted(
         self, request: web.BaseRequest, key: Key, route: Route, path: str
@@ -292,6 +294,8 @@ class Gateway:
         more: dict[str, str] = {}
         if (other := self.core.serving(route)) is not route:
             route, more["x-bursar-degraded"] = other, other.name
+        if key.budget and (left := self.core.purses.left(key.budget)) is not None:
+            more["x-bursar-budget-left"] = f"{format_nanos(left)} {route.currency}"
         job_id, used, taken = route.job_id, Use(requests=1, failed=1), list[int]()
         self.asked[job_id] = self.asked.get(job_id, 0) + 1
         self.meter.begin(job_id, key.id, self._now())
@@ -449,7 +453,7 @@ class Gateway:
     ) -> web.StreamResponse:
         route = self.core.routes.get(route.name, route)
         headers["x-bursar-replica"] = attempt
-        if route.budget_left is not None:
+        if route.budget_left is not None and "x-bursar-budget-left" not in headers:
             headers["x-bursar-budget-left"] = f"{format_nanos(route.budget_left)} {route.currency}"
         counted = (route.api != "http" or route.units != "") and answer.status < 400
         kind, size = answer.content_type, answer.content_length or -1

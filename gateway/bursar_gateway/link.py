@@ -17,19 +17,25 @@ import msgspec
 
 from bursar.aside import MARK, Damaged, clear_for_file, read_object, read_own, set_aside
 from bursar.client.aio import AsyncWireClient
+from bursar.clock import format_instant
 from bursar.errors import BursarError
 from bursar.local.files import write_json
 from bursar.model.service import PREFIX, session_header
+from bursar.money import format_nanos
 from bursar.v1 import services_pb2 as pb
 from bursar_gateway.core import SECOND_US, Core, Door, Key, Route
 from bursar_gateway.http import Gateway
 from bursar_gateway.meters import Kept, Meter
+from bursar_gateway.purses import Purse
 
 log = logging.getLogger(__name__)
 
 EVERY_S: Final = 1.0
 EAGER_S: Final = 0.1
 """While somebody waits for a first replica."""
+KEEN_S: Final = 0.4
+KEEN_US: Final = 30 * SECOND_US
+"""So often, so long after somebody was refused for want of money: a budget that is raised lets in at once."""
 MINUTES_MAX: Final = 500
 USES_MAX: Final = 4_000
 LOADS_MAX: Final = 1_000
@@ -134,11 +140,17 @@ class Link:
             await self.sync()
             cold = any(line.many and not self._reached(job_id) for job_id, line in self._core.lines.items())
             try:
-                async with asyncio.timeout(EAGER_S if cold else EVERY_S):
+                async with asyncio.timeout(self._pause(cold)):
                     await self._woken.wait()
             except TimeoutError:
                 pass
             self._woken.clear()
+
+    def _pause(self, cold: bool) -> float:
+        if cold:
+            return EAGER_S
+        refused_at = self._core.purses.refused_at
+        return KEEN_S if refused_at and self._now() - refused_at < KEEN_US else EVERY_S
 
     def _reached(self, job_id: str) -> bool:
         return any(route.replicas for route in self._core.routes.values() if route.job_id == job_id)
@@ -178,8 +190,9 @@ class Link:
         routes = [_route(one) for one in answer.routes]
         for route in routes:
             self._meter.room(route.job_id, len(route.replicas) * route.target, now)
+        purses = [_purse(one, routes[0].currency if routes else "") for one in answer.budgets]
         if self._keys_tag and answer.keys_tag == self._keys_tag:
-            self._core.learn(routes, None, now)
+            self._core.learn(routes, None, now, purses)
             return
         keys = {
             one.sha256: Key(
@@ -188,10 +201,11 @@ class Link:
                 requests_per_minute=one.requests_per_minute,
                 concurrency=one.concurrency,
                 expires_at=one.expires_at,
+                budget=one.budget,
             )
             for one in answer.keys
         }
-        self._core.learn(routes, keys, now)
+        self._core.learn(routes, keys, now, purses)
         self._keys_tag = answer.keys_tag
 
     def _request(self, now: int, written: bool) -> pb.SyncRequest:
@@ -245,6 +259,17 @@ class Link:
             )
             for key_id, use in minute.uses.items():
                 told.uses.add(key_id=key_id, **msgspec.structs.asdict(use))
+
+
+def _purse(wire: pb.KeyBudget, currency: str) -> Purse:
+    amounts = {name: format_nanos(int(getattr(wire, name).nanos)) for name in ("limit", "settled", "held")}
+    renews = {"renews_at": format_instant(wire.renews_at)} if wire.renews_at else {}
+    return Purse(
+        name=wire.name,
+        left=int(wire.left.nanos) if wire.HasField("left") else None,
+        facts={"budget": wire.name, **amounts, "currency": currency, **renews},
+        renews_at=wire.renews_at,
+    )
 
 
 def _route(wire: pb.Route) -> Route:

@@ -78,6 +78,13 @@ class Meter:
         self._gauges: dict[str, _Gauge] = {}
         self._open: dict[str, Minute] = {}
         self._at = now
+        self._untold: dict[tuple[str, int], dict[str, int]] = {}
+        """By job and minute, by key: time in hand that the daemon has not heard of, where there was room."""
+        self.untold: dict[str, dict[str, int]] = {}
+        """The same by key, by job."""
+        for one in (*kept.pending, *kept.open):
+            for key_id, use in one.uses.items():
+                self._hold(one.job_id, one.minute, key_id, use.busy_us)
         # What went on when the process before ended is over.
         for one in sorted(kept.open, key=lambda each: each.job_id):
             self._close(one)
@@ -129,7 +136,7 @@ class Meter:
     def acknowledged(self, seq: int) -> None:
         """The daemon has what came up to this number."""
         while self.pending and self.pending[0].seq <= seq:
-            self.pending.popleft()
+            self._told(self.pending.popleft())
 
     def _gauge(self, job_id: str) -> _Gauge:
         found = self._gauges.get(job_id)
@@ -157,6 +164,25 @@ class Meter:
             gauge.busy_us += many * span_us
             for key_id, hands in gauge.hands.items():
                 self._use(job_id, key_id).busy_us += hands * span_us
+                self._hold(job_id, minute, key_id, hands * span_us * min(many, gauge.capacity) // many)
+
+    def _hold(self, job_id: str, minute: int, key_id: str, held_us: int) -> None:
+        if not held_us:
+            return
+        part = self._untold.setdefault((job_id, minute), {})
+        part[key_id] = part.get(key_id, 0) + held_us
+        jobs = self.untold.setdefault(key_id, {})
+        jobs[job_id] = jobs.get(job_id, 0) + held_us
+
+    def _told(self, minute: Minute) -> None:
+        """The daemon knows of it. What a process before counted of the same minute goes with it."""
+        for key_id, held_us in self._untold.pop((minute.job_id, minute.minute), {}).items():
+            jobs = self.untold[key_id]
+            jobs[minute.job_id] -= held_us
+            if not jobs[minute.job_id]:
+                del jobs[minute.job_id]
+            if not jobs:
+                del self.untold[key_id]
 
     def _close_all(self) -> None:
         for job_id in sorted(self._open):
@@ -180,5 +206,5 @@ class Meter:
             )
             self.pending.append(told)
         while len(self.pending) > PENDING_MAX:
-            self.pending.popleft()
+            self._told(self.pending.popleft())
             self.lost += 1

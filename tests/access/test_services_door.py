@@ -9,7 +9,7 @@ from whole_site import Site, play
 from bursar.clock import DAY_US, SECOND_US
 from bursar.codec.spec import spec_to_wire
 from bursar.model import ServiceSpec
-from bursar.v1 import services_pb2
+from bursar.v1 import money_pb2, services_pb2
 from bursard.events import ServiceMetered, decode
 from bursard.store import EventFilter
 
@@ -180,5 +180,38 @@ def test_a_minute_that_has_not_come_or_was_before_its_service_is_not_kept() -> N
         told = [minute(site, job, n, at) for n, at in enumerate((now, now + DAY_US, now - DAY_US), start=1)]
         assert (await sync(site, *told)).acknowledged_seq == 3, "told again they would stop all others"
         assert [event.minute for event in await metered(site)] == [now - now % MINUTE_US]
+
+    play(story)
+
+
+BUDGETS = (
+    "kind: Budget\nname: nlp-month\nspec: {scope: {project: nlp}, limit: 100 USD, period: month}\n---\n"
+    "kind: Budget\nname: all-year\nspec: {scope: {user: zed}, limit: 100 USD, period: year}\n"
+)
+
+
+def test_a_key_names_a_budget_that_its_maker_sees_and_that_covers_its_project() -> None:
+    async def story(site: Site) -> None:
+        service(site, project="ml")
+        request = money_pb2.ApplyRequest(sources=[money_pb2.PolicySource(name="b", text=BUDGETS)])
+        assert (await site.call("Policies.Apply", request, token=site.token("root", "admin")))[0] == "OK"
+        boss = site.token("ann", "project-admin", "")
+        made = await new_key(site, boss, project="nlp/deep", budget="nlp-month")
+        assert (made.budget, made.project) == ("nlp-month", "nlp/deep")
+        told = (await sync(site)).budgets
+        assert [(one.name, one.left.nanos) for one in told] == [("nlp-month", str(100 * 10**9))]
+        for given, why in (
+            ({"budget": "nlp-month"}, "is of project nlp, and this key's project is ml"),
+            ({"budget": "all-year"}, "is of user zed"),
+            ({"budget": "none"}, "there is no budget 'none'"),
+        ):
+            _, details = await new_key(site, boss, **given)
+            assert why in details
+        chief = site.token("cat", "project-admin", "ml")
+        _, details = await new_key(site, chief, budget="nlp-month")
+        assert "there is no budget 'nlp-month'" in details, "who may not see it is told no more than that"
+        listed = services_pb2.KeysRequest(service="chat")
+        _, [found] = await site.ask("Services.Keys", listed, token=chief)
+        assert [key.budget for key in found.keys] == [""]
 
     play(story)

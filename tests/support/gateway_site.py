@@ -13,6 +13,7 @@ from aiohttp import web
 from bursar_gateway.core import Core, Key, Route
 from bursar_gateway.http import Gateway
 from bursar_gateway.meters import Kept, Meter
+from bursar_gateway.purses import Purse, Purses
 
 S = 1_000_000
 ASK = {"Authorization": "Bearer bsk_a"}
@@ -61,9 +62,11 @@ class Site:
 
     def __init__(self, *replicas: Replica, **route: Any) -> None:
         self.replicas, self.more = replicas, route
-        self.core = Core()
         self.clock = 60 * S
         self.meter = Meter(Kept(), self.clock)
+        self.core = Core(Purses(lambda key_id: self.meter.untold.get(key_id, {})))
+        self.purses: list[Purse] = []
+        """Budgets of keys: the key of the client names the first."""
         self.woken = 0
 
     def wake(self) -> None:
@@ -74,9 +77,11 @@ class Site:
             "job_id": "job_1", "name": "chat", "api": "openai", "target": 8, "queue_us": 5 * S,
             "cold_us": 5 * S, "first_byte_us": 5 * S, "idle_us": 5 * S, "total_us": 9 * S,
         }  # fmt: skip
-        key = Key(id="key_1", job_id="job_1")
+        key = Key(id="key_1", job_id="job_1", budget=self.purses[0].name if self.purses else "")
         digest = hashlib.sha256(b"bsk_a").hexdigest()
-        self.core.learn([Route(**{**given, **self.more, **more}, replicas=ports)], {digest: key}, self.clock)
+        route = Route(**{**given, **self.more, **more}, replicas=ports)
+        self.meter.room("job_1", len(ports) * route.target, self.clock)
+        self.core.learn([route], {digest: key}, self.clock, self.purses)
 
     async def __aenter__(self) -> Site:
         self.gateway = Gateway(self.core, self.meter, lambda: self.clock, self.wake)

@@ -53,6 +53,18 @@ def test_a_replica_that_ends_is_started_again_whatever_it_ended_of(cause: EndCau
     assert site.job.state is JobState.RUNNING
 
 
+def test_a_replica_that_completes_while_its_service_is_cancelled_is_not_started_again() -> None:
+    site = Site()
+    [replica] = site.live()
+    site.world.engine.commit(jobs.cancel(site.world.state, site.job, None), "ann")
+    site.world.exited_of(
+        replica, EndCause.COMPLETED, started=True, started_boot_us=replica.members[0].started_at
+    )
+    site.turn(60)
+    assert site.live() == []
+    assert site.job.state is JobState.CANCELLED
+
+
 def test_a_replica_that_ends_in_a_row_waits_longer_each_time_and_says_why() -> None:
     site = Site()
     waits = []

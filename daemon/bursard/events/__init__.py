@@ -37,7 +37,15 @@ from bursard.events.measured import (
 )
 from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
-from bursard.events.services import KeyIssued, KeyRevoked, KeyUse, ServiceMetered, ServiceScaled
+from bursard.events.services import (
+    HourOfKeys,
+    KeyIssued,
+    KeyRevoked,
+    KeysCharged,
+    KeyUse,
+    ServiceMetered,
+    ServiceScaled,
+)
 from bursard.events.union import (
     AttemptEnded,
     AttemptPlaced,
@@ -120,6 +128,7 @@ __all__ = [
     "ExitReport",
     "Follow",
     "HoldsRolled",
+    "HourOfKeys",
     "IdleActed",
     "IdleOver",
     "IdleSeen",
@@ -132,6 +141,7 @@ __all__ = [
     "KeyIssued",
     "KeyRevoked",
     "KeyUse",
+    "KeysCharged",
     "LimitChanged",
     "LimitRefused",
     "LimitTaken",

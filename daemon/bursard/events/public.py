@@ -36,7 +36,7 @@ from bursard.events.measured import (
 )
 from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
-from bursard.events.services import KeyIssued, KeyRevoked, ServiceMetered, ServiceScaled
+from bursard.events.services import KeyIssued, KeyRevoked, KeysCharged, ServiceMetered, ServiceScaled
 
 Shape = Mapping[str, "Shape | None"]
 """The shown fields of a struct; the shape of those that are structs, or sequences of them, themselves."""
@@ -202,8 +202,9 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     SecretSet: _shape("project name"),
     SecretRemoved: _shape("project name"),
     ServiceScaled: _shape("job_id target why"),
-    KeyIssued: _shape("key_id job_id name project user requests_per_minute concurrency expires_at"),
+    KeyIssued: _shape("key_id job_id name project user requests_per_minute concurrency expires_at budget"),
     KeyRevoked: _shape("key_id job_id"),
+    KeysCharged: _shape("job_id budget", hours=_shape("hour period_start nanos")),
     ServiceMetered: _shape(
         "job_id gateway seq minute busy_us capacity_us",
         uses=_KEY_USE,

@@ -20,6 +20,7 @@ class KeyIssued(msgspec.Struct, frozen=True, tag="key-issued", omit_defaults=Tru
         project: whom its use is told of. user: who made it.
         requests_per_minute, concurrency: at one gateway; 0: no limit.
         expires_at: 0: it is good until it is revoked.
+        budget: what it is charged counts against this one too; empty: none.
     """
 
     key_id: str
@@ -31,6 +32,7 @@ class KeyIssued(msgspec.Struct, frozen=True, tag="key-issued", omit_defaults=Tru
     requests_per_minute: int = 0
     concurrency: int = 0
     expires_at: int = 0
+    budget: str = ""
 
 
 class KeyRevoked(msgspec.Struct, frozen=True, tag="key-revoked"):
@@ -77,3 +79,21 @@ class ServiceMetered(msgspec.Struct, frozen=True, tag="service-metered"):
     busy_us: int
     capacity_us: int
     uses: tuple[KeyUse, ...]
+
+
+class HourOfKeys(msgspec.Struct, frozen=True, array_like=True):
+    """So much more keys were charged of an hour than was known, or less. `period_start`: of the budget."""
+
+    hour: int
+    period_start: int
+    nanos: int
+
+
+class KeysCharged(msgspec.Struct, frozen=True, tag="keys-charged"):
+    """What keys were charged of a service counts against the budget that they name. It is their part of what
+    the replicas were charged, and makes no money.
+    """
+
+    job_id: str
+    budget: str
+    hours: tuple[HourOfKeys, ...]

@@ -52,7 +52,7 @@ from bursard.events.measured import (
 )
 from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
-from bursard.events.services import KeyIssued, KeyRevoked, ServiceMetered, ServiceScaled
+from bursard.events.services import KeyIssued, KeyRevoked, KeysCharged, ServiceMetered, ServiceScaled
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -794,4 +794,5 @@ Event = (
     | KeyIssued
     | KeyRevoked
     | ServiceMetered
+    | KeysCharged
 )

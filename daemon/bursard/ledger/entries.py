@@ -28,7 +28,7 @@ class Transaction(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         kind: hold | usage | idle | down | unknown | overhead | variance | absorption | release | roll |
-            correction | opening | grant | transfer | carry-over.
+            correction | opening | keys | grant | transfer | carry-over.
         attempt_id, job_id, node_id, budget: what it is about, empty where there is no single one.
     """
 

@@ -334,6 +334,19 @@ class Ledger:
         entries = (*self._gives(budget, from_period, -nanos), *self._gives(budget, to_period, nanos))
         return self.post(Transaction("carry-over", entries, budget=budget))
 
+    def spend(self, budget: str, period_start: int, at: int, nanos: int) -> Transaction:
+        """So much more of a budget is spent in one period, below zero less, that no attempt holds for: by
+        keys of a service that others pay for. `at`: when that was used.
+        """
+        self._touch(budget)
+        days = self.days.get(budget)
+        if days is None:
+            days = self.days[budget] = Days(at // DAY_US + 1, {})
+        days.add(at, nanos)
+        accounts = self._budget_accounts(budget, period_start)
+        entries = (Entry(accounts.available, -nanos), Entry(accounts.settled, nanos))
+        return self.post(Transaction("keys", entries, budget=budget))
+
     def _gives(self, budget: str, period_start: int, nanos: int) -> tuple[Entry, Entry]:
         self._touch(budget)
         accounts = self._budget_accounts(budget, period_start)

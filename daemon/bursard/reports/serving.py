@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from bursar.clock import HOUR_US
 from bursar.errors import InvalidRequest
 from bursard.events import KeyUse, ServiceMetered, decode
+from bursard.ledger import PAID
 from bursard.reports.cost import CostRow, CostTable, Use
 from bursard.reports.replicas import Amounts, Room, split
 from bursard.store import ChargeFilter, ChargeRow, EventFilter, Unposted, Views
@@ -169,6 +171,29 @@ def service_table(
         total.add(row)
     total.jobs = len(set().union(*jobs.values()) - {""}) if jobs else 0
     return CostTable(tuple(by), tuple(row for _, row in sorted(rows.items())), total)
+
+
+def keys_by_hour(
+    views: Views, job_id: str, number: int, target: int, since: int, unposted: Unposted
+) -> dict[str, dict[int, int]]:
+    """What each key was charged of one service, in nanos, by the hour in which that was booked: as
+    `service_table` says it of each of these hours. Idle time is not among it.
+
+    Args:
+        number: of the job. target: as `target_of` tells it. since: the beginning of an hour.
+    """
+    told = _Told(views, job_id, since, Room(views, job_id, target, unposted), number)
+    found: dict[str, dict[int, int]] = {}
+    query = ChargeFilter(since=since, kinds=PAID, job_number=number)
+    for charge in views.charges(query, unposted):
+        if charge.job_id.partition(".")[0] != job_id:
+            continue
+        hour = charge.start_at - charge.start_at % HOUR_US
+        for key, amounts in _divided(charge, told):
+            if key not in (IDLE, ""):
+                hours = found.setdefault(key, {})
+                hours[hour] = hours.get(hour, 0) + amounts[0]
+    return found
 
 
 class _Told:

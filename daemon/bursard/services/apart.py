@@ -32,7 +32,7 @@ async def budgets_and_cost(engine: Engine, full: bool) -> Finding:
     """As of now. `full`: of periods that began long ago too."""
     state = engine.state
     asked = list(_asked(state, engine.now(), full))
-    settled = {one.budget: state.ledger.settled(one.budget, one.period_start) for one in asked}
+    settled = {one.budget: _of_scope(state, one) for one in asked}
     # Accounts and open hours are of one instant: nothing waits in between.
     books = await engine.books()
     found = await engine.aside(partial(cost_of, engine.views, asked, books))
@@ -58,6 +58,12 @@ async def budgets_and_cost(engine: Engine, full: bool) -> Finding:
         " cost; and report this as a defect"
     )
     return finding(CHECK, problems, fine, remedy)
+
+
+def _of_scope(state: State, one: Opening) -> int:
+    """What it has settled of its scope: what keys that name it were charged of others' services beside."""
+    keys = state.keys_charged.by_period(one.budget, (one.period_start,), one.since)
+    return state.ledger.settled(one.budget, one.period_start) - keys.total()
 
 
 def _asked(state: State, now: int, full: bool) -> Iterable[Opening]:

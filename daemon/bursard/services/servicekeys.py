@@ -32,15 +32,16 @@ class Keys:
         self._engine = engine
         self._listed: tuple[list[pb.GatewayKey], str] | None = None
         self._many = 0
-        self._ever: dict[str, set[str]] = {}
-        """By job, all keys that it ever had, where that was asked."""
+        self._ever: dict[str, dict[str, str]] = {}
+        """By job, all keys that it ever had, where that was asked, with the budgets they name."""
         engine.listeners.append(self._on_event)
 
     def _on_event(self, seq: int, event: Event, at: int, actor: str) -> None:
         if isinstance(event, KeyIssued | KeyRevoked):
             self._listed = None
             if event.job_id in self._ever:
-                self._ever[event.job_id].add(event.key_id)
+                named = event.budget if isinstance(event, KeyIssued) else ""
+                self._ever[event.job_id].setdefault(event.key_id, named)
 
     def listed(self) -> tuple[list[pb.GatewayKey], str]:
         """All keys, and a tag that is another one when they are others."""
@@ -53,13 +54,27 @@ class Keys:
 
     async def learn(self, told: Iterable[pb.ServiceMinute]) -> None:
         """Read of the log whatever keys are named that are none now: a void key may have used something."""
-        keys, jobs = self._engine.state.service_keys, self._engine.state.jobs
+        jobs = self._engine.state.jobs
         self._ever = {job_id: known for job_id, known in self._ever.items() if job_id in jobs}
-        asked = {one.job_id for one in told if any(use.key_id and use.key_id not in keys for use in one.uses)}
-        for job_id in sorted(asked - set(self._ever)):
-            if job_id in jobs:
-                found = await self._engine.read(lambda views, job_id=job_id: _ever(views, job_id))  # type: ignore[misc]
-                self._ever.setdefault(job_id, set()).update(found)
+        for one in told:
+            await self.know(one.job_id, [use.key_id for use in one.uses])
+
+    async def know(self, job_id: str, key_ids: Iterable[str]) -> None:
+        """Read of the log which keys a service has had, if any of these is none now."""
+        keys, jobs = self._engine.state.service_keys, self._engine.state.jobs
+        if job_id in self._ever or job_id not in jobs or not any(one and one not in keys for one in key_ids):
+            return
+        found = await self._engine.read(lambda views: _ever(views, job_id))
+        self._ever[job_id] = {**found, **self._ever.get(job_id, {})}
+
+    def budget_of(self, job_id: str, key_id: str) -> str:
+        """The budget that a key names, or that one named which is void; empty: none, or not known."""
+        key = self._engine.state.service_keys.get(key_id)
+        return key.budget if key is not None else self._ever.get(job_id, {}).get(key_id, "")
+
+    def budgets_ever(self, job_id: str) -> set[str]:
+        """All that keys of a service ever named, as far as is known."""
+        return set(self._ever.get(job_id, {}).values()) - {""}
 
     def own(self, job_id: str, uses: Iterable[pb.KeyUse]) -> tuple[list[KeyUse], int]:
         """What keys of a service used. What is told of any other key is of none; that often it was."""
@@ -83,12 +98,12 @@ class Keys:
         return answers is not None and answers.id == job_id
 
 
-def _ever(views: Views, job_id: str) -> set[str]:
-    found: set[str] = set()
+def _ever(views: Views, job_id: str) -> dict[str, str]:
+    found: dict[str, str] = {}
     after, asked = 0, EventFilter(kinds=("key-issued",), about=job_id)
     while rows := views.events(after, _PAGE, asked):
         events = (decode(row.payload) for row in rows)
-        found |= {event.key_id for event in events if isinstance(event, KeyIssued)}
+        found |= {event.key_id: event.budget for event in events if isinstance(event, KeyIssued)}
         after = rows[-1].seq
         if len(rows) < _PAGE:
             break
@@ -103,4 +118,5 @@ def _wire(key: ServiceKey) -> pb.GatewayKey:
         requests_per_minute=key.requests_per_minute,
         concurrency=key.concurrency,
         expires_at=key.expires_at,
+        budget=key.budget,
     )

@@ -15,6 +15,7 @@ from bursar.v1 import types_pb2
 from bursard.access.identity import Grant, Identity, Role
 from bursard.cycle import CRASH_LOOP, Cycle, reason_of
 from bursard.engine import Engine
+from bursard.services.unseen import may_see
 from bursard.services.views import reason_view, record_of
 from bursard.serving.board import Gateway
 from bursard.serving.keeper import Keeper
@@ -287,7 +288,9 @@ def _asked_for(engine: Engine, job_id: str) -> JobSpec | None:
     return job.spec if job is not None else None
 
 
-def key_view(state: State, key: ServiceKey, secret: str = "", change: str = "") -> pb.ServiceKey:
+def key_view(
+    state: State, key: ServiceKey, seen_by: Identity, secret: str = "", change: str = ""
+) -> pb.ServiceKey:
     """A key, without its secret but where it was just made."""
     job = state.jobs.get(key.job_id)
     return pb.ServiceKey(
@@ -303,4 +306,5 @@ def key_view(state: State, key: ServiceKey, secret: str = "", change: str = "") 
         concurrency=key.concurrency,
         secret=secret,
         change=change,
+        budget=key.budget if may_see(state, key.budget, seen_by) else "",
     )

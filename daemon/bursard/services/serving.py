@@ -27,11 +27,13 @@ from bursard.ledger import PAID
 from bursard.reports.cost import Use
 from bursard.reports.serving import service_table
 from bursard.services.asked_cost import use_view
+from bursard.services.keybooks import KeyBooks
 from bursard.services.kinds import refuse_unknown_gpus
 from bursard.services.lookup import find_job
 from bursard.services.pushback import after_room
 from bursard.services.servicekeys import AHEAD_US, Keys
 from bursard.services.serviceviews import key_view, route_view, service_view
+from bursard.services.unseen import may_see
 from bursard.serving.board import GATEWAYS_MAX, Gateway, Load
 from bursard.serving.keeper import Keeper
 from bursard.state import JobRecord
@@ -60,6 +62,7 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
         self.cycle = cycle
         self.keeper = keeper
         self.keys = Keys(engine)
+        self.books = KeyBooks(engine, keeper, self.keys)
 
     # --- services
 
@@ -184,12 +187,33 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
             requests_per_minute=request.requests_per_minute,
             concurrency=request.concurrency,
             expires_at=self.engine.now() + request.valid_us if request.valid_us else 0,
+            budget=self._budget(request.budget, project),
             now=self.engine.now(),
         )
         await self.engine.durable(self.engine.commit(events, user))
         issued = events[0]
         assert isinstance(issued, KeyIssued)
-        return key_view(self.engine.state, self.engine.state.service_keys[issued.key_id], secret, "created")
+        return key_view(
+            self.engine.state, self.engine.state.service_keys[issued.key_id], caller(), secret, "created"
+        )
+
+    def _budget(self, name: str, project: str) -> str:
+        """A budget that a key may name: one that the caller may see, and that work of its project counts
+        against.
+        """
+        if not name:
+            return ""
+        record = self.engine.state.budgets.records.get(name)
+        if record is None or not may_see(self.engine.state, name, caller()):
+            raise NotFound(f"there is no budget {name!r}; `bursar budget ls` lists them", {"field": "budget"})
+        scope = record.spec.scope
+        if not is_within(project, scope.project) or scope.user not in ("", caller().name):
+            raise InvalidRequest(
+                f"budget: {name} is of {scope}, and this key's project is {project}; name a budget that"
+                " covers it, or another --project",
+                {"field": "budget"},
+            )
+        return name
 
     async def Keys(self, request: pb.KeysRequest, context: Any) -> pb.KeysResponse:
         """Keys of the projects whose secrets the caller keeps."""
@@ -198,7 +222,7 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
         identity, state, now = caller(), self.engine.state, self.engine.now()
         return pb.KeysResponse(
             keys=[
-                key_view(state, key)
+                key_view(state, key, identity)
                 for key in state.service_keys.values()
                 if (job is None or key.job_id == job.id)
                 and not key.lapsed(now)
@@ -218,7 +242,7 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
             raise NotFound(f"there is no key {request.key!r}; `bursar key ls` lists them")
         user = authorize(Action.SET_SECRETS, project).name
         key, events = decide.revoke_key(state, key.id)
-        answer = key_view(state, key, change="revoked")
+        answer = key_view(state, key, caller(), change="revoked")
         await self.engine.durable(self.engine.commit(events, user))
         return answer
 
@@ -261,6 +285,7 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
             keys_tag=tag,
             acknowledged_seq=seq,
             now=now,
+            budgets=self.books.parts(gateway),
         )
         await self.engine.durable()
         return answer
@@ -287,7 +312,9 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
             except RateLimited as error:  # told again it would stop its gateway again
                 self._not_kept(request.gateway, job, error.message)
                 continue
-            self.engine.commit(events, f"gateway:{request.gateway}")
+            if events:
+                self.engine.commit(events, f"gateway:{request.gateway}")
+                self.books.told(job, began, minute.busy_us, minute.capacity_us, uses)
         return seq
 
     def _out_of_time(self, job: JobRecord, began: int) -> str:

@@ -14,6 +14,8 @@ from bursard.events import (
     AnomalyFound,
     AttemptPlaced,
     Event,
+    KeyIssued,
+    KeysCharged,
     RoleGranted,
     RoleRevoked,
     SecretRemoved,
@@ -52,6 +54,8 @@ class Sight:
             return allowed(self._identity, Action.SEE_GRANTS, event.project)
         if isinstance(event, AnomalyFound):
             return allowed(self._identity, Action.SEE_COST, event.name)
+        if isinstance(event, KeysCharged) and not may_see(self._state, event.budget, self._identity):
+            return False
         if self._sees_site:
             return True
         return self._sees(self._project(event, views))
@@ -67,6 +71,8 @@ class Sight:
         if allowed(self._identity, Action.SEE_COST):
             return event
         changed: dict[str, object] = {}
+        if isinstance(event, KeyIssued) and not may_see(self._state, event.budget, self._identity):
+            changed["budget"] = ""
         for name in _OF_BUDGETS:
             parts = getattr(event, name, ())
             seen = tuple(one for one in parts if may_see(self._state, one.budget, self._identity))

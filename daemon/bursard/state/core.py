@@ -42,6 +42,7 @@ from bursard.events import (
     JobUpdated,
     KeyIssued,
     KeyRevoked,
+    KeysCharged,
     LimitChanged,
     LimitRefused,
     LimitTaken,
@@ -191,4 +192,5 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     KeyIssued: services.key_issued,
     KeyRevoked: services.key_revoked,
     ServiceMetered: services.metered,
+    KeysCharged: services.keys_charged,
 }

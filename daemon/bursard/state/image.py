@@ -18,6 +18,7 @@ from bursard.ledger import Ledger, LedgerImage
 from bursard.state.arrays import is_lean, lean
 from bursard.state.budgets import Announced, BudgetRecord
 from bursard.state.core import State
+from bursard.state.counted_keys import CountedHours, KeysCounted
 from bursard.state.fold.jobs import meet_some
 from bursard.state.fold.nodes import refresh
 from bursard.state.fold.policies import (
@@ -117,6 +118,7 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     runs_whole: bool = False
     approvals: list[tuple[str, str, Approval]] = []
     service_keys: list[ServiceKey] = []
+    keys_charged: list[CountedHours] = []
     reserved: list[tuple[str, list[tuple[int, int]]]] = []
 
 
@@ -184,6 +186,7 @@ def encode(state: State, recorded_at: int) -> bytes:
         postings=list(state.budgets.postings),
         approvals=[(*key, one) for key, one in sorted(state.budgets.approvals.items())],
         service_keys=list(state.service_keys.values()),
+        keys_charged=state.keys_charged.image(),
         reserved=[(name, list(windows)) for name, windows in sorted(state.reservations.past.items())],
     )
     return msgspec.json.encode(image)
@@ -208,6 +211,7 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
         state.grants.put(user, Grant(Role(role), project))
     state.secrets = {(secret.project, secret.name): secret for secret in image.secrets}
     state.service_keys = {key.id: key for key in image.service_keys}
+    state.keys_charged = KeysCounted(image.keys_charged)
     state.corrected, state.adjusted = dict(image.corrected), image.adjusted
     state.counted_whole = image.counted_whole
     state.shifted = {job_id: dict(budgets) for job_id, budgets in image.shifted.items()}

@@ -151,6 +151,7 @@ class ServiceKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     requests_per_minute: int = 0
     concurrency: int = 0
     expires_at: int = 0
+    budget: str = ""
 
     def lapsed(self, now: int) -> bool:
         """It is good for nothing any more."""

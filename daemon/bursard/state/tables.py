@@ -31,6 +31,7 @@ from bursard.state.allotted import Allotments
 from bursard.state.budgets import BudgetRecord, BudgetTable, promises
 from bursard.state.cluster import DIGEST_BYTES, Cluster
 from bursard.state.columns import Members
+from bursard.state.counted_keys import KeysCounted
 from bursard.state.pending import PendingIndex
 from bursard.state.periods import ClosedPeriods
 from bursard.state.projects import ProjectCosts
@@ -257,6 +258,7 @@ class Tables:
         """By (project, name)."""
         self.service_keys: dict[str, ServiceKey] = {}
         """Keys to services, by id."""
+        self.keys_charged = KeysCounted()
         self.counts: dict[str, int] = {}
         self.shares = Shares()
         """Live jobs by state, tasks counted one by one."""

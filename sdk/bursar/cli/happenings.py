@@ -21,7 +21,8 @@ from bursar.words import plural
 METERING: Final = "node-metered"
 COUNTING: Final = "service-metered"
 IDLING: Final = "attempt-idle-seen"
-HIDDEN: Final = (METERING, COUNTING, IDLING)
+DIVIDING: Final = "keys-charged"
+HIDDEN: Final = (METERING, COUNTING, DIVIDING, IDLING)
 """Written every few minutes: left out of what people read unless they ask for it."""
 
 _NO_LONGER: Final = {
@@ -77,6 +78,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "service-scaled": "service {job_id} is to have so many replicas: {target}, {why}",
     COUNTING: "a minute of service {job_id} was counted at gateway {gateway}",
     "key-issued": "{actor} made key {name} for service {job_id}",
+    DIVIDING: "what keys were charged of service {job_id} counts against budget {budget}",
     "key-revoked": "{actor} revoked a key of service {job_id}",
     "charges-corrected": "{actor} corrected charges of {attempt_id}: {reason}",
     "bill-kept": "{actor} kept a part of the bill {source} of {period}",

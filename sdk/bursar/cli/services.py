@@ -13,7 +13,7 @@ from bursar.cli.groups import NearGroup
 from bursar.cli.output import NAME_LEAST, Column, Output, Row, emit, emit_one, say, write_lines
 from bursar.cli.terminal import clean, money_text, terminal_columns, time_text
 from bursar.codec import view
-from bursar.errors import InvalidRequest, NotBuilt, WrongState
+from bursar.errors import InvalidRequest, WrongState
 from bursar.words import plural
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ KEY_COLUMNS = (
     Column("name", wrap=True, least=NAME_LEAST),
     Column("service", wrap=True, least=NAME_LEAST),
     Column("project", shrink=True, drop=3),
+    Column("budget", shrink=True, drop=3),
     Column("rpm", right=True, drop=2),
     Column("concurrency", right=True, drop=2),
     Column("issued_at", "issued_at", lambda row: time_text(row["issued_at"]), drop=4),
@@ -265,7 +266,7 @@ def key() -> None:
 @click.option("--rpm", type=click.IntRange(1, 1_000_000), help="Requests a minute, at one gateway.")
 @click.option("--concurrency", type=click.IntRange(1, 1_000_000), help="Requests at once, at one gateway.")
 @click.option("--valid", default="", metavar="DURATION", help="Until it is void; else until it is revoked.")
-@click.option("--budget", default="", metavar="NAME", help="Not built: refused.")
+@click.option("--budget", default="", metavar="NAME", help="What it is charged counts there too.")
 @listing
 @changing
 def key_new(
@@ -285,10 +286,6 @@ def key_new(
     """
     from bursar.clock import parse_duration
 
-    if budget:
-        raise NotBuilt(
-            "--budget: budgets of keys are not built; those of the service's project hold for its replicas"
-        )
     valid_us = parse_duration(valid) if valid else 0
     if valid and not valid_us:
         raise InvalidRequest("--valid: is to be more than 0; without it a key is good until it is revoked")
@@ -299,6 +296,7 @@ def key_new(
         requests_per_minute=rpm or 0,
         concurrency=concurrency or 0,
         valid_us=valid_us,
+        budget=budget,
     )
     row = view.service_key(made)
     emit_one(row, output, lambda told: str(told["secret"]), columns=KEY_COLUMNS)

@@ -484,9 +484,10 @@ class AsyncWireClient:
         requests_per_minute: int = 0,
         concurrency: int = 0,
         valid_us: int = 0,
+        budget: str = "",
     ) -> services_pb2.ServiceKey:
         """A key to a service; its secret is shown to nobody again."""
-        call = calls.new_key(service, name, project, requests_per_minute, concurrency, valid_us)
+        call = calls.new_key(service, name, project, requests_per_minute, concurrency, valid_us, budget)
         return await self._unary(call)
 
     async def service_keys(self, service: str = "") -> Sequence[services_pb2.ServiceKey]:

@@ -659,7 +659,13 @@ def sync_gateway(request: services_pb2.SyncRequest) -> Call[services_pb2.SyncRes
 
 
 def new_key(
-    service: str, name: str, project: str, requests_per_minute: int, concurrency: int, valid_us: int
+    service: str,
+    name: str,
+    project: str,
+    requests_per_minute: int,
+    concurrency: int,
+    valid_us: int,
+    budget: str,
 ) -> Call[services_pb2.ServiceKey]:
     """A key to a service."""
     request = services_pb2.NewKeyRequest(
@@ -669,6 +675,7 @@ def new_key(
         requests_per_minute=requests_per_minute,
         concurrency=concurrency,
         valid_us=valid_us,
+        budget=budget,
     )
     return Call("/bursar.v1.Services/NewKey", request, services_pb2.ServiceKey)
 

@@ -441,6 +441,7 @@ class SyncResponse(google.protobuf.message.Message):
     ACKNOWLEDGED_SEQ_FIELD_NUMBER: builtins.int
     NOW_FIELD_NUMBER: builtins.int
     KEYS_TAG_FIELD_NUMBER: builtins.int
+    BUDGETS_FIELD_NUMBER: builtins.int
     acknowledged_seq: builtins.int
     now: builtins.int
     keys_tag: builtins.str
@@ -449,6 +450,10 @@ class SyncResponse(google.protobuf.message.Message):
     def routes(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Route]: ...
     @property
     def keys(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___GatewayKey]: ...
+    @property
+    def budgets(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___KeyBudget]:
+        """those that keys name; one that is not here is not in force"""
+
     def __init__(
         self,
         *,
@@ -457,10 +462,51 @@ class SyncResponse(google.protobuf.message.Message):
         acknowledged_seq: builtins.int = ...,
         now: builtins.int = ...,
         keys_tag: builtins.str = ...,
+        budgets: collections.abc.Iterable[global___KeyBudget] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["acknowledged_seq", b"acknowledged_seq", "keys", b"keys", "keys_tag", b"keys_tag", "now", b"now", "routes", b"routes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["acknowledged_seq", b"acknowledged_seq", "budgets", b"budgets", "keys", b"keys", "keys_tag", b"keys_tag", "now", b"now", "routes", b"routes"]) -> None: ...
 
 global___SyncResponse = SyncResponse
+
+@typing.final
+class KeyBudget(google.protobuf.message.Message):
+    """A budget that keys count against, as one gateway may spend of it until it asks again."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    LEFT_FIELD_NUMBER: builtins.int
+    LIMIT_FIELD_NUMBER: builtins.int
+    SETTLED_FIELD_NUMBER: builtins.int
+    HELD_FIELD_NUMBER: builtins.int
+    RENEWS_AT_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    renews_at: builtins.int
+    """0: never"""
+    @property
+    def left(self) -> bursar.v1.types_pb2.Amount:
+        """this gateway's part of what is neither spent nor held; absent: it refuses nothing"""
+
+    @property
+    def limit(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def settled(self) -> bursar.v1.types_pb2.Amount: ...
+    @property
+    def held(self) -> bursar.v1.types_pb2.Amount: ...
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        left: bursar.v1.types_pb2.Amount | None = ...,
+        limit: bursar.v1.types_pb2.Amount | None = ...,
+        settled: bursar.v1.types_pb2.Amount | None = ...,
+        held: bursar.v1.types_pb2.Amount | None = ...,
+        renews_at: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["held", b"held", "left", b"left", "limit", b"limit", "settled", b"settled"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["held", b"held", "left", b"left", "limit", b"limit", "name", b"name", "renews_at", b"renews_at", "settled", b"settled"]) -> None: ...
+
+global___KeyBudget = KeyBudget
 
 @typing.final
 class Route(google.protobuf.message.Message):
@@ -588,6 +634,7 @@ class GatewayKey(google.protobuf.message.Message):
     REQUESTS_PER_MINUTE_FIELD_NUMBER: builtins.int
     CONCURRENCY_FIELD_NUMBER: builtins.int
     EXPIRES_AT_FIELD_NUMBER: builtins.int
+    BUDGET_FIELD_NUMBER: builtins.int
     id: builtins.str
     sha256: builtins.str
     job_id: builtins.str
@@ -597,6 +644,8 @@ class GatewayKey(google.protobuf.message.Message):
     """0: no limit"""
     expires_at: builtins.int
     """0: never"""
+    budget: builtins.str
+    """what it is charged counts against it too; empty: none"""
     def __init__(
         self,
         *,
@@ -606,8 +655,9 @@ class GatewayKey(google.protobuf.message.Message):
         requests_per_minute: builtins.int = ...,
         concurrency: builtins.int = ...,
         expires_at: builtins.int = ...,
+        budget: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["concurrency", b"concurrency", "expires_at", b"expires_at", "id", b"id", "job_id", b"job_id", "requests_per_minute", b"requests_per_minute", "sha256", b"sha256"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["budget", b"budget", "concurrency", b"concurrency", "expires_at", b"expires_at", "id", b"id", "job_id", b"job_id", "requests_per_minute", b"requests_per_minute", "sha256", b"sha256"]) -> None: ...
 
 global___GatewayKey = GatewayKey
 
@@ -621,6 +671,7 @@ class NewKeyRequest(google.protobuf.message.Message):
     CONCURRENCY_FIELD_NUMBER: builtins.int
     VALID_US_FIELD_NUMBER: builtins.int
     PROJECT_FIELD_NUMBER: builtins.int
+    BUDGET_FIELD_NUMBER: builtins.int
     service: builtins.str
     name: builtins.str
     requests_per_minute: builtins.int
@@ -629,6 +680,8 @@ class NewKeyRequest(google.protobuf.message.Message):
     """0: until it is revoked"""
     project: builtins.str
     """who pays for what it asks; empty: the service's own"""
+    budget: builtins.str
+    """what it is charged counts against this one too; empty: none"""
     def __init__(
         self,
         *,
@@ -638,8 +691,9 @@ class NewKeyRequest(google.protobuf.message.Message):
         concurrency: builtins.int = ...,
         valid_us: builtins.int = ...,
         project: builtins.str = ...,
+        budget: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["concurrency", b"concurrency", "name", b"name", "project", b"project", "requests_per_minute", b"requests_per_minute", "service", b"service", "valid_us", b"valid_us"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["budget", b"budget", "concurrency", b"concurrency", "name", b"name", "project", b"project", "requests_per_minute", b"requests_per_minute", "service", b"service", "valid_us", b"valid_us"]) -> None: ...
 
 global___NewKeyRequest = NewKeyRequest
 
@@ -659,6 +713,7 @@ class ServiceKey(google.protobuf.message.Message):
     SECRET_FIELD_NUMBER: builtins.int
     CHANGE_FIELD_NUMBER: builtins.int
     JOB_ID_FIELD_NUMBER: builtins.int
+    BUDGET_FIELD_NUMBER: builtins.int
     id: builtins.str
     name: builtins.str
     service: builtins.str
@@ -674,6 +729,8 @@ class ServiceKey(google.protobuf.message.Message):
     change: builtins.str
     """created | revoked; empty in lists"""
     job_id: builtins.str
+    budget: builtins.str
+    """empty: none"""
     def __init__(
         self,
         *,
@@ -689,8 +746,9 @@ class ServiceKey(google.protobuf.message.Message):
         secret: builtins.str = ...,
         change: builtins.str = ...,
         job_id: builtins.str = ...,
+        budget: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["change", b"change", "concurrency", b"concurrency", "expires_at", b"expires_at", "id", b"id", "issued_at", b"issued_at", "job_id", b"job_id", "name", b"name", "project", b"project", "requests_per_minute", b"requests_per_minute", "secret", b"secret", "service", b"service", "user", b"user"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["budget", b"budget", "change", b"change", "concurrency", b"concurrency", "expires_at", b"expires_at", "id", b"id", "issued_at", b"issued_at", "job_id", b"job_id", "name", b"name", "project", b"project", "requests_per_minute", b"requests_per_minute", "secret", b"secret", "service", b"service", "user", b"user"]) -> None: ...
 
 global___ServiceKey = ServiceKey
 

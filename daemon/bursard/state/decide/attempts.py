@@ -161,7 +161,7 @@ def _node_is_blamed(state: State, job: JobRecord, attempt: AttemptRecord, member
 
 def _again(state: State, job: JobRecord, attempt: AttemptRecord, cause: EndCause) -> tuple[bool, bool]:
     """(run it again, it used up one of `retry.max`)."""
-    if job.spec.service is not None and cause is not EndCause.CANCELLED:
+    if job.spec.service is not None and EndCause.CANCELLED not in (cause, attempt.stop_cause):
         return True, False  # a replica is started again, whatever it ended of
     if cause in (EndCause.COMPLETED, EndCause.CANCELLED):
         return False, False

@@ -153,7 +153,9 @@ def open_account(
     ]
     holds += _launch_holds(state, spec.scope, opening)
     earlier = tuple((start, before.earlier.get(start, 0)) for start in opening.earlier)
-    whole = spent + sum(nanos for _, nanos in earlier)
+    starts = (*opening.earlier, opening.period_start)
+    keys = state.keys_charged.by_period(document.name, starts, spec.counts_from)
+    whole = spent + sum(nanos for _, nanos in earlier) + keys.total()
     _check_limit(state, document, spec, opening.period_start, whole, sum(hold.nanos for hold in holds))
     since = max(earlier[0][0], spec.counts_from) if earlier else opening.since
     days = tuple(sorted((day, nanos) for day, nanos in before.days.items() if nanos))

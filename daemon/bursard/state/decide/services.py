@@ -7,22 +7,26 @@ Why     a service is an array whose tasks are places for replicas. How many of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
 import msgspec
 
+from bursar.clock import Instant
 from bursar.errors import InvalidRequest, NotFound, RateLimited, WrongState
 from bursar.ids import Ids
 from bursar.model import ArraySpec, EndCause, JobSpec
 from bursar.model.ends import REQUEUED
+from bursar_policies.periods import period_bounds
 from bursard.events import (
     Event,
+    HourOfKeys,
     JobRequeued,
     JobUpdated,
     KeyIssued,
     KeyRevoked,
+    KeysCharged,
     KeyUse,
     ServiceMetered,
     ServiceScaled,
@@ -31,7 +35,9 @@ from bursard.events import (
 from bursard.events.changes import difference, with_changes
 from bursard.state.admission import check_currency, refuse_beyond_quota, refuse_cap_below, refuse_unaffordable
 from bursard.state.arrays import size_of_spec
+from bursard.state.budgets import BudgetRecord
 from bursard.state.core import State
+from bursard.state.counted_keys import LATE_US
 from bursard.state.decide.changed import changed, refuse_while_launched
 from bursard.state.decide.rights import secrets_of
 from bursard.state.records import AttemptRecord, JobRecord, ServiceKey
@@ -45,6 +51,8 @@ LAPSED_MAX: Final = 100
 """Keys that are dropped at one look."""
 EXPIRES_MAX: Final = 253_402_300_799 * 1_000_000
 """The end of the year 9999: what is later fits no message, and gateways would get none."""
+HOURS_MAX: Final = 1_000
+"""Of one event."""
 GATEWAYS_MAX: Final = 64
 """That ever told of one service."""
 FIXED: Final = ("name", "project", "held", "begin_after", "depends_on")
@@ -209,6 +217,41 @@ def lapsed(state: State, now: int) -> list[Event]:
     """Keys that are good for nothing any more leave by themselves, so that they fill no list."""
     found = (key for key in state.service_keys.values() if key.lapsed(now))
     return [KeyRevoked(key.id, key.job_id) for key in islice(found, LAPSED_MAX)]
+
+
+def keys_budget(state: State, job: JobRecord, name: str) -> BudgetRecord | None:
+    """The budget against which what its keys are charged counts, if it is in force and does not pay for the
+    replicas themselves: what it pays already counts once.
+    """
+    record = state.budgets.records.get(name)
+    return None if record is None or name in job.budgets else record
+
+
+def charged(state: State, job: JobRecord, name: str, hours: Mapping[int, int], since: int) -> list[Event]:
+    """What keys that name a budget were charged of a service is this, hour by hour from an instant on: the
+    difference to what the budget was told. Nothing where it is not in force, or pays for the service itself.
+    """
+    record = keys_budget(state, job, name)
+    known = state.keys_charged.of(name, job.id)
+    if record is not None:
+        since = max(since, record.window()[0] - LATE_US)
+    elif name not in state.budgets.records:
+        return []
+    found = []
+    for hour in sorted({*hours, *known}):
+        nanos = (hours.get(hour, 0) if record is not None else 0) - known.get(hour, 0)
+        if nanos and hour >= since and hour >= (record.spec.counts_from if record is not None else 0):
+            found.append(HourOfKeys(hour, _period_of(state.budgets.records[name], hour), nanos))
+    return [
+        KeysCharged(job.id, name, tuple(found[at : at + HOURS_MAX])) for at in range(0, len(found), HOURS_MAX)
+    ]
+
+
+def _period_of(record: BudgetRecord, hour: int) -> int:
+    """Where the period begins in which an hour counts."""
+    if hour >= record.period_start:
+        return record.period_start
+    return period_bounds(record.spec.period, record.spec.timezone, Instant(hour))[0]
 
 
 def revoke_key(state: State, key_id: str) -> tuple[ServiceKey, list[Event]]:

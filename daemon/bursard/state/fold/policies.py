@@ -260,8 +260,14 @@ def budget_opened(state: Tables, event: BudgetOpened, at: int, applied: Applied)
         if record.period_start != event.period_start:  # months are closed that a clock behind has not passed
             state.budgets.roll(event.budget, event.period_start, at)
         _count_past(state, record, event)
+    settled, earlier = event.settled_nanos, event.earlier
+    if record is not None:  # and what keys were charged of the same time
+        starts = (*(start for start, _ in earlier), event.period_start)
+        keys = state.keys_charged.by_period(event.budget, starts, record.spec.counts_from)
+        settled += keys[event.period_start]
+        earlier = tuple((start, nanos + keys[start]) for start, nanos in earlier)
     applied.transactions += state.ledger.open(
-        event.budget, event.period_start, event.settled_nanos, event.since, event.holds, event.earlier
+        event.budget, event.period_start, settled, event.since, event.holds, earlier
     )
     if event.days is not None:
         # The first day of all may have begun before the first cost.

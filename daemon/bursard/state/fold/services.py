@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bursar.model import JobState
 from bursar.model.ranges import with_index
-from bursard.events import KeyIssued, KeyRevoked, ServiceMetered, ServiceScaled
+from bursard.events import KeyIssued, KeyRevoked, KeysCharged, ServiceMetered, ServiceScaled
 from bursard.state.fold.jobs import open_tasks, step_back, tasks_of
 from bursard.state.records import JobRecord, ServiceKey
 from bursard.state.tables import Applied, Tables
@@ -46,6 +46,7 @@ def key_issued(state: Tables, event: KeyIssued, at: int, applied: Applied) -> No
         requests_per_minute=event.requests_per_minute,
         concurrency=event.concurrency,
         expires_at=event.expires_at,
+        budget=event.budget,
     )
 
 
@@ -59,3 +60,13 @@ def metered(state: Tables, event: ServiceMetered, at: int, applied: Applied) -> 
     job = state.jobs.get(event.job_id)
     if job is not None:
         job.gateways = {**job.gateways, event.gateway: event.seq}
+
+
+def keys_charged(state: Tables, event: KeysCharged, at: int, applied: Applied) -> None:
+    """It is spent of the budget in the period that it is of. The replicas' own charges stay as they are."""
+    record = state.budgets.records.get(event.budget)
+    state.keys_charged.add(event, record.window()[0] if record is not None else 0)
+    for one in event.hours:
+        if one.nanos:
+            spent = state.ledger.spend(event.budget, one.period_start, one.hour, one.nanos)
+            applied.transactions.append(spent)

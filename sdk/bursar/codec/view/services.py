@@ -96,6 +96,7 @@ def service_key(wire: pb.ServiceKey) -> View:
         "expires_at": instant(wire.expires_at),
         "rpm": wire.requests_per_minute or None,
         "concurrency": wire.concurrency or None,
+        "budget": wire.budget or None,
     }
     if wire.change:
         shown["change"] = wire.change
