@@ -63,6 +63,9 @@ The blank behind `#SBATCH` may be left out. Words behind the script reach one of
 `$1`, another's as its `argv`. A script of another batch system alone (`#PBS`, `#BSUB`, `#$ -`) is refused by
 line, with what to write.
 
+Nothing in a directive is expanded, as in Slurm: a `$HOME` in one is told by line. `sbatch --wait` says the
+number at once and ends with the exit code of the job, of an array with the highest of its tasks'.
+
 Before anything is submitted a script is read as bash would read it, without running it: comments, strings,
 functions, here-documents and `${NAME:-default}` are understood. What would go wrong in silence is refused
 with its line. Then the shell of this machine that its `#!` line names (`bash`, `sh`) is asked with `-n`,
@@ -77,6 +80,8 @@ whoever calls it, `SLURM_PROCID` and its kin, and `RANK`, `LOCAL_RANK`, `WORLD_S
 set them. Steps share the job's CPUs; with `--exclusive` (or `--exact`) each waits until its own are free.
 A step that names GPUs (`--gpus-per-task`, `--gpus`, `--gres`) has them for itself and waits until there are
 enough; `--overlap` shares them. One that has `--gpus-per-task` from the script gets free ones where it can.
+Standard input goes to every task, as in Slurm (`--input=0`: to the first alone, as with `bursar step`); what
+the slowest has not read is held for it, 4 MiB of it on each node, and beyond that the others wait.
 A node's name that nothing resolves becomes its address where tasks take it for one: `MASTER_ADDR`,
 `--master_addr NAME`, `NAME:PORT`.
 `--mpi=pmix` and `pmi2` are not there: `mpirun` starts its own daemons through steps. What

@@ -69,9 +69,13 @@ def test_the_first_bad_exit_ends_the_others_and_is_the_jobs(cluster: StepCluster
     assert told == ["srun: error: n2: task 1: Exited with exit code 3"]
 
 
-def test_input_goes_to_the_first_task_alone_wherever_it_is(cluster: StepCluster) -> None:
-    told = cluster.output("head -c 3000000 /dev/zero | srun -n1 -w n2 wc -c; echo a | srun wc -c", TWO)
-    assert sorted(told) == sorted(["3000000", "2", "0"])
+def test_input_of_srun_goes_to_every_task_and_that_of_a_step_to_the_first(cluster: StepCluster) -> None:
+    body = (
+        "head -c 3000000 /dev/zero | srun wc -c\n"
+        "echo a | srun --input=0 wc -c\n"
+        "echo ab | bursar step -- wc -c"
+    )
+    assert sorted(cluster.output(body, TWO)) == sorted(["3000000", "3000000", "2", "0", "3", "0"])
 
 
 def test_steps_run_beside_each_other_and_on_named_nodes(cluster: StepCluster) -> None:

@@ -30,6 +30,24 @@ def test_a_launcher_before_a_pipe_is_told_with_its_line_and_what_helps() -> None
     assert one.endswith("begin with #!/bin/bash, and write `set -o pipefail` above it")
 
 
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ("python train.py &\n", "python"),
+        ("echo start\nfor s in 1 2; do\n  python train.py $s &\ndone\n", "python"),
+        ("(cd x; ./run.sh > log 2>&1) &\n", ""),
+    ],
+)
+def test_whatever_is_last_and_in_the_background_is_told(body: str, name: str) -> None:
+    found = said(body)
+    assert [one.split()[1] for one in found] == ([name] if name else [])
+
+
+@pytest.mark.parametrize("body", ["nvidia-smi dmon > gpu.log &\npython train.py\n", "python a &\nwait\n"])
+def test_what_looks_on_while_others_work_is_not(body: str) -> None:
+    assert said(body) == []
+
+
 def test_one_in_the_background_that_nothing_waits_for_is_told() -> None:
     assert said("srun -N1 a &\nsrun -N1 b &\necho done\n") == [
         "3: srun runs in the background and nothing waits for it: it is ended with the script; write"

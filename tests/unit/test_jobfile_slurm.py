@@ -42,6 +42,17 @@ def env(*directives: str, flags: RunFlags | None = None) -> dict[str, str]:
 # ------------------------------------------------------------------ how options are written
 
 
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [("-o $HOME/x.log", "$HOME"), ("--chdir=${WORK}/a", "${WORK}"), ("--error=%x_%j.$USER", "$USER")],
+)
+def test_a_variable_in_a_directive_is_told_to_be_none(line: str, name: str) -> None:
+    _, notes = parse_script(f"#!/bin/bash\n#SBATCH {line}\necho a\n", "s.sh", "/home/u")
+    assert [str(note).split(" as it is")[0] for note in notes] == [
+        f"s.sh:2: {line.split()[0].split('=')[0]} has {name}"
+    ]
+
+
 def test_aliases_and_unambiguous_beginnings_are_read() -> None:
     assert [option.name for option in find("tasks-per-node")] == ["ntasks-per-node"]
     assert [option.name for option in find("job-n")] == ["job-name"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -31,11 +32,11 @@ class Ran:
         self.stdout = "77\n"
         self.code = 0
 
-    def __call__(self, command: list[str], env: dict[str, str], **kwargs: Any) -> Any:
+    def __call__(self, command: list[str], env: dict[str, str] | None = None, **kwargs: Any) -> Any:
         files = [Path(word) for word in command if "/tmp" in word and Path(word).is_file()]
         self.scripts += [path.read_text() for path in files]
         self.commands.append([Path(word).name if Path(word) in files else word for word in command])
-        self.options.append(env[names.SBATCH_WORDS])
+        self.options.append((env or {}).get(names.SBATCH_WORDS, ""))
         return subprocess.CompletedProcess(command, self.code, self.stdout)
 
 
@@ -64,12 +65,51 @@ def test_a_script_goes_on_as_it_is_and_its_options_beside_it(
 ) -> None:
     script = tmp_path / "run.sh"
     script.write_text(SCRIPT)
-    words = ["-N4", "--job-name", "a b", "-H", "--wait", "--time=1:00", str(script), "x", "-y"]
+    words = ["-N4", "--job-name", "a b", "-H", "--time=1:00", str(script), "x", "-y"]
     assert queue.main("sbatch", words) == 0
-    assert ran.commands == [[BURSAR, "submit", "--wait", "--parsable", "run.sh", "x", "-y"]]
+    assert ran.commands == [[BURSAR, "submit", "--parsable", "run.sh", "x", "-y"]]
     assert ran.scripts == [SCRIPT]
     assert ran.options == ["--nodes=4 '--job-name=a b' --hold --time=1:00"]
     assert capsys.readouterr().out == "Submitted batch job 77\n"
+
+
+class Waits:
+    """`bursar` with a job that ends so: the codes of the job, and of its tasks."""
+
+    def __init__(self, waited: int, *codes: int | None) -> None:
+        self.waited, self.codes, self.asked = waited, codes, list[str]()
+        self.said_before = ""
+
+    def __call__(self, command: list[str], **kwargs: Any) -> Any:
+        verb = command[1]
+        self.asked.append(verb)
+        if verb == "wait":
+            self.said_before = sys.stdout.getvalue()  # type: ignore[attr-defined]
+            return subprocess.CompletedProcess(command, self.waited, "")
+        shown = {"submit": "77\n", "show": json.dumps({"exit_code": self.codes[0] if self.codes else None})}
+        listed = json.dumps([{"exit_code": code} for code in self.codes[1:]])
+        return subprocess.CompletedProcess(command, 0, shown.get(verb, listed))
+
+
+@pytest.mark.parametrize(
+    ("waited", "codes", "code"),
+    [
+        (0, (0,), 0),
+        (1, (3,), 3),
+        (1, (None, 0, 4, 2), 4),
+        (1, (None,), 1),
+        (5, (), 5),
+    ],
+)
+def test_with_wait_it_says_the_number_at_once_and_ends_as_the_job_does(
+    monkeypatch: pytest.MonkeyPatch, waited: int, codes: tuple[int | None, ...], code: int
+) -> None:
+    made = Waits(waited, *codes)
+    monkeypatch.setenv(names.DIRECTORY, "/steps")
+    monkeypatch.setattr(sbatch.subprocess, "run", made)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert queue.main("sbatch", ["-W", "--wrap", "a"]) == code
+    assert made.said_before == "Submitted batch job 77\n"
 
 
 @pytest.mark.parametrize(

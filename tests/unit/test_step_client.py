@@ -343,18 +343,51 @@ def test_input_goes_to_the_first_task_as_far_as_it_takes_it(bench: Bench) -> Non
     heard = bench.hosts[0].heard()
     assert [kind for kind, _, _ in heard] == [frames.SPEC, frames.STDIN]
     assert heard[1] == (frames.STDIN, 0, b"abc")
-    assert made._stdin_left == frames.INPUT_BYTES_MAX - 3
+    assert made._room() == frames.INPUT_BYTES_MAX - 3
     bench.hosts[0].say((frames.CREDIT, 3, b""))
     bench.turn(made)
-    assert made._stdin_left == frames.INPUT_BYTES_MAX
+    assert made._room() == frames.INPUT_BYTES_MAX
     os.close(writing)
     bench.turn(made)
     assert bench.hosts[0].heard() == [(frames.STDIN_END, 0, b"")]
-    assert made._stdin_left == -1
+    assert made._room() == 0
     bench.hosts[0].say((frames.CREDIT, 3, b""))
     bench.turn(made)
-    assert made._stdin_left == -1
+    assert made._room() == 0
     assert [kind for kind, _, _ in bench.hosts[1].heard()] == [frames.SPEC]
+
+
+def test_input_of_srun_goes_to_the_tasks_of_every_node_as_far_as_all_take_it(bench: Bench) -> None:
+    bench.stdin = True
+    reading, writing = os.pipe()
+    os.dup2(reading, 0)
+    os.close(reading)
+    made = bench.step(tasks=2, broadcast=True)
+    os.write(writing, b"abc")
+    bench.turn(made)
+    for host in bench.hosts:
+        (_, _, told), heard = host.heard()
+        assert (json.loads(told)["stdin"], heard) == (frames.TO_ALL, (frames.STDIN, 0, b"abc"))
+    bench.hosts[0].say((frames.CREDIT, 3, b""))
+    bench.turn(made)
+    assert made._room() == frames.INPUT_BYTES_MAX - 3  # the other has not taken it
+    bench.hosts[1].say((frames.CREDIT, 2, b""))
+    bench.turn(made)
+    assert made._room() == frames.INPUT_BYTES_MAX - 1
+    os.close(writing)
+    bench.turn(made)
+    assert [host.heard() for host in bench.hosts] == [[(frames.STDIN_END, 0, b"")]] * 2
+    assert made._room() == 0
+
+
+def test_a_node_whose_tasks_have_ended_keeps_nobody_from_input(bench: Bench) -> None:
+    bench.stdin = True
+    made = bench.step(tasks=2, broadcast=True)
+    made._nodes[next(iter(made._nodes))].input_left = 0
+    assert made._room() == 0
+    bench.hosts[0].say(end(0))
+    bench.turn(made, 1)
+    assert made._room() == frames.INPUT_BYTES_MAX
 
 
 def test_input_is_read_no_more_once_its_task_has_ended(bench: Bench) -> None:
@@ -363,7 +396,7 @@ def test_input_is_read_no_more_once_its_task_has_ended(bench: Bench) -> None:
     bench.hosts[0].say(end(0))
     bench.turn(made, 1)
     made._read_stdin()
-    assert made._stdin_left == -1
+    assert made._room() == 0
 
 
 def test_a_step_with_an_input_of_its_own_reads_none(bench: Bench) -> None:
@@ -371,7 +404,7 @@ def test_a_step_with_an_input_of_its_own_reads_none(bench: Bench) -> None:
     made = bench.step(tasks=1, input="none")
     bench.turn(made)
     ((kind, _, body),) = bench.hosts[0].heard()
-    assert (kind, json.loads(body)["stdin"], made._stdin_left) == (frames.SPEC, False, 0)
+    assert (kind, json.loads(body)["stdin"], made._room()) == (frames.SPEC, False, 0)
 
 
 @pytest.mark.parametrize(

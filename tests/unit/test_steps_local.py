@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -28,15 +29,23 @@ sys.exit(run(Request(["sh", "-c", sys.argv[3]], tasks=int(sys.argv[2])), os.envi
 """
 
 
+RUN_SRUN = """\
+import os, sys
+from bursar.steps import client, srun
+request, env = srun.request_of(["-n3", "sh", "-c", sys.argv[1]], os.environ)
+sys.exit(client.run(request, env))
+"""
+ENV = {
+    "PATH": "/usr/bin:/bin",
+    names.MEMBER: "att_a.0",
+    names.DIRECTORY: "/nowhere",
+    names.NODE_NAMES: "n1",
+    "BURSAR_NODE_ADDRESSES": "127.0.0.1",
+}
+
+
 def step(tasks: int, text: str, *large: str, soft: int = 0, **more: str) -> subprocess.CompletedProcess[str]:
-    env = {
-        "PATH": "/usr/bin:/bin",
-        names.MEMBER: "att_a.0",
-        names.DIRECTORY: "/nowhere",
-        names.NODE_NAMES: "n1",
-        "BURSAR_NODE_ADDRESSES": "127.0.0.1",
-        **more,
-    }
+    env = {**ENV, **more}
     words = [sys.executable, "-c", RUN, str(soft), str(tasks), text, *large]
     return subprocess.run(words, env=env, capture_output=True, text=True, timeout=120, check=False)
 
@@ -49,6 +58,23 @@ def test_a_step_may_have_more_tasks_than_its_script_may_have_files_and_they_keep
 def test_an_environment_of_other_bytes_is_no_larger_on_its_way() -> None:
     done = step(1, 'printf %s "$L8" | wc -c', *(f"L{number}" for number in range(10)))
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["90000"], "")
+
+
+def test_every_task_of_srun_gets_all_of_its_input_and_one_that_reads_none_keeps_nobody_waiting() -> None:
+    """More than a pipe holds, less than a host may hold for others."""
+    waits = "until [ -e $FLAG ]; do sleep 0.05; done"
+    text = f"case $SLURM_PROCID in 0) wc -c; touch $FLAG;; 1) {waits};; *) wc -c; esac"
+    with tempfile.TemporaryDirectory() as folder:
+        given = b"x" * 2_000_000
+        done = subprocess.run(
+            [sys.executable, "-c", RUN_SRUN, text],
+            env={**ENV, "SLURM_JOB_ID": "1", "FLAG": f"{folder}/flag"},
+            input=given,
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+    assert (done.returncode, done.stdout.split()) == (0, [b"2000000"] * 2), done.stderr
 
 
 def test_a_nodes_name_that_never_resolves_is_an_address_for_its_tasks() -> None:

@@ -349,3 +349,26 @@ def test_more_tasks_of_a_node_than_its_cpus_can_start_are_refused_with_the_numbe
         " the job holds there, and 64 in any case. Give the job more CPUs or nodes, or start fewer"
         " tasks at a time"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "file", "to_all"),
+    [
+        ([], "", True),
+        (["--input=all"], "", True),
+        (["--input=none"], "none", False),
+        (["--input=0"], "", False),
+        (["-i", "in.%t"], "in.%t", False),
+    ],
+)
+def test_srun_gives_its_input_to_every_task_unless_it_says_otherwise(
+    words: list[str], file: str, to_all: bool
+) -> None:
+    asked, _ = srun.request_of([*words, "cat"], {"SLURM_JOB_ID": "1"})
+    assert (asked.input, asked.broadcast) == (file, to_all)
+
+
+@pytest.mark.parametrize("word", ["--input=1", "--output=0", "--error=2"])
+def test_the_stream_of_one_task_by_its_rank_is_refused(word: str) -> None:
+    with pytest.raises(Refused, match="by its rank cannot be told apart here"):
+        srun.request_of([word, "cat"], {"SLURM_JOB_ID": "1"})

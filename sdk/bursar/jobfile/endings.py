@@ -34,7 +34,7 @@ _PIPES: Final = ("|", "|&")
 
 
 def lost_ends(content: str, found: shell.Found) -> Iterator[tuple[int, str]]:
-    """(offset, sentence): of the first launcher before a pipe, and of the first left in the background."""
+    """(offset, sentence): of the first launcher before a pipe, and of the first that nothing waits for."""
     piped, left = _piped(content, found), _left_behind(found)
     bash = not re.match(r"#!.*\b(?:sh|dash|ash)\b", content) or "bash" in content.partition("\n")[0]
     if piped:
@@ -63,7 +63,7 @@ def _more(found: Sequence[object]) -> str:
 
 
 def _name(command: shell.Command) -> str:
-    return next(name for name in LAUNCHERS if command.words_of(name) is not None)
+    return next((name for name in LAUNCHERS if command.words_of(name) is not None), command.words[0])
 
 
 def _launches(command: shell.Command) -> bool:
@@ -101,7 +101,12 @@ def _next(commands: Sequence[shell.Command], at: int) -> str:
 
 
 def _left_behind(found: shell.Found) -> list[shell.Command]:
-    """Those in the background of a script that never waits."""
+    """Those in the background of a script that never waits: what starts work, and whatever is its last."""
     if any(one.words_of("wait") is not None for one in found.commands):
         return []
-    return [one for one in found.commands if one.then == "&" and _launches(one)]
+    last = max((one for one in found.commands if not one.captured), key=lambda one: one.offset, default=None)
+    return [
+        one
+        for one in found.commands
+        if one.then == "&" and (_launches(one) or (one is last and _LOOKS.isdisjoint(one.words)))
+    ]

@@ -18,7 +18,7 @@ from typing import Final
 from bursar.errors import InvalidRequest
 from bursar.jobfile.exported import Exported
 from bursar.jobfile.flags import FlagFaults, Place, Tree, job_name_from
-from bursar.jobfile.options import NOTED, OPTIONS, REFUSED
+from bursar.jobfile.options import HONOURED, NOTED, OPTIONS, REFUSED
 from bursar.jobfile.sections import PRIORITIES
 from bursar.jobfile.site import Asks, Site, SiteNode, in_partition, places, whole_nodes, with_features
 from bursar.jobfile.slurm_names import MENDS, Meaning, in_partitions, listed, with_meaning
@@ -60,6 +60,7 @@ _DEPENDENCY = {
     "after": "started",
     "aftercorr": "task-succeeded",
 }
+_VARIABLE = re.compile(r"\$\{?[A-Za-z_]\w*\}?", re.ASCII)
 _ID = re.compile(r"(\d{1,15})(?:_(\d{1,7}))?", re.ASCII)
 
 
@@ -114,6 +115,12 @@ class SlurmOptions(Sizes):
                 self.note(option, known.text)
             elif known.fate == REFUSED:
                 self.fault(option, known.text)
+            if known.fate == HONOURED and (found := _VARIABLE.search(option.value or "")):
+                self.note(
+                    option,
+                    f"has {found[0]} as it is: no variable is known where directives are read, as in Slurm; "
+                    "write what it stands for, or give the option as you submit",
+                )
         for name, path in (("comment", "comment"), ("wckey", "experiment")):
             self._copy(name, path)
         self._copy("chdir", "workdir")

@@ -45,6 +45,8 @@ class _Node:
         self.outbox = bytearray()
         self.left = set(place.ranks)
         self.done = False
+        self.input_left = frames.INPUT_BYTES_MAX
+        """Bytes of standard input that it may be sent."""
 
     def say(self, kind: int, number: int = 0, data: bytes = b"") -> None:
         self.outbox += frames.encode(kind, number, data)
@@ -71,7 +73,7 @@ class Step:
         self._open_files(found)
         told = specs(request, found, env, number)
         self._nodes: dict[int, _Node] = {}
-        self._stdin_left = 0
+        self._stdin_open = _may_read_stdin()
         for place, spec in zip(found, told, strict=True):
             self._begin(place, spec, attempt, own)
         if any(not node.local for node in self._nodes.values()):
@@ -130,12 +132,10 @@ class Step:
             directory = self._env[names.DIRECTORY]
             channel = bridge.fork_to_member(directory, attempt, own, place.member.rank)
         node = _Node(place, channel, local)
-        if 0 in place.ranks and not self._request.input:
-            spec["stdin"] = True
-            if _may_read_stdin():
-                self._stdin_left = frames.INPUT_BYTES_MAX
+        if not self._request.input and (self._request.broadcast or 0 in place.ranks):
+            spec["stdin"] = frames.TO_ALL if self._request.broadcast else True
         node.say(frames.SPEC, 0, _encoded(spec))
-        if spec["stdin"] and not self._stdin_left:
+        if spec["stdin"] and not self._stdin_open:
             node.say(frames.STDIN_END)
         self._nodes[channel.fileno()] = node
         self._poll.register(channel.fileno(), select.POLLIN | select.POLLOUT)
@@ -170,9 +170,7 @@ class Step:
             if node.done:
                 wanted = 0
             self._set(fd, wanted)
-        first = self._first()
-        reads = first is not None and self._stdin_left > 0 and len(first.outbox) < frames.INPUT_BYTES_MAX
-        self._set(0, select.POLLIN if reads else 0)
+        self._set(0, select.POLLIN if self._room() else 0)
         for fd, sink in self._sinks.items():
             self._set(fd, select.POLLOUT if sink.waits else 0)
 
@@ -182,6 +180,20 @@ class Step:
         else:
             with contextlib.suppress(KeyError):
                 self._poll.unregister(fd)
+
+    def _fed(self) -> list[_Node]:
+        """Those whose tasks get what comes on standard input."""
+        if self._request.broadcast:
+            return [node for node in self._nodes.values() if node.left and not node.done]
+        first = self._first()
+        return [] if first is None else [first]
+
+    def _room(self) -> int:
+        """Bytes of standard input that can be read now."""
+        fed = self._fed() if self._stdin_open and not self._request.input else []
+        if any(len(node.outbox) >= frames.INPUT_BYTES_MAX for node in fed):
+            return 0
+        return max(min((node.input_left for node in fed), default=0), 0)
 
     def _first(self) -> _Node | None:
         return next((node for node in self._nodes.values() if 0 in node.left and not node.done), None)
@@ -228,8 +240,8 @@ class Step:
             self._err.take(rank, body)
         elif kind == frames.EXIT:
             self._ended(node, rank, body[0], body[1])
-        elif kind == frames.CREDIT and self._stdin_left >= 0:
-            self._stdin_left += rank
+        elif kind == frames.CREDIT:
+            node.input_left += rank
         elif kind == frames.DONE:
             self._finish(node)
         elif kind == bridge.GONE:
@@ -330,20 +342,17 @@ class Step:
     # --- input
 
     def _read_stdin(self) -> None:
-        first = self._first()
-        if first is None:
-            self._stdin_left = -1
+        room = self._room()
+        if not room:
             return
         try:
-            data = os.read(0, min(self._stdin_left, frames.CHUNK_BYTES))
+            data = os.read(0, min(room, frames.CHUNK_BYTES))
         except OSError:
             data = b""
-        if data:
-            first.say(frames.STDIN, 0, data)
-            self._stdin_left -= len(data)
-        else:
-            first.say(frames.STDIN_END)
-            self._stdin_left = -1
+        for node in self._fed():
+            node.say(frames.STDIN if data else frames.STDIN_END, 0, data)
+            node.input_left -= len(data)
+        self._stdin_open = bool(data)
 
     def _say(self, text: str) -> None:
         if not self._request.quiet:

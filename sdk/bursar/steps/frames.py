@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 
 SPEC, STDIN, STDIN_END, SIGNAL, END, SIZE = 1, 2, 3, 4, 5, 6
-"""To the host: what to run; input of the first task; its end; a signal for every task; kill them all; the
+"""To the host: what to run; input, of the first task or of all; its end; a signal for all; kill them all; the
 size of the terminal, as `rows << 16 | columns`."""
 OUT, ERR, EXIT, CREDIT, DONE = 16, 17, 18, 19, 20
 """To the client: output; an exit, as two bytes of `code, signal`; input that was taken; nothing is left."""
@@ -27,6 +27,8 @@ FRAME_BYTES_MAX: Final = 4 << 20
 CHUNK_BYTES: Final = 1 << 16
 INPUT_BYTES_MAX: Final = 1 << 18
 """Input on its way that its task has not taken."""
+TO_ALL: Final = "all"
+"""What a description says of input that every task gets."""
 
 _HEAD: Final = struct.Struct("!BII")
 

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
 from bursar.steps import frames, kernel, names, patterns
+from bursar.steps.feeds import Feeds
 
 OUTBOX_BYTES_MAX: Final = 1 << 18
 SIZE_MAX: Final = (1 << 16) - 1
@@ -56,6 +57,9 @@ class Host:
         self._pipes: dict[int, tuple[int, int]] = {}
         self._stdin, self._stdin_left = -1, bytearray()
         self._stdin_ends = False
+        self._feeds = Feeds(self._poll)
+        """Of a step whose input goes to all of its tasks; `_stdin` is that of the first task alone."""
+        self._to_all = False
         self._terminal = -1
         self._paused = False
         self._client = True
@@ -90,6 +94,9 @@ class Host:
             self._read(fd)
         elif fd == self._stdin:
             self._feed()
+        elif fd in self._feeds:
+            self._feeds.feed(fd)
+            self._grant()
         elif fd in self._tasks:
             self._reap(self._tasks[fd])
 
@@ -108,6 +115,9 @@ class Host:
         for kind, number, body in self._reader.feed(data):
             if kind == frames.SPEC:
                 self._start(json.loads(body.decode("utf-8", "surrogateescape")))
+            elif kind in (frames.STDIN, frames.STDIN_END) and self._to_all:
+                self._feeds.take(body, end=kind == frames.STDIN_END)
+                self._grant()
             elif kind == frames.STDIN:
                 self._stdin_left += body
                 self._feed()
@@ -162,16 +172,17 @@ class Host:
                     env[name] = env.get(name, os.defpath).replace(spec["steps"], here)
         _own_secrets(env, spec.get("secrets", ""))
         patterns.empty(spec, env)
+        self._to_all = spec.get("stdin") == frames.TO_ALL
         for local, rank in enumerate(spec["ranks"]):
             self._spawn(spec, env, local, rank)
 
     def _spawn(self, spec: dict[str, Any], env: dict[str, str], local: int, rank: int) -> None:
         env = {**env, **patterns.task_environment(spec, env, local, rank)}
-        first = rank == 0 and spec["stdin"]
+        fed = self._to_all or (rank == 0 and spec["stdin"])
         if size := spec.get("terminal"):
             ours, theirs, ours_in = self._open_terminal(size)
         else:
-            stdin, ours_in = os.pipe2(os.O_CLOEXEC) if first else (-1, -1)
+            stdin, ours_in = os.pipe2(os.O_CLOEXEC) if fed else (-1, -1)
             out, task_out = os.pipe2(os.O_CLOEXEC)
             err, task_err = os.pipe2(os.O_CLOEXEC)
             ours, theirs = [(out, frames.OUT), (err, frames.ERR)], (stdin, task_out, task_err)
@@ -181,7 +192,9 @@ class Host:
             _become(spec, env, parent, local, rank, theirs)
         for fd in {*theirs} - {-1}:
             os.close(fd)
-        if ours_in >= 0:
+        if self._to_all and ours_in >= 0:
+            self._feeds.add(ours_in)
+        elif ours_in >= 0:
             os.set_blocking(ours_in, False)
             self._stdin = ours_in
         task = _Task(rank, pid)
@@ -243,6 +256,10 @@ class Host:
             self._stdin = -1
         else:
             self._watch_stdin(bool(self._stdin_left))
+
+    def _grant(self) -> None:
+        if more := self._feeds.granted():
+            self._say(frames.CREDIT, more)
 
     def _watch_stdin(self, wanted: bool) -> None:
         try:

@@ -42,6 +42,7 @@ class Request:
             devices that tasks see one each, in turn.
         programs: what a rank runs in place of `argv`.
         terminal: rows << 16 | columns of the one that its task has; 0: it has pipes.
+        broadcast: every task gets standard input, as with `srun`; else the first alone.
         recorded: the job's record tells of it: it is no part of a launcher that tells of itself.
     """
 
@@ -74,6 +75,7 @@ class Request:
     quiet: bool = False
     slurm: bool = False
     terminal: int = 0
+    broadcast: bool = False
     recorded: bool = False
     env: dict[str, str] = field(default_factory=dict)
 

@@ -9,6 +9,7 @@ Rule    of two that say the same the command line counts, then variables such as
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -91,7 +92,7 @@ def sbatch(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_text(text, errors="surrogateescape")
-        words_of = ["plan"] if plan else ["submit", *(["--wait"] if "wait" in own else []), "--parsable"]
+        words_of = ["plan"] if plan else ["submit", "--parsable"]
         command = [*program(os.environ), *words_of, str(path), *([] if plan else rest[1:])]
         env = {
             **os.environ,
@@ -104,7 +105,23 @@ def sbatch(arguments: Sequence[str]) -> int:
     number = done.stdout.strip()
     if number and "quiet" not in own:
         sys.stdout.write(f"{number}\n" if "parsable" in own else f"Submitted batch job {number}\n")
-    return done.returncode
+        sys.stdout.flush()
+    return _ended(number) if "wait" in own and number and not done.returncode else done.returncode
+
+
+def _ended(number: str) -> int:
+    """Wait for the end of a job; its exit code, of an array the highest of its tasks'."""
+    waited = subprocess.run([*program(os.environ), "wait", "-q", number], stdout=subprocess.DEVNULL)
+    if waited.returncode != 1:
+        return waited.returncode
+    found = 0
+    for words in (["show", number], ["ls", "--state", "all", "--tasks", number]):
+        asked = [*program(os.environ), *words, "-o", "json"]
+        done = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        told = json.loads(done.stdout) if not done.returncode else []
+        codes = [one.get("exit_code") for one in (told if isinstance(told, list) else [told])]
+        found = max([found, *(code for code in codes if code)])
+    return found or 1
 
 
 def split(arguments: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:

@@ -204,7 +204,7 @@ def request_of(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[Reques
         request.nodes = len(request.node)
         request.tasks = request.nodes * (request.tasks_per_node or _number(env, "SLURM_NTASKS_PER_NODE", 1))
     for key in ("output", "error", "input"):
-        setattr(request, key, found.get(key, ""))
+        _stream(request, key, found.get(key, ""))
     request.label, request.unbuffered = "label" in found, "unbuffered" in found
     request.quiet = "quiet" in found
     request.append = found.get("open-mode", "truncate")[:1] == "a"
@@ -227,6 +227,18 @@ def request_of(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[Reques
     return request, _exported(found.get("export", "ALL"), env)
 
 
+def _stream(request: Request, key: str, said: str) -> None:
+    """A file, `none`, `all` as where nothing is said, or the rank of one task. Raises `Refused`."""
+    word = "" if said.lower() == "all" else "none" if said.lower() == "none" else said
+    if key == "input":
+        request.broadcast = not word
+        word = "" if word == "0" else word
+    if word.isdigit():
+        only = "0 (the first task) or all" if key == "input" else "all, none or a file"
+        raise Refused(f"--{key}={said}: the stream of one task by its rank cannot be told apart here: {only}")
+    setattr(request, key, word)
+
+
 def _at_terminal(request: Request, found: Mapping[str, str]) -> None:
     """`--pty`: one task, at the terminal of whoever asks. Raises `Refused`."""
     if not (os.isatty(0) and os.isatty(1)):
@@ -236,7 +248,7 @@ def _at_terminal(request: Request, found: Mapping[str, str]) -> None:
     if any(name in found for name in ("output", "error", "input", "label")):
         raise Refused("--pty has the terminal; leave out --output, --error, --input and --label")
     request.tasks, request.nodes, request.tasks_per_node = 1, min(request.nodes, 1), 0
-    request.terminal = terminal.size()
+    request.terminal, request.broadcast = terminal.size(), False
 
 
 def _check_mpi(found: Mapping[str, str]) -> None:
