@@ -10,6 +10,7 @@ from rented_site import CLOUD, LARGE, POOL, Site, done
 
 from bursar.clock import HOUR_US
 from bursar.model import Reason, ReasonCode
+from bursar.resources import ResourceRequest
 from bursard.access.identity import Identity, Role, set_caller
 from bursard.events import MachineIntended
 from bursard.fleet.testing import FACTS
@@ -215,7 +216,43 @@ def test_a_plan_says_how_many_would_be_rented_and_what_all_of_them_cost(tmp_path
     )
     assert found.rate_nanos_per_hour == 3 * 900_073_242
     of_the_run = found.rate_nanos_per_hour * found.worst_case_us // HOUR_US
-    assert abs(found.worst_case_nanos - of_the_run - 3 * 60_000_000) <= 9, "three launches are paid for too"
+    assert abs(found.hold_nanos - of_the_run - 3 * 60_000_000) <= 9, "three launches are paid for too"
+    # The cloud may give fewer spot machines than that, by its quota: the others are rented on demand.
+    assert abs(found.worst_case_nanos - 2 * found.hold_nanos) <= 18, "on demand is twice as dear"
+    assert "with all on demand where fewer spot machines are given" in found.reason.remedy
+    alone = site.world.submit(options=LARGE).spec
+    found = done(plan_view(engine, "ann", alone, rents=site.renting))
+    assert found.worst_case_nanos == found.hold_nanos, "for one machine it is the one that is told"
+    only = POOL.replace("machines: 2", "machines: 9, spend_rate: 6 USD/h").replace("b\n", "b\nversion: 1\n")
+    site.world.apply(only)
+    found = done(plan_view(engine, "ann", spec, rents=site.renting))
+    assert found.worst_case_nanos == found.hold_nanos, "the pool never rents so many on demand"
+
+
+def test_a_gang_costs_no_more_than_its_plan_says_where_a_quota_leaves_it_fewer_spot_machines(
+    tmp_path: Path,
+) -> None:
+    site = Site(tmp_path, WIDE, CLOUD + "quotas: {spot: 1}\n")
+    set_caller(Identity("ann", Role.ADMIN))
+    site.world.apply(BUDGET % 100)
+    job = gang(site)
+    site.pass_time(1)
+    told = done(plan_view(site.world.engine, "ann", job.spec, rents=site.renting))
+    site.pass_time(60)
+    assert sorted(one.market for one in site.machines) == ["on-demand", "on-demand", "spot"]
+    assert told.hold_nanos < room(site)[0] <= told.worst_case_nanos
+
+
+def test_a_plan_says_of_what_passes_that_it_is_so_now(tmp_path: Path) -> None:
+    site = Site(tmp_path, POOL, CLOUD + "quotas: {spot: 0, on-demand: 0}\n")
+    set_caller(Identity("ann", Role.ADMIN))
+    job = gang(site, 1)
+    site.pass_time(6)
+    found = done(plan_view(site.world.engine, "ann", job.spec, rents=site.renting))
+    assert "; no machine is rented for it now: pool rented: cpu.small in home-a: " in found.reason.message
+    never = site.world.submit(options=(ResourceRequest(None, 64_000, 1 << 20),))
+    found = done(plan_view(site.world.engine, "ann", never.spec, rents=site.renting))
+    assert "; nothing would be rented for it: pool rented: none of its 3 offers" in found.reason.message
 
 
 def test_a_gang_beyond_the_limit_of_its_pool_is_told_never_with_the_limit(tmp_path: Path) -> None:
@@ -236,4 +273,4 @@ def test_a_gang_beyond_the_limit_of_its_pool_is_told_never_with_the_limit(tmp_pa
     assert planned == "pool rented rents at most 3 machines for one job, you ask 9"
     assert {one.job_id for one in site.machines} == {most.id}
     site.world.backend.connect(FACTS)
-    assert site.renting._why_unheld(site.world.state.class_of(more)) == "", "a node of the site may have one"
+    assert site.renting.why_unheld(site.world.state.class_of(more)) == "", "a node of the site may have one"

@@ -457,8 +457,8 @@ def test_a_plan_knows_what_would_be_rented_and_why_nothing_would(site: Site) -> 
     site.pass_time(1)
     found = site.renting.would_rent(job, job_class)
     assert not isinstance(found, str)
-    provider, choice = found
-    assert (provider, choice.offer.place.market) == ("local", "spot")
+    provider, choice, most = found
+    assert (provider, choice.offer.place.market, most) == ("local", "spot", choice.whole_nanos)
     assert (choice.boot_nanos, choice.rate_nanos_per_hour) == (60_000_000, 900_073_242)
     assert abs(choice.run_nanos - choice.rate_nanos_per_hour * job_class.hold_us // HOUR_US) <= 3
     huge = site.world.submit(options=(ResourceRequest(None, 64_000, 1 << 20),))

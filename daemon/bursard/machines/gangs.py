@@ -1,17 +1,28 @@
-"""Gangs that never get their machines, whatever else ends: by the limits of pools and the nodes of a site."""
+"""Gangs that never get their machines, whatever else ends: by the limits of pools and the nodes of a site;
+and what those cost at most that do.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from bursar.words import plural
+from bursar_policies.compile import PriceTable
 from bursar_policies.decision import JobClass
 from bursar_policies.specs import CloudPoolSpec
-from bursard.machines.choose import Pool, unheld
+from bursard.machines.choose import Choice, Have, Pool, looks, unheld
 from bursard.scheduler.candidates import Candidates, asks_of
-from bursard.state import State
+from bursard.state import JobRecord, State
+
+
+class Wish(NamedTuple):
+    """A job that fits nowhere, and how it would be placed."""
+
+    job: JobRecord
+    job_class: JobClass
 
 
 def never_so_many(state: State, all_pools: Sequence[Pool], job_class: JobClass) -> str:
@@ -47,3 +58,29 @@ def _own_nodes(state: State, job_class: JobClass) -> int:
         capable[rented] = False
         most = max(most, int(capable.sum()))
     return most
+
+
+def at_most(
+    state: State,
+    pools: Sequence[Pool],
+    wish: Wish,
+    prices: PriceTable,
+    now: int,
+    have: Have,
+    choice: Choice,
+) -> int:
+    """Nanos that launch and run of a job cost at most where `choice` is rented for it.
+
+    A provider may give some of the spot machines that a gang asks for and refuse the rest, by a quota or for
+    want of them: those are rented on demand then. So it is what all of them on demand would cost.
+    """
+    if wish.job_class.nodes == 1 or choice.offer.place.market != "spot":
+        return choice.whole_nanos
+    instead = []
+    for pool in pools:
+        pool = pool._replace(offers=[one for one in pool.offers if one.place.market == "on-demand"])
+        seen = looks(state, pool, wish.job, wish.job_class, prices, now, have)
+        found = next((look.choice for look in seen if look.choice is not None), None)
+        if found is not None:
+            instead.append(found.whole_nanos)
+    return max(choice.whole_nanos, min(instead, default=0))

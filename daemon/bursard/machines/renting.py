@@ -33,7 +33,7 @@ from bursar_policies.decision import JobClass
 from bursar_policies.specs import CloudPoolSpec, Document
 from bursard.events import MachineIntended, NodeTokenIssued
 from bursard.machines.choose import Choice, Coming, Have, Later, Look, Pool, choose, looks, room_here, unheld
-from bursard.machines.gangs import never_so_many
+from bursard.machines.gangs import Wish, at_most, never_so_many
 from bursard.machines.giving_back import GivingBack, bound_us
 from bursard.machines.houses import (
     PRICES_EVERY_US,
@@ -112,13 +112,6 @@ class _Shape(NamedTuple):
 
 _Alike = tuple[JobClass, int, int]
 """Jobs of one class, deadline and saved work: what one of them is refused, or waits for, all are."""
-
-
-class _Wish(NamedTuple):
-    """A job that fits nowhere."""
-
-    job: JobRecord
-    job_class: JobClass
 
 
 class Renting:
@@ -322,7 +315,7 @@ class Renting:
 
     # --- renting
 
-    def wishes(self) -> list[_Wish]:
+    def wishes(self) -> list[Wish]:
         """Jobs that the newest plan found no place for and that a machine of some pool could hold, as it
         ranked their queues.
 
@@ -332,10 +325,10 @@ class Renting:
         last = self._last()
         if last is None:
             return []
-        ranked, lines = list[_Wish](), dict[str, list[tuple[int, int]]]()
+        ranked, lines = list[Wish](), dict[str, list[tuple[int, int]]]()
         for index, verdict in last.plan.verdicts.items():
             queue = last.snapshot.queues[index]
-            if self._why_unheld(queue.job_class):
+            if self.why_unheld(queue.job_class):
                 continue
             for position in range(verdict.position, min(len(queue.jobs), verdict.position + JOBS_MAX)):
                 blocked_by = verdict.of(queue.class_at(position).hold_us).blocked_by
@@ -347,14 +340,14 @@ class Renting:
         seen = sorted((turn, rank) for line in turns for turn, (_, rank) in line)[:WISHES_MAX]
         return [ranked[rank] for rank in sorted(rank for _, rank in seen)]
 
-    def _wish(self, job_id: str) -> _Wish | None:
+    def _wish(self, job_id: str) -> Wish | None:
         state = self.engine.state
         job = state.jobs.get(job_id)
         if job is None or state.pending.key_of(job.id) is None:
             return None
-        return _Wish(job, state.class_of(job))
+        return Wish(job, state.class_of(job))
 
-    def _why_unheld(self, job_class: JobClass) -> str:
+    def why_unheld(self, job_class: JobClass) -> str:
         """Why no machine of any pool could ever hold a job; "" where one could, or nobody knows yet."""
         shape = _Shape(job_class.nodes, job_class.options, job_class.constraints, job_class.spot_policy)
         known = self._unheld.get(shape)
@@ -456,7 +449,7 @@ class Renting:
         machines = self.engine.state.machines.values()
         return [one for one in machines if one.job_id == job_id and one.state is not MachineState.ENDING]
 
-    def _here(self, wish: _Wish) -> list[int]:
+    def _here(self, wish: Wish) -> list[int]:
         """For how many members of a gang there is room on nodes; of one that fits on no node, for none."""
         last, job_class = self._last(), wish.job_class
         if job_class.nodes == 1 or last is None:
@@ -464,7 +457,7 @@ class Renting:
         own = self._own(wish.job.id)
         return room_here(last, job_class, own[-1].facts if own else None)
 
-    def _have(self, wish: _Wish, here: Sequence[int], coming: Coming) -> Have:
+    def _have(self, wish: Wish, here: Sequence[int], coming: Coming) -> Have:
         """What a job that is to be given machines has already. One machine of no gang is not near others."""
         own = self._own(wish.job.id)
         if wish.job_class.nodes == 1:
@@ -481,7 +474,7 @@ class Renting:
         if wish is None:
             return note
         unheard = self._unheard()
-        if self._pools and not unheard and (why := self._why_unheld(wish.job_class)):
+        if self._pools and not unheard and (why := self.why_unheld(wish.job_class)):
             return why
         for name in (pool.name for pool in self._pools if not unheld(pool, wish.job_class)):
             return f"pool {name} has machines that could hold it, and rents them for jobs in their turn"
@@ -497,7 +490,7 @@ class Renting:
         """Why a job waits that no node could ever hold: for a machine, where one of some pool could, or where
         a pool has not said yet what it has. It is not for ever then.
         """
-        held = bool(self._pools) and not self._why_unheld(job_class)
+        held = bool(self._pools) and not self.why_unheld(job_class)
         if reason.code is ReasonCode.WAITING_FOR_RESOURCES or spec.caps_array:
             return reason
         if not (held or self._unheard()):
@@ -508,18 +501,23 @@ class Renting:
         remedy = "wait: `bursar offers` shows what pools have, `bursar cloud ls` what they rent"
         return replace(reason, code=ReasonCode.WAITING_FOR_RESOURCES, remedy=remedy)
 
-    def would_rent(self, job: JobRecord, job_class: JobClass) -> tuple[str, Choice] | str:
+    def would_rent(self, job: JobRecord, job_class: JobClass) -> tuple[str, Choice, int] | str:
         """What would be rented for a job that fits nowhere: its provider and the offer, as the provider said
-        last; else why nothing would be. "": no pool could be asked.
+        last, and what all of it costs at most (`gangs.at_most`); else why nothing is. "": no pool could be
+        asked.
         """
         if never := never_so_many(self.engine.state, self._pools, job_class):
             return never
-        wish = _Wish(job, job_class)
+        wish = Wish(job, job_class)
         have = self._have(wish, self._here(wish), self._on_their_way())
-        found = self._cheapest(list(self._known(dict(self.pools()))), wish, have)
+        pools = list(self._known(dict(self.pools())))
+        found = self._cheapest(pools, wish, have)
         if isinstance(found, Later):
             return self._until(found)
-        return found if isinstance(found, str) else (found[0].provider, found[1])
+        if isinstance(found, str):
+            return found
+        most = at_most(self.engine.state, pools, wish, self.engine.prices, self.engine.now(), have, found[1])
+        return found[0].provider, found[1], most
 
     def _until(self, later: Later) -> str:
         """Why nothing is rented yet for a job that has time."""
@@ -530,7 +528,7 @@ class Renting:
         self, job: JobRecord, job_class: JobClass, wanted: Callable[[Pool, Place], bool]
     ) -> Iterator[list[tuple[Pool, Look]]]:
         """What each offer of each pool that is wanted is to a job, as providers said last: a few at once."""
-        engine, wish = self.engine, _Wish(job, job_class)
+        engine, wish = self.engine, Wish(job, job_class)
         have = self._have(wish, self._here(wish), self._on_their_way())
         for pool in self._known(dict(self.pools())):
             own = [one for one in pool.offers if wanted(pool, one.place)]
@@ -543,7 +541,7 @@ class Renting:
         machines = self.engine.state.machines.values()
         return Coming([one for one in machines if one.state is not MachineState.ENDING])
 
-    def _cheapest(self, pools: Sequence[Pool], wish: _Wish, have: Have) -> tuple[Pool, Choice] | Later | str:
+    def _cheapest(self, pools: Sequence[Pool], wish: Wish, have: Have) -> tuple[Pool, Choice] | Later | str:
         """Over all pools; else why there is none, of each of them. What a pool will have later is waited
         for, unless another one has a spot machine now.
         """

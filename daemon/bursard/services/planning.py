@@ -252,16 +252,19 @@ def _is_rented(
     found = rents.would_rent(job, job_class)
     if isinstance(found, str):
         if found:
-            wire.reason.message += f"; nothing would be rented for it: {words(found, engine.state, caller())}"
+            never = rents.why_unheld(job_class)
+            told = "nothing would be rented for it" if never else "no machine is rented for it now"
+            wire.reason.message += f"; {told}: {words(found, engine.state, caller())}"
         return False
-    provider, choice = found
+    provider, choice, most = found
     place, currency = choice.offer.place, engine.state.currency
     rate = format_nanos(choice.offer.rate_nanos_per_hour).rstrip("0").rstrip(".")
+    instead = ", with all on demand where fewer spot machines are given" if most > choice.whole_nanos else ""
     reason = Reason(
         ReasonCode.PROVISIONING,
         f"{_too_few(job_class, choice)} {place.instance_type} of {provider} in {place.zone} ({place.market},"
         f" {rate} {currency}/h{' each' if choice.machines > 1 else ''}) {_is_are(choice)} rented for it",
-        "it starts by itself then; the worst case is the launch and the run",
+        "it starts by itself then; the worst case is the launch and the run" + instead,
         (("instance_type", place.instance_type), ("zone", place.zone), ("market", place.market)),
     )
     wire.reason.CopyFrom(reason_view(reason, engine.state, caller()))
@@ -270,8 +273,8 @@ def _is_rented(
     put_amounts(
         wire,
         rate_nanos_per_hour=choice.rate_nanos_per_hour * job_class.nodes,
-        worst_case_nanos=whole,
-        task_worst_case_nanos=whole,
+        worst_case_nanos=most,
+        task_worst_case_nanos=most,
         hold_nanos=whole,
     )
     return True

@@ -248,7 +248,7 @@ class _Inline(Renting):
         return bool(self._wished)
 
     def could_hold(self, job_class: JobClass) -> bool:
-        return bool(self._pools) and not self._why_unheld(job_class)
+        return bool(self._pools) and not self.why_unheld(job_class)
 
 
 class Rented:
