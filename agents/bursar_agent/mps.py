@@ -102,14 +102,15 @@ class Mps:
 
     def quit(self, folder: Path, owner: Owner) -> None:
         """End it, and whatever is left of it, and remove the folder. Raises nothing."""
-        if processes(folder):
+        known = {pid: started_at(pid) for pid in processes(folder)}
+        if known:
             with contextlib.suppress(MpsFailed):
                 self._run(folder, owner, [], {}, QUIT_S + ANSWER_S, f"quit -t {QUIT_S}\n")
-        _wait_gone(folder)
-        for pid in processes(folder):
+        _wait_gone(folder, known)
+        for pid in _left(folder, known):
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
-        _wait_gone(folder)
+        _wait_gone(folder, known)
         if owner.uid is not None:
             # What lies in another user's private folders can be removed by that user alone.
             inside = [str(folder / name) for name in ("pipe", "log")]
@@ -158,10 +159,17 @@ class Mps:
         return text
 
 
-def _wait_gone(folder: Path) -> None:
+def _wait_gone(folder: Path, known: Mapping[int, int]) -> None:
     end = time.monotonic() + QUIT_S
-    while processes(folder) and time.monotonic() < end:
+    while _left(folder, known) and time.monotonic() < end:
         time.sleep(_POLL_S)
+
+
+def _left(folder: Path, known: Mapping[int, int]) -> set[int]:
+    """Those in `folder`, and those that were there when they began: one that ends shows no environment any
+    more before it is gone.
+    """
+    return {*processes(folder), *(pid for pid, started in known.items() if alive(pid, started))}
 
 
 def variables(folder: Path) -> dict[str, str]:

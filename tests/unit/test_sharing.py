@@ -184,6 +184,19 @@ def test_with_mps_taken_from_the_node_what_ran_through_it_ends_in_order(node: No
     play(story)
 
 
+def test_a_server_that_shows_no_environment_any_more_is_waited_for_until_it_is_gone(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does that is about to be gone: the folder is its own until then."""
+    folder = node.folder / "0-own-1"
+    folder.parent.mkdir()
+    pid = mps.Mps(node.program).start(folder, "GPU-zero", Owner())
+    shown = iter([[pid]])
+    monkeypatch.setattr(mps, "processes", lambda _: next(shown, []))
+    mps.Mps("/bin/false").quit(folder, Owner())
+    assert mps.started_at(pid) == 0
+
+
 def test_a_server_that_died_is_said_at_the_ends_of_its_members_and_the_next_gets_another(node: Node) -> None:
     async def story() -> None:
         one = node.agent()
