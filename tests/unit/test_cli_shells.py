@@ -105,14 +105,15 @@ zpty shell zsh -f -i
 ready() { zpty -r shell seen "*$1*" }
 zpty -w shell "PS1=; stty -echo; fpath=(${(q)FOLDER} \$fpath); autoload -U compinit; compinit -u -D"
 zpty -w shell "zstyle ':completion:*' menu no; unsetopt auto_menu; setopt list_ambiguous"
-zpty -w shell 'finish() { print -r -- "<${(q)BUFFER}>"; BUFFER=; zle accept-line }; zle -N finish'
-zpty -w shell "bindkey '^X' finish; bindkey '^I' complete-word; print READY"
+zpty -w shell 'finish() { print -r "<LI""NE>${(q)BUFFER}<EN""D>"; BUFFER=; zle accept-line }; zle -N finish'
+zpty -w shell "bindkey '^X' finish; bindkey '^I' complete-word; print RE''ADY"
 ready 'READY?'
 zpty -w -n shell "bursar $TYPED"$'\t\x18'
-ready '<*>'
-print -r -- ${${seen##*<}%%>*}
+ready '<LINE>*<END>'
+print -r -- ${${seen##*<LINE>}%%<END>*}
 """
-"""A terminal with zsh in it, which is typed to."""
+"""A terminal with zsh in it, which is typed to. It draws what is typed as well, at whatever moment: what is
+waited for is written otherwise where it is typed, so that only what the shell prints can be taken for it."""
 
 
 @pytest.mark.parametrize(
