@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from service_site import BUDGET, Site
 
 from bursar.cli.jobs import _why
-from bursar.cli.services import _use_lines
+from bursar.cli.services import _text, _use_lines
+from bursar.cli.services import shown as service_shown
+from bursar.cli.submit import _say_without_fallback
 from bursar.cli.texts import job_text, plan_text
 from bursar.clock import SECOND_US
 from bursar.codec import view
-from bursar.model import JobState, ReasonCode
+from bursar.model import JobState, ReasonCode, ServiceSpec
 from bursar.v1 import services_pb2, types_pb2
 from bursard.access.identity import Identity, Role, set_caller
 from bursard.cycle import reason_of
 from bursard.services import planning
+from bursard.services.serviceviews import service_view
 from bursard.services.views import job_view
+from bursard.state.arrays import told_state, waits
 from bursard.state.decide.outlooks import Outlooks
 
 DAY = 86_400_000_000
@@ -78,6 +83,9 @@ def test_a_plan_of_a_service_says_what_it_costs_by_the_hour(least: int, said: st
     assert Decimal(plan["service"]["rate_max_per_hour"]["amount"]) == Decimal(4 * each).scaleb(-9)
     text = plan_text(plan, site.world.engine.now())
     assert said in text
+    assert "fallback" not in text
+    noted = {**plan, "placed_because": "first; fallback: no service small is there now"}
+    assert "fallback  no service small is there now" in plan_text(noted, site.world.engine.now())
     assert ", until it is cancelled" in text
     assert "worst case" not in text
 
@@ -142,3 +150,49 @@ def test_what_would_be_divided_by_nothing_is_not_known() -> None:
     row = view.service(served(requests=2, failed=2))
     assert row["cost"]["per_request"] is row["cost"]["per_million_tokens"] is row["cost"]["coverage"] is None
     assert _use_lines(view.service(served())) == []
+
+
+def test_a_service_is_shown_with_how_it_balances_and_who_answers_for_it() -> None:
+    site = Site(fallback="small", balance="prefix")
+    text = _text(service_row(site))
+    assert "  balance    prefix\n" in text
+    assert "  fallback   small, and no service of that name, owner and project is there" in text
+    site.world.submit(name="small", time_limit_us=0, service=ServiceSpec(replicas_min=2))
+    site.turn()
+    row = service_row(site)
+    assert (row["balance"], row["fallback"], row["fallback_state"]) == ("prefix", "small", "starting")
+    assert "  fallback   small (starting)\n" in _text(row)
+    alone = Site()
+    row = service_row(alone)
+    assert (row["balance"], row["fallback"], row["fallback_state"]) == ("least-outstanding", None, None)
+    assert "fallback" not in _text(row)
+
+
+def service_row(site: Site) -> Any:
+    set_caller(ME)
+    cycle: Any = SimpleNamespace(last=None, rents=None)
+    return service_shown(view.service(service_view(site.world.engine, cycle, site.keeper, site.job, ME)))
+
+
+def test_what_waits_has_a_service_of_which_a_replica_waits_and_one_that_runs_whole_not() -> None:
+    site = Site(replicas_min=2, replicas_max=3)
+    assert not waits(site.job)
+    site.world.backend.finish(site.live()[0].id, 0)
+    site.world.backend.report()
+    site.world.writer.flush()
+    assert waits(site.job)
+    assert (site.job.state, told_state(site.job)) == (JobState.RUNNING, JobState.RUNNING)
+
+
+def test_who_submits_a_service_without_its_plan_is_told_that_nobody_would_answer_for_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def client(state: str) -> Any:
+        wire = services_pb2.Service(name="chat", user="ann", project="p", fallback="small", currency="USD")
+        wire.fallback_state = state
+        return SimpleNamespace(services=lambda _: [wire])
+
+    _say_without_fallback(client("missing"), "job_1")
+    assert capsys.readouterr().err == "fallback: no service small of ann in project p is there now\n"
+    _say_without_fallback(client("ready"), "job_1")
+    assert capsys.readouterr().err == ""

@@ -19,7 +19,7 @@ from bursard.engine import Engine
 from bursard.services.lookup import find_job, records_of
 from bursard.services.views import Form, fitting_in_turns, job_view
 from bursard.state import JobRecord
-from bursard.state.arrays import told_state, unrecorded_tasks
+from bursard.state.arrays import told_state, unrecorded_tasks, waits
 from bursard.store import JobFilter
 from bursard.turns import breathe
 
@@ -142,15 +142,18 @@ async def _live(
     before: Place | None,
     many: int,
 ) -> list[JobRecord]:
-    """The newest jobs in memory that match. Others have their turn while a long list is gone through."""
-    found: list[JobRecord] = []
+    """The newest jobs in memory that match. Others have their turn while a long list is gone through.
+
+    What waits has arrays and services of which a part does, whatever the rest of it is in.
+    """
+    found, waiting = list[JobRecord](), JobState.PENDING in states
     keys = reversed(list(engine.state.jobs))
     while some := list(islice(keys, _LOOKS_AT_ONCE)):
         for key in some:
             job = engine.state.jobs.get(key)
             if (
                 job is not None
-                and told_state(job) in states
+                and (told_state(job) in states or (waiting and waits(job)))
                 and not job.parent_id
                 and (before is None or _order(job) > (-before[0], before[1]))
                 and matches(job)

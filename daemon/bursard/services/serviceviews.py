@@ -41,15 +41,9 @@ def service_view(
     """One service, as the caller may see it."""
     service, now, board = job.spec.service, engine.now(), keeper.board
     assert service is not None
-    assert job.array is not None
     pace = board.pace(job.id)
-    replicas = [
-        view
-        for task in sorted(tasks_of(engine.state, job), key=lambda one: one.array_index)
-        if (view := _replica(keeper, task, now)) is not None
-    ]
-    ready = sum(one.state == "ready" for one in replicas)
-    target = pace.memory.target if pace.memory is not None else job.array.max_parallel
+    replicas = _replicas(engine, keeper, job)
+    ready, target = _counts(keeper, job, replicas)
     state, reason = _state(engine, cycle, job, replicas, ready, target)
     wire = pb.Service(
         name=job.spec.name,
@@ -71,6 +65,9 @@ def service_view(
         api=service.api,
         settled=types_pb2.Amount(nanos=str(_settled(engine.state, job))),
         rate=types_pb2.Amount(nanos=str(sum(attempt.rate for _, attempt in keeper.live(job)))),
+        balance=service.balance,
+        fallback=service.fallback,
+        fallback_state=_fallback_state(engine, cycle, keeper, job),
     )
     span_us = sum(span for _, span, _ in pace.asked)
     asked = sum(count for _, _, count in pace.asked)
@@ -81,6 +78,30 @@ def service_view(
     if reason is not None:
         wire.reason.CopyFrom(reason_view(reason, engine.state, seen_by))
     return wire
+
+
+def _replicas(engine: Engine, keeper: Keeper, job: JobRecord) -> list[pb.Replica]:
+    tasks, now = sorted(tasks_of(engine.state, job), key=lambda one: one.array_index), engine.now()
+    return [view for task in tasks if (view := _replica(keeper, task, now)) is not None]
+
+
+def _counts(keeper: Keeper, job: JobRecord, replicas: list[pb.Replica]) -> tuple[int, int]:
+    """How many of its replicas are ready, and how many are wanted."""
+    assert job.array is not None
+    memory = keeper.board.pace(job.id).memory
+    target = memory.target if memory is not None else job.array.max_parallel
+    return sum(one.state == "ready" for one in replicas), target
+
+
+def _fallback_state(engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord) -> str:
+    """What the service does that answers for this one; "missing" where none could; "" where none is named."""
+    if job.spec.service is None or not job.spec.service.fallback or job.state.terminal:
+        return ""
+    other = fallback_of(engine.state, job)
+    if other is None:
+        return "missing"
+    replicas = _replicas(engine, keeper, other)
+    return _state(engine, cycle, other, replicas, *_counts(keeper, other, replicas))[0]
 
 
 def _settled(state: State, job: JobRecord) -> int:

@@ -50,6 +50,13 @@ def told_state(job: JobRecord) -> JobState:
     return JobState.STOPPING if left == {JobState.STOPPING.value} else job.state
 
 
+def waits(job: JobRecord) -> bool:
+    """Is it one that waits, or has tasks or wanted replicas that do?"""
+    if job.array is None or job.state.terminal:
+        return job.state is JobState.PENDING
+    return job.array.counts.get(JobState.PENDING.value, 0) > beyond_wanted(job)
+
+
 def task_record(parent: JobRecord, index: int) -> JobRecord:
     """A waiting task as the record it would be. Its parent's hold and dependencies are its own too, and are
     kept there alone.

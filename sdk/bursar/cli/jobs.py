@@ -397,7 +397,8 @@ def _found(client: WireClient, states: str | None, filters: dict[str, Any]) -> l
     if ended and states is not None and "all" not in states.lower():
         raise InvalidRequest(f"--state: a job that is {ended[0].lower()} has ended already")
     chosen = [state for state in wanted if state in live]
-    return [job.id for job in client.list(states=chosen, **filters)]
+    # A list of what waits has arrays and services of which a part does, and these run.
+    return [job.id for job in client.list(states=chosen, **filters) if job.state in chosen]
 
 
 @click.command()

@@ -220,7 +220,10 @@ def _text(row: Row) -> str:
         f"  revision   {row['revision']}",
         f"  address    {row['url'] or 'no gateway serves it'}",
         f"  cost       {money_text(cost)} settled; with what is not yet: `bursar show {row['number']}`",
+        f"  balance    {clean(row['balance'] or 'not told')}",
     ]
+    if row["fallback"]:
+        lines.append(f"  fallback   {_fallback_text(row)}")
     if row["rps"] is not None:
         lines.append(
             f"  load       {row['rps']:g} requests/s, {row['concurrency']:g} in hand,"
@@ -234,6 +237,14 @@ def _text(row: Row) -> str:
     if row["replicas"]:
         lines.append(table_text(row["replicas"], REPLICA_COLUMNS, terminal_columns()).rstrip("\n"))
     return "\n".join(lines)
+
+
+def _fallback_text(row: Row) -> str:
+    """Who answers where its money is at an end."""
+    name, state = clean(row["fallback"]), row["fallback_state"]
+    if state == "missing":
+        return f"{name}, and no service of that name, owner and project is there: nobody answers for it"
+    return f"{name} ({state})" if state else name
 
 
 def _use_lines(row: Row) -> list[str]:

@@ -426,6 +426,8 @@ def bring_in(client: WireClient, spec: JobSpec, manner: Manner, output: Output) 
         say("this idempotency key was used before; this is the job it made")
     if not (output.structured and manner.wait):
         _tell(view.job(job), output, manner)
+    if silent and spec.service is not None and spec.service.fallback and not answer.existed:
+        _say_without_fallback(client, job.id)
     if not awaited:
         return
     try:
@@ -461,6 +463,14 @@ def _tell(row: Row, output: Output, manner: Manner) -> None:
             verb = "explain" if row["array"] or row["reason"] else "logs -f"
             next_one = f"service show {row['name']}" if row["service"] else f"{verb} {row['number']}"
             say(f"next: bursar {next_one}")
+
+
+def _say_without_fallback(client: WireClient, job_id: str) -> None:
+    """What the plan says, to who was not shown it."""
+    row = view.service(client.services(job_id)[0])
+    if row["fallback_state"] == "missing":
+        whose = f"of {row['user']} in project {row['project']}"
+        say(f"fallback: no service {row['fallback']} {whose} is there now")
 
 
 def _await(client: WireClient, job: Any, manner: Manner, *, quiet: bool) -> tuple[int, Any]:

@@ -139,6 +139,9 @@ def plan_text(plan: Row, now: int) -> str:
         ("deadline", _promised_text(plan)),
         ("idle", idle_text(plan)),
     ]
+    _, named, missing = (plan["placed_because"] or "").partition("fallback: ")
+    if plan["service"] and named:
+        pairs.append(("fallback", clean(missing)))
     if plan["limits_not_held"]:
         names = ", ".join(plan["limits_not_held"])
         gpu = "; fractions of a GPU share it in time, and its memory is not limited"

@@ -78,6 +78,9 @@ class Service(google.protobuf.message.Message):
     CURRENCY_FIELD_NUMBER: builtins.int
     API_FIELD_NUMBER: builtins.int
     RATE_FIELD_NUMBER: builtins.int
+    BALANCE_FIELD_NUMBER: builtins.int
+    FALLBACK_FIELD_NUMBER: builtins.int
+    FALLBACK_STATE_FIELD_NUMBER: builtins.int
     name: builtins.str
     job_id: builtins.str
     number: builtins.int
@@ -99,6 +102,11 @@ class Service(google.protobuf.message.Message):
     use_since: builtins.int
     currency: builtins.str
     api: builtins.str
+    balance: builtins.str
+    fallback: builtins.str
+    """the service that answers when its money is at an end, as it was asked for"""
+    fallback_state: builtins.str
+    """of that one: its state, or missing: none of its name, owner and project is there"""
     @property
     def reason(self) -> bursar.v1.types_pb2.Reason: ...
     @property
@@ -145,9 +153,12 @@ class Service(google.protobuf.message.Message):
         currency: builtins.str = ...,
         api: builtins.str = ...,
         rate: bursar.v1.types_pb2.Amount | None = ...,
+        balance: builtins.str = ...,
+        fallback: builtins.str = ...,
+        fallback_state: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["rate", b"rate", "reason", b"reason", "settled", b"settled", "use", b"use", "use_cost", b"use_cost"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["api", b"api", "concurrency_milli", b"concurrency_milli", "currency", b"currency", "job_id", b"job_id", "name", b"name", "number", b"number", "p50_us", b"p50_us", "p95_us", b"p95_us", "project", b"project", "rate", b"rate", "ready", b"ready", "reason", b"reason", "replicas", b"replicas", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "requests_per_second_milli", b"requests_per_second_milli", "revision", b"revision", "settled", b"settled", "state", b"state", "target", b"target", "url", b"url", "use", b"use", "use_cost", b"use_cost", "use_since", b"use_since", "user", b"user"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["api", b"api", "balance", b"balance", "concurrency_milli", b"concurrency_milli", "currency", b"currency", "fallback", b"fallback", "fallback_state", b"fallback_state", "job_id", b"job_id", "name", b"name", "number", b"number", "p50_us", b"p50_us", "p95_us", b"p95_us", "project", b"project", "rate", b"rate", "ready", b"ready", "reason", b"reason", "replicas", b"replicas", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "requests_per_second_milli", b"requests_per_second_milli", "revision", b"revision", "settled", b"settled", "state", b"state", "target", b"target", "url", b"url", "use", b"use", "use_cost", b"use_cost", "use_since", b"use_since", "user", b"user"]) -> None: ...
 
 global___Service = Service
 
