@@ -21,6 +21,7 @@ from inhabited import POLICIES, inhabit
 from whole_site import Site
 
 from bursar.v1 import money_pb2
+from bursar_web.printing import Printer
 
 GOLDEN = Path(__file__).parents[1] / "golden/pages.txt"
 ASKED = Path(__file__).parents[1] / "fixtures/pages.txt"
@@ -91,6 +92,7 @@ def told(path: str, answer: Answer) -> list[str]:
 
 async def everything(site: Site) -> list[str]:
     admin, found = Browser(site), list[str]()
+    admin.app.state.printer = Printer(there=False)  # whatever is installed here
     found += told("/login?next=/jobs", await admin.get("/login?next=/jobs"))
     found += told("POST /login", await admin.log_in(site.token("root", "admin")))
     async with admin.app.router.lifespan_context(admin.app):

@@ -23,6 +23,7 @@ from bursar.clock import DAY_US, HOUR_US
 from bursar.model import EndCause
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar.v1 import money_pb2
+from bursar_web.printing import Printer
 
 GOLDEN = Path(__file__).parents[1] / "golden/pages_live.txt"
 ASKED = """\
@@ -64,6 +65,7 @@ def days_pass(site: Site) -> None:
 
 async def shown(site: Site) -> list[str]:
     browser, found = Browser(site), list[str]()
+    browser.app.state.printer = Printer(there=False)  # whatever is installed here
     browser.clock.advance(START + 3 * DAY_US)
     token = site.token("root", "admin")
     async with browser.app.router.lifespan_context(browser.app):

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import html
+import json
 import re
 import tempfile
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 
+import pytest
 from browser import Browser, Tags, server_of
 from lived_site import live
 from whole_site import Site
 
+from bursar.cli.forecast import forecast_row
 from bursar.client.aio import AsyncWireClient
 from bursar.clock import DAY_US, HOUR_US, format_instant
 from bursar.codec import view
-from bursar_web.pages import pictured
+from bursar_web.pages import money, pictured
 
 Story = Callable[[Site, Browser, AsyncWireClient], Awaitable[None]]
 DAYS, JOBS = 10.3, 160
@@ -99,5 +103,62 @@ def test_a_budget_is_drawn_with_the_band_that_the_command_forecasts() -> None:
             assert f"{Decimal(expected[name]['amount']):,.2f} USD" in made.sentence
         assert len(made.areas) == 1
         assert '<polygon class="band"' in (await browser.get("/budgets/vision")).text
+
+    play(story)
+
+
+def test_every_amount_leads_to_its_lines_whose_sum_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(site: Site, browser: Browser, client: AsyncWireClient) -> None:
+        async def total(address: str) -> tuple[Decimal, list[Decimal]]:
+            """Of the command's own document: what it says in all, and of each row."""
+            path, _, query = address.partition("?")
+            document = json.loads((await browser.get(f"{path}.json?{query}")).text)
+            rows = [Decimal(row["cost"]["amount"]) for row in document["rows"]]
+            return Decimal(document["total"]["cost"]["amount"]), rows
+
+        [job] = view.cost(await client.cost(by=["job"], top=1), ["job"])["rows"][:1]
+        text = (await browser.get(f"/jobs/{job['job']}")).text
+        lines = html.unescape(re.findall(r'href="(/cost\?job=[^"]+)"', text)[0])
+        whole, rows = await total(lines)
+        assert whole == sum(rows) == Decimal(job["cost"]["amount"])
+        assert len(rows) > 1
+        assert amounts((await browser.get(lines)).text)[0] == whole
+
+        vision = view.budget((await client.budgets(name="vision"))[0])
+        text = (await browser.get("/budgets/vision")).text
+        whole, rows = await total(html.unescape(re.findall(r'href="(/cost\?by=job[^"]+)"', text)[0]))
+        assert whole == sum(rows) == Decimal(vision["settled"]["amount"])
+
+        text = (await browser.get("/statements/2026-01")).text
+        links = [html.unescape(one) for one in re.findall(r'href="(/cost\?period=2026-01&[^"]+)"', text)]
+        project = next(one for one in links if "project=speech" in one)
+        whole, _ = await total(project)
+        document = json.loads((await browser.get("/statements/2026-01.json")).text)
+        [group] = [one for one in document["groups"] if one["by"] == "project"]
+        [speech] = [row for row in group["rows"] if row["name"] == "speech"]
+        assert whole == Decimal(speech["cost"]["amount"])
+
+        everything = (await browser.get("/cost?by=job")).text
+        monkeypatch.setattr(money, "ROWS_MAX", 5)
+        monkeypatch.setattr(pictured, "ROWS_MAX", 5)
+        few = (await browser.get("/cost?by=job")).text
+        assert "more in one; the files have all" in few
+        assert "Cost by day: the first 5 rows of " in few
+        assert len(few) < len(everything) / 2
+        assert amounts(few)[0] == amounts(everything)[0]
+        _, rows = await total("/cost?by=job")
+        assert len(rows) > 100
+
+    play(story)
+
+
+def test_where_budgets_end_is_what_the_command_forecasts() -> None:
+    async def story(site: Site, browser: Browser, client: AsyncWireClient) -> None:
+        text = (await browser.get("/budgets?show=forecast")).text
+        assert "<code>bursar forecast</code>" in text
+        told = json.loads((await browser.get("/budgets.json?show=forecast")).text)
+        expected = [forecast_row(view.budget(each)) for each in await client.forecasts()]
+        assert told == json.loads(json.dumps(expected))
+        assert f"{Decimal(expected[0]['end_p90']['amount']):,.2f} USD" in text
 
     play(story)

@@ -27,6 +27,7 @@ from bursar_web import keys
 from bursar_web.guard import Guard
 from bursar_web.pages import (
     admin,
+    applying,
     curves,
     funding,
     happenings,
@@ -42,6 +43,7 @@ from bursar_web.pages import (
     services,
     submit,
 )
+from bursar_web.printing import Printer
 from bursar_web.provider import Client, Provider
 from bursar_web.sessions import FolderLinks, LoginLink, Session, Sessions, same
 from bursar_web.show import HERE, page
@@ -83,7 +85,7 @@ WITH_FILES: tuple[tuple[str, Page], ...] = (
 )
 """Pages whose rows are files too, `.csv` and `.json` of the same query."""
 PRINTED: tuple[tuple[str, Page], ...] = (("/statements/{period}", reports.statement),)
-"""Pages that are a file that prints too, `.html`."""
+"""Pages that are files that print too, `.html` and `.pdf`."""
 FORMS: tuple[tuple[str, str, Page], ...] = (
     ("GET", "/submit", submit.form),
     ("POST", "/submit", submit.plan),
@@ -91,6 +93,10 @@ FORMS: tuple[tuple[str, str, Page], ...] = (
     ("GET", "/budgets/{budget}/edit", funding.edit),
     ("POST", "/budgets/{budget}/edit", funding.check),
     ("POST", "/budgets/{budget}/apply", funding.apply),
+    ("GET", "/policies/apply", applying.form),
+    ("POST", "/policies/apply", applying.check),
+    ("POST", "/policies/apply/send", applying.send),
+    ("GET", "/policies/{kind}/{name}/edit", applying.edit),
     ("GET", "/budgets/{budget}/approve", funding.ask_approval),
     ("POST", "/budgets/{budget}/approve", funding.approve),
 )
@@ -168,8 +174,9 @@ def make_app(
                 for file in FILES
             ),
             *(
-                Route(f"{path}.html", entry.as_file(asked(path, shown), "html"), methods=["GET"])
+                Route(f"{path}.{file}", entry.as_file(asked(path, shown), file), methods=["GET"])
                 for path, shown in PRINTED
+                for file in ("html", "pdf")
             ),
             *(
                 Route(path, entry.known(asked(path, shown)), methods=["GET"])
@@ -192,6 +199,7 @@ def make_app(
     )
     app.state.clock, app.state.secret = clock, secret
     app.state.home = options.home
+    app.state.printer = Printer()
     return app
 
 

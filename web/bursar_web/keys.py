@@ -12,6 +12,7 @@ from starlette.datastructures import QueryParams
 from bursar.cli.groups import nearest
 from bursar.errors import InvalidRequest
 from bursar_web.pages.jobs import FILTERS
+from bursar_web.pages.money import SHOWN
 from bursar_web.pages.policies import PRICE_FILTERS
 from bursar_web.tables import SORT_BY
 
@@ -38,6 +39,7 @@ _OF_COST: Final = (
     "since",
     "until",
     "timezone",
+    "job",
     "project",
     "user",
     "experiment",
@@ -56,7 +58,7 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "/queue": (),
     "/nodes": ("pool", "days"),
     "/nodes/{node}": (),
-    "/budgets": (),
+    "/budgets": ("show",),
     "/budgets/{budget}": (),
     "/cost": _OF_COST,
     "/events": ("job", "node", "kind"),
@@ -80,6 +82,11 @@ def of_page(path: str, file: str = "") -> tuple[str, ...]:
     return (*KEYS[path], *sort_by, *(("live",) if path in LIVE else ()))
 
 
+def _words(path: str, name: str) -> tuple[str, ...]:
+    """What a switch of this page may be; empty: it is none."""
+    return SHOWN if (path, name) == ("/budgets", "show") else VALUES.get(name, ())
+
+
 def check(path: str, query: QueryParams, file: str = "") -> None:
     """Raises `InvalidRequest` for a key that the page at this address does not have, or has twice, and for a
     switch that stands at what is none of its words.
@@ -91,6 +98,7 @@ def check(path: str, query: QueryParams, file: str = "") -> None:
             raise InvalidRequest(f"this page has no {name[:40]!r}; {there}")
         if name not in REPEATED and len(query.getlist(name)) > 1:
             raise InvalidRequest(f"{name}: stands twice in the address; once, please")
-        if query[name] and query[name] not in VALUES.get(name, (query[name],)):
-            words = " or ".join(VALUES[name])
-            raise InvalidRequest(f"{name}: {query[name][:40]!r} is not {words}; leave it out, or write that")
+        words = _words(path, name)
+        if query[name] and words and query[name] not in words:
+            told = " or ".join(words)
+            raise InvalidRequest(f"{name}: {query[name][:40]!r} is not {told}; leave it out, or write that")

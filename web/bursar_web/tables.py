@@ -137,6 +137,11 @@ def budget_link(name: str) -> str:
     return f"/budgets/{quote(name, safe='')}"
 
 
+def policy_link(row: Row) -> str:
+    """The page of a document."""
+    return f"/policies/{quote(row['kind'], safe='')}/{quote(row['name'], safe='')}"
+
+
 def as_file(
     request: Request, name: str, rows: Sequence[Row], columns: Sequence[Column], document: Any = None
 ) -> Response | None:

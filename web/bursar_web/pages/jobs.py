@@ -21,6 +21,7 @@ from bursar.errors import InvalidRequest, NotFound, WrongState
 from bursar.model import JobState
 from bursar_web.asking import client_of, events_shown
 from bursar_web.pages import pictured
+from bursar_web.pages.money import LINES
 from bursar_web.show import command_line, page
 from bursar_web.tables import Table, as_file, budget_link, changed, job_link, node_link, table
 
@@ -155,6 +156,7 @@ async def job(request: Request) -> Response:
         tasks=await _tasks(client, row) if row["array"] else None,
         cost=table("Cost by attempt", cost["rows"], cost_columns(keys), empty="no cost yet"),
         total=cost["total"],
+        lines=LINES,
         hours=await pictured.or_said("Cost by hour", pictured.job_by_hour(client, row["id"])),
         nodes=table(
             "Nodes, as it sees them",

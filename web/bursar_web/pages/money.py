@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
@@ -11,6 +12,7 @@ from starlette.responses import Response
 
 from bursar.cli.budget import BUDGET_COLUMNS
 from bursar.cli.common import read_since
+from bursar.cli.forecast import FORECAST_COLUMNS, forecast_row
 from bursar.cli.money import DIMENSIONS, cost_columns, covered, dated_rows, read_dimensions
 from bursar.cli.output import Column, Row
 from bursar.clock import format_instant
@@ -20,13 +22,21 @@ from bursar.pictures import Picture
 from bursar_web.asking import client_of
 from bursar_web.pages import pictured
 from bursar_web.show import command_line, page
-from bursar_web.tables import Link, as_file, budget_link, changed, job_link, number_of, table
+from bursar_web.tables import SORT_BY, Link, as_file, budget_link, changed, job_link, number_of, table
 
 PERIODS: Final = (
     *("today", "yesterday", "this-month", "last-month", "this-quarter", "last-quarter"),
     *("this-year", "last-year"),
 )
 """What a period is called most; it may be a day, a month, a quarter or a year as well."""
+ROWS_MAX: Final = 500
+"""Of a table on the page: the dearest, and the rest as one row. Files have all."""
+TIMES: Final = frozenset({"hour", "day", "month"})
+MANY: Final = TIMES | {"job", "attempt"}
+"""What no picture has a colour for each of."""
+LINES: Final = "job,attempt,node,kind,class,price,hour"
+"""A row for each line of the books that charges have: no finer one is kept."""
+SHOWN: Final = ("forecast",)
 POSTING_COLUMNS = (
     Column("at"),
     Column("kind"),
@@ -37,8 +47,10 @@ POSTING_COLUMNS = (
 
 
 async def budgets(request: Request) -> Response:
-    """`/budgets`."""
+    """`/budgets`; `?show=forecast` is where they end."""
     query = request.query_params
+    if query.get("show") == "forecast":
+        return await _forecasts(request)
     rows = [view.budget(each) for each in await client_of(request).budgets()]
     if (file := as_file(request, "budgets", rows, BUDGET_COLUMNS)) is not None:
         return file
@@ -58,6 +70,26 @@ async def budgets(request: Request) -> Response:
     )
 
 
+async def _forecasts(request: Request) -> Response:
+    rows = [forecast_row(view.budget(each)) for each in await client_of(request).forecasts()]
+    if (file := as_file(request, "forecast", rows, FORECAST_COLUMNS)) is not None:
+        return file
+    return page(
+        request,
+        "budgets.html",
+        command=command_line("forecast"),
+        table=table(
+            "Where budgets end: estimates",
+            rows,
+            FORECAST_COLUMNS,
+            links={"name": lambda row: budget_link(row["name"])},
+            empty="no budgets; `bursar policy apply` makes one",
+            query=request.query_params,
+        ),
+        bars=[],
+    )
+
+
 async def budget(request: Request) -> Response:
     """`/budgets/BUDGET`."""
     name = request.path_params["budget"]
@@ -74,6 +106,7 @@ async def budget(request: Request) -> Response:
         command=command_line("budget", "show", name),
         budget=row,
         bar=bar(row),
+        spent=_spent(row),
         expected=expected,
         left=await pictured.or_said(
             "What is left, day by day",
@@ -83,6 +116,18 @@ async def budget(request: Request) -> Response:
             "What it was given", row["postings"], POSTING_COLUMNS, empty="nothing beside its document"
         ),
     )
+
+
+def _spent(row: Row) -> str:
+    """The cost of the scope in the period, job by job; "" where cost cannot be asked of that scope."""
+    words = row["scope"].split()
+    names = words[::2]
+    if len(words) % 2 or set(names) - set(pictured.SCOPES) or len(set(names)) < len(names):
+        return ""
+    asked = dict(zip(names, words[1::2], strict=True))
+    ends = {"until": row["period_end"]} if row["period_end"] else {}
+    begins = {"since": row["period_start"] or "1970-01-01"}
+    return "/cost?" + urlencode({"by": "job", **asked, **begins, **ends})
 
 
 def bar(row: Row) -> Row:
@@ -102,7 +147,8 @@ async def cost(request: Request) -> Response:
     dimensions = read_dimensions(query.get("by", ""), False)
     compared, idle = query.get("compare", ""), query.get("idle", "")
     asked: dict[str, Any] = {
-        "period": query.get("period", "" if "since" in query or "until" in query else "this-month"),
+        "period": query.get("period", "" if {"since", "until", "job"} & {*query} else "this-month"),
+        "job": query.get("job", ""),
         "project": query.get("project", ""),
         "user": query.get("user", ""),
         "experiment": query.get("experiment", ""),
@@ -115,8 +161,13 @@ async def cost(request: Request) -> Response:
         "depth": number_of(query.get("depth", ""), "depth", 64),
         "top": number_of(query.get("top", ""), "top", 5_000),
     }
-    found = await client_of(request).cost(by=dimensions, **asked)
+    whole = bool(request.scope.get("file") or asked["top"]) or TIMES.issuperset(dimensions)
+    bound = asked if whole else asked | {"top": ROWS_MAX}
+    found = await client_of(request).cost(by=dimensions, **bound)
     document = view.cost(found, dimensions)
+    others = 0 if whole else sum(row.get("others", 0) for row in document["rows"])
+    if not (whole or others):
+        document["rows"].sort(key=lambda row: [str(row[name]) for name in dimensions])
     columns = cost_columns(dimensions, percent=True, compared=bool(compared))
     dated = cost_columns(dimensions, percent=True, compared=bool(compared), dated=True)
     rows = dated_rows(document) if request.scope.get("file") == "csv" else document["rows"]
@@ -133,6 +184,8 @@ async def cost(request: Request) -> Response:
         periods=PERIODS,
         groups=DIMENSIONS,
         daily=await _daily(request, document, dimensions, asked),
+        others=others,
+        lines="" if query.get("by") == LINES else _lines(query),
         table=table(
             "Cost",
             document["rows"],
@@ -152,12 +205,18 @@ async def _daily(
     request: Request, document: Row, dimensions: list[str], asked: dict[str, Any]
 ) -> Picture | None:
     """By day, of the first thing that is no time itself; None where there is none."""
-    dimension = next((name for name in dimensions if name not in ("day", "hour", "month")), "")
-    if not dimension:
+    groups = [name for name in dimensions if name not in MANY]
+    if not groups and not asked["job"] and TIMES.issuperset(dimensions):
         return None
+    dimension = groups[0] if groups else "project"
     kept = {name: value for name, value in asked.items() if name not in ("compare", "top")}
     made = pictured.daily_cost(client_of(request), document, dimension, kept, request.app.state.clock.now())
     return await pictured.or_said("Cost by day", made)
+
+
+def _lines(query: QueryParams) -> str:
+    """The same charges line by line: what only groups of them can be asked of is left out."""
+    return changed(query, by=LINES, depth="", top="", compare="", **{SORT_BY: ""})
 
 
 def _narrower(query: QueryParams) -> dict[str, Link]:
@@ -170,7 +229,10 @@ def _narrower(query: QueryParams) -> dict[str, Link]:
 
 
 def _command(dimensions: list[str], asked: dict[str, Any]) -> str:
+    words = (asked["job"],) if asked["job"] else ()
     names = ("period", "project", "user", "experiment", "model", "timezone", "compare", "depth", "top")
     instants = {name: format_instant(asked[name]) for name in ("since", "until") if asked[name]}
     flags = {name: asked[name] for name in names} | instants
-    return command_line("cost", by=",".join(dimensions), **flags, percent=True, idle=asked["include_idle"])
+    return command_line(
+        "cost", *words, by=",".join(dimensions), **flags, percent=True, idle=asked["include_idle"]
+    )

@@ -36,6 +36,8 @@ ARRAYS_MAX: Final = 5
 """Arrays whose tasks are asked for, as many of each as of jobs: the newest."""
 DAYS_MAX: Final = 62
 """Of the heat map of nodes."""
+ROWS_MAX: Final = 500
+"""In numbers under a picture; the files of `/cost` have all."""
 SHOWN_HOURS: Final = 48
 USUAL_DAYS: Final = 7
 HOURLY_COLUMNS = (
@@ -91,7 +93,12 @@ async def daily_cost(client: AsyncWireClient, document: Row, dimension: str, ask
     return made._replace(
         caption=f"Cost by day and {dimension.replace('_', ' ')}",
         sentence=f"{told}; days of {document['timezone']}.{_unknown(found)}",
-        table=table("Cost by day", rows, cost_columns(by), empty="no cost in this time"),
+        table=table(
+            f"Cost by day: the first {ROWS_MAX} rows of {len(rows)}" if rows[ROWS_MAX:] else "Cost by day",
+            rows[:ROWS_MAX],
+            cost_columns(by),
+            empty="no cost in this time",
+        ),
     )
 
 

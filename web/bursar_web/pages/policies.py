@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Final
-from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,7 +12,7 @@ from bursar.cli.policy import POLICY_COLUMNS
 from bursar.codec import view
 from bursar_web.asking import client_of
 from bursar_web.show import command_line, page
-from bursar_web.tables import as_file, table
+from bursar_web.tables import as_file, policy_link, table
 
 PRICE_FILTERS: Final = ("provider", "region", "instance_type")
 PRICES_SHOWN = 200
@@ -34,9 +33,7 @@ async def policies(request: Request) -> Response:
             "Documents in force",
             rows,
             POLICY_COLUMNS,
-            links={
-                "name": lambda row: f"/policies/{quote(row['kind'], safe='')}/{quote(row['name'], safe='')}"
-            },
+            links={"name": policy_link},
             leave_out=frozenset({"change"}),
             empty=f"no document is of kind {kind}" if kind else "no documents",
             query=query,

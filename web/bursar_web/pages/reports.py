@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,6 +14,7 @@ from bursar.cli.output import Column, Row
 from bursar.pictures import Picture
 from bursar_web.asking import client_of
 from bursar_web.pages import pictured
+from bursar_web.printing import Printer
 from bursar_web.show import command_line, page
 from bursar_web.tables import FILES, Table, budget_link, node_link, table
 
@@ -108,9 +110,13 @@ async def statement(request: Request) -> Response:
     """`/statements/PERIOD`: what each project, cost centre, user and model owes, and its control."""
     period, query = request.path_params["period"], request.query_params
     asked = {"project": query.get("project", ""), "by": query.get("by", "")}
+    printer: Printer = request.app.state.printer
     if (file := request.scope.get("file", "")) in TYPES:
         data = await _report(request, "statement", file, period=period, **asked)
         return Response(data, media_type=TYPES[file], headers=_kept(file))
+    if file == "pdf":
+        data = await printer.pdf(await _report(request, "statement", "html", period=period, **asked))
+        return Response(data, media_type="application/pdf", headers=_kept(file))
     found: Row = json.loads(await _report(request, "statement", "json", period=period, **asked))
     parts = [(name, found[name]) for name in PARTS if _told(found.get(name))]
     return page(
@@ -119,9 +125,10 @@ async def statement(request: Request) -> Response:
         command=command_line("report", "statement", period=period, **asked),
         document=found,
         parts=parts,
+        pdf=printer.there,
         daily=await _days(request, found, asked["project"]),
         nodes=pictured.what_nodes_cost(found, parts) if "node_cost" in found else None,
-        tables=[_by(group) for group in found["groups"]],
+        tables=[_by(group, found["period"]) for group in found["groups"]],
         budgets=table(
             "Budgets: limit against actual",
             found["budgets"],
@@ -139,15 +146,29 @@ async def _days(request: Request, found: Row, project: str) -> Picture:
     return await pictured.or_said("Cost by day", made)
 
 
-def _by(group: Row) -> Table:
+def _by(group: Row, period: str) -> Table:
+    def narrower(row: Row) -> str:
+        """The jobs that its cost is of, where it can be asked of them."""
+        if group["by"] not in pictured.SCOPES or not row["name"]:
+            return ""
+        by = "project,job" if group["by"] == "project" else "job"  # of those below it, each under its own
+        return "/cost?" + urlencode({"period": period, "by": by, group["by"]: row["name"]})
+
     title = group["by"].removeprefix("label:")
     columns = (Column(title, "name"), *GROUP_COLUMNS)
-    return table(f"By {title.replace('_', ' ')}", group["rows"], columns, empty="nothing had cost in it")
+    return table(
+        f"By {title.replace('_', ' ')}",
+        group["rows"],
+        columns,
+        links={title: narrower},
+        empty="nothing had cost in it",
+    )
 
 
 def _kept(file: str) -> dict[str, str]:
     """A page that is a file is kept, not shown: it brings a style of its own, which no page of ours may."""
-    return {"Content-Disposition": 'attachment; filename="bursar-statement.html"'} if file == "html" else {}
+    name = f'attachment; filename="bursar-statement.{file}"'
+    return {"Content-Disposition": name} if file in ("html", "pdf") else {}
 
 
 def _told(value: Any) -> bool:
