@@ -41,7 +41,8 @@ PAGES = (
     "/cost", "/cost?by=user&compare=previous", "/waste", "/statements/this-month", "/experiments/e1",
     "/models/m", "/jobs/1/profile", "/jobs/1/profile?attempt=1", "/services",
     "/services/chat", "/admin", "/admin?show=doctor",
-    "/budgets?show=forecast", "/nodes?days=7", "/cost?by=job", "/policies/apply", "/policies/Budget/month/edit",
+    "/budgets?show=forecast", "/nodes?days=7", "/cost?by=job", "/policies/apply",
+    "/policies/Budget/month/edit",
     "/events", "/policies", "/policies/Budget/month", "/prices?provider=none",
 )  # fmt: skip
 SCRIPT_CSS_BYTES_MAX = 60_000
