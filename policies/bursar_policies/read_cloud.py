@@ -22,6 +22,7 @@ _KEYS = (
     "provider", "regions", "zones", "offers", "limits", "keep_alive", "max_lifetime", "boot_timeout",
     "launch",
 )  # fmt: skip
+_PER: Final = ("per_job_machines", "per_user_machines", "per_project_machines")
 PROVIDERS: Final = tuple(sorted(KEYS))
 MACHINES_MAX: Final = 1_000
 LIST_MAX: Final = 200
@@ -36,10 +37,11 @@ def read_cloud_pool(node: Node, faults: Faults) -> CloudPoolSpec | None:
     fields = Fields(node, faults, _KEYS)
     provider = fields.enum("provider", PROVIDERS, required=True)
     offers = fields.fields("offers", ("gpus", "instance_types", "markets"))
-    limits = fields.fields("limits", ("machines", "spend_rate", "per_job_machines"), required=True)
+    limits = fields.fields("limits", ("machines", "spend_rate", *_PER), required=True)
     machines = limits.integer("machines", required=True, minimum=0, maximum=MACHINES_MAX) if limits else None
     spend_rate = limits.money_per("spend_rate", "h", positive=True) if limits else None
-    per_job = limits.integer("per_job_machines", minimum=1, maximum=MACHINES_MAX) if limits else None
+    per = [limits.integer(key, minimum=1, maximum=MACHINES_MAX) or 0 if limits else 0 for key in _PER]
+    per_job, per_user, per_project = per
     if provider in KEYS and provider != "local":
         # Every region of a cloud would be hundreds of types in dozens of places.
         fields.get("regions", required=True)
@@ -47,7 +49,9 @@ def read_cloud_pool(node: Node, faults: Faults) -> CloudPoolSpec | None:
     spec = CloudPoolSpec(
         provider=provider or "",
         machines=machines or 0,
-        per_job_machines=per_job or 0,
+        per_job_machines=per_job,
+        per_user_machines=per_user,
+        per_project_machines=per_project,
         launch=_launch(fields, provider or "", regions, zones) if provider in KEYS else (),
         regions=regions,
         zones=zones,

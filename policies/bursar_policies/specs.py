@@ -445,7 +445,8 @@ class CloudPoolSpec(msgspec.Struct, frozen=True, tag="CloudPool"):
     Attributes:
         regions, zones, gpus, instance_types, markets: which; empty: all. Types are shell patterns.
         machines: at once. spend_rate: of all of them together, per hour; None: no bound.
-        per_job_machines: at once for one job; 0: as many as `machines`.
+        per_job_machines: at once for one job; 0: as many as `machines`. per_user_machines: for all jobs of
+            one user. per_project_machines: for those of one top-level project and of all below it.
         keep_alive_us: idle for so long, a machine is given back.
         max_lifetime_us: then it is drained and given back, whatever runs there.
         boot_timeout_us: one whose agent has not said hello by then is given back.
@@ -465,6 +466,8 @@ class CloudPoolSpec(msgspec.Struct, frozen=True, tag="CloudPool"):
     boot_timeout_us: int = 900 * SECOND_US
     launch: tuple[LaunchSetting, ...] = ()
     per_job_machines: int = 0
+    per_user_machines: int = 0
+    per_project_machines: int = 0
 
 
 class PlanRate(msgspec.Struct, frozen=True):

@@ -48,3 +48,8 @@ def is_within(path: str, root: str) -> bool:
     """Is a project the root itself, or below it, however they are written? All are below the empty root."""
     path, root = path.lower(), root.lower()
     return not root or path == root or path.startswith(root + "/")
+
+
+def top_of(path: str) -> str:
+    """The top-level project of a path, as it is compared."""
+    return path.partition("/")[0].lower()

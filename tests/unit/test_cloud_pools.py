@@ -71,6 +71,8 @@ WRONG = [
     ("boot_timeout: 10s", "boot_timeout: 2d", "pool.yaml:11", "must be from 10s to 1d"),
     ("[spot, on-demand]", "[spot, committed-1y]", "pool.yaml:7", "on-demand"),
     ("machines: 16", "machines: 16, per_job_machines: 0", "pool.yaml:8", "per_job_machines"),
+    ("machines: 16", "machines: 16, per_user_machines: 0", "pool.yaml:8", "per_user_machines"),
+    ("machines: 16", "machines: 16, per_project_machines: 1001", "pool.yaml:8", "per_project_machines"),
     ("regions: [home]", "regions: []", "pool.yaml:5:12: spec.regions: ", "nothing could be rented"),
     ("regions: [home]", "region: [home]", "pool.yaml:5", "did you mean 'regions'"),
     ('["g6.*"]', '["g6 *"]', "pool.yaml:7", "a name of letters"),

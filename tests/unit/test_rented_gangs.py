@@ -117,6 +117,11 @@ def test_a_cap_of_the_job_is_of_the_whole_gang(tmp_path: Path) -> None:
     [
         ("machines: 2", "pool rented rents at most 2 machines for one job, you ask 3"),
         ("machines: 9, per_job_machines: 2", "pool rented rents at most 2 machines for one job, you ask 3"),
+        ("machines: 9, per_user_machines: 2", "pool rented rents at most 2 machines for one job, you ask 3"),
+        (
+            "machines: 9, per_project_machines: 2",
+            "pool rented rents at most 2 machines for one job, you ask 3",
+        ),
         (
             "machines: 9, spend_rate: 5 USD/h",
             "pool rented: spends 0 an hour, and 5.4 more would pass its limit of 5 USD/h",

@@ -20,6 +20,7 @@ import numpy as np
 from bursar.clock import Instant
 from bursar.model import Device, DeviceShare, Hold, NodeFacts, Reason
 from bursar.money import cumulative, format_nanos
+from bursar.projects import top_of
 from bursar_policies.compile import PriceTable
 from bursar_policies.decision import JobClass, NodeColumns
 from bursar_policies.filters import FILTERS, Ask
@@ -157,7 +158,9 @@ def facts_of(offer: MachineOffer, pool: str, provider: str) -> NodeFacts:
     )
 
 
-def room_in(pool: Pool, machines: Sequence[MachineRecord], rate: int, more: int, for_job: int) -> str:
+def room_in(
+    pool: Pool, machines: Sequence[MachineRecord], rate: int, more: int, for_job: int, job: JobRecord
+) -> str:
     """Why the pool's own limits do not allow so many more machines at this rate; "" when they do.
 
     Args:
@@ -169,6 +172,14 @@ def room_in(pool: Pool, machines: Sequence[MachineRecord], rate: int, more: int,
         return f"has {len(own)} machines, its limit is {spec.machines}{asked}"
     if 0 < spec.per_job_machines < for_job + more:
         return f"a job would have {for_job + more} machines, its per_job_machines is {spec.per_job_machines}"
+    of_user, tenant = sum(machine.user == job.user for machine in own), top_of(job.spec.project)
+    if 0 < spec.per_user_machines < of_user + more:
+        most = f"its per_user_machines is {spec.per_user_machines}"
+        return f"jobs of user {job.user} would have {of_user + more} machines, {most}"
+    of_project = sum(top_of(machine.project) == tenant for machine in own)
+    if 0 < spec.per_project_machines < of_project + more:
+        most = f"its per_project_machines is {spec.per_project_machines}"
+        return f"jobs of project {tenant} would have {of_project + more} machines, {most}"
     limit = spec.spend_rate
     spent = sum(machine.rate for machine in own)
     if limit is not None and spent + rate * more > limit.nanos:
@@ -321,7 +332,7 @@ def _priced(
     if cap and boots + run * job_class.nodes > cap:
         why = f"max_cost leaves {_money(max(cap, 0))}"
         return "money", _needs(missing, boots, run * job_class.nodes, why)
-    if problem := room_in(pool, list(state.machines.values()), whole, missing, have.own):
+    if problem := room_in(pool, list(state.machines.values()), whole, missing, have.own, job):
         return "money", problem
     # The members on nodes that are here are not held for yet; without room for them the gang would not start.
     all_of_it = holds_for(state, job, boots + runs, {})

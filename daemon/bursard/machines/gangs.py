@@ -45,8 +45,9 @@ def never_so_many(state: State, all_pools: Sequence[Pool], job_class: JobClass) 
 
 
 def _most_for_one_job(spec: CloudPoolSpec) -> int:
-    """Machines that one job may have of a pool at once."""
-    return min(spec.machines, spec.per_job_machines or spec.machines)
+    """Machines that one job may have of a pool at once, its owner having no other."""
+    bounds = spec.per_job_machines, spec.per_user_machines, spec.per_project_machines
+    return min(spec.machines, *(bound or spec.machines for bound in bounds))
 
 
 def _own_nodes(state: State, job_class: JobClass) -> int:

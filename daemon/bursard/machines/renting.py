@@ -110,8 +110,8 @@ class _Shape(NamedTuple):
     spot_policy: str
 
 
-_Alike = tuple[JobClass, int, int]
-"""Jobs of one class, deadline and saved work: what one of them is refused, or waits for, all are."""
+_Alike = tuple[JobClass, int, int, str, str]
+"""Jobs of one class, deadline, saved work and owner: what one of them is refused, or waits for, all are."""
 
 
 class Renting:
@@ -384,7 +384,8 @@ class Renting:
             if abs(now - since) < PATIENCE_US or rented >= RENTS_MAX or not open_now:
                 continue
             have = self._have(wish, here, coming)
-            alike = wish.job_class, wish.job.spec.deadline_at, saved_us(wish.job)
+            owner = wish.job.user, wish.job.spec.project
+            alike = (wish.job_class, wish.job.spec.deadline_at, saved_us(wish.job), *owner)
             found = refused.get(alike) or self._cheapest(open_now, wish, have)
             if not isinstance(found, tuple) or isinstance(found, Later):
                 refused[alike] = found

@@ -51,7 +51,8 @@ def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
     task of an array ended, and when nodes were reserved by what is in force no more, came into images later:
     without them the newest holds. How often an attempt was asked to end is a bound and no fact: one that was
     being ended when images began to say it was counted from then on. Since when a job waits for what it asks
-    for now orders jobs alone: of one whose image says nothing, its submission does.
+    for now orders jobs alone: of one whose image says nothing, its submission does. Whose a machine is, is
+    known of one whose job is still there.
     """
     undated = {job["id"] for job in written["jobs"] if "ended_at" not in job.get("array", {"ended_at": 0})}
     waiting_anew = {job["id"] for job in written["jobs"] if "waits_since" in job}
@@ -84,6 +85,10 @@ def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
             attempt.pop("stops", None)
         for job_id in undated & form["jobs"].keys():
             form["jobs"][job_id].get("array", {}).pop("ended_at", None)
+        for machine, known in zip(written.get("machines", ()), form.get("machines", ()), strict=False):
+            if "user" not in machine:
+                for name in ("user", "project"):
+                    known.pop(name, None)
         for node, known in zip(written["nodes"], form["nodes"], strict=False):
             if "prices" not in node:
                 known.pop("prices", None)

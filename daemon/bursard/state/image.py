@@ -20,6 +20,7 @@ from bursard.state.budgets import Announced, BudgetRecord
 from bursard.state.core import State
 from bursard.state.counted_keys import CountedHours, KeysCounted
 from bursard.state.fold.jobs import meet_some
+from bursard.state.fold.machines import owned_by
 from bursard.state.fold.nodes import refresh
 from bursard.state.fold.policies import (
     allocator_in_force,
@@ -227,6 +228,9 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
         _node(state, node)
     for job in image.jobs:
         _job(state, job, image.recorded_at)
+    for machine in image.machines:
+        if not machine.user:  # an image of before it was kept
+            owned_by(machine, state.jobs.get(machine.job_id))
     for money in image.ledger.attempts:
         # A job that had ended, but was not yet forgotten when the image was taken.
         if money.job_id not in state.jobs:

@@ -337,6 +337,7 @@ class MachineRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         launch: what it cost until its agent said hello, while nobody has paid that.
         moves: as in `MachineIntended`.
         purse: the machine by whose id its job holds money for it; empty: its own.
+        user, project: of the job that it was rented for, as that was then; empty: nobody knows any more.
     """
 
     id: str
@@ -363,6 +364,8 @@ class MachineRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     launch: tuple[Charge, ...] = ()
     purse: str = ""
     moves: bool = False
+    user: str = ""
+    project: str = ""
 
     @property
     def payer(self) -> str:

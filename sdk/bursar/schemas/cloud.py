@@ -31,6 +31,15 @@ def cloud_pool() -> Schema:
                 1,
                 1000,
             ),
+            "per_user_machines": forms.whole(
+                "At once for all jobs of one user. Default: as many as `machines`.", 1, 1000
+            ),
+            "per_project_machines": forms.whole(
+                "At once for jobs of one top-level project and of all below it. Default: as many as"
+                " `machines`.",
+                1,
+                1000,
+            ),
         },
         ["machines"],
     )

@@ -15,17 +15,24 @@ from bursard.events import (
 )
 from bursard.ledger import Transaction
 from bursard.state.fold import books, nodes
-from bursard.state.records import MachineRecord, MachineState, NodeRecord
+from bursard.state.records import JobRecord, MachineRecord, MachineState, NodeRecord
 from bursard.state.tables import Applied, Tables
 
 
 def intended(state: Tables, event: MachineIntended, at: int, applied: Applied) -> None:
     """It is to be rented; from here on it may exist."""
-    state.machines[event.machine_id] = as_intended(event, at)
+    machine = state.machines[event.machine_id] = as_intended(event, at)
+    owned_by(machine, state.jobs.get(event.job_id))
     if event.name:
         state.rented[event.name] = event.machine_id
     if event.job_id:
         _moved(applied, state.ledger.place(event.machine_id, event.job_id, event.holds))
+
+
+def owned_by(machine: MachineRecord, job: JobRecord | None) -> None:
+    """Whose it is, for as long as it is there: that of its job, which may end long before."""
+    if job is not None:
+        machine.user, machine.project = job.user, job.spec.project
 
 
 def as_intended(event: MachineIntended, at: int) -> MachineRecord:
