@@ -33,7 +33,7 @@ from bursar_policies.decision import (
 )
 from bursar_policies.specs import STOPPING, QuotaSpec
 from bursard.events import AttemptPlaced, Event, StopRequested
-from bursard.scheduler import PlanCache, making_room, plan, reason_of, stages
+from bursard.scheduler import PlanCache, limited, making_room, plan, reason_of, stages
 from bursard.scheduler.quotas import (
     uses_of,
 )
@@ -488,6 +488,12 @@ class LastPlan:
             return None
         if job_id == self.plan.making_room_for:
             return making_room(self.plan)
+        if (
+            job_id == self.plan.reserved_job
+            and self.plan.limited_until
+            and self.snapshot.priority is not None
+        ):
+            return limited(self.plan, self.snapshot.priority.preempt_max)
         queue, verdict = self.snapshot.queues[index], self.plan.verdicts[index]
         same = verdict.shorter is None and verdict.blocked_by in _SAME_FOR_ALL
         same = same and not self.snapshot.reservations  # who meets one of them depends on the time limit

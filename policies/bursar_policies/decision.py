@@ -215,6 +215,12 @@ class JobColumns(msgspec.Struct, frozen=True, eq=False):
     def _numbers(self) -> tuple[NDArray[np.int64], ...]:
         return self.orders, self.limits_us, self.since_us, self.projects, self.deadlines_us
 
+    def only(self, position: int) -> JobColumns:
+        """One of them, alone."""
+        row = slice(position, position + 1)
+        orders, limits_us, since_us, projects, deadlines_us = (one[row] for one in self._numbers())
+        return JobColumns(orders, limits_us, since_us, projects, deadlines_us, self.ids[row])
+
     def kept(self, wanted: Iterable[bool] | NDArray[np.bool_]) -> JobColumns:
         """Only those for which it says so."""
         mask = wanted if isinstance(wanted, np.ndarray) else np.array(list(wanted), dtype=np.bool_)
@@ -546,6 +552,18 @@ class Promised(msgspec.Struct, frozen=True):
     budgets: tuple[str, ...]
 
 
+class Made(msgspec.Struct, frozen=True):
+    """Room that others were asked to leave to a job that waits: it comes first until it has started.
+
+    Attributes:
+        queue: index of its queue. until: from then on it waits like others.
+    """
+
+    job_id: str
+    queue: int
+    until: int
+
+
 class Plan(msgspec.Struct, frozen=True):
     """One cycle's answer.
 
@@ -562,6 +580,8 @@ class Plan(msgspec.Struct, frozen=True):
         purses: money set aside for jobs that wait for more of it: for the first of each budget.
         making_room_for: the job that others are asked to end for, now or by an earlier plan; "" for none.
         making_room_by: the quota that guarantees to it what they borrowed; "": by its priority.
+        limited_until: the `reserved_job` would have others stopped, had not its project had that done so
+            often of late; until then. 0: it has not.
     """
 
     version: int
@@ -578,6 +598,7 @@ class Plan(msgspec.Struct, frozen=True):
     purses: tuple[Purse, ...] = ()
     making_room_for: str = ""
     making_room_by: str = ""
+    limited_until: int = 0
 
     @property
     def actions(self) -> Iterator[Action]:
@@ -612,6 +633,8 @@ class Snapshot(msgspec.Struct, frozen=True):
         reservations: of nodes, by name; those that are over mean nothing.
         moves: live attempts that are to end because an allocator has their jobs run otherwise, or others.
         promises: places kept for jobs that were promised their deadlines.
+        made: room that was made for jobs that wait, the first made first.
+        rooms_made: by top-level project, when others were stopped for its jobs within the last hour.
     """
 
     version: int
@@ -635,6 +658,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     reservations: Mapping[str, ReservationSpec] = {}
     moves: Sequence[Stop] = ()
     promises: tuple[Promised, ...] = ()
+    made: tuple[Made, ...] = ()
+    rooms_made: Mapping[str, tuple[int, ...]] = {}
 
 
 class NodeVerdict(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from bursar_policies.specs import (
     ASKED_MAX,
     FACTORS,
     PPM,
+    PREEMPT_MAX,
     PROMISE_HORIZON_US,
     PROMISE_USER_MAX,
     PROMISES_MAX,
@@ -31,6 +32,7 @@ AGE_MAX_US: Final = 365 * DAY_US
 AGE_POWER_MAX: Final = 4
 SHARE_DAYS_MAX: Final = 365
 PRIORITY_MAX: Final = 100
+PER_HOUR_MAX: Final = 1_000
 KEEP_MAX: Final = Decimal(90)
 RESTART_US: Final = 300_000_000
 _KEYS = (
@@ -50,7 +52,7 @@ def read_priority(node: Node, faults: Faults) -> PriorityPolicySpec | None:
     age_power = fields.integer("age_power", minimum=1, maximum=AGE_POWER_MAX) or 1
     share_days = fields.integer("share_days", minimum=1, maximum=SHARE_DAYS_MAX) or 30
     short_limit_us, kept_ppm = _short_jobs(fields)
-    preempt_gap, restart_us = _preempt(fields)
+    preempt_gap, restart_us, preempt_max = _preempt(fields)
     horizon_us, share_ppm, user_max = _promises(fields)
     asked_max, admin_asked_max, asked_in = _asked(fields, faults)
     if len(faults.found) > before:
@@ -78,6 +80,7 @@ def read_priority(node: Node, faults: Faults) -> PriorityPolicySpec | None:
         kept_ppm=kept_ppm,
         preempt_gap=preempt_gap,
         restart_us=restart_us,
+        preempt_max=preempt_max,
         promise_horizon_us=horizon_us,
         promise_share_ppm=share_ppm,
         promise_user_max=user_max,
@@ -132,13 +135,16 @@ def _promises(fields: Fields) -> tuple[int, int, int]:
     )
 
 
-def _preempt(fields: Fields) -> tuple[int, int]:
-    """How far below a job's priority that of what is stopped for it must be, and what a restart takes."""
-    inner = fields.fields("preempt", ("gap", "restart"))
+def _preempt(fields: Fields) -> tuple[int, int, int]:
+    """How far below a job's priority that of what is stopped for it must be, what a restart takes, and how
+    often within an hour a project may.
+    """
+    inner = fields.fields("preempt", ("gap", "restart", "per_project"))
     if inner is None:
-        return 0, 0
+        return 0, 0, PREEMPT_MAX
     gap = inner.integer("gap", required=True, minimum=1, maximum=100) or 0
-    return gap, _duration(inner, "restart", RESTART_US)
+    most = inner.integer("per_project", minimum=1, maximum=PER_HOUR_MAX)
+    return gap, _duration(inner, "restart", RESTART_US), PREEMPT_MAX if most is None else most
 
 
 def _short_jobs(fields: Fields) -> tuple[int, int]:

@@ -287,6 +287,8 @@ ASKED_MAX: Final = 50
 """The highest priority that a submitter may ask for where no policy says: `normal`."""
 ADMIN_ASKED_MAX: Final = 75
 """The same of a project-admin: `high`."""
+PREEMPT_MAX: Final = 60
+"""How often within an hour jobs of a project have others stopped, where the policy does not say."""
 PROMISE_HORIZON_US: Final = 30 * DAY_US
 PROMISE_USER_MAX: Final = 200
 PROMISES_MAX: Final = 1_000
@@ -307,6 +309,7 @@ class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
             `short_limit_us`; 0: none. Only with a `max_wait_us`, past which a job need not leave it.
         preempt_gap: a job may have others stopped whose priority is at least so much below its own; 0: none.
         restart_us: what a stopped job loses beside its work since its last checkpoint.
+        preempt_max: so many times within an hour jobs of one top-level project have others stopped.
         promise_horizon_us: a place that is promised begins at most so far ahead.
         promise_share_ppm: what part of the cluster's CPUs, memory and GPUs may be promised at a time.
         promise_user_max: so many promises of one user are open at a time.
@@ -329,6 +332,7 @@ class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
     promise_horizon_us: int = PROMISE_HORIZON_US
     promise_share_ppm: int = PPM
     promise_user_max: int = PROMISE_USER_MAX
+    preempt_max: int = PREEMPT_MAX
     asked_max: int = ASKED_MAX
     admin_asked_max: int = ADMIN_ASKED_MAX
     asked_in: tuple[tuple[str, int], ...] = ()

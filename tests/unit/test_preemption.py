@@ -79,9 +79,8 @@ def test_those_that_lose_least_are_stopped_and_no_more_than_needed():
     answer = plan(site.with_head(), NOW)
     assert stopped(answer) == ("cheap", "saved")
     assert (answer.reserved_job, answer.making_room_for) == ("head", "head")
-    assert next(iter(answer.actions)) == Stop(
-        "cheap", EndCause.PREEMPTED, "head", "makes room for a job of priority 80"
-    )
+    said = "makes room for a job of priority 80, and loses 0.60 of work and restart"
+    assert next(iter(answer.actions)) == Stop("cheap", EndCause.PREEMPTED, "head", said)
 
 
 def test_what_a_larger_victim_makes_needless_goes_on():

@@ -8,7 +8,7 @@ Why     no clock, no identity source, no I/O: the daemon, the simulator, `bursar
 from bursard.scheduler.explain import explain, what_if
 from bursard.scheduler.plan import plan
 from bursard.scheduler.pricing import share_rates
-from bursard.scheduler.reasons import making_room, reason_of
+from bursard.scheduler.reasons import limited, making_room, reason_of
 from bursard.scheduler.world import PlanCache
 
-__all__ = ["PlanCache", "explain", "making_room", "plan", "reason_of", "share_rates", "what_if"]
+__all__ = ["PlanCache", "explain", "limited", "making_room", "plan", "reason_of", "share_rates", "what_if"]

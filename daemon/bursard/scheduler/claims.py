@@ -105,6 +105,20 @@ class Claims:
             elif found.money:
                 self._next_head(lane, head, job_class.hold_us)
 
+    def hold(self, job_class: JobClass, job_id: str, queue: int) -> bool:
+        """The claim is this job's, before anybody was looked at. False: there is no place for it to come."""
+        self._heads.clear()
+        try:
+            found = self.first_of(job_class, job_id)
+        except ArithmeticError:
+            return False
+        if not isinstance(found, Reservation):
+            return False
+        found.job_id, found.queue = job_id, queue
+        self.held = found
+        self._rooms.promise(job_class.payers, found.hold_nanos)
+        return True
+
     def first_of(self, job_class: JobClass, job_id: str) -> Reservation | NoClaim:
         """The earliest claim of a job that waits for room."""
         openings = Beside(self.guard.future(job_id)) if self.guard else None

@@ -118,7 +118,8 @@ def _alone(snapshot: Snapshot, index: int, job_id: str) -> tuple[Snapshot, int]:
     alone = replace(queue, jobs=queue.jobs.kept(own))
     rest = replace(queue, jobs=queue.jobs.kept(~own))
     queues = [rest if row == index else other for row, other in enumerate(snapshot.queues)]
-    return replace(snapshot, queues=(*queues, alone)), len(queues)
+    made = (replace(one, queue=len(queues)) if one.job_id == job_id else one for one in snapshot.made)
+    return replace(snapshot, queues=(*queues, alone), made=tuple(made)), len(queues)
 
 
 def what_if(
@@ -194,6 +195,9 @@ def _start_of(starts: tuple[Start, ...], job_id: str) -> Start | None:
 def _reason(snapshot: Snapshot, result: Plan, index: int) -> Reason:
     if result.making_room_for == snapshot.queues[index].jobs[0][1]:
         return reasons.making_room(result, submitted=result.making_room_for != WHAT_IF_ID)
+    rules, first = snapshot.priority, result.reserved_job
+    if result.limited_until and first == snapshot.queues[index].jobs[0][1] and rules is not None:
+        return reasons.limited(result, rules.preempt_max)
     return reasons.reason_of(snapshot, result, index) if index in result.verdicts else NOTHING
 
 

@@ -7,19 +7,25 @@ Why     a job is within a guarantee, or of so much higher priority; whom it may 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from bursar.clock import HOUR_US
 from bursar.model import EndCause
+from bursar.projects import top_of
 from bursar_policies.decision import PendingQueue, Snapshot, Stop
 from bursard.scheduler.admit import Rooms
 from bursard.scheduler.backfill import Reservation
 from bursard.scheduler.claims import Claims
 from bursard.scheduler.gang import gang_rate
-from bursard.scheduler.preempt import Preemption, debtors, lower_ones
+from bursard.scheduler.preempt import Preemption, Room, debtors, lower_ones
 from bursard.scheduler.quotas import Tenancy
 from bursard.scheduler.releases import NEVER
 from bursard.scheduler.table import Table
+from bursard.scheduler.text import money
 from bursard.scheduler.world import World
+
+_Way = tuple[str, str, Preemption]
+"""By which quota, what they are told, and whom a job may have stopped."""
 
 
 class Stops:
@@ -29,6 +35,8 @@ class Stops:
         self._world, self._snapshot, self._tenancy, self._now = world, snapshot, tenancy, now
         self._grace_us = max((one.grace_us for one in snapshot.holders.values()), default=0)
         self._kept: tuple[int, ...] = ()
+        self.limited_until = 0
+        """Until when nobody is stopped, since the job's project had that done so often; 0: not for that."""
 
     def for_job(
         self, job_id: str, index: int, rooms: Rooms, claims: Claims
@@ -47,15 +55,52 @@ class Stops:
         at = found.at if isinstance(found, Reservation) else NEVER
         self._kept = claims.kept(job_class.hold_us + self._grace_us, job_id)
         ways = self._ways(queue) if at > self._now else iter(())
-        tried = ((quota, told, way.room_for(job_class, rooms, at)) for quota, told, way in ways)
-        quota, message, room = next((one for one in tried if one[2] is not None), ("", "", None))
+        found_way = self._first(ways, queue, job_id, lambda way: way.room_for(job_class, rooms, at))
         rooms.promise(job_class.payers, held)
-        if room is None:
+        if found_way is None:
             return None
-        stops = (Stop(one, EndCause.PREEMPTED, job_id, message, quota) for one in room.victims)
+        quota, message, way, room = found_way
+        stops = (
+            Stop(
+                one, EndCause.PREEMPTED, job_id, message + (self._loses(way, one) if not quota else ""), quota
+            )
+            for one in room.victims
+        )
         return quota, tuple(stops)
 
-    def _ways(self, queue: PendingQueue) -> Iterator[tuple[str, str, Preemption]]:
+    def _first(
+        self,
+        ways: Iterator[_Way],
+        queue: PendingQueue,
+        job_id: str,
+        room_by: Callable[[Preemption], Room | None],
+    ) -> tuple[str, str, Preemption, Room] | None:
+        """The first way to room, but for stops by priority beyond what its project may have in an hour."""
+        for quota, message, way in ways:
+            room = room_by(way)
+            if room is None:
+                continue
+            if room.victims and not quota and (until := self._often(queue, job_id)):
+                self.limited_until = until
+                continue
+            return quota, message, way, room
+        return None
+
+    def _often(self, queue: PendingQueue, job_id: str) -> int:
+        """Until when a job's project has had others stopped as often as it may; 0: it may now."""
+        rules, projects = self._snapshot.priority, self._snapshot.projects
+        index = queue.jobs.projects.item(queue.position_of(job_id))
+        tenant = top_of(projects[index]) if index < len(projects) else ""
+        times = self._snapshot.rooms_made.get(tenant, ())
+        times = tuple(at for at in times if self._now - HOUR_US < at <= self._now)
+        most = rules.preempt_max if rules is not None else 0
+        return times[-most] + HOUR_US if 0 < most <= len(times) else 0
+
+    def _loses(self, way: Preemption, attempt_id: str) -> str:
+        """Who pays for it is told what it costs him."""
+        return f", and loses {money(way.lost[attempt_id], self._snapshot.currency)} of work and restart"
+
+    def _ways(self, queue: PendingQueue) -> Iterator[_Way]:
         """By which quota, what they are told, and whom a job of this queue may have stopped: first those that
         hold what is guaranteed to it.
         """

@@ -15,6 +15,7 @@ from bursar_policies.decision import (
     UNCOMPUTABLE,
     Action,
     JobClass,
+    PendingQueue,
     Placement,
     Plan,
     Promised,
@@ -37,7 +38,7 @@ from bursard.scheduler.pricing import spared_us
 from bursard.scheduler.promises import NO_LIMITS, Guard, has_devices, within
 from bursard.scheduler.quiet import Quiet
 from bursard.scheduler.quotas import Over, Tenancy, Uses
-from bursard.scheduler.rank import NO_BOUND, Lane, Ranking
+from bursard.scheduler.rank import NO_BOUND, Lane, RankedLane, Ranking
 from bursard.scheduler.releases import ending
 from bursard.scheduler.stages import staged
 from bursard.scheduler.table import PRICES_MAX, Table
@@ -120,6 +121,7 @@ class Planner:
             self._reaches = alone and len(world.kinds.facts) <= PRICES_MAX
             self.guard = Guard(world, snapshot.promises, lambda: self.claims.releases, now)
             self.claims.guard = self.guard
+        self._limited_until = 0
         self._told: dict[int, Verdict] = {}
         """By queue, what stops those that were passed over."""
 
@@ -133,6 +135,9 @@ class Planner:
         ranking, quiet = self._ranking, self._quiet
         if self.guard is not None:
             self._start_due(self.guard)
+        if self.snapshot.made:
+            self._start_made()
+        plain = self.guard is None and not self.snapshot.made
         while ranking:
             if quiet is not None and ranking.is_first() and self._pass_over(quiet):
                 continue
@@ -142,7 +147,7 @@ class Planner:
                 lane.tables = lane.tables or self.world.tables(lane.job_class)
                 if self.doors is not None:
                     self.doors.open_to(lane)
-                verdict = self.attempt(lane) if self.guard is None else self._beside(self.guard, lane)
+                verdict = self.attempt(lane) if plain else self._look(lane)
             except ArithmeticError:
                 # A figure that no column can hold is the trouble of whoever asks for it, and nobody else's.
                 verdict = self._verdict(lane, UNCOMPUTABLE)
@@ -150,6 +155,47 @@ class Planner:
                 lane.note(verdict)
             ranking.go_on()
         return self._answer()
+
+    def _look(self, lane: Lane) -> Verdict | None:
+        """Start the job that a lane shows, or say what stops it, where something is kept for others."""
+        if self.snapshot.made:
+            job_id, claim = lane.job_id, self.reservation
+            if job_id in self._begun:
+                return None
+            if claim is not None and claim.job_id == job_id:  # it was looked at before all others
+                if self.world.may_start(lane.tables, lane.job_class.nodes):
+                    return self._verdict(lane, "room", NO_BOUND)
+                return self._wait(lane, gang.NO_ROOM)
+        return self.attempt(lane) if self.guard is None else self._beside(self.guard, lane)
+
+    def _start_made(self) -> None:
+        """Start what others were stopped for, or keep what they leave for it: else another one would have
+        it, and more would be stopped. The first for whom it was made has the claim.
+        """
+        for one in self.snapshot.made:
+            queue = self.snapshot.queues[one.queue] if one.queue >= 0 and one.until > self.now else None
+            position = queue.position_of(one.job_id) if queue is not None else -1
+            if queue is None or position < 0 or one.job_id in self._begun:
+                continue
+            lane = self._alone(one.queue, queue, position)
+            try:
+                lane.tables = self.world.tables(lane.job_class)
+                if self.doors is not None:
+                    self.doors.open_to(lane)
+                verdict = self._look(lane)
+            except ArithmeticError:
+                continue
+            if verdict is None:
+                self._begun.add(one.job_id)
+            elif self.claims.hold(queue.class_at(position), one.job_id, one.queue):
+                return
+
+    def _alone(self, index: int, queue: PendingQueue, position: int) -> Lane:
+        """A lane of one job of a queue."""
+        alone = replace(queue, jobs=queue.jobs.only(position))
+        if self.order is None:
+            return Lane(index, alone)
+        return RankedLane(index, alone, self.order.of_queue(index)[position : position + 1])
 
     def comes_first(self, index: int) -> bool:
         """Does a queue come before all others, because what it asks for is guaranteed to it?"""
@@ -198,6 +244,7 @@ class Planner:
             purses=tuple(self.purses),
             making_room_for=reserved if making_room is not None else "",
             making_room_by=making_room or "",
+            limited_until=self._limited_until,
         )
 
     def _make_room(self, job_id: str, index: int) -> str | None:
@@ -206,6 +253,7 @@ class Planner:
         """
         ways = Stops(self.world, self.snapshot, self.tenancy, self.now)
         found = ways.for_job(job_id, index, self.rooms, self.claims)
+        self._limited_until = ways.limited_until
         if found is None:
             return None
         quota, stops = found

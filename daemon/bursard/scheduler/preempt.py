@@ -77,6 +77,9 @@ class Preemption:
         named: by attempt, the resources that it gives back: it is stopped only where one of these is short,
             never for others. None: for whatever is short.
         kept: nodes of which places are kept for others by then: nobody is stopped there.
+
+    Attributes:
+        lost: as given.
     """
 
     def __init__(
@@ -91,11 +94,11 @@ class Preemption:
     ) -> None:
         self._world, self._running, self._now = world, snapshot.running, now
         self._named = named
-        self._lost, self._worth = lost, worth
+        self.lost, self._worth = lost, worth
         self._kept = list(kept)
         ids = snapshot.running.attempt_ids
         self._ending = _rows(ids, {name for name, one in snapshot.holders.items() if one.stopping})
-        self._victims = _rows(ids, self._lost)
+        self._victims = _rows(ids, self.lost)
         self._grace_us = max((one.grace_us for one in snapshot.holders.values()), default=0)
 
     def room_for(self, job_class: JobClass, rooms: Rooms, claim_at: int) -> Room | None:
@@ -115,7 +118,7 @@ class Preemption:
             if not isinstance(rooms.admit(job_class, rate), Admitted):
                 continue
             victims = tuple(sorted({name for one in rows for name in one.victims}))
-            lost, gain = sum(self._lost[name] for name in victims), cumulative(max(rate, 0), wait_us)
+            lost, gain = sum(self.lost[name] for name in victims), cumulative(max(rate, 0), wait_us)
             if self._worth is not None:
                 if not self._worth(table, [one.row for one in rows]):
                     continue
@@ -146,7 +149,7 @@ class Preemption:
             return None
         least: Ints = np.zeros(self._world.count, dtype=np.int64)
         ids = self._running.attempt_ids
-        losses = [min(self._lost[ids[row]] // 1_000, _LOSS_MAX) for row in self._victims.tolist()]
+        losses = [min(self.lost[ids[row]] // 1_000, _LOSS_MAX) for row in self._victims.tolist()]
         np.add.at(least, self._running.node[self._victims], np.array(losses, dtype=np.int64))
         ordered = [rows[np.lexsort((self._world.place[rows], least[rows]))] for rows in groups]
         ordered.sort(key=lambda rows: (int(least[rows[:count]].sum()), self._world.place.item(rows[0])))
@@ -166,7 +169,7 @@ class Preemption:
 
     def _lost_with(self, rows: list[_On]) -> tuple[int, list[int]]:
         victims = {name for one in rows for name in one.victims}
-        return sum(self._lost[name] for name in victims), [one.place for one in rows]
+        return sum(self.lost[name] for name in victims), [one.place for one in rows]
 
     def _cheapest(self, table: Table, rows: list[_On], count: int) -> list[_On]:
         """So many of these. A gang that is stopped for one node leaves others too, where then nobody need be:
@@ -176,7 +179,7 @@ class Preemption:
         if count == 1:
             return rows[:1]
         found = self._served(table, rows, wanted)
-        for name in sorted(wanted, key=lambda name: (-self._lost[name], name)):
+        for name in sorted(wanted, key=lambda name: (-self.lost[name], name)):
             without = self._served(table, rows, wanted - {name})
             if len(without) >= count:
                 wanted, found = wanted - {name}, without
@@ -199,7 +202,7 @@ class Preemption:
         found: list[_Member] = []
         for member in self._victims[running.node[self._victims] == row].tolist():
             attempt_id = running.attempt_ids[member]
-            found.append((self._lost[attempt_id], attempt_id, member))
+            found.append((self.lost[attempt_id], attempt_id, member))
         chosen = self._least(state, sorted(found), table.request)
         if self._named is not None:
             chosen = self._for_named(state, found, chosen, table.request)

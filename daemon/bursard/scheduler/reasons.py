@@ -137,6 +137,18 @@ def making_room(plan: Plan, submitted: bool = True) -> Reason:
     )
 
 
+def limited(plan: Plan, most: int) -> Reason:
+    """Others would be stopped for it, had its project not had that done so often."""
+    until = plan.limited_until
+    return Reason(
+        ReasonCode.RATE_LIMITED,
+        f"jobs of its project have had others stopped {plural(most, 'time')} within an hour, as often as they"
+        f" may (`preempt.per_project` of the PriorityPolicy); again from {text.instant(until)}",
+        "wait: it starts when there is room, or then has others stopped where that is worth it",
+        (("until", str(until)), ("per_project", str(most))),
+    )
+
+
 def room_at(snapshot: Snapshot, plan: Plan, now: int) -> int:
     """When whoever is asked to end has ended at the latest, with the whole grace; 0: nobody is asked now."""
     graces = [

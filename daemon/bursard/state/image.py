@@ -121,6 +121,8 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     service_keys: list[ServiceKey] = []
     keys_charged: list[CountedHours] = []
     reserved: list[tuple[str, list[tuple[int, int]]]] = []
+    made: list[str] = []
+    rooms_made: dict[str, tuple[int, ...]] = {}
 
 
 class _Format(msgspec.Struct):
@@ -188,6 +190,8 @@ def encode(state: State, recorded_at: int) -> bytes:
         approvals=[(*key, one) for key, one in sorted(state.budgets.approvals.items())],
         service_keys=list(state.service_keys.values()),
         keys_charged=state.keys_charged.image(),
+        made=list(state.made),
+        rooms_made=state.rooms_made,
         reserved=[(name, list(windows)) for name, windows in sorted(state.reservations.past.items())],
     )
     return msgspec.json.encode(image)
@@ -235,6 +239,8 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
         # A job that had ended, but was not yet forgotten when the image was taken.
         if money.job_id not in state.jobs:
             state.ledger.close_job(money.job_id)
+    state.made = dict.fromkeys(image.made)
+    state.rooms_made = dict(image.rooms_made)
     state.doomed = {job_id: doom for job_id, doom in image.doomed.items() if job_id in state.jobs}
     state.attempts = dict(sorted(state.attempts.items(), key=lambda item: item[1].placed_at))
     state.leased = {one.id: None for one in state.attempts.values() if one.lease_us}

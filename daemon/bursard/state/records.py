@@ -245,6 +245,8 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
         replaced: of a service, what it asked for before its last update.
         gateways: of a service, by gateway, the number of what it told last.
         promise: of its deadline.
+        room_until: others were asked to end for it, and until then what they leave is its own; 0: nobody was,
+            or it has started since.
     """
 
     id: str
@@ -282,6 +284,7 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     replaced: JobSpec | None = None
     gateways: dict[str, int] = {}
     promise: PromiseRecord | None = None
+    room_until: int = 0
 
     @property
     def begins_at(self) -> int:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from bursar.model import EndCause
 from bursar.model.allocation import FREE
-from bursar_policies.decision import Holder, PendingQueue, Placement, Promised, Snapshot, Stop
+from bursar_policies.decision import Holder, Made, PendingQueue, Placement, Promised, Snapshot, Stop
 from bursard.state.promises import Seen
 from bursard.state.records import JobRecord
 from bursard.state.tables import Tables, stays
@@ -22,7 +22,7 @@ from bursard.state.tables import Tables, stays
 def take(tables: Tables, asked: str = "") -> Snapshot:
     """The frozen world for one cycle. `asked`: a queued job that it has in any case."""
     waiting = tables.promises.waiting_ids() if tables.pending.crowded else ()
-    shown = [job_id for job_id in waiting if job_id in tables.pending]
+    shown = [job_id for job_id in (*waiting, *tables.made) if job_id in tables.pending]
     queues, rules = tables.pending.queues(asked, *shown), tables.priority
     fair = rules is not None and "fair_share" in dict(rules.weights)
     preempts = rules is not None and rules.preempt_gap
@@ -47,6 +47,8 @@ def take(tables: Tables, asked: str = "") -> Snapshot:
         holdings=tables.quotas.holdings() if tables.quotas else {},
         reservations=tables.reservations.specs,
         promises=_promises(tables, queues) if tables.promises else (),
+        made=_made(tables, queues) if tables.made else (),
+        rooms_made=dict(tables.rooms_made) if preempts else {},
         moves=_moves(tables),
     )
 
@@ -81,6 +83,11 @@ def _promises(tables: Tables, queues: Sequence[PendingQueue]) -> tuple[Promised,
     if len(found) != len(before) or any(map(is_not, found, before)):
         table.shown = tuple(found)
     return table.shown
+
+
+def _made(tables: Tables, queues: Sequence[PendingQueue]) -> tuple[Made, ...]:
+    found = zip(tables.made, tables.pending.indices(tables.made, queues), strict=True)
+    return tuple(Made(job_id, queue, tables.jobs[job_id].room_until) for job_id, queue in found)
 
 
 def _promised(tables: Tables, job: JobRecord, queue: int) -> Promised | None:

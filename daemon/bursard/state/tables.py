@@ -15,10 +15,11 @@ from typing import Any, Final
 
 import msgspec
 
-from bursar.clock import HOUR_US
+from bursar.clock import HOUR_US, SECOND_US
 from bursar.model import JobSpec, JobState
 from bursar.model.check import TIME_LIMIT_MAX_US
 from bursar.money import cumulative
+from bursar.projects import top_of
 from bursar_policies.allocators import Size
 from bursar_policies.compile import Applied as PriceDocument
 from bursar_policies.decision import BudgetRoom, JobClass, PendingQueue, cap_of
@@ -157,6 +158,12 @@ class Doom(msgspec.Struct, frozen=True):
     final: JobState
 
 
+ROOM_KEPT_US = 300 * SECOND_US
+"""So long after the grace of those that were stopped for a job what they left is its own at most."""
+ROOMS_KNOWN = 1_000
+"""So many times that others were stopped are known of one project."""
+
+
 class Met(msgspec.Struct):
     """A job that has started (`final` None) or ended at that time, and who waited for that and was not told
     yet.
@@ -240,6 +247,10 @@ class Tables:
         self.idle_documents: tuple[tuple[str, IdlePolicySpec], ...] = ()
         self.allocator: AllocatorSpec | None = None
         self.allotments = Allotments()
+        self.made: dict[str, None] = {}
+        """Jobs that others were asked to end for and that have not started since: the first such first."""
+        self.rooms_made: dict[str, tuple[int, ...]] = {}
+        """By top-level project, when others were asked to end for its jobs, in the hour to the last time."""
         self.costs = ProjectCosts()
         self.typical = TypicalRequests()
         self.runs = PastRuns()
@@ -263,6 +274,22 @@ class Tables:
         self.shares = Shares()
         """Live jobs by state, tasks counted one by one."""
         self._policies_digest = (-1, "")
+
+    def make_room(self, job: JobRecord, at: int, grace_us: int) -> None:
+        """Others are asked to end for it, and have so long."""
+        if not job.room_until:
+            self.made[job.id] = None
+        job.room_until = max(job.room_until, at + grace_us + ROOM_KEPT_US)
+        tenant = top_of(job.spec.project)
+        known = [one for one in self.rooms_made.get(tenant, ()) if at - HOUR_US < one <= at]
+        if at not in known:  # those of one commit are stopped together
+            self.rooms_made[tenant] = (*known, at)[-ROOMS_KNOWN:]
+
+    def leave_room(self, job: JobRecord) -> None:
+        """It has started, or wants that room no more: what is left of it is anybody's."""
+        if job.room_until:
+            job.room_until = 0
+            self.made.pop(job.id, None)
 
     # --- reads
 

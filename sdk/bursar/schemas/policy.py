@@ -483,6 +483,12 @@ def _priority() -> Schema:
                     "restart": forms.duration(
                         "What one that is stopped loses beside its unsaved work.", default="5m"
                     ),
+                    "per_project": forms.whole(
+                        "So many times within an hour for jobs of one top-level project and of all below.",
+                        1,
+                        1000,
+                        default=60,
+                    ),
                 },
                 required=("gap",),
             ),

@@ -80,6 +80,7 @@ def placed(state: Tables, event: AttemptPlaced, at: int, applied: Applied) -> No
         if any(node.facts.devices[share.index].simulated for share in member.alloc.devices):
             job.simulated = True
     state.pending.remove(job.id)
+    state.leave_room(job)
     state.attempts[attempt.id] = attempt
     if attempt.lease_us:
         state.leased[attempt.id] = None
@@ -150,6 +151,9 @@ def stop_requested(state: Tables, event: StopRequested, at: int, applied: Applie
     attempt.stops += 1
     attempt.state = "STOPPING"
     move(state, state.jobs[attempt.job_id], JobState.STOPPING)
+    waiting = state.jobs.get(event.for_job)
+    if waiting is not None and waiting.state is JobState.PENDING:
+        state.make_room(waiting, at, event.grace_us)
 
 
 def member_started(state: Tables, event: MemberStarted, at: int, applied: Applied) -> None:

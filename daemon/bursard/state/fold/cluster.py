@@ -41,7 +41,7 @@ def clock_stepped(state: Tables, event: ClockStepped, at: int, applied: Applied)
     for job in state.jobs.values():
         if job.state.terminal:
             continue
-        _redate(job, ("submitted_at", "started_at", "retry_at", "waits_since"), after, ahead_us)
+        _redate(job, ("submitted_at", "started_at", "retry_at", "waits_since", "room_until"), after, ahead_us)
         for attempt in job.attempts[-1:]:
             _redate(attempt, ("placed_at", "started_at", "finished_at"), after, ahead_us)
         if job.id not in state.pending:

@@ -156,11 +156,13 @@ def held(state: Tables, event: JobHeld, at: int, applied: Applied) -> None:
     job = claim(state, event.job_id, at)
     job.held = True
     state.pending.remove(job.id)
+    state.leave_room(job)
     if job.parent_id:
         step_back(state, job)
         open_tasks(state, state.jobs[job.parent_id], at)
     for task in tasks_of(state, job):
         state.pending.remove(task.id)
+        state.leave_room(task)
 
 
 def released(state: Tables, event: JobReleased, at: int, applied: Applied) -> None:
@@ -233,6 +235,7 @@ def updated(state: Tables, event: JobUpdated, at: int, applied: Applied) -> None
             another = one.array is None and begin_anew(state, one, spec)
             if asks_for_more(one.spec, spec, state.limits.default_time_limit_us):
                 one.waits_since = at
+                state.leave_room(one)
             one.spec = spec
             one.budgets, one.hard_budgets = state.budgets.matching(one.user, one.spec)
             one.likely_us = state.runs.likely_us(one.spec)
@@ -327,6 +330,7 @@ def finish(
 ) -> None:
     """A job is over: its dependants learn of it, its array counts it."""
     state.pending.remove(job.id)
+    state.leave_room(job)
     if job.parent_id and not job.has_slot:
         step_back(state, job)
     state.doomed.pop(job.id, None)
