@@ -507,12 +507,12 @@ class JobsService(jobs_pb2_grpc.JobsServicer):
             changes["idle_policy"] = policy
         if "project" in changes:
             authorize(Action.SUBMIT, str(changes["project"]))
-        _refuse_outranking(self.engine.state, job.spec, replace_spec(job.spec, changes))
         # An update has the bounds of a submit; what an older version accepted is not this call's fault.
         known = check(job.spec)
         problems = [one for one in check(replace_spec(job.spec, changes)) if one not in known]
         if problems:
             refuse(problems)
+        _refuse_outranking(self.engine.state, job.spec, replace_spec(job.spec, changes))
         if "options" in changes:
             refuse_unknown_gpus(self.engine, replace_spec(job.spec, changes).options)
         events = decide.update(self.engine.state, job, changes, self.engine.now())
