@@ -29,16 +29,17 @@ class Printer:
     """Prints for everybody who is logged in, so many at once.
 
     Args:
-        argv: of the child, which tests replace. there: whether pages offer it; None: as it is installed.
+        argv: of the child, which tests replace; empty: this program.
+        there: whether pages offer it; None: as it is installed.
     """
 
     def __init__(
         self,
-        argv: tuple[str, ...] = (sys.executable, "-m", "bursar_web.printing"),
+        argv: tuple[str, ...] = (),
         there: bool | None = None,
     ) -> None:
         self.there = importlib.util.find_spec("weasyprint") is not None if there is None else there
-        self._argv = argv
+        self._argv = argv or (sys.executable, "-m", "bursar_web.printing")
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._waiting = 0
 
