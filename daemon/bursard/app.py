@@ -69,6 +69,7 @@ from bursard.services.money import MoneyService
 from bursard.services.nodes import NodesService
 from bursard.services.policies import PoliciesService
 from bursard.services.serving import ServicesService
+from bursard.services.spent import keep_read
 from bursard.serving.keeper import Keeper
 from bursard.settings import Settings
 from bursard.sockets import SocketDir
@@ -187,6 +188,7 @@ async def run(settings: Settings) -> int:
         tasks.append(asyncio.create_task(_watchdog(cycle, notifier), name="watchdog"))
         keeping = startup.keep_time(engine, clock, settings.state_dir)
         tasks.append(asyncio.create_task(keeping, name="time"))
+        tasks.append(asyncio.create_task(keep_read(engine), name="accounts"))
         tasks.append(asyncio.create_task(_keep_files(store, sockets, stop), name="files"))
         tasks.append(asyncio.create_task(guard.watch(os.environ, log.warning), name="keeper"))
         tasks.append(asyncio.create_task(door.sessions.run(), name="sessions"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from bursar.clock import HOUR_US, SECOND_US, VirtualClock
@@ -11,6 +12,7 @@ from bursar.ids import SequentialIds
 from bursar.model import Device, DeviceUse, EndCause, JobSpec, NodeFacts, Progress
 from bursar.resources import GpuRequest, ResourceRequest
 from bursar.v1 import money_pb2 as pb
+from bursard import startup
 from bursard.access.identity import Identity, Role, set_caller
 from bursard.engine import Engine
 from bursard.events import ClusterCreated, ExitReport
@@ -19,6 +21,7 @@ from bursard.services.money import MoneyService
 from bursard.services.policies import PoliciesService
 from bursard.state import State
 from bursard.state.decide import attempts, jobs, nodes
+from bursard.steady import SteadyClock
 from bursard.store import ScratchStore
 from bursard.writer import Writer
 
@@ -136,3 +139,12 @@ def in_a_daemon(story: Callable[[Daemon], Awaitable[None]]) -> None:
         await daemon.engine.writer.close()
 
     asyncio.run(main())
+
+
+async def set_clock(daemon: Daemon, folder: Path, off_us: int) -> None:
+    """The clock jumps, and an operator trusts it."""
+    if not isinstance(daemon.engine.clock, SteadyClock):
+        daemon.engine.clock = SteadyClock(daemon.clock, "boot")
+    daemon.clock.step_wall(off_us)
+    (folder / startup.TRUST).touch()
+    assert startup.settle_time(daemon.engine, daemon.engine.clock, folder)

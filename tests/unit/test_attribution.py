@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from money_daemon import COST_MODEL, START, Daemon, in_a_daemon
+from money_daemon import COST_MODEL, START, Daemon, in_a_daemon, set_clock
 
 from bursar.clock import DAY_US, HOUR_US, format_instant
 from bursar.errors import InvalidRequest, NotBuilt, PolicyInvalid
 from bursar.v1 import money_pb2 as pb
 from bursar_policies.document import parse_documents
 from bursar_policies.specs import AttributionSpec
-from bursard import startup
-from bursard.steady import SteadyClock
 
 DECEMBER = START + 30 * DAY_US - HOUR_US
 VISION = "{scope: {project: research/vision}, team: vision, cost_center: %s}"
@@ -332,15 +330,6 @@ def test_what_is_shared_is_borne_by_cost_centres_in_every_form_and_nobodys_part_
                 await daemon.report(kind="chargeback", format="text", **wrong)
 
     in_a_daemon(story)
-
-
-async def set_clock(daemon: Daemon, folder: Path, off_us: int) -> None:
-    """The clock jumps, and an operator trusts it."""
-    if not isinstance(daemon.engine.clock, SteadyClock):
-        daemon.engine.clock = SteadyClock(daemon.clock, "boot")
-    daemon.clock.step_wall(off_us)
-    (folder / startup.TRUST).touch()
-    assert startup.settle_time(daemon.engine, daemon.engine.clock, folder)
 
 
 @pytest.mark.parametrize("dated", [False, True])

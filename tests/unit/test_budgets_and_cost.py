@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
-from money_daemon import COST_MODEL, START, Daemon, in_a_daemon
+from money_daemon import COST_MODEL, START, Daemon, in_a_daemon, set_clock
 
 from bursar.clock import DAY_US, HOUR_US
+from bursar.v1 import money_pb2 as pb
 from bursard.ledger import Entry, Transaction
 from bursard.ledger.accounts import budget_accounts
 from bursard.services.apart import CHECK, budgets_and_cost
 from bursard.services.dated import Dates
+from bursard.services.spent import read_accounts
+from bursard.state import image
+from bursard.state.decide import policies
 from bursard.store import EventRow
 
 MONTH = "kind: Budget\nname: month\nspec: {scope: {project: a}, limit: 90 USD, period: month}\n"
@@ -94,3 +100,58 @@ def test_a_date_that_a_document_says_itself_is_not_moved() -> None:
     assert dates.since(row(5, at), START - DAY_US) == START - DAY_US
     assert dates.since(row(5, at), START + DAY_US) == START + DAY_US
     assert dates.since(row(25, at), at) == at
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_budget_that_was_applied_while_the_clock_was_ahead_counts_what_its_scope_cost_by_the_right_one(
+    hard: bool, tmp_path: Path
+) -> None:
+    text = MONTH.replace("month}", "month, enforcement: hard}") if hard else MONTH
+
+    async def story(daemon: Daemon) -> None:
+        state = daemon.engine.state
+        await daemon.apply(COST_MODEL)
+        daemon.node("n")
+        daemon.run(hours=3, project="a")
+        daemon.submit(project="a")
+        await set_clock(daemon, tmp_path, 45 * DAY_US)
+        daemon.clock.advance(HOUR_US)
+        daemon.meter()
+        await daemon.apply(text)
+        assert (await budgets_and_cost(daemon.engine, full=False)).ok
+        december = state.budgets.records["month"].period_start
+        await set_clock(daemon, tmp_path, -45 * DAY_US)
+        daemon.clock.advance(HOUR_US)
+        daemon.meter()
+        again = image.decode(image.encode(state, daemon.engine.now()))
+        assert again.budgets.unread == {"month"}, "a daemon that dies now reads them with its next start"
+        await read_accounts(daemon.engine)
+        assert not state.budgets.unread
+        found = await budgets_and_cost(daemon.engine, full=False)
+        assert (found.ok, found.message) == (True, "1 budget says what `cost` says")
+        november = state.budgets.records["month"].period_start
+        asked = await daemon.money.Cost(pb.CostRequest(by=["project"], period="2026-11"), None)
+        assert state.ledger.settled("month", november) == asked.total.nanos > 0
+        daemon.clock.advance(december - daemon.clock.now() + HOUR_US)
+        daemon.engine.commit(policies.roll_periods(state, daemon.engine.now()), "bursard")
+        daemon.meter()
+        await read_accounts(daemon.engine)
+        asked = await daemon.money.Cost(pb.CostRequest(by=["project"], period="2026-12"), None)
+        assert state.ledger.settled("month", december) == asked.total.nanos, "with what was booked ahead"
+        assert state.ledger.violations() == []
+
+    in_a_daemon(story)
+
+
+def test_a_period_that_begins_as_always_asks_the_books_for_nothing() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL, MONTH, INDIA)
+        daemon.node("n")
+        daemon.submit(project="a")
+        for _ in range(40):
+            daemon.engine.commit(policies.roll_periods(daemon.engine.state, daemon.engine.now()), "bursard")
+            daemon.meter()
+            daemon.clock.advance(DAY_US - 7_919)
+        assert not daemon.engine.state.budgets.unread
+
+    in_a_daemon(story)

@@ -73,7 +73,7 @@ def test_what_runs_goes_on_by_the_true_time_and_costs_what_it_would_have(days: i
     assert now - attempt.members[0].started_at == now - attempt.started_at == 10 * MINUTE_US
     assert waiting.submitted_at <= now
     assert world.period == november()
-    assert HoldsRolled("p", wrong, november()) in world.events, "what is moved is told"
+    assert HoldsRolled("p", wrong, november(), anew=days > 0) in world.events, "what is moved is told"
     held = world.state.ledger.held("p", november())
     world.meter(20)
     total = world.settled_nanos()

@@ -291,7 +291,7 @@ def test_a_budget_in_a_period_that_has_not_begun_comes_back() -> None:
         period_bounds("month", "UTC", Instant(LAST + 40 * DAY_US))[0],
     )
     state = budgeted(LAST + 40 * DAY_US)
-    assert policies.roll_periods(state, LAST) == [HoldsRolled("vision", there, here)]
+    assert policies.roll_periods(state, LAST) == [HoldsRolled("vision", there, here, anew=True)]
     assert policies.roll_periods(state, LAST + 40 * DAY_US) == []
     state.budgets.roll("vision", here, LAST)
     assert policies.roll_periods(state, LAST) == []
@@ -309,11 +309,11 @@ def test_what_its_jobs_hold_beyond_a_hard_limit_comes_back_with_their_money(
     held = {here: 0}
     monkeypatch.setattr(Ledger, "held", lambda self, name, period: held.get(period, 1_000_000_001))
     assert policies.roll_periods(state, LAST) == [
-        HoldsRolled("vision", there, here),
+        HoldsRolled("vision", there, here, anew=True),
         RestCarried("vision", there, here, 1, BROUGHT_BACK),
     ]
     monkeypatch.setattr(Ledger, "held", lambda self, name, period: held.get(period, 1_000_000_000))
-    assert policies.roll_periods(state, LAST) == [HoldsRolled("vision", there, here)]
+    assert policies.roll_periods(state, LAST) == [HoldsRolled("vision", there, here, anew=True)]
 
 
 def test_a_clock_behind_the_charges_takes_no_budget_back() -> None:

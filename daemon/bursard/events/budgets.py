@@ -9,12 +9,17 @@ from __future__ import annotations
 import msgspec
 
 
-class HoldsRolled(msgspec.Struct, frozen=True, tag="holds-rolled"):
-    """A budget's period ended: what live attempts still hold moves into the new period."""
+class HoldsRolled(msgspec.Struct, frozen=True, tag="holds-rolled", omit_defaults=True):
+    """A budget's period ended: what live attempts still hold moves into the new period.
+
+    `anew`: a wrong clock has taken it there before, or away: its account is to begin with what the books say
+    of it, and all that is dated in it counts there.
+    """
 
     budget: str
     from_period: int
     to_period: int
+    anew: bool = False
 
 
 class OpeningHold(msgspec.Struct, frozen=True, array_like=True):

@@ -183,7 +183,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     e.NodeMetered: _shape("node_id through price_id posted", used=_USED, rest=_REST),
     e.PolicyApplied: _shape("", documents=_shape("kind name version effective_at problem")),
     e.PolicyRemoved: _shape("kind name"),
-    b.HoldsRolled: _shape("budget from_period to_period"),
+    b.HoldsRolled: _shape("budget from_period to_period anew"),
     b.BudgetOpened: _shape("budget period_start settled_nanos since", holds=_OPENING_HOLD),
     b.BudgetClosed: _shape("budget"),
     b.BudgetGranted: _shape("budget period_start nanos by reason"),

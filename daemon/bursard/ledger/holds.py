@@ -252,8 +252,9 @@ class Ledger:
             return None
         return self.post(Transaction("release", tuple(entries), attempt_id, money.job_id))
 
-    def roll(self, budget: str, from_period: int, to_period: int) -> list[Transaction]:
+    def roll(self, budget: str, from_period: int, to_period: int, anew: bool = False) -> list[Transaction]:
         """Move what live attempts still hold of a budget into its next period, or back into one before.
+        `anew`: whatever is dated in that one counts there.
 
         One transaction for each, ordered by attempt id, so that the rows of one attempt alone show
         where its hold went.
@@ -271,6 +272,7 @@ class Ledger:
             else:
                 held.earlier = tuple(start for start in held.earlier if start < to_period)
             held.period_start = to_period
+            held.since = 0 if anew else held.since
             self._live.setdefault((budget, to_period), {})[attempt_id] = held
             if held.nanos:
                 entries = (

@@ -71,5 +71,5 @@ def _asked(state: State, now: int, full: bool) -> Iterable[Opening]:
     for name, record in sorted(state.budgets.records.items()):
         since = max(record.period_start, record.spec.counts_from)
         whole = not since % HOUR_US and not record.period_end % HOUR_US
-        if record.opened and whole and (full or now - since <= LONG_US):
+        if record.opened and name not in state.budgets.unread and whole and (full or now - since <= LONG_US):
             yield Opening(name, record.spec.scope, record.period_start, since, record.period_end)

@@ -8,15 +8,17 @@ Why     the answer takes a moment, in which jobs go on and are charged. Those ch
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
 from bursar.clock import DAY_US, HOUR_US
-from bursar.errors import WrongState
+from bursar.errors import BursarError, WrongState
 from bursar_policies.periods import find_timezone
 from bursar_policies.specs import Document
 from bursard.engine import Engine
@@ -25,11 +27,14 @@ from bursard.ledger import PAID
 from bursard.reports.zones import offsets_of
 from bursard.state import State
 from bursard.state.decide import policies
-from bursard.state.decide.opening import Before, Opening, openings
+from bursard.state.decide.opening import Before, Opening, openings, reopened, reopenings
 from bursard.store import ChargeFilter, Dim, Unposted, Views
 from bursard.store.base import Offsets
 
+log = logging.getLogger(__name__)
+
 TRIES = 3
+_LOOK_EVERY_S = 2.0
 _MARKS = (Dim.PROJECT, Dim.USER, Dim.EXPERIMENT, Dim.MODEL)
 
 
@@ -47,13 +52,20 @@ async def spent(engine: Engine, documents: Sequence[Document]) -> Spent:
     Raises:
         WrongState: what they would open changes faster than the books are read.
     """
+    _, found = await _read(engine, partial(openings, engine.state, documents))
+    return found
+
+
+async def _read(
+    engine: Engine, openings_at: Callable[[int], tuple[Opening, ...]]
+) -> tuple[tuple[Opening, ...], Spent]:
     state = engine.state
     for _ in range(TRIES):
         if state.due(engine.now()):
             engine.commit(policies.roll_periods(state, engine.now()), "bursard")
-        wanted = openings(state, documents, engine.now())
+        wanted = openings_at(engine.now())
         if not wanted:
-            return Spent()
+            return (), Spent()
         since_then = _Meter(state, wanted)
         engine.meters.append(since_then)
         try:
@@ -64,10 +76,29 @@ async def spent(engine: Engine, documents: Sequence[Document]) -> Spent:
             heard_all = since_then in engine.meters
         finally:
             engine.meters = [one for one in engine.meters if one is not since_then]
-        if heard_all and openings(state, documents, engine.now()) == wanted:
+        if heard_all and openings_at(engine.now()) == wanted:
             nanos = {one.budget: found[one.budget] + since_then.nanos[one.budget] for one in wanted}
-            return Spent(nanos, since_then.added_to(before))
+            return wanted, Spent(nanos, since_then.added_to(before))
     raise WrongState("budgets changed while their costs were read; apply the documents again")
+
+
+async def read_accounts(engine: Engine) -> None:
+    """Budgets that a wrong clock has taken through their periods have spent what the books say. Raises
+    `WrongState` where they change faster.
+    """
+    wanted, found = await _read(engine, partial(reopenings, engine.state))
+    engine.commit(reopened(engine.state, wanted, found.nanos, found.before), "bursard")
+
+
+async def keep_read(engine: Engine) -> None:
+    """Do so for ever, whenever there are some. What goes wrong is left to the next look."""
+    while True:
+        await asyncio.sleep(_LOOK_EVERY_S)
+        if engine.state.budgets.unread:
+            try:
+                await read_accounts(engine)
+            except BursarError as error:
+                log.warning("accounts of budgets were not read", extra={"why": str(error)})
 
 
 class _Meter:

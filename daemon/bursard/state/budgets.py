@@ -117,6 +117,8 @@ class BudgetTable:
         self.announced: dict[tuple[str, str], set[Announced]] = {}
         self.approvals: dict[tuple[str, str], Approval] = {}
         self.postings = Postings()
+        self.unread: set[str] = set()
+        """Budgets whose accounts are to begin with what the books say, which nobody has read yet."""
         self.promised: Counter[str] = Counter()
         """Nanos that are set aside for jobs that were promised their deadlines and have not begun."""
 
@@ -271,6 +273,7 @@ class BudgetTable:
     def remove(self, name: str) -> None:
         """Take a budget out of force; what it settled stays in the ledger."""
         self.records.pop(name, None)
+        self.unread.discard(name)
 
     def matching(self, user: str, spec: JobSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """(all, hard) budgets that cover a job, sorted by name."""

@@ -123,6 +123,7 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     reserved: list[tuple[str, list[tuple[int, int]]]] = []
     made: list[str] = []
     rooms_made: dict[str, tuple[int, ...]] = {}
+    unread: list[str] = []
 
 
 class _Format(msgspec.Struct):
@@ -193,6 +194,7 @@ def encode(state: State, recorded_at: int) -> bytes:
         made=list(state.made),
         rooms_made=state.rooms_made,
         reserved=[(name, list(windows)) for name, windows in sorted(state.reservations.past.items())],
+        unread=sorted(state.budgets.unread),
     )
     return msgspec.json.encode(image)
 
@@ -274,6 +276,7 @@ def _policies(state: State, image: StateImage) -> None:
         state.budgets.records[budget.name] = stands
         for on, at_ppm in budget.crossed:
             state.budgets.announce(stands, on, at_ppm, spec.limit.nanos)
+    state.budgets.unread = set(image.unread)
     state.budgets.postings = Postings(image.postings)
     state.budgets.approvals = {(name, scope): one for name, scope, one in image.approvals}
     for name, scope, said in image.announced:

@@ -107,6 +107,10 @@ class ProjectCosts:
             self._sums = (days, MappingProxyType(self._sum(days)))
         return self._sums[1]
 
+    def charged_from(self, at: int) -> bool:
+        """Was anything charged for a day that began at that instant, or later?"""
+        return self._newest * DAY_US >= at
+
     def names(self) -> set[str]:
         """All that anything was charged to, as far as days are remembered."""
         return {project for costs in self._days.values() for project in costs}

@@ -89,6 +89,10 @@ def _opening(state: State, name: str, spec: BudgetSpec, now: int) -> Opening | N
     else:
         start, until = period_bounds(spec.period, spec.timezone, Instant(state.closed.open_at(now)))
         end = until or 0
+    return _of_period(name, spec, start, end, now)
+
+
+def _of_period(name: str, spec: BudgetSpec, start: int, end: int, now: int) -> Opening:
     return Opening(
         name,
         spec.scope,
@@ -100,6 +104,26 @@ def _opening(state: State, name: str, spec: BudgetSpec, now: int) -> Opening | N
         now // DAY_US * DAY_US - DAYS_BACK * DAY_US,
         spec.counts_from,
     )
+
+
+def reopenings(state: State, now: int) -> tuple[Opening, ...]:
+    """The accounts of budgets that a wrong clock has taken through their periods, and that the books were not
+    asked for yet.
+    """
+    records = (state.budgets.records[name] for name in sorted(state.budgets.unread))
+    return tuple(_of_period(one.name, one.spec, one.period_start, one.period_end, now) for one in records)
+
+
+def reopened(
+    state: State, wanted: Sequence[Opening], spent: Mapping[str, int], before: Mapping[str, Before]
+) -> list[Event]:
+    """Their accounts begin with what their scopes have cost, also beyond their limits: it is so."""
+    live = by_marks(state)
+    opened: list[Event] = [
+        _account(state, one, live, spent.get(one.budget, 0), before.get(one.budget, NOTHING))[0]
+        for one in wanted
+    ]
+    return [*opened, *posted(state, opened)]
 
 
 def _by_forecast(spec: BudgetSpec) -> bool:
@@ -145,22 +169,32 @@ def open_account(
         settled, held = settled_of(record, state.ledger), state.budgets.held(record, state.ledger)
         _check_limit(state, document, spec, record.period_start, settled, held)
         return []
+    account, whole = _account(state, opening, live, spent, before)
+    _check_limit(
+        state, document, spec, opening.period_start, whole, sum(hold.nanos for hold in account.holds)
+    )
+    return [account]
+
+
+def _account(
+    state: State, opening: Opening, live: Mapping[Marks, list[AttemptRecord]], spent: int, before: Before
+) -> tuple[BudgetOpened, int]:
+    """An account, and what was spent in all of its window."""
     holds = [
         _opening_hold(state, attempt, opening)
         for (project, user, experiment, model, labels), attempts in live.items()
-        if spec.scope.covers(project, user, experiment, model, dict(labels))
+        if opening.scope.covers(project, user, experiment, model, dict(labels))
         for attempt in attempts
     ]
-    holds += _launch_holds(state, spec.scope, opening)
+    holds += _launch_holds(state, opening.scope, opening)
     earlier = tuple((start, before.earlier.get(start, 0)) for start in opening.earlier)
     starts = (*opening.earlier, opening.period_start)
-    keys = state.keys_charged.by_period(document.name, starts, spec.counts_from)
+    keys = state.keys_charged.by_period(opening.budget, starts, opening.counts_from)
     whole = spent + sum(nanos for _, nanos in earlier) + keys.total()
-    _check_limit(state, document, spec, opening.period_start, whole, sum(hold.nanos for hold in holds))
-    since = max(earlier[0][0], spec.counts_from) if earlier else opening.since
+    since = max(earlier[0][0], opening.counts_from) if earlier else opening.since
     days = tuple(sorted((day, nanos) for day, nanos in before.days.items() if nanos))
     account = (opening.budget, opening.period_start, spent, since, tuple(holds))
-    return [BudgetOpened(*account, days, earlier)]
+    return BudgetOpened(*account, days, earlier), whole
 
 
 def posted(state: State, opened: Sequence[Event]) -> list[Event]:

@@ -208,6 +208,9 @@ def roll_periods(state: State, now: int) -> list[Event]:
     comes back to where the charges are. What its jobs hold comes with them: where that takes it over a hard
     limit, so much of the money of the period in which they began does too.
     A clock that is behind what has been charged takes nothing anywhere.
+
+    Of a period that is come back to, or was charged before it began, the books are asked what its account
+    begins with (`opening.reopenings`): the budget may have been applied since, or have counted other jobs.
     """
     events: list[Event] = []
     now = state.closed.open_at(now)
@@ -221,6 +224,10 @@ def roll_periods(state: State, now: int) -> list[Event]:
         # Each day of a rolling window is entered, also those that passed unseen: what is told late of one of
         # them is to leave the window with it.
         days = entered(record, start) if record.rolling and not back else [start]
-        events += [HoldsRolled(record.name, *step) for step in pairwise([record.period_start, *days])]
+        anew = back or state.costs.charged_from(start)
+        events += [
+            HoldsRolled(record.name, *step, anew=anew and step[1] == start)
+            for step in pairwise([record.period_start, *days])
+        ]
         events += carried
     return events

@@ -245,7 +245,10 @@ def match_some(state: Tables, most: int) -> bool:
 
 def holds_rolled(state: Tables, event: HoldsRolled, at: int, applied: Applied) -> None:
     """A budget enters its next period, with what live attempts hold."""
-    applied.transactions += state.ledger.roll(event.budget, event.from_period, event.to_period)
+    rolled = state.ledger.roll(event.budget, event.from_period, event.to_period, event.anew)
+    applied.transactions += rolled
+    if event.anew and event.budget in state.budgets.records:
+        state.budgets.unread.add(event.budget)
     state.budgets.roll(event.budget, event.to_period, at)
     record = state.budgets.records.get(event.budget)
     if record is not None and record.rolling:
@@ -257,6 +260,7 @@ def budget_opened(state: Tables, event: BudgetOpened, at: int, applied: Applied)
     record = state.budgets.records.get(event.budget)
     if record is not None:  # else it was opened by a version that could read its document
         record.opened = True
+        state.budgets.unread.discard(event.budget)
         if record.period_start != event.period_start:  # months are closed that a clock behind has not passed
             state.budgets.roll(event.budget, event.period_start, at)
         _count_past(state, record, event)
