@@ -342,7 +342,8 @@ def add_services(
     events = EventsService(
         engine, cycle, refusals, vault,
         started_at=engine.now(), state_dir=settings.state_dir, services=keeper.services,
-        clocks=fleet.clocks,
+        clocks=fleet.clocks, gateways=keeper.board.gateways.values,
+        keeper=lambda: guard.look_for_keeper(os.environ),
     )  # fmt: skip
     events_pb2_grpc.add_EventsServicer_to_server(events, server)
     health_service = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in its stubs

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 import msgspec
 
-from bursar.clock import HOUR_US, format_instant
+from bursar.clock import HOUR_US, SECOND_US, format_instant
 from bursar.errors import StoreUnavailable
+from bursar.local.guard import Seen
+from bursar.local.heartbeat import BEAT_LATE_S
 from bursar.model import JobState
 from bursar.model.ranges import contains, count
 from bursar.money import format_nanos
@@ -20,6 +22,7 @@ from bursard.events.codec import schema_of
 from bursard.events.public import unnamed
 from bursard.events.upgrade import FIRST
 from bursard.fleet.clocks import Clocks
+from bursard.serving.board import GONE_US, Gateway
 from bursard.state import ArrayRecord, AttemptRecord, JobRecord, State
 from bursard.state.arrays import size_of
 from bursard.state.decide import overdue
@@ -155,6 +158,48 @@ def check_secrets(state: State, vault: Vault) -> Finding:
         f"all {len(state.secrets)} sealed secrets can be opened",
         "bring the key file back (it lies outside the state directory and its backups), or set the secrets"
         " again: `bursar secret set NAME`",
+    )
+
+
+def check_gateways(known: Iterable[Gateway], state: State, now: int) -> Finding:
+    """Do the gateways that were there in the last hour, and since bursard began, still ask?"""
+    gateways = [one for one in known if now - one.at < HOUR_US]
+    lost = [one for one in gateways if now - one.at >= GONE_US]
+    serves = any(job.spec.service is not None and not job.state.terminal for job in state.jobs.values())
+    said = [
+        f"the gateway {one.url or one.name} has not asked for {(now - one.at) // SECOND_US} s: its requests"
+        " reach no replica, or are not counted"
+        for one in lost
+        if serves
+    ]
+    live = len(gateways) - len(lost)
+    fine = (
+        f"{plural(live, 'gateway')} asked for services within {GONE_US // SECOND_US} s"
+        if live
+        else "no gateway asks for services"
+    )
+    return finding(
+        "gateways",
+        said,
+        fine if live else "no gateway asks for services",
+        "start it again (`bursar up --gateway HOST:PORT`, or its unit), its log says why it went; one that"
+        " was taken away for good is forgotten after an hour",
+        names_work=False,
+    )
+
+
+def check_keeper(seen: Seen) -> Finding:
+    """Is there a keeper of `bursar up`, and does it look around?"""
+    lacking = [] if seen.is_there else ["no keeper runs, so nobody starts a daemon or agent again that dies"]
+    late = seen.is_there and seen.silent_s > BEAT_LATE_S
+    hangs = [f"the keeper has shown no life for {seen.silent_s:.0f} s"] if late else []
+    return finding(
+        "keeper",
+        lacking + hangs,
+        f"the keeper looked around {max(seen.silent_s, 0):.0f} s ago",
+        "daemon and agents start another within some seconds; if it stays so, `bursar up` does:"
+        " logs/keeper.log in the state directory says why",
+        names_work=False,
     )
 
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import pytest
+import fcntl
+import os
+from pathlib import Path
 
-from bursar.clock import parse_instant
+import pytest
+from service_site import Site
+
+from bursar.clock import HOUR_US, parse_instant
+from bursar.local import guard
 from bursar.model import ShareRates
 from bursard import doctor
 from bursard.events import NodePriced
 from bursard.fleet.testing import FACTS, World
+from bursard.serving.board import GONE_US, Gateway
 
 BUDGET = (
     "kind: Budget\nname: {name}\n"
@@ -76,3 +83,38 @@ def test_a_node_without_a_price_now_is_named_and_those_with_one_are_counted() ->
     [found] = [one for one in doctor.check_state(world.state) if one.check == "prices"]
     assert not found.ok
     assert found.message == "n-1 has no price now: what runs there costs an unknown amount"
+
+
+def test_a_gateway_that_went_is_told_while_services_run_and_forgotten_after_an_hour() -> None:
+    site = Site()
+    state, now = site.world.state, site.world.engine.now()
+    assert doctor.check_gateways([], state, now).message == "no gateway asks for services"
+    one = Gateway("g", "boot", "http://host:8080", now)
+    assert doctor.check_gateways([one], state, now).message == "1 gateway asked for services within 15 s"
+    found = doctor.check_gateways([one], state, now + GONE_US)
+    assert not found.ok
+    assert found.message.startswith("the gateway http://host:8080 has not asked for 15 s")
+    assert "bursar up --gateway" in found.remedy
+    assert doctor.check_gateways([one], World().state, now + GONE_US).ok, "nothing is served"
+    assert doctor.check_gateways([one], state, now + HOUR_US).ok
+
+
+def test_a_keeper_that_is_gone_or_stands_still_is_told_with_what_brings_it_back(tmp_path: Path) -> None:
+    environ = {guard.VARIABLE: str(tmp_path)}
+    assert guard.look_for_keeper({}) is None
+    gone = guard.look_for_keeper(environ)
+    assert gone is not None
+    found = doctor.check_keeper(gone)
+    assert (found.ok, found.message.split(",")[0]) == (False, "no keeper runs")
+    assert "`bursar up`" in found.remedy
+    with (tmp_path / "keeper.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        beats = guard.look_for_keeper(environ)
+        assert beats is not None
+        assert doctor.check_keeper(beats).ok
+        os.utime(tmp_path / "keeper.lock", (0, 0))
+        hangs = guard.look_for_keeper(environ)
+        assert hangs is not None
+        found = doctor.check_keeper(hangs)
+        assert not found.ok
+        assert found.message.startswith("the keeper has shown no life for ")

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from tests.unit.test_agent_core import A, assigned, ended, of, play, started
 
+from bursar.cli.backup import _say_who_holds_on
 from bursar.errors import InvalidRequest
 from bursar.model import EndCause, JobState
 from bursar_agent import stimuli as s
@@ -128,6 +129,21 @@ def test_a_cluster_is_forsaken_by_its_name_alone(tmp_path: Path) -> None:
     state = StateDir(tmp_path)
     assert (state.cluster_id(), state.remembered().epoch) == ("", 4)
     state.close()
+
+
+def test_who_gives_all_books_up_is_told_by_which_command_each_agent_lets_go(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = StateDir(tmp_path / "agents" / "local-1")
+    state.remember_log_end(LogEnd("c1", 3, b"x" * 32))
+    state.close()
+    for directory in (tmp_path, tmp_path / "daemon"):
+        _say_who_holds_on(directory)
+        said = capsys.readouterr().err
+        assert "begins another cluster" in said
+        assert f"  bursar-agent --state-dir {tmp_path}/agents/local-1 --forsake c1\n" in said
+    _say_who_holds_on(tmp_path / "elsewhere")
+    assert "  bursar-agent --state-dir DIR --forsake CLUSTER\n" in capsys.readouterr().err
 
 
 # --- the daemon's side

@@ -119,3 +119,15 @@ def test_what_explain_has_nothing_to_say_of_is_no_empty_table() -> None:
     assert "BUDGET" not in said
     assert "NODE" not in said
     assert said == said.rstrip()
+
+
+def test_explain_says_of_what_runs_that_a_part_of_it_waits_before_it_says_why() -> None:
+    why = types_pb2.Reason(code="BudgetExhausted", message="budget b has nothing left", remedy="raise it")
+    for state, size, said in (("RUNNING", 3, True), ("PENDING", 3, False), ("RUNNING", 0, False)):
+        job = types_pb2.Job(id="job_1", number=1, state=state)
+        if size:
+            job.array.size = size
+        text = explain_text(view.explain(jobs_pb2.ExplainResponse(job=job, reason=why)), 0)
+        lines = text.splitlines()
+        assert (lines[1] == "some of its tasks wait:") is said, text
+        assert "BudgetExhausted" in lines[2 if said else 1]

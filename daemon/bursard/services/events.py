@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import bursar
 from bursar.errors import InvalidRequest
+from bursar.local.guard import Seen
 from bursar.model import JobState
 from bursar.v1 import events_pb2 as pb
 from bursar.v1 import events_pb2_grpc
@@ -35,6 +36,7 @@ from bursard.services.names import Names
 from bursard.services.sight import Sight
 from bursard.services.tail import Tail
 from bursard.services.trail import PAGE, Trail, trail_of
+from bursard.serving.board import Gateway
 from bursard.state.arrays import beyond_wanted
 from bursard.store import EventRow, Views
 from bursard.turns import breathe, in_turn
@@ -67,6 +69,8 @@ class EventsService(events_pb2_grpc.EventsServicer):
         state_dir: Path,
         services: Iterable[str] = (),
         clocks: Clocks | None = None,
+        gateways: Callable[[], Iterable[Gateway]] = tuple,
+        keeper: Callable[[], Seen | None] = lambda: None,
     ) -> None:
         self.engine = engine
         self.cycle = cycle
@@ -77,6 +81,8 @@ class EventsService(events_pb2_grpc.EventsServicer):
         self._services = services
         self._census = Census(engine, cycle)
         self._clocks = clocks
+        self._gateways = gateways
+        self._keeper = keeper
         self._tail = Tail(engine)
         self._read: dict[tuple[Identity, int], asyncio.Task[_Page]] = {}
         """Pages of the whole log that are being read, by whose they are and where they begin."""
@@ -268,6 +274,9 @@ class EventsService(events_pb2_grpc.EventsServicer):
         findings.append(
             doctor.check_planning(self.cycle.failing, self.cycle.left_out(), self.cycle.allocator_wrong)
         )
+        findings.append(doctor.check_gateways(self._gateways(), self.engine.state, self.engine.now()))
+        if (seen := await asyncio.to_thread(self._keeper)) is not None:
+            findings.append(doctor.check_keeper(seen))
         log, views = self.engine.log, self.engine.views
         # To read the whole log takes minutes, for which nobody's plans and reports are to wait.
         thread = asyncio.to_thread if request.full else self.engine.aside

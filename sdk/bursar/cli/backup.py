@@ -256,6 +256,8 @@ def audit_accept_loss(state_dir: str, yes: bool, output: Output) -> None:
             f"Give up what the log in {state_dir} lacks? This cannot be undone", abort=True, err=True
         )
     known, ends = _room().accept_loss(which.directory_of(state_dir))
+    if not ends.seq and not output.quiet:
+        _say_who_holds_on(which.directory_of(state_dir))
     row: Row = {"state_dir": state_dir, "known_seq": known.seq, "last_seq": ends.seq}
     emit_one(
         row,
@@ -263,6 +265,20 @@ def audit_accept_loss(state_dir: str, yes: bool, output: Output) -> None:
         lambda r: f"the log in {r['state_dir']} ends at event {r['last_seq']}; {r['known_seq']} was known",
         identity="state_dir",
     )
+
+
+def _say_who_holds_on(directory: Path) -> None:
+    """Empty books are another cluster's: what its agents hold is let go of by their own command alone."""
+    beside = directory.parent if directory.name == books.DAEMON else directory
+    told = [(beside / "agents" / one.agent, one.end) for one in books.told(beside)]
+    ways = [(shlex.quote(str(place)), end.cluster_id) for place, end in told if end is not None]
+    say(
+        "the next start begins another cluster. An agent that holds a job of the one before, or an end of it,"
+        " takes no work until it is told, while it is stopped, that the first is gone (`bursar nodes` names"
+        " such nodes `unwell`):"
+    )
+    for place, cluster_id in ways or [("DIR", "CLUSTER")]:
+        say(f"  bursar-agent --state-dir {place} --forsake {cluster_id}")
 
 
 def _emit_report(place: str, report: Any, output: Output, **more: object) -> None:

@@ -333,7 +333,10 @@ def explain_text(view: Row, now: int) -> str:
     job = view["job"]
     words = (f"job {job_ref(job)}", clean(job["name"]), f"is {state(job['state'])}")
     lines = [" ".join(filter(None, words))]
-    lines += end_lines(job["end"]) if job["end"] else reason_lines(view["reason"] or job["reason"])
+    why = view["reason"] or job["reason"]
+    if why and not job["end"] and job["state"] != "PENDING" and (job["array"] or job["service"]):
+        lines.append(f"some of its {'replicas' if job['service'] else 'tasks'} wait:")
+    lines += end_lines(job["end"]) if job["end"] else reason_lines(why)
     if view["placed_because"]:
         lines.append(wrapped(f"placed: {view['placed_because']}"))
     if job["state"] == "PENDING":

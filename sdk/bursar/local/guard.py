@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from bursar.aside import Damaged, clear_for_file
 from bursar.local import files, processes
@@ -77,6 +77,22 @@ async def watch(environ: Mapping[str, str], say: Callable[[str], None]) -> None:
     await asyncio.Event().wait()
 
 
+class Seen(NamedTuple):
+    """What a process that is kept sees of its keeper. `silent_s`: since it looked around last."""
+
+    is_there: bool
+    silent_s: float
+
+
+def look_for_keeper(environ: Mapping[str, str]) -> Seen | None:
+    """Look once, and do nothing; None where nobody keeps this process, or it cannot be seen."""
+    guard = Guard.of(environ)
+    try:
+        return guard.seen() if guard is not None else None
+    except OSError:
+        return None
+
+
 class Guard:
     """One process's eye on its keeper. `look` blocks for a moment at most, but where it starts one."""
 
@@ -105,6 +121,12 @@ class Guard:
             self._gone = 0
             return self._replace()
         return ""
+
+    def seen(self) -> Seen:
+        """Whether a keeper is there, and when it looked around last. Raises `OSError`."""
+        there = not self._unheld()
+        beat_ns = (self._directory / files.KEEPER_LOCK).stat().st_mtime_ns if there else time.time_ns()
+        return Seen(there, (time.time_ns() - beat_ns) / 1e9)
 
     def _unheld(self) -> bool:
         """Does nobody hold the keeper's lock? Asked for together with other guards, and never made."""
