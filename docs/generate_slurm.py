@@ -98,8 +98,9 @@ of its node: the label `partition`, or the pool. One that names none and waits i
 through. Of an array `squeue` has a line for each task that runs and one for those that wait, `12_[4-9%2]`
 (`-r`: one for each), and `sacct` likewise; those that `%N` holds back wait for `JobArrayTaskLimit`.
 `sacct` has a row `12.batch` for the script and one for each step, `12.0`,
-once its job has ended: 16 of them, those that failed before others, of a script's first 16,384. `-j 12.0`
-asks for one alone, `-X` for none. `squeue -s` within a job has those of it that run now.
+also while its job runs, as its nodes told last: 16 of each node, those that run or failed before others, of
+a script's first 16,384. `-j 12.0` asks for one alone, `-X` for none. `squeue -s` has those that run now, of
+any job; `bursar show` has them all.
 A job that ended well over a step that failed is `COMPLETED`, as in Slurm,
 and `DerivedExitCode` has the step's; `show`, `explain` and `--follow` name it.
 `sinfo` has a line for each value that it prints. `scontrol` knows

@@ -15,6 +15,7 @@ import shutil
 import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -184,7 +185,11 @@ class App:
             self._sharing,
             Containers(runs.runtime, real),
         )
-        self._progress = ProgressFiles(self._runner.read_progress, self._clock.boot_us)
+        self._progress = ProgressFiles(
+            self._runner.read_progress,
+            self._clock.boot_us,
+            read_steps=partial(self._runner.read_steps, running=True),
+        )
         await self._runner.open()
         self._steps = Steps(
             Path(self._state.steps_dir),
@@ -314,10 +319,11 @@ class App:
             reading, trees = await loop.run_in_executor(self._probing, self._sampler.sample, live)
             reading = await self._devices.read(reading, trees)
             reading = await self._progress.look(reading)
-            batch = wire.telemetry(self._cluster_id, self._settings.name, (reading,))
+            batch = wire.telemetry(self._cluster_id, self._settings.name, (reading,), self._clock.boot_us())
             # The daemon believes this stream alone: a broker does not say who has published what.
             self._link.send_telemetry(wire.telemetry_message(batch))
             if self._publisher is not None:
+                wire.leave_out_steps(batch)  # names of programs are for those who may see the job
                 self._publisher.offer(batch.SerializeToString())
 
     async def _janitor(self) -> None:

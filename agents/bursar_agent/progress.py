@@ -18,7 +18,8 @@ import msgspec
 
 from bursar.errors import BursarError, InvalidRequest
 from bursar.model import Progress, read_progress
-from bursar_agent.probes.readings import AttemptReading, ProgressRates, Reading
+from bursar_agent.probes.readings import AttemptReading, ProgressRates, Reading, StepsNow
+from bursar_agent.runningsteps import RunningSteps
 from bursar_agent.stimuli import Key
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ WINDOW = 61
 ANSWER_S_MAX = 1.0
 """So long may a reading wait for the files."""
 
-Found = dict[Key, Progress | str]
+Found = dict[Key, tuple[Progress | str | None, StepsNow | None]]
 
 
 class Pace:
@@ -73,8 +74,12 @@ class ProgressFiles:
         read: Callable[[str, int], bytes | None],
         boot_us: Callable[[], int],
         answer_s_max: float = ANSWER_S_MAX,
+        read_steps: Callable[[str, int], bytes | None] = lambda attempt_id, rank: None,
     ) -> None:
-        """`read`: the file of a member, None where there is none; called in a thread of its own."""
+        """`read`, `read_steps`: the file of a member and its records of steps, None where there is none.
+        Both are called in a thread of its own.
+        """
+        self._steps = RunningSteps(read_steps, boot_us)
         self._read = read
         self._boot_us = boot_us
         self._answer_s_max = answer_s_max
@@ -98,7 +103,14 @@ class ProgressFiles:
         """Let go of the thread, unless it hangs."""
         self._thread.shutdown(wait=False)
 
-    def _with(self, one: AttemptReading, told: Progress | str | None, now: int) -> AttemptReading:
+    def _with(
+        self, one: AttemptReading, found: tuple[Progress | str | None, StepsNow | None] | None, now: int
+    ) -> AttemptReading:
+        if found is None:
+            return one
+        told, steps = found
+        if steps is not None:
+            one = msgspec.structs.replace(one, steps=steps)
         if told is None:
             return one
         if isinstance(told, str):
@@ -118,17 +130,22 @@ class ProgressFiles:
         return self._reads.result()
 
     def _read_all(self, keys: Sequence[Key]) -> Found:
+        steps = self._steps.look(keys)
         found: Found = {}
         for key in keys:
-            try:
-                data = self._read(*key)
-                if data is not None:
-                    found[key] = read_progress(data)
-            except InvalidRequest as problem:
-                found[key] = problem.message
-            except (BursarError, OSError):
-                continue  # it ended meanwhile, or its directory is damaged: the end tells
+            told = self._told(key)
+            if told is not None or key in steps:
+                found[key] = told, steps.get(key)
         return found
+
+    def _told(self, key: Key) -> Progress | str | None:
+        try:
+            data = self._read(*key)
+            return None if data is None else read_progress(data)
+        except InvalidRequest as problem:
+            return problem.message
+        except (BursarError, OSError):
+            return None  # it ended meanwhile, or its directory is damaged: the end tells
 
 
 def last_told(read: Callable[[str, int], bytes | None], key: Key) -> Progress | None:

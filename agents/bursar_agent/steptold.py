@@ -11,12 +11,9 @@ from typing import Protocol
 
 from bursar.errors import BursarError
 from bursar.model import Exit, Step, Steps
-from bursar.model.steps import STEP_STATES, told_of
+from bursar.model.steps import HELD_US_MAX, STEP_STATES, told_of
 from bursar.steps import records
 from bursar_agent.stimuli import Key
-
-HELD_US_MAX = 2**53
-"""What every reader of JSON can hold exactly."""
 
 
 class Reads(Protocol):

@@ -148,6 +148,13 @@ def test_when_srun_is_killed_its_tasks_end_on_every_node(cluster: StepCluster) -
 
 def test_a_cancelled_job_leaves_no_task_anywhere(cluster: StepCluster) -> None:
     job, pids = start_sleepers(cluster, "cancelled")
+
+    def running() -> list[tuple[str, int, int]]:
+        steps = cluster.show(job)["attempts"][-1]["steps"]
+        return [(one["name"], one["nodes"], one["tasks"]) for one in steps if one["state"] == "running"]
+
+    until(running, "its step is told of while it runs")
+    assert running() == [("bash", 2, 2)]
     cluster.run("cancel", job)
     assert cluster.ended(job)["state"] == "CANCELLED"
     cluster.gone(*pids)

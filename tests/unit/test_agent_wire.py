@@ -53,6 +53,9 @@ def own(kind: Any, path: str) -> Any:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         hints = typing.get_type_hints(kind)
         return kind(**{name: own(hints[name], f"{path}.{name}") for name in kind.__struct_fields__})
+    if isinstance(kind, type) and hasattr(kind, "_fields"):  # a named tuple
+        hints = typing.get_type_hints(kind)
+        return kind(*(own(hints[name], f"{path}.{name}") for name in kind._fields))
     if isinstance(kind, type) and issubclass(kind, str) and kind is not str:
         return list(kind)[number % len(list(kind))]  # type: ignore[call-overload]
     return {bool: number % 3 > 0, int: number, float: number + 0.25, bytes: path.encode(), str: path}[kind]
@@ -150,6 +153,7 @@ def test_every_message_that_an_agent_can_say_is_tried_here() -> None:
         "welcome",
         "probe",
         "step_frame",
+        "leave_out_steps",
         "log_end",
     }
     assert said == {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bursar.steps import records
+from bursar.steps import records, running
 from bursar.steps.queue import main
 
 
@@ -40,11 +40,25 @@ def test_where_no_step_was_there_is_none(job: dict[str, str], capsys: pytest.Cap
     assert capsys.readouterr().out == ""
 
 
-def test_steps_of_another_job_are_refused_with_what_has_them(
-    job: dict[str, str], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("words", [["-j", "13"], []])
+def test_steps_of_other_jobs_are_as_the_server_was_told_last(
+    words: list[str], job: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main("squeue", ["-s", "-j", "13"]) == 2
-    assert "shows what runs of the job that asks" in capsys.readouterr().err
+    if not words:
+        monkeypatch.delenv("SLURM_JOB_ID")
+        monkeypatch.setattr(running.tables.Filters, "jobs", lambda self, states: iter([{"id": "13"}]))
+    step = {"number": 0, "rank": 0, "name": "a", "state": "completed", "nodes": 2, "elapsed_s": 1.0}
+    runs = {**step, "number": 1, "name": "train.py", "state": "running", "elapsed_s": 61.5}
+    elsewhere = {**runs, "number": 0, "rank": 1, "nodes": 1}
+    nodes = [{"node": "n1"}, {"node": "n2"}]
+    told = {"number": 13, "id": "job_x", "user": "ann", "partition": "gpu", "state": "RUNNING"}
+    told["attempts"] = [{"nodes": nodes, "steps": [step, runs, elsewhere]}]
+    monkeypatch.setattr(running, "job_of", lambda word: told if word == "13" else None)
+    assert main("squeue", ["-s", "-h", *words]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        ["13.1", "train.py", "gpu", "ann", "1:01", "n[1-2]"],
+        ["13.0+1", "train.py", "gpu", "ann", "1:01", "(1", "of", "them)"],
+    ]
 
 
 def test_a_link_in_place_of_the_records_is_not_followed(

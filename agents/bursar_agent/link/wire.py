@@ -14,12 +14,22 @@ from bursar.codec.launch import MESSAGE_CHARS_MAX, exit_to_wire
 from bursar.codec.progress import progress_to_wire
 from bursar.model import NodeFacts
 from bursar.model.service import NOWHERE, Way
+from bursar.model.steps import HELD_US_MAX
 from bursar.pinned import is_certificate
+from bursar.steps import records
 from bursar.v1 import agents_pb2 as pb
 from bursar.v1 import types_pb2 as types
 from bursar_agent import stimuli as s
 from bursar_agent.agent import WAITING_MAX
-from bursar_agent.probes.readings import Activity, AttemptReading, GpuReading, Health, Reading, Summary
+from bursar_agent.probes.readings import (
+    Activity,
+    AttemptReading,
+    GpuReading,
+    Health,
+    Reading,
+    StepsNow,
+    Summary,
+)
 from bursar_agent.readiness import Probe
 from bursar_agent.statedir import LogEnd
 
@@ -215,10 +225,12 @@ def log_reply(
     )
 
 
-def telemetry(cluster_id: str, node: str, readings: Sequence[Reading]) -> types.TelemetryBatch:
-    """Live readings."""
+def telemetry(
+    cluster_id: str, node: str, readings: Sequence[Reading], boot_us: int = 0
+) -> types.TelemetryBatch:
+    """Live readings. `boot_us`: now, which steps are told from."""
     return types.TelemetryBatch(
-        cluster_id=cluster_id, node=node, samples=[_sample(reading) for reading in readings]
+        cluster_id=cluster_id, node=node, samples=[_sample(reading, boot_us) for reading in readings]
     )
 
 
@@ -429,7 +441,38 @@ def _log_range(message: pb.LogRequest) -> s.LogRange:
     )
 
 
-def _sample(reading: Reading) -> types.Sample:
+def leave_out_steps(batch: types.TelemetryBatch) -> None:
+    """Of every member."""
+    for sample in batch.samples:
+        for attempt in sample.attempts:
+            attempt.ClearField("steps")
+
+
+def _steps(now: StepsNow | None, boot_us: int) -> types.Steps | None:
+    if now is None:
+        return None
+    wire = types.Steps(total=now.total, failed=now.failed)
+    for one in now.told:
+        runs = one.state == records.CUT_OFF
+        ago_us = min(max(boot_us - one.begun_us, 0), HELD_US_MAX)
+        step = wire.told.add(
+            number=one.number,
+            state="running" if runs else one.state,
+            name=one.name,
+            tasks=one.tasks,
+            nodes=one.nodes,
+            signal=one.signal,
+            after_us=ago_us,
+            elapsed_us=ago_us if runs else min(max(one.ended_us - one.begun_us, 0), ago_us),
+        )
+        if one.exit_code >= 0:
+            step.exit_code = one.exit_code
+        if one.rank is not None:
+            step.rank = one.rank
+    return wire
+
+
+def _sample(reading: Reading, boot_us: int) -> types.Sample:
     return types.Sample(
         at=reading.at,
         cpu_utilization_ratio=reading.cpu_utilization_ratio,
@@ -449,6 +492,7 @@ def _sample(reading: Reading) -> types.Sample:
                 gpu_energy_source=attempt.gpu_energy_source,
                 progress=_progress(attempt),
                 progress_problem=attempt.progress_problem,
+                steps=_steps(attempt.steps, boot_us),
             )
             for attempt in reading.attempts
         ],

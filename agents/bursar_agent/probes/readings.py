@@ -9,11 +9,12 @@ Why     real, absent and simulated devices answer the same questions, so nobody 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
 from bursar.model import Device, Progress
+from bursar.steps.records import Told
 
 
 class Activity(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +104,14 @@ class ProgressRates(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_second: float
 
 
+class StepsNow(NamedTuple):
+    """What a member has started so far, by its own word. `told`: by number; one without an end runs."""
+
+    total: int
+    failed: int
+    told: tuple[Told, ...]
+
+
 class AttemptReading(msgspec.Struct, frozen=True, kw_only=True):
     """One member's processes at one moment; a CPU ratio of 1.0 is one core.
 
@@ -112,6 +121,7 @@ class AttemptReading(msgspec.Struct, frozen=True, kw_only=True):
         gpu_energy_millijoules, gpu_energy_source: so far (`bursar.model.Energy`); source empty: not known.
         progress, progress_rates: that it tells, and how fast it grows; None: not told, or not known yet.
         progress_problem: why what it tells cannot be.
+        steps: that it has started; None: none, or not known.
     """
 
     attempt_id: str
@@ -126,6 +136,7 @@ class AttemptReading(msgspec.Struct, frozen=True, kw_only=True):
     progress: Progress | None = None
     progress_rates: ProgressRates | None = None
     progress_problem: str = ""
+    steps: StepsNow | None = None
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):

@@ -62,6 +62,8 @@ class Runner(Protocol):
         """The same of one that has ended, at once."""
         ...
 
-    def read_steps(self, attempt_id: str, rank: int) -> bytes | None:
-        """Records of the steps of a member that has ended, at once; None: there were none."""
+    def read_steps(self, attempt_id: str, rank: int, *, running: bool = False) -> bytes | None:
+        """Records of the steps of a member that has ended, at once, or of one that runs, which may never
+        answer; None: there are none.
+        """
         ...

@@ -146,7 +146,7 @@ class FakeRunner:
         """See `Runner.read_last_progress`."""
         return self._member(attempt_id, rank).behaviour.progress
 
-    def read_steps(self, attempt_id: str, rank: int) -> bytes | None:
+    def read_steps(self, attempt_id: str, rank: int, *, running: bool = False) -> bytes | None:
         """See `Runner.read_steps`."""
         return self._member(attempt_id, rank).behaviour.steps
 

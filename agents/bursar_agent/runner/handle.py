@@ -458,9 +458,9 @@ class ProcessRunner:
         """See `Runner.read_last_progress`. Raises as `read_progress` does."""
         return told.last_progress(self._run_fd, attempt_id, rank)
 
-    def read_steps(self, attempt_id: str, rank: int) -> bytes | None:
+    def read_steps(self, attempt_id: str, rank: int, *, running: bool = False) -> bytes | None:
         """See `Runner.read_steps`. Raises as `read_progress` does."""
-        return told.steps(self._run_fd, attempt_id, rank)
+        return (told.running_steps if running else told.steps)(self._run_fd, attempt_id, rank)
 
     # --- starting -------------------------------------------------------------------------------
 

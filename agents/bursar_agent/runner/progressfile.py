@@ -42,9 +42,9 @@ def read(path: str, dir_fd: int | None = None, bytes_max: int = BYTES_MAX) -> by
         os.close(fd)
 
 
-def read_of_another(marker: str) -> bytes | None:
-    """The file of another user's job that runs. Raises `OSError`."""
-    return read(f"{directory_of_another(marker)}/{PROGRESS}")
+def read_of_another(marker: str, name: str = PROGRESS, bytes_max: int = BYTES_MAX) -> bytes | None:
+    """A file of another user's job that runs. Raises `OSError`."""
+    return read(f"{directory_of_another(marker)}/{name}", bytes_max=bytes_max)
 
 
 def keep(directory: str) -> None:

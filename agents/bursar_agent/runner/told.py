@@ -14,11 +14,21 @@ from bursar_agent.runner.layout import ATTEMPTS, PROGRESS, STEP_RECORDS, marker_
 
 def progress(run_fd: int, attempt_id: str, rank: int) -> bytes | None:
     """Of a member that runs; None: nothing. Raises `OSError`, `NotFound`."""
+    return _running(run_fd, attempt_id, rank, PROGRESS, progressfile.BYTES_MAX)
+
+
+def running_steps(run_fd: int, attempt_id: str, rank: int) -> bytes | None:
+    """Records of the steps of one that runs. Raises as `progress` does."""
+    return _running(run_fd, attempt_id, rank, STEP_RECORDS, progressfile.STEPS_BYTES_MAX)
+
+
+def _running(run_fd: int, attempt_id: str, rank: int, name: str, bytes_max: int) -> bytes | None:
     dir_fd = _open(run_fd, attempt_id, rank)
     try:
-        data = progressfile.read(PROGRESS, dir_fd)
+        data = progressfile.read(name, dir_fd, bytes_max)
         if data is None and (os.geteuid() == 0 or containers.read_record(dir_fd) is not None):
-            data = progressfile.read_of_another(marker_of(member_name(attempt_id, rank), place_of(run_fd)))
+            marker = marker_of(member_name(attempt_id, rank), place_of(run_fd))
+            data = progressfile.read_of_another(marker, name, bytes_max)
         return data
     finally:
         os.close(dir_fd)

@@ -17,9 +17,9 @@ from typing import Any, Final, get_args
 
 from bursar.clock import DAY_US, INSTANT_MAX, INSTANT_MIN, SECOND_US
 from bursar.errors import InvalidRequest
-from bursar.model import COUNT_MAX, SECONDS_MAX, DeviceUse, EndCause, EnergySource, Exit, NodeFacts, Steps
+from bursar.model import COUNT_MAX, SECONDS_MAX, DeviceUse, EndCause, EnergySource, Exit, NodeFacts
 from bursar.model.constraints import PLACE_FIELDS
-from bursar.model.steps import NAME_CHARS_MAX, STEPS_COUNTED_MAX, STEPS_TOLD_MAX
+from bursar.model.steps import NAME_CHARS_MAX, STEP_STATES, STEPS_COUNTED_MAX, STEPS_TOLD_MAX
 from bursar.pinned import is_certificate
 from bursar.steps.names import STEP_TASKS_MAX
 from bursar.words import on_one_line
@@ -406,6 +406,8 @@ def sample(reading: Any) -> None:
             _progress(attempt.progress, "sample.attempts.progress")
             for name in ("steps_per_second", "samples_per_second", "tokens_per_second"):
                 _finite(getattr(attempt.progress, name), COUNT_MAX, f"sample.attempts.progress.{name}")
+        if attempt.HasField("steps"):
+            _running_steps(attempt.steps, "sample.attempts.steps")
 
 
 def _progress(told: Any, field: str) -> None:
@@ -417,29 +419,37 @@ def _progress(told: Any, field: str) -> None:
     _within(told.mfu_ppm, 0, 1_000_000, f"{field}.mfu_ppm")
 
 
-def _steps(told: Steps) -> None:
-    """What a member started, as its own processes say."""
-    _within(told.total, 1, STEPS_COUNTED_MAX, "exited.steps.total")
-    _within(told.failed, 0, told.total, "exited.steps.failed")
-    _within(told.cut_off, 0, told.total - told.failed, "exited.steps.cut_off")
-    most = min(told.total, STEPS_TOLD_MAX)
-    _require(len(told.told) <= most, "exited.steps.told", f"at most {most}")
-    _once((step.number for step in told.told), "exited.steps.told.number")
+def _running_steps(told: Any, field: str) -> None:
+    """What a member that runs has started (`types_pb2.Steps`)."""
+    _steps(told, field)
+    states = (*STEP_STATES, "running")
     for step in told.told:
-        _within(step.number, 0, STEPS_COUNTED_MAX - 1, "exited.steps.told.number")
-        _within(step.tasks, 1, STEP_TASKS_MAX, "exited.steps.told.tasks")
-        _within(step.nodes, 1, step.tasks, "exited.steps.told.nodes")
-        _within(step.exit_code, -1, 255, "exited.steps.told.exit_code")
-        _within(step.signal, 0, 64, "exited.steps.told.signal")
-        _within(step.rank or 0, 0, step.tasks - 1, "exited.steps.told.rank")
-        _within(step.after_us, 0, BOOT_US_MAX, "exited.steps.told.after_us")
-        _within(step.elapsed_us, 0, BOOT_US_MAX, "exited.steps.told.elapsed_us")
+        _require(step.state in states, f"{field}.told.state", f"one of {', '.join(states)}")
+
+
+def _steps(told: Any, field: str = "exited.steps") -> None:
+    """What a member started, as its own processes say (`bursar.model.Steps`, by its attributes)."""
+    _within(told.total, 1, STEPS_COUNTED_MAX, f"{field}.total")
+    _within(told.failed, 0, told.total, f"{field}.failed")
+    _within(told.cut_off, 0, told.total - told.failed, f"{field}.cut_off")
+    most = min(told.total, STEPS_TOLD_MAX)
+    _require(len(told.told) <= most, f"{field}.told", f"at most {most}")
+    _once((step.number for step in told.told), f"{field}.told.number")
+    for step in told.told:
+        _within(step.number, 0, STEPS_COUNTED_MAX - 1, f"{field}.told.number")
+        _within(step.tasks, 1, STEP_TASKS_MAX, f"{field}.told.tasks")
+        _within(step.nodes, 1, step.tasks, f"{field}.told.nodes")
+        _within(step.exit_code, -1, 255, f"{field}.told.exit_code")
+        _within(step.signal, 0, 64, f"{field}.told.signal")
+        _within(step.rank or 0, 0, step.tasks - 1, f"{field}.told.rank")
+        _within(step.after_us, 0, BOOT_US_MAX, f"{field}.told.after_us")
+        _within(step.elapsed_us, 0, BOOT_US_MAX, f"{field}.told.elapsed_us")
         _require(
             len(step.name) <= NAME_CHARS_MAX and step.name.isprintable(),
-            "exited.steps.told.name",
+            f"{field}.told.name",
             f"at most {NAME_CHARS_MAX} characters that can be printed",
         )
-        _require(step.member == 0, "exited.steps.told.member", "0: its member says whose they are")
+        _require(step.member == 0, f"{field}.told.member", "0: its member says whose they are")
 
 
 def _gpu(gpu: Any) -> None:

@@ -582,6 +582,8 @@ def sample_view(
     if not allowed(seen_by, Action.SEE_JOBS):
         live = (each for each in live if _sees_attempt(state, each.attempt_id, seen_by))
     wire.attempts.extend(islice(live, attempts_max))
+    for one in wire.attempts:
+        one.ClearField("steps")  # of these a job's own view tells
     return wire
 
 
@@ -606,11 +608,29 @@ def add_samples(wire: pb.Job, newest: Callable[[str], pb.Sample | None]) -> None
             for one in sample.attempts:
                 if (one.attempt_id, one.rank) == (attempt.id, member.rank):
                     member.sample.CopyFrom(one)
+                    _add_steps(wire, attempt, member)
         telling = [member.sample for member in attempt.members if member.sample.HasField("progress")]
         if telling:
             wire.progress.CopyFrom(telling[0].progress)
         problems = [member.sample.progress_problem for member in attempt.members]
         wire.progress_problem = next(filter(None, problems), "")
+
+
+def _add_steps(wire: pb.Job, attempt: pb.Attempt, member: pb.Member) -> None:
+    """Move the steps of a member that runs from its reading to its attempt, which tells of all."""
+    if not member.sample.HasField("steps"):
+        return
+    steps = member.sample.steps
+    attempt.steps.total += steps.total
+    attempt.steps.failed += steps.failed
+    for one in steps.told:
+        step = attempt.steps.told.add()
+        step.CopyFrom(one)
+        step.member = member.rank
+        step.after_us = max(attempt.elapsed_us - one.after_us, 0)
+        if wire.redacted:
+            step.ClearField("name")
+    member.sample.ClearField("steps")
 
 
 def reason_of_node(node: NodeRecord, seen_by: Identity, now: int, token: str = "") -> str:

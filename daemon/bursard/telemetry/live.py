@@ -45,6 +45,8 @@ def _move_summaries(before: Any, sample: Any) -> None:
             gpu.summary.CopyFrom(old.summary)
     for gpu in known.values():
         gpu.ClearField("summary")
+    for attempt in before.attempts:
+        attempt.ClearField("steps")  # what ran is shown of the newest reading alone
 
 
 class LiveTelemetry:

@@ -11,7 +11,7 @@ from bursar.words import plural
 
 SHOWN_MAX: Final = 8
 _WORDS: Final = {
-    "completed": "completed", "failed": "failed", "cancelled": "ended by its script",
+    "running": "runs", "completed": "completed", "failed": "failed", "cancelled": "ended by its script",
     "time_limit": "ended at its time limit", "cut_off": "still ran when its script ended",
 }  # fmt: skip
 
@@ -24,12 +24,14 @@ def step_lines(attempt: Row) -> Iterator[str]:
     parts = [plural(total, "step")]
     parts += [f"{attempt['steps_failed']} failed"] if attempt["steps_failed"] else []
     parts += [f"{attempt['steps_cut_off']} cut off"] if attempt["steps_cut_off"] else []
+    runs = sum(step["state"] == "running" for step in told)
+    parts += [f"{runs} running"] if runs else []
     yield f"attempt {attempt['number']}: {', '.join(parts)}"
-    bad = [step for step in told if step["state"] != "completed"]
-    shown = bad or told
+    bad = [step for step in told if step["state"] not in ("completed", "running")]
+    shown = told if runs or not bad else bad
     for step in shown[:SHOWN_MAX]:
         yield f"  {_step(step)}"
-    left = (len(bad) if bad else total) - min(len(shown), SHOWN_MAX)
+    left = (total if shown is told else len(bad)) - min(len(shown), SHOWN_MAX)
     if left > 0:
         yield f"  and {left} more"
 
@@ -43,6 +45,6 @@ def _step(step: Row) -> str:
     first = (
         f", task {step['failed_task']} first" if step["failed_task"] is not None and step["tasks"] > 1 else ""
     )
-    ran = f", after {seconds_text(step['elapsed_s'])}"
+    ran = f", {'since' if step['state'] == 'running' else 'after'} {seconds_text(step['elapsed_s'])}"
     state = _WORDS.get(step["state"], clean(step["state"]))
     return f"step {step['number']}{where}{name}, {size}: {state}{code}{first}{ran}"

@@ -21,6 +21,8 @@ STEPS_TOLD_MAX: Final = 16
 """Of one member; those that failed come before the others."""
 STEPS_COUNTED_MAX: Final = 16_384
 NAME_CHARS_MAX: Final = 28
+HELD_US_MAX: Final = 2**53
+"""What every reader of JSON can hold exactly."""
 FAILED_STATES: Final = ("failed", "time_limit")
 _NAMED_MAX: Final = 3
 _SOON_US: Final = 30 * SECOND_US

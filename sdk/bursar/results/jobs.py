@@ -22,8 +22,9 @@ class AttemptState(StrEnum):
 
 
 class StepState(StrEnum):
-    """How a step ended. Cut off: it still ran when its job ended, or was killed from outside."""
+    """How a step ended, or that it runs. Cut off: it ran when its job ended, or was killed from outside."""
 
+    RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -126,7 +127,7 @@ class Attempt(Result, frozen=True, kw_only=True):
         time_limit: what it may run for, and is held and billed by. wanted_time_limit: by the newest update,
             which the nodes of `limit_waits_for` have not taken yet; None: nothing waits.
         leased: of `time_limit`, what is paid for by now where budgets pay by leases; None: all of it.
-        steps: that its places have started, once they have ended: 16 of each, those that failed first.
+        steps: that its places have started: 16 of each, those that run or failed first.
         steps_failed, steps_cut_off: of `steps_total`; what was cut off still ran when its place ended.
         image_digest: of the image that its containers were of; empty: none, not known, or not ended yet.
         pull_time: until that was there; None likewise.

@@ -46,7 +46,7 @@ _AGO: Final = re.compile(r"now-(\d{1,8}) ?([a-z]*)", re.ASCII)
 
 
 def steps_of(job: Row) -> list[Row]:
-    """The script of a job that has begun, and the steps that it started, once it has ended."""
+    """The script of a job that has begun, and the steps that it started."""
     attempts = job.get("attempts") or []
     if not job["started_at"] or not attempts or job.get("array") or "waiting" in job:
         return []
@@ -72,7 +72,7 @@ def step_name(step: Row) -> str:
 
 _STEP_STATES: Final = {
     "completed": "COMPLETED", "failed": "FAILED", "cancelled": "CANCELLED", "time_limit": "TIMEOUT",
-    "cut_off": "CANCELLED",
+    "cut_off": "CANCELLED", "running": "RUNNING",
 }  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def _step_exit(job: Row, step: Row) -> str:
 def _step_end(job: Row, step: Row) -> str:
     if _is_batch(step):
         return moment(job["finished_at"])
-    if not step["started_at"]:
+    if not step["started_at"] or step["state"] == "running":
         return "Unknown"
     ran = timedelta(seconds=step["elapsed_s"])
     return moment((datetime.fromisoformat(step["started_at"]) + ran).isoformat())

@@ -1126,7 +1126,7 @@ class Attempt(google.protobuf.message.Message):
     def limit_waits_for(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     @property
     def steps(self) -> global___Steps:
-        """that its members started, once they have ended; absent: none"""
+        """that its members started, while they run as their agents saw it last; absent: none"""
 
     def __init__(
         self,
@@ -2054,6 +2054,7 @@ class AttemptSample(google.protobuf.message.Message):
     GPU_ENERGY_SOURCE_FIELD_NUMBER: builtins.int
     PROGRESS_FIELD_NUMBER: builtins.int
     PROGRESS_PROBLEM_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     rank: builtins.int
     cpu_utilization_ratio: builtins.float
@@ -2073,6 +2074,10 @@ class AttemptSample(google.protobuf.message.Message):
     def progress(self) -> global___Progress:
         """as its file tells; absent: it tells nothing, or nothing that can be"""
 
+    @property
+    def steps(self) -> global___Steps:
+        """that it has started so far; `after_us` of each: so long ago. In `Attempt` alone"""
+
     def __init__(
         self,
         *,
@@ -2087,9 +2092,10 @@ class AttemptSample(google.protobuf.message.Message):
         gpu_energy_source: builtins.str = ...,
         progress: global___Progress | None = ...,
         progress_problem: builtins.str = ...,
+        steps: global___Steps | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_gpu_memory_used_bytes", b"_gpu_memory_used_bytes", "_gpu_sm_ratio", b"_gpu_sm_ratio", "gpu_memory_used_bytes", b"gpu_memory_used_bytes", "gpu_sm_ratio", b"gpu_sm_ratio", "progress", b"progress"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_gpu_memory_used_bytes", b"_gpu_memory_used_bytes", "_gpu_sm_ratio", b"_gpu_sm_ratio", "attempt_id", b"attempt_id", "cpu_utilization_ratio", b"cpu_utilization_ratio", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "gpu_memory_used_bytes", b"gpu_memory_used_bytes", "gpu_sm_ratio", b"gpu_sm_ratio", "memory_used_bytes", b"memory_used_bytes", "processes", b"processes", "progress", b"progress", "progress_problem", b"progress_problem", "rank", b"rank"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_gpu_memory_used_bytes", b"_gpu_memory_used_bytes", "_gpu_sm_ratio", b"_gpu_sm_ratio", "gpu_memory_used_bytes", b"gpu_memory_used_bytes", "gpu_sm_ratio", b"gpu_sm_ratio", "progress", b"progress", "steps", b"steps"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_gpu_memory_used_bytes", b"_gpu_memory_used_bytes", "_gpu_sm_ratio", b"_gpu_sm_ratio", "attempt_id", b"attempt_id", "cpu_utilization_ratio", b"cpu_utilization_ratio", "gpu_energy_millijoules", b"gpu_energy_millijoules", "gpu_energy_source", b"gpu_energy_source", "gpu_memory_used_bytes", b"gpu_memory_used_bytes", "gpu_sm_ratio", b"gpu_sm_ratio", "memory_used_bytes", b"memory_used_bytes", "processes", b"processes", "progress", b"progress", "progress_problem", b"progress_problem", "rank", b"rank", "steps", b"steps"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_gpu_memory_used_bytes", b"_gpu_memory_used_bytes"]) -> typing.Literal["gpu_memory_used_bytes"] | None: ...
     @typing.overload
@@ -2117,7 +2123,7 @@ class Step(google.protobuf.message.Message):
     number: builtins.int
     """of the member that started it, from 0"""
     state: builtins.str
-    """completed | failed | cancelled | time_limit | cut_off: its job ended before it"""
+    """running | completed | failed | cancelled | time_limit | cut_off: its job ended before it"""
     name: builtins.str
     """of its program, without a path; left out of a job that is redacted"""
     tasks: builtins.int
