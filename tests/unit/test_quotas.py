@@ -196,6 +196,31 @@ def test_what_is_within_a_guarantee_comes_first_whatever_its_priority():
     assert started(plan(replace(world, priority=rules), NOW)) == ["m9", "m10"]
 
 
+@pytest.mark.parametrize(
+    ("guaranteed", "first"),
+    [
+        ((("gpus", 1_000),), 0),
+        ((("gpus", 2_000),), 2),
+        ((("cpus", 0.5), ("gpus", 2_000)), 2),
+        ((("memory", 1 << 20),), 0),
+        ((("spend_rate", 100 * USD),), 2),
+    ],
+    ids=str,
+)
+def test_of_what_a_guarantee_does_not_name_it_puts_first_no_more_than_its_part_of_the_site(guaranteed, first):
+    site = Site(gpus=8)
+    whole = site.nodes.cpu_total.item(0)
+    named = tuple((name, int(n * whole) if name == "cpus" else n) for name, n in guaranteed)
+    site.quotas = {"nlp": QuotaSpec(project="nlp", guaranteed=named)}
+    quarter = request(1, cpus=whole / 4_000)
+    quarter = replace(quarter, memory_bytes=1 << 18)
+    rated = "spend_rate" in dict(guaranteed)
+    mine = queue(job_class(quarter, quotas=("nlp",), rated=rated), (9, "m9"), (10, "m10"), priority=10)
+    others = queue(job_class(quarter), *((n, f"f{n}") for n in range(4)), priority=90)
+    found = started(plan(site.seen(others, mine), NOW))
+    assert found == [*["m9", "m10"][:first], *(f"f{n}" for n in range(4 - first))]
+
+
 def test_what_others_borrowed_is_taken_back_at_the_least_cost_without_any_policy():
     site = Site(gpus=4, nlp=NLP)
     site.runs("dear", unsaved_since=NOW - 9 * HOUR_US).runs("b").runs("c").runs("cheap", unsaved_since=0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from functools import cached_property
 from typing import NamedTuple
 
@@ -189,9 +190,49 @@ class Tenancy:
         known = self._within.get(id(job_class))
         if known is None or known[0] is not job_class:
             options = (self.at_least(option, job_class.nodes, rate) for option in job_class.options)
-            found = any(self.guaranteed(job_class, uses) for uses in options)
+            found = any(
+                self._moderate(name, uses) for uses in options for name in self.guaranteed(job_class, uses)
+            )
             known = self._within[id(job_class)] = (job_class, found)
         return known[1]
+
+    def _moderate(self, name: str, uses: Uses) -> bool:
+        """Of what the guarantee does not name it asks for no larger part of the site than is guaranteed: else
+        one of a little of one thing would put a job first for all of another.
+        """
+        owed, whole = self.owed[name], self._whole
+        if SPEND_RATE in owed:
+            return True
+        part = self._parts[name]
+        gpus = any(resource.partition("/")[0] == GPUS for resource in owed)
+        return all(
+            uses[r] <= part * whole[r]
+            for r in ("cpus", "memory", GPUS)
+            if uses.get(r) and r not in owed and not (r == GPUS and gpus)
+        )
+
+    @cached_property
+    def _parts(self) -> dict[str, Fraction]:
+        """By quota, the largest part of the site that it guarantees of anything."""
+        whole = self._whole
+        return {
+            name: max((Fraction(owed[r], whole[r]) for r in owed if whole.get(r)), default=Fraction(0))
+            for name, owed in self.owed.items()
+        }
+
+    @cached_property
+    def _whole(self) -> dict[str, int]:
+        """Of all nodes that are ready."""
+        nodes, ready = self.nodes, self.nodes.ready
+        gpus = nodes.gpu_total * 1000
+        found = {
+            "cpus": int(nodes.cpu_total[ready].sum()),
+            "memory": int(nodes.memory_total[ready].sum()),
+            GPUS: int(gpus[ready].sum()),
+        }
+        for kind, name in enumerate(nodes.gpu_types):
+            found[f"{GPUS}/{name}"] = int(gpus[ready & (nodes.gpu_type == kind)].sum())
+        return found
 
     def guaranteed(self, job_class: JobClass, uses: Uses) -> tuple[str, ...]:
         """The quotas that guarantee so much more: of what each names it asks for some, and for no more than
@@ -255,16 +296,7 @@ class Tenancy:
     @cached_property
     def totals(self) -> dict[str, int]:
         """Of all that is ready and guaranteed to somebody."""
-        nodes = self.nodes
-        ready = nodes.ready
-        gpus = nodes.gpu_total * 1000
-        found = {
-            "cpus": int(nodes.cpu_total[ready].sum()),
-            "memory": int(nodes.memory_total[ready].sum()),
-            GPUS: int(gpus[ready].sum()),
-        }
-        for kind, name in enumerate(nodes.gpu_types):
-            found[f"{GPUS}/{name}"] = int(gpus[ready & (nodes.gpu_type == kind)].sum())
+        found = self._whole
         named = {resource for owed in self.owed.values() for resource in owed} - {SPEND_RATE}
         if any(resource.startswith(f"{GPUS}/") for resource in named):
             named.add(GPUS)
