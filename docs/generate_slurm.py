@@ -73,6 +73,13 @@ which runs nothing: a quote or an `if` that is never closed is refused with the 
 here-document whose mark stands between blanks and so swallows the rest. What stands below an `exit` or
 `exec` of the script itself is not read.
 
+Names such as `$SCRATCH`, `$LOCAL_SCRATCH` or `$PBS_JOBDIR` are set by the site or the system that a script
+comes from, and are empty here: `rm -rf $LOCAL_SCRATCH/*` would be `rm -rf /*`. Where nothing sets the
+variable that begins what `rm -r`, `find -delete`, `rsync --delete`, `chmod -R` or `chown -R` works on, or a
+`cd` above one, a script or the `run` of a job file is refused with its line: set it above, or give it with
+`--env SCRATCH=/data/ann`. Where a file that is read above (`source`, `module`, a login shell) or the image
+may set it, it is told. `set -u`, `${SCRATCH:?}` and `[ -n "$SCRATCH" ]` guard it.
+
 `srun` starts steps on the nodes of the job ([steps](adr/0015-steps.md)), more tasks than CPUs too: up
 to 8 for each CPU that the job holds on a node, and 64 in any case; beyond that they are refused.
 Its tasks find the environment of

@@ -13,11 +13,11 @@ from typing import Final
 
 from bursar.errors import InvalidRequest
 from bursar.jobfile import shell, variables
-from bursar.jobfile.endings import lost_ends
 from bursar.jobfile.exported import OF_EVERY_JOB
 from bursar.jobfile.programs import place_programs
 from bursar.jobfile.site import SiteNode, with_modules
 from bursar.jobfile.slurm import is_slurm_script
+from bursar.jobfile.texts import SHOWN_MAX, Body, check_text, place_of, speaks_shell
 from bursar.model import JobSpec
 from bursar.steps import modules, programs, srun
 from bursar.yamlfile import Faults, nearest
@@ -42,7 +42,6 @@ MODULES: Final = (
     "`|| true` behind it, it is noted"
 )
 """What becomes of a script with `#SBATCH` lines that runs one of `modules.COMMANDS`."""
-SHOWN_MAX: Final = 20
 
 _PLAIN = re.compile(r"#!\s*(?:/usr)?(?:/bin/sh|/bin/env sh|/bin/dash)\b")
 _HOOKS: Final = (".", "source", "eval", "module", "ml", "conda_setup")
@@ -61,24 +60,26 @@ def check_body(
 ) -> list[tuple[int, str]]:
     """Refuse what cannot run, by line; returns notes by line. `environ`: of the shell it comes from."""
     first = content.partition("\n")[0]
-    if not _speaks_shell(first):
+    if not speaks_shell(first):
         reads = ((match.group(1), match.start()) for match in _PYTHON_READ.finditer(content))
         _check_reads(content, list(reads), spec, faults)
         return []
     found = shell.scan(content)
     trusting = [(read.name, read.offset) for read in found.trusting()]
     _check_reads(content, trusting, spec, faults)
+    body = Body(content, found, spec, environ or {}, tmpdir=is_slurm_script(content))
+    said = check_text(body, faults)
     refused = dict(REFUSED)
     if not is_slurm_script(content):
         refused |= dict.fromkeys(OF_SLURM, _WITHOUT_LINES)
     for name, sentence in refused.items():
         offset = found.runs(name)
         if offset is not None:
-            faults.add_at(*_place(content, offset), f"{name} cannot run: {sentence}")
+            faults.add_at(*place_of(content, offset), f"{name} cannot run: {sentence}")
     if "srun" not in refused and "srun" not in found.has:
         _check_steps(content, found, faults)
     left_behind = _left_behind(content, found, spec, environ or {}) if is_slurm_script(content) else ()
-    return [*_notes(content, found, spec), *left_behind]
+    return [*_notes(content, found, spec), *left_behind, *said]
 
 
 def place_modules(
@@ -86,14 +87,14 @@ def place_modules(
 ) -> tuple[JobSpec, list[tuple[int, str]]]:
     """The job where `module` is, if its script runs that; with what is said of it by line."""
     first = content.partition("\n")[0]
-    if not _speaks_shell(first) or not any(name in content for name in modules.COMMANDS):
+    if not speaks_shell(first) or not any(name in content for name in modules.COMMANDS):
         return spec, []
     found = shell.scan(content)
     runs = [pair for name in modules.COMMANDS for pair in _needing(content, found, name)]
     if not runs:
         return spec, []
     offset, name = min(runs)
-    place = _place(content, offset)
+    place = place_of(content, offset)
     sourced = [found.runs(word) for word in (".", "source")]
     if "bash" not in first and first.startswith("#!") and not any(at is not None for at in sourced):
         faults.add_at(*place, f"{name} cannot run: it is a function of bash; begin with #!/bin/bash")
@@ -111,13 +112,13 @@ def place_environment(
 ) -> tuple[JobSpec, list[tuple[int, str]]]:
     """The job where programs are that its script runs; with what is said of them by line."""
     first = content.partition("\n")[0]
-    if not _speaks_shell(first) or not any(name in content for name in programs.NAMES):
+    if not speaks_shell(first) or not any(name in content for name in programs.NAMES):
         return spec, []
     login = _LOGIN.match(content) is not None
     spec, notes, wrong = place_programs(shell.scan(content), spec, nodes, login)
     for offset, sentence in wrong:
-        faults.add_at(*_place(content, offset), sentence)
-    return spec, [(_place(content, offset)[0], sentence) for offset, sentence in notes]
+        faults.add_at(*place_of(content, offset), sentence)
+    return spec, [(place_of(content, offset)[0], sentence) for offset, sentence in notes]
 
 
 def _needing(content: str, found: shell.Found, name: str) -> Iterator[tuple[int, str]]:
@@ -129,10 +130,6 @@ def _needing(content: str, found: shell.Found, name: str) -> Iterator[tuple[int,
             yield command.offset, name
 
 
-def _speaks_shell(first: str) -> bool:
-    return not first.startswith("#!") or any(re.search(rf"\b{name}\b", first) for name in shell.SHELLS)
-
-
 def _check_steps(content: str, found: shell.Found, faults: Faults) -> None:
     """Refuse what `srun` will refuse: a script goes on after it, to an end that looks well."""
     for command in found.commands:
@@ -141,7 +138,7 @@ def _check_steps(content: str, found: shell.Found, faults: Faults) -> None:
             continue
         why = srun.refusal_of(words)
         if why:
-            faults.add_at(*_place(content, command.offset), f"srun cannot do this: {why}")
+            faults.add_at(*place_of(content, command.offset), f"srun cannot do this: {why}")
 
 
 def _notes(content: str, found: shell.Found, spec: JobSpec) -> Iterator[tuple[int, str]]:
@@ -150,18 +147,16 @@ def _notes(content: str, found: shell.Found, spec: JobSpec) -> Iterator[tuple[in
     for name, sentence in {**NOTED, **dict.fromkeys(other, _OF_A_SITE)}.items():
         offset = found.runs(name)
         if offset is not None:
-            yield _place(content, offset)[0], f"{name} {sentence}"
+            yield place_of(content, offset)[0], f"{name} {sentence}"
     if (unhooked := _unhooked(content, found)) is not None:
-        yield _place(content, unhooked)[0], _UNHOOKED
+        yield place_of(content, unhooked)[0], _UNHOOKED
     if found.of_bash and _PLAIN.match(content):
         offset, what = min(found.of_bash)
         more = f" ({len(found.of_bash) - 1} more below)" if found.of_bash[1:] else ""
         yield (
-            _place(content, offset)[0],
+            place_of(content, offset)[0],
             f"{what} is bash's, which the sh of a node need not know; begin with #!/bin/bash{more}",
         )
-    for offset, sentence in lost_ends(content, found):
-        yield _place(content, offset)[0], sentence
     if is_slurm_script(content) and content.startswith("#!") and "bash" not in content.partition("\n")[0]:
         yield from _profiles(content, found)
 
@@ -190,7 +185,7 @@ def _profiles(content: str, found: shell.Found) -> Iterator[tuple[int, str]]:
     used = [name for name in OF_SLURM if (found.runs(name) or 0) > since]
     if used:
         yield (
-            _place(content, since)[0],
+            place_of(content, since)[0],
             (
                 f"{what} may set PATH anew, and a shell that is no bash then finds no {used[0]}; begin with "
                 "#!/bin/bash"
@@ -207,7 +202,7 @@ def _left_behind(
         name = read.name
         if name in environ and name not in seen and not name.startswith(("SLURM", "BURSAR", "BASH", "LC_")):
             seen.add(name)
-            yield _place(content, read.offset)[0], f"${name} of your shell is not copied; give --env {name}"
+            yield place_of(content, read.offset)[0], f"${name} of your shell is not copied; give --env {name}"
 
 
 def _check_reads(content: str, reads: list[tuple[str, int]], spec: JobSpec, faults: Faults) -> None:
@@ -225,7 +220,7 @@ def _check_reads(content: str, reads: list[tuple[str, int]], spec: JobSpec, faul
             why = "is set only for scripts with #SBATCH lines; add one, such as #SBATCH --job-name=NAME"
         if why is not None:
             near = None if name in variables.BY_NAME else _nearest_set(name, spec)
-            line, column = _place(content, offset)
+            line, column = place_of(content, offset)
             tail = f"; if it may be missing write ${{{name}:-}}"
             faults.add_at(
                 line, column, f"${name} {why}{tail}" + (f" (did you mean ${near}?)" if near else "")
@@ -237,8 +232,3 @@ def _nearest_set(name: str, spec: JobSpec) -> str | None:
     known = {one.partition("_")[2]: one for one in variables.BY_NAME if variables.missing(one, spec) is None}
     near = nearest(name.partition("_")[2], known)
     return known[near] if near else None
-
-
-def _place(content: str, offset: int) -> tuple[int, int]:
-    """Line and column, from 1."""
-    return content.count("\n", 0, offset) + 1, offset - content.rfind("\n", 0, offset)

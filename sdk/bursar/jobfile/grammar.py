@@ -46,6 +46,36 @@ class Said(NamedTuple):
     own: bool = False
 
 
+class Block(NamedTuple):
+    """`run` or `setup` of a job file.
+
+    Attributes:
+        above: lines of the file above the text; None where it is folded or quoted: its lines are
+            not the file's.
+        line: that of the key.
+    """
+
+    key: str
+    text: str
+    above: int | None
+    line: int
+
+    def place(self, line: int) -> tuple[int, str]:
+        """The line of the file for one of the text, and words that say more of it."""
+        if self.above is not None:
+            return line + self.above, f"`{self.key}`: "
+        return self.line, f"`{self.key}`: " + (f"line {line} of it: " if line > 1 else "")
+
+
+def blocks(text: str, parts: dict[str, str]) -> Iterator[Block]:
+    """Where in a job file its `run` and `setup` stand, which `parts` has."""
+    for number, line in enumerate(text.split("\n"), 1):
+        begins = _BLOCK.match(line)
+        part = parts.get(begins[1], "") if begins is not None else ""
+        if begins is not None and part:
+            yield Block(begins[1], part, number if begins[2] else None, number)
+
+
 def notes_of_script(text: str, source: str) -> list[str]:
     """Refuse a script that its shell cannot read; what is doubtful in it, by line.
 
@@ -66,14 +96,8 @@ def notes_of_file(text: str, source: str, parts: dict[str, str]) -> list[str]:
     """
     faults = Faults(source)
     notes: list[str] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        begins = _BLOCK.match(line)
-        part = parts.get(begins[1], "") if begins is not None else ""
-        if begins is None or not part:
-            continue
-        # Of a text that is folded or quoted, lines are not those of the file.
-        above = number if begins[2] else None
-        notes += _notes(part, source, above, faults, f"`{begins[1]}`: ", number)
+    for one in blocks(text, parts):
+        notes += _notes(one.text, source, one.above, faults, f"`{one.key}`: ", one.line)
     raise_if_any(faults, error=InvalidRequest)
     return notes
 

@@ -29,10 +29,13 @@ def job_of_file(
     except InvalidRequest:
         _refuse_others(text, source)
         raise
-    from bursar.jobfile.grammar import notes_of_file
+    said: list[str] = []
+    if spec.script or spec.setup:
+        from bursar.jobfile.grammar import notes_of_file
+        from bursar.jobfile.texts import notes_of_texts
 
-    parts = {"run": spec.script, "setup": spec.setup}
-    said = notes_of_file(text, source, parts) if spec.script or spec.setup else []
+        said += notes_of_file(text, source, {"run": spec.script, "setup": spec.setup})
+        said += notes_of_texts(text, source, spec)
     return spec, [*unexpanded(text, source), *of_utc(text, source, spec), *said]
 
 

@@ -53,6 +53,7 @@ class Command(NamedTuple):
         captured: what it prints becomes words of another one, as in `$( … )`.
         end: where it ends, and `then` stands.
         may_not_run: it stands in an `if`, a `case`, a function or a group, or behind `&&` or `||`.
+        places: where each of its words begins.
     """
 
     words: tuple[str, ...]
@@ -61,6 +62,7 @@ class Command(NamedTuple):
     captured: bool = False
     may_not_run: bool = False
     end: int = 0
+    places: tuple[int, ...] = ()
 
     def words_of(self, name: str) -> tuple[str, ...] | None:
         """Words for the program `name`, where this command runs it, or a prefix of it such as `time`."""
@@ -87,6 +89,9 @@ class Found:
         has: likewise, for commands: defined as a function, or looked for.
         documents: from where to where the text of each here-document goes.
         of_bash: what a plain sh need not know, and where it stands.
+        sources: what gives each variable its values: the name of the one that it copies whole (`X=$Y`), or
+            nothing for all else.
+        demanded: variables without which the script itself ends: `${X:?}`.
     """
 
     def __init__(self) -> None:
@@ -96,6 +101,8 @@ class Found:
         self.has: dict[str, int] = {}
         self.documents: list[tuple[int, int]] = []
         self.of_bash: list[tuple[int, str]] = []
+        self.sources: dict[str, set[str]] = {}
+        self.demanded: set[str] = set()
 
     def trusting(self) -> list[Read]:
         """The reads that take a variable to be set, without its having been set or asked for before."""
@@ -247,7 +254,8 @@ class _Reader:
         behind = self._found.commands[-1].then if self._found.commands else ""
         maybe = self._nested > 0 or behind in ("&&", "||")
         begin, end = words[0].offset + self._base, self._at + self._base
-        self._found.commands.append(Command(texts, begin, then, self._captured, maybe, end))
+        places = tuple(word.offset + self._base for word in words)
+        self._found.commands.append(Command(texts, begin, then, self._captured, maybe, end, places))
         if texts[0] in _OF_BASH:
             self._found.of_bash.append((words[0].offset + self._base, texts[0]))
         self._effects(texts, words)
@@ -258,13 +266,15 @@ class _Reader:
     def _effects(self, texts: tuple[str, ...], words: list[_Word]) -> None:
         """Names that a command sets, or looks for."""
         first = texts[0]
-        if first in _DECLARE:
+        if first in _DECLARE or first == "let":
             for word in words[1:]:
                 if _ASSIGNS.match(word.text):
                     self._assigned(word)
         elif first in ("read", "mapfile", "readarray", "getopts"):
             for word in words[1:]:
                 self._set(word.text, word.offset)
+        elif first == "printf" and texts[1:2] == ("-v",) and len(words) > 2:
+            self._set(texts[2], words[2].offset)
         elif first in _LOOK_UP or (first == "command" and texts[1:2] in (("-v",), ("-V",))):
             for word in words[1:]:
                 self._found.has.setdefault(word.text, word.offset + self._base)
@@ -273,9 +283,19 @@ class _Reader:
         match = _ASSIGNS.match(word.text)
         if match is not None:
             # Not before its own value is read: `X=$X:more` reads an X that may not be there.
-            self._set(match.group(1), word.offset + len(word.text))
+            copied = self._copied(word, match) if word.text[match.end() :] in ("$", "$/") else ""
+            self._set(match.group(1), word.offset + len(word.text), copied)
 
-    def _set(self, name: str, offset: int) -> None:
+    def _copied(self, word: _Word, match: re.Match[str]) -> str:
+        """The variable whose value another one takes whole."""
+        at = word.offset + match.end()
+        at += self._text[at : at + 1] == '"'
+        return next(
+            (r.name for r in self._found.reads if r.offset == at + self._base and not r.forgiving), ""
+        )
+
+    def _set(self, name: str, offset: int, copied: str = "") -> None:
+        self._found.sources.setdefault(name, set()).add(copied)
         known = self._found.known
         known[name] = min(known.get(name, offset + self._base), offset + self._base)
 
@@ -428,6 +448,8 @@ class _Reader:
                 self._at = operator.end()
                 if "=" in operator.group():
                     self._set(match.group(), start)
+                elif "?" in operator.group():
+                    self._found.demanded.add(match.group())
         self._depth += 1
         self._until("}")
         self._depth -= 1
