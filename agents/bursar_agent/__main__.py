@@ -14,7 +14,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from bursar import lastword
+from bursar import lastword, strays
 from bursar.errors import BursarError, StoreUnavailable
 from bursar.extras import needing
 from bursar.options import to_toml
@@ -39,6 +39,7 @@ class ExtraFormatter(logging.Formatter):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 2 wrong settings or refused, 5 not usable now."""
+    lastword.hold()
     asked = None
     try:
         asked = settings_module.load(sys.argv[1:] if argv is None else argv, os.environ)
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with needing("bursar-agent", "agent"):
             from bursar_agent.app import App
 
+        strays.overhear()
         app = App(asked.settings)
         # What start-up built lives as long as the process: never look at it again.
         gc.collect()
@@ -89,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler(lastword.Unblocked(sys.stderr))
     handler.setFormatter(ExtraFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
 

@@ -19,7 +19,7 @@ import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import msgspec
 
@@ -108,6 +108,16 @@ class _KeptLogEnd(LogEnd, frozen=True):
     """The same as it lies on disk. `check`: of `bursar.logend`; empty in what an older release wrote."""
 
     check: str = ""
+
+
+def _own(path: str, flags: int) -> int:
+    """An opener: whatever the umask is, nobody else reads or writes it. Jobs pass through our directory."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def _lines(path: Path) -> TextIO:
+    """To add lines to, each of which is written at once."""
+    return open(path, "a", buffering=1, opener=_own)
 
 
 def _check(end: LogEnd) -> str:
@@ -275,7 +285,8 @@ class StateDir:
         temporary = path.with_suffix(".new")
         with contextlib.suppress(OSError):  # a full disk: the older one stays
             clear_for_file(temporary)
-            temporary.write_bytes(msgspec.json.encode(kept))
+            with open(temporary, "wb", opener=_own) as made:
+                made.write(msgspec.json.encode(kept))
             temporary.rename(path)
 
     def instance(self, ids: Ids) -> str:
@@ -361,7 +372,8 @@ class StateDir:
         own_directory(folder)
         path = folder / f"{key[0]}.{key[1]}"
         clear_for_file(path)
-        path.write_text(json.dumps([signal, grace_us]))
+        with open(path, "w", opener=_own) as made:
+            made.write(json.dumps([signal, grace_us]))
 
     def forget_signal(self, key: Key) -> None:
         """The member has ended."""
@@ -400,7 +412,8 @@ class StateDir:
         own_directory(folder)
         draft = folder / f".{key[0]}.{key[1]}.new"
         clear_for_file(draft)
-        draft.write_bytes(msgspec.json.encode(held))
+        with open(draft, "wb", opener=_own) as made:
+            made.write(msgspec.json.encode(held))
         draft.rename(folder / f"{key[0]}.{key[1]}")
 
     def forget_devices(self, key: Key) -> None:
@@ -452,10 +465,10 @@ class Forgotten:
         self._members: dict[Key, tuple[int, int]] = {}  # forgotten at, log bytes
         self._log_bytes = 0
         if self._load():
-            self._file = path.open("a", buffering=1)
+            self._file = _lines(path)
         else:
             aside(path, ValueError("it holds what is not ours"))
-            self._file = path.open("a", buffering=1)
+            self._file = _lines(path)
             self.rewrite()
 
     def _load(self) -> bool:
@@ -510,10 +523,11 @@ class Forgotten:
         temporary = self._path.with_suffix(".new")
         lines = [f"{k[0]} {k[1]} {at} {size}\n" for k, (at, size) in self._members.items()]
         clear_for_file(temporary)
-        temporary.write_text("".join(lines))
+        with open(temporary, "w", opener=_own) as made:
+            made.writelines(lines)
         self._file.close()
         temporary.rename(self._path)
-        self._file = self._path.open("a", buffering=1)
+        self._file = _lines(self._path)
 
     def close(self) -> None:
         """Nothing more will be added."""

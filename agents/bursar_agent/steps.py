@@ -42,6 +42,8 @@ UNKNOWN_MAX = 32
 """Connections of one account that wait to be known: whoever is no job's takes none from the others."""
 ACCEPTED_MAX = 32
 """In one turn of the loop, however many come."""
+ACCEPT_AGAIN_S = 0.2
+"""Who cannot be let in, for want of descriptors say, is tried again after so long."""
 BACKLOG_BYTES_MAX = 4 << 20
 """While so much waits for the daemon, no process is read."""
 FRAMES_BURST, FRAMES_PER_S = 8_000, 400
@@ -184,7 +186,12 @@ class Steps:
         for _ in range(ACCEPTED_MAX):
             try:
                 channel, _ = self._socket.accept()
-            except OSError:
+            except (BlockingIOError, ConnectionError):
+                return
+            except OSError as problem:
+                # They stay at the door: asking at once would ask for ever.
+                log.warning("a process cannot be let in yet", extra={"problem": str(problem)})
+                self._deaf(self._socket)
                 return
             channel.setblocking(False)
             pid, uid, _ = _CREDENTIALS.unpack(
@@ -201,6 +208,15 @@ class Steps:
                 task = asyncio.get_running_loop().create_task(self._identify(channel, pid, uid))
                 self._tasks.add(task)
                 task.add_done_callback(partial(self._looked, channel, uid))
+
+    def _deaf(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listening.fileno())
+        loop.call_later(ACCEPT_AGAIN_S, self._hears_again, listening)
+
+    def _hears_again(self, listening: socket.socket) -> None:
+        if self._socket is listening:
+            asyncio.get_running_loop().add_reader(listening.fileno(), self._accept)
 
     def _whose(self, pid: int, uid: int) -> Key | None:
         member = self._runner.member_of(pid)

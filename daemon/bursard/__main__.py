@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from bursar.extras import needing
     from bursar.options import to_toml
 
+    lastword.hold()
     try:
         with needing("bursard", "daemon"):
             from bursard.settings import load
@@ -47,6 +48,7 @@ def _check(settings: object) -> None:
 def _serve(settings: object) -> int:
     import asyncio
 
+    from bursar import strays
     from bursar.extras import needing
 
     with needing("bursard", "daemon"):
@@ -56,6 +58,7 @@ def _serve(settings: object) -> int:
     assert isinstance(settings, Settings)
     logs.configure(settings.log_level, settings.log_format)
     os.umask(0o077)
+    strays.overhear()
     return asyncio.run(app.run(settings))
 
 

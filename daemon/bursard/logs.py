@@ -7,6 +7,7 @@ import logging
 import sys
 
 from bursar.clock import format_instant
+from bursar.lastword import Unblocked
 from bursar.tracebacks import bound_tracebacks
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -38,7 +39,7 @@ class JsonFormatter(logging.Formatter):
 
 def configure(level: str, form: str) -> None:
     """Log to stderr, where systemd and `bursar up` keep it."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(Unblocked(sys.stderr))
     if form == "json":
         handler.setFormatter(JsonFormatter())
     else:

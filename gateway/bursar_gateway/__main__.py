@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bursar import lastword
+from bursar import lastword, strays
 from bursar.aside import clear_for_file, own_directory
 from bursar.clock import SystemClock
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
@@ -54,9 +54,15 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until told to stop."""
+    lastword.hold()
     given = parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=lastword.Unblocked(sys.stderr),
+    )
     bound_tracebacks()
+    strays.overhear()
     try:
         if not given.listen.startswith("unix:"):
             loopback(given.listen, "--listen")

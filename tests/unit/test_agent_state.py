@@ -13,6 +13,8 @@ import pytest
 
 from bursar.clock import DAY_US, VirtualClock
 from bursar.errors import InvalidRequest, StoreUnavailable
+from bursar.ids import RandomIds
+from bursar.logend import LogEnd
 from bursar.systemd import Notifier
 from bursar_agent import statedir
 from bursar_agent.environment import PATH_OF_ACCOUNTS, Accounts, start_request
@@ -37,6 +39,25 @@ def test_directory_is_private_and_free_again_after_close(tmp_path: Path) -> None
     StateDir(tmp_path / "a").close()
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o711
     StateDir(tmp_path / "a").close()
+
+
+def test_whatever_the_umask_is_no_file_of_the_agent_is_another_accounts(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        state = StateDir(tmp_path / "agent")
+        state.persist(7, 9)
+        state.instance(RandomIds())
+        state.remember_log_end(LogEnd("c1", 3, b"x" * 32))
+        state.remember_signal(("att_1", 0), "TERM", 5)
+        forgotten = Forgotten(state.path / "forgotten", VirtualClock(5))
+        forgotten.rewrite()
+        forgotten.close()
+        state.close()
+    finally:
+        os.umask(before)
+    files = [path for path in state.path.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"agent.json", "log-end.json", "forgotten", "att_1.0", "instance"}
+    assert {path.name for path in files if path.stat().st_mode & 0o077} == set()
 
 
 def test_directory_that_cannot_be_made_says_so(tmp_path: Path) -> None:

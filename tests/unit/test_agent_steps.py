@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -98,6 +99,47 @@ def test_who_is_no_job_takes_few_places_from_others(tmp_path: Path, monkeypatch:
         site.connect()
         site.steps._accept()
         assert site.steps._unknown[os.getuid()] == 1
+
+    play(tmp_path, story)
+
+
+def test_who_cannot_be_let_in_for_want_of_descriptors_is_tried_again_later_and_not_at_once_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Short:
+        """A listener of a process that has no descriptor left."""
+
+        tries = 0
+
+        def __init__(self, listening: socket.socket) -> None:
+            self._listening = listening
+
+        def accept(self) -> tuple[socket.socket, Any]:
+            Short.tries += 1
+            if Short.tries == 1:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return self._listening.accept()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._listening, name)
+
+    async def story(site: Site) -> None:
+        loop, later = asyncio.get_running_loop(), list[tuple[Any, ...]]()
+        call_later = loop.call_later
+        monkeypatch.setattr(loop, "call_later", lambda *asked: later.append(asked))
+        listening: Any = Short(site.steps._socket)  # type: ignore[arg-type]
+        site.steps._socket = listening
+        site.connect()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        monkeypatch.setattr(loop, "call_later", call_later)
+        assert (Short.tries, site.known()) == (1, 0)
+        ((after_s, again, *named),) = later
+        assert after_s == steps.ACCEPT_AGAIN_S
+        again(*named)
+        async with asyncio.timeout(60):
+            while not site.known():  # noqa: ASYNC110  (nothing says so)
+                await asyncio.sleep(0)
 
     play(tmp_path, story)
 

@@ -98,6 +98,33 @@ def test_a_member_is_marked_and_locked_before_it_is_given_away(bench: Bench) -> 
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def test_a_connection_that_cannot_be_taken_for_want_of_descriptors_is_rested_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Listener:
+        problem = BlockingIOError(errno.EAGAIN, "nobody is there")
+
+        def accept(self) -> None:
+            raise self.problem
+
+    rests = list[float]()
+    monkeypatch.setattr(room.time, "sleep", rests.append)
+    bench.made._listener = Listener()  # type: ignore[assignment]
+    bench.made._accept()
+    assert rests == []
+    Listener.problem = OSError(errno.EMFILE, "Too many open files")  # type: ignore[assignment]
+    bench.made._accept()
+    assert rests == [room._ACCEPT_AGAIN_S]
+
+
+def test_a_log_that_takes_nothing_ends_no_launcher(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(room.os, "write", full)
+    room._log("closing a connection")
+
+
 def test_a_member_is_started_once_and_never_again(bench: Bench) -> None:
     bench.start()
     assert bench.start() == {"state": "already", "message": "att_1.2 was started before"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 import threading
 from collections.abc import Iterator
@@ -240,6 +241,42 @@ def test_a_port_here_leads_to_the_one_there_with_a_megabyte_each_way(listener: L
     for each in threads:
         each.join(20)
     assert ended == ["the job's attempt has ended (completed); its ports are closed here"]
+    stream.there.end()
+    for sock in here:
+        sock.close()
+
+
+def test_a_connection_that_cannot_be_taken_is_tried_again_later_and_not_at_once_for_ever(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now_s, tries = [100.0], list[float]()
+
+    class Short:
+        """A listener of a process that has no descriptor left until a second later."""
+
+        def accept(self) -> tuple[socket.socket, Any]:
+            tries.append(now_s[0])
+            if now_s[0] < 101:
+                raise OSError(errno.EMFILE, "Too many open files")
+            made, other = socket.socketpair()
+            other.close()
+            return made, ""
+
+    monkeypatch.setattr("bursar.cli.portforward.time.monotonic", lambda: now_s[0])
+    stream = Stream()
+    here = listen([Ports(0, 9)])
+    made = Forward(stream, here)  # type: ignore[arg-type]
+    (fd,) = made._listening
+    with socket.create_connection(("127.0.0.1", next(iter(here)).getsockname()[1])):
+        made._listening[fd] = Short(), 9  # type: ignore[assignment]
+        made._told = True
+        for ms in (0, 100, 199, 210, 400, 420, 600, 800, 1010):
+            now_s[0] = 100 + ms / 1000
+            made._turn()
+    assert tries == [100, 100.21, 100.42, 100.8, 101.01]
+    assert capsys.readouterr().err.count("no connection can be taken now") == 1
+    for number in list(made._all.open):
+        made._all.close(number)
     stream.there.end()
     for sock in here:
         sock.close()

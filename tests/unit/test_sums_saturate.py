@@ -212,6 +212,20 @@ def test_a_limit_of_twelve_billion_is_kept_and_decided_on() -> None:
     assert 0 < left.held_nanos == 12 * 10**18 - left.room_nanos
 
 
+def test_a_limit_of_the_size_of_files_is_named_and_not_the_disk_blamed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problem = sqlite3.OperationalError("disk I/O error")
+    problem.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+    monkeypatch.setattr(schema.resource, "getrlimit", lambda which: (schema.resource.RLIM_INFINITY,) * 2)
+    assert "the disk fails" in schema.unavailable(problem, Path("bursard.db")).message
+    monkeypatch.setattr(schema.resource, "getrlimit", lambda which: (65_536, 65_536))
+    said = schema.unavailable(problem, Path("bursard.db")).message
+    assert "65536 bytes at most" in said
+    assert "ulimit -f unlimited" in said
+    assert "disk fails" not in said
+
+
 def test_a_sum_that_is_too_large_for_the_store_is_no_damage() -> None:
     connection = schema.connect_memory()
     with pytest.raises(sqlite3.OperationalError) as caught:

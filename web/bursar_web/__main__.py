@@ -18,7 +18,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from bursar import lastword
+from bursar import lastword, strays
 from bursar.aside import clear_for_file, own_directory, read_own, set_aside
 from bursar.client.logins import problem_of_address
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable
@@ -93,6 +93,7 @@ def listening(listen: str) -> socket.socket:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until told to stop."""
+    lastword.hold()
     given = parser().parse_args(arguments)
     try:
         path = socket_path(given.listen)
@@ -148,6 +149,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     )
     logging.getLogger("uvicorn.error").addFilter(Tracebacks())
+    for handler in logging.getLogger("uvicorn").handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(lastword.Unblocked(sys.stderr))
+    strays.overhear()
     server.run(sockets=[bound] if bound else None)
     if path:
         Path(path).unlink(missing_ok=True)

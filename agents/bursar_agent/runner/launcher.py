@@ -71,6 +71,7 @@ _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _SIG_BLOCK = 0
 _SFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
 _RECEIVE_BYTES = 1 << 16
+_ACCEPT_AGAIN_S = 0.2
 
 
 class _Connection:
@@ -219,7 +220,12 @@ class Launcher:
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError:
+        except BlockingIOError:
+            return
+        except OSError as problem:
+            # It stays at the door: for want of descriptors, say, and poll would ask at once for ever.
+            _log(f"a connection cannot be taken yet: {problem!r}")
+            time.sleep(_ACCEPT_AGAIN_S)
             return
         sock.setblocking(False)
         connection = _Connection(sock)
@@ -529,7 +535,11 @@ def _remove(folder: str) -> None:
 
 
 def _log(text: str) -> None:
-    os.write(2, (text + "\n").encode())
+    """On stderr. A disk that is full, or nobody who reads, ends no launcher."""
+    try:  # noqa: SIM105  contextlib is not loaded here
+        os.write(2, (text + "\n").encode(errors="backslashreplace"))
+    except OSError:
+        pass
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Why     `synchronous=FULL` is what an acknowledgement means (with NORMAL, 15 of 
 from __future__ import annotations
 
 import functools
+import resource
 import sqlite3
 from pathlib import Path
 
@@ -229,6 +230,13 @@ def unavailable(error: Exception, path: Path) -> StoreUnavailable:
             {"path": str(path)},
         )
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL) and most != resource.RLIM_INFINITY:
+        return StoreUnavailable(
+            f"{path} cannot be written: files of this process may have {most} bytes at most ({error}); raise"
+            " that limit (`ulimit -f unlimited`, LimitFSIZE of the unit), then start again",
+            {"path": str(path)},
+        )
     if code in _OF_THE_QUESTION and not str(error).startswith("no such "):
         return StoreUnavailable(
             f"{path} cannot answer this ({error}); nothing is damaged: ask for less at once",

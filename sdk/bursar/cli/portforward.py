@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import select
 import socket
+import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from bursar.client import WireClient
 
 PORTS_MAX: Final = 16
+_ACCEPT_AGAIN_MS: Final = 200
+"""A connection that cannot be taken, for want of descriptors say, is tried again after so long."""
 _PORTS = re.compile(r"(?:(\d{1,5})?:)?(\d{1,5})", re.ASCII)
 
 
@@ -104,6 +107,7 @@ class Forward:
         self._listening = {sock.fileno(): (sock, remote) for sock, remote in listening.items()}
         self._all = Connections()
         self._next = 0
+        self._deaf_until = 0.0
         self._told = False
         self._lost = False
 
@@ -123,13 +127,15 @@ class Forward:
         far = self._stream.far
         poll = select.poll()
         poll.register(self._stream.fd, select.POLLIN)
-        if self._stream.opened is not None and len(self._all.open) < CONNECTIONS_MAX:
+        is_deaf = time.monotonic() < self._deaf_until
+        if self._stream.opened is not None and len(self._all.open) < CONNECTIONS_MAX and not is_deaf:
             for fd in self._listening:
                 poll.register(fd, select.POLLIN)
         for one in self._all.open.values():
             if wanted := one.wanted(not far.full):
                 poll.register(one.sock, wanted)
-        for fd, event in poll.poll(self._stream.flush()):
+        wait_ms = self._stream.flush()
+        for fd, event in poll.poll(min(wait_ms, _ACCEPT_AGAIN_MS) if is_deaf else wait_ms):
             if fd in self._listening:
                 self._accept(*self._listening[fd])
             elif (number := self._all.number_of(fd)) is not None:
@@ -147,8 +153,15 @@ class Forward:
     def _accept(self, sock: socket.socket, remote: int) -> None:
         try:
             made, _ = sock.accept()
-        except OSError:
+        except (BlockingIOError, ConnectionError):
             return
+        except OSError as problem:
+            # It stays at the door: asking at once would ask for ever.
+            if not self._deaf_until:
+                say(f"no connection can be taken now: {problem.strerror}; trying again")
+            self._deaf_until = time.monotonic() + _ACCEPT_AGAIN_MS / 1000
+            return
+        self._deaf_until = 0.0
         made.setblocking(False)
         self._next += 1
         self._all.open[self._next] = Connection(made)

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from bursar import lastword
+from bursar import lastword, strays
 from bursar.aside import Damaged, own_directory
 from bursar.local import books, files, guard, heartbeat, processes
 from bursar.local.child import SILENT_S, STOP_S, Child, child_env
@@ -57,6 +57,7 @@ class Keeper:
         self._wake, wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
         self._stop = self._reread = False
+        strays.overhear()
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_reread)
