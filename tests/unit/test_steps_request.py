@@ -368,6 +368,20 @@ def test_srun_gives_its_input_to_every_task_unless_it_says_otherwise(
     assert (asked.input, asked.broadcast) == (file, to_all)
 
 
+def test_srun_takes_variables_of_the_script_for_options_and_what_is_typed_above_them() -> None:
+    env = {
+        "SLURM_JOB_ID": "1", "SLURM_KILL_BAD_EXIT": "1", "SLURM_LABELIO": "yes", "SLURM_UNBUFFEREDIO": "0",
+        "SLURM_WAIT": "30", "SLURM_STDOUTMODE": "out.%t", "SLURM_EXPORT_ENV": "NONE,A=1", "B": "2",
+    }  # fmt: skip
+    asked, told = srun.request_of(["--wait=5", "cat"], env)
+    assert (asked.kill_on_bad_exit, asked.label, asked.unbuffered) == (True, True, False)
+    assert (asked.wait_s, asked.output) == (5, "out.%t")
+    assert (told.get("A"), told.get("B")) == ("1", None)
+    with pytest.raises(Refused, match="--mpi=pmi2"):
+        srun.request_of(["cat"], {"SLURM_JOB_ID": "1", "SLURM_MPI_TYPE": "pmi2"})
+    assert not srun.request_of(["cat"], {**env, "SLURM_KILL_BAD_EXIT": "0"})[0].kill_on_bad_exit
+
+
 @pytest.mark.parametrize("word", ["--input=1", "--output=0", "--error=2"])
 def test_the_stream_of_one_task_by_its_rank_is_refused(word: str) -> None:
     with pytest.raises(Refused, match="by its rank cannot be told apart here"):

@@ -89,6 +89,14 @@ TABLE: Final = (
 )  # fmt: skip
 _BY_NAME: Final = {option.name: option for option in TABLE}
 _BY_SHORT: Final = {option.short: option for option in TABLE if option.short}
+VARIABLES: Final = {
+    "SLURM_DISTRIBUTION": "distribution", "SLURM_EXPORT_ENV": "export",
+    "SLURM_KILL_BAD_EXIT": "kill-on-bad-exit", "SLURM_LABELIO": "label", "SLURM_MPI_TYPE": "mpi",
+    "SLURM_OPEN_MODE": "open-mode",
+    "SLURM_STDERRMODE": "error", "SLURM_STDINMODE": "input", "SLURM_STDOUTMODE": "output",
+    "SLURM_UNBUFFEREDIO": "unbuffered", "SLURM_WAIT": "wait",
+}  # fmt: skip
+"""Of the script, each with the option that it stands for."""
 HELP: Final = """\
 srun of bursar: start tasks on the nodes of the running job.
 usage: srun [-N nodes] [-n tasks] [--ntasks-per-node n] [-w nodes] [-o file] [-e file] [-l] [-K] [-W s] cmd...
@@ -196,6 +204,7 @@ def request_of(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[Reques
     found, argv = parse(arguments)
     if not argv:
         raise Refused("no command is given")
+    found = {**_of_the_shell(env), **found}
     request = Request(argv, program=PROGRAM, slurm=True, recorded=True)
     _sizes(request, found, env)
     request.node = _hosts(found, "nodelist")
@@ -225,6 +234,16 @@ def request_of(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[Reques
     if "jobid" in found and found["jobid"] not in (own, ""):
         raise Refused(f"--jobid {found['jobid']} is another job; steps are started inside their own, {own}")
     return request, _exported(found.get("export", "ALL"), env)
+
+
+def _of_the_shell(env: Mapping[str, str]) -> dict[str, str]:
+    """Options that variables stand for, below those that are typed."""
+    given = {option: env[name] for name, option in VARIABLES.items() if env.get(name)}
+    return {
+        name: "" if _BY_NAME[name].takes == 0 else value
+        for name, value in given.items()
+        if _BY_NAME[name].takes == 1 or value != "0"
+    }
 
 
 def _stream(request: Request, key: str, said: str) -> None:
