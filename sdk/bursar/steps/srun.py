@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bursar.steps import login, records, terminal
+from bursar.steps import elf, login, records, terminal
 from bursar.steps.hosts import expand_hosts
 from bursar.steps.names import VERSION
 from bursar.steps.request import Refused, Request
@@ -230,6 +230,8 @@ def request_of(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[Reques
     if "multi-prog" in found:
         _programs(request)
     _check_mpi(found)
+    if "mpi" not in found and "multi-prog" not in found:
+        _refuse_worlds(request, env)
     own = env.get("SLURM_JOB_ID", "")
     if "jobid" in found and found["jobid"] not in (own, ""):
         raise Refused(f"--jobid {found['jobid']} is another job; steps are started inside their own, {own}")
@@ -268,6 +270,19 @@ def _at_terminal(request: Request, found: Mapping[str, str]) -> None:
         raise Refused("--pty has the terminal; leave out --output, --error, --input and --label")
     request.tasks, request.nodes, request.tasks_per_node = 1, min(request.nodes, 1), 0
     request.terminal, request.broadcast = terminal.size(), False
+
+
+def _refuse_worlds(request: Request, env: Mapping[str, str]) -> None:
+    """Raise `Refused` for a program of MPI that has several tasks: each would be a world of its own."""
+    nodes = request.nodes or _number(env, "SLURM_JOB_NUM_NODES", 1)
+    tasks = request.tasks or nodes * (request.tasks_per_node or 1)
+    library = elf.mpi_of(request.argv[0], env) if tasks > 1 else ""
+    if library:
+        command = " ".join(map(shlex.quote, request.argv))
+        raise Refused(
+            f"{request.argv[0]} is a program of MPI ({library}), and srun starts no MPI world: each of its"
+            f" {tasks} tasks would be one of its own; write `mpirun -n {tasks} {command}`, or say --mpi=none"
+        )
 
 
 def _check_mpi(found: Mapping[str, str]) -> None:
