@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from bursar.steps import elf, login, records, terminal
 from bursar.steps.hosts import expand_hosts
-from bursar.steps.names import VERSION
+from bursar.steps.names import NODE_NAMES, VERSION
 from bursar.steps.request import Refused, Request
 
 PROGRAM: Final = "srun"
@@ -85,7 +85,8 @@ TABLE: Final = (
     *_many("refused", 0, _IMAGES, "container-mount-home", "container-writable", "no-container-mount-home"),
     *_many("refused", 0, _IMAGES, "container-remap-root", "container-entrypoint", "container-readonly"),
     *_many("refused", 0, _IMAGES, "no-container-remap-root", "no-container-entrypoint"),
-    *_many("refused", 1, "ranks are spread in blocks or in turn: --distribution", "arbitrary", "relative/r"),
+    *_many("done", 1, "", "relative/r"),
+    *_many("refused", 1, "ranks are spread in blocks or in turn: --distribution", "arbitrary"),
 )  # fmt: skip
 _BY_NAME: Final = {option.name: option for option in TABLE}
 _BY_SHORT: Final = {option.short: option for option in TABLE if option.short}
@@ -212,6 +213,8 @@ def request_of(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[Reques
     if "nodelist" in found and "nodes" not in found and "ntasks" not in found:
         request.nodes = len(request.node)
         request.tasks = request.nodes * (request.tasks_per_node or _number(env, "SLURM_NTASKS_PER_NODE", 1))
+    if "relative" in found:
+        _relative(request, found, env)
     for key in ("output", "error", "input"):
         _stream(request, key, found.get(key, ""))
     request.label, request.unbuffered = "label" in found, "unbuffered" in found
@@ -236,6 +239,22 @@ def request_of(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[Reques
     if "jobid" in found and found["jobid"] not in (own, ""):
         raise Refused(f"--jobid {found['jobid']} is another job; steps are started inside their own, {own}")
     return request, _exported(found.get("export", "ALL"), env)
+
+
+def _relative(request: Request, found: Mapping[str, str], env: Mapping[str, str]) -> None:
+    """`--relative N`: nodes of the job from its Nth on, counted from 0. Raises `Refused`."""
+    if "nodelist" in found:
+        raise Refused("--relative and --nodelist both say which nodes; keep one of them")
+    word, known = found["relative"], env.get(NODE_NAMES, "").split(",")
+    if not word.isascii() or not word.isdigit() or int(word) >= len(known):
+        raise Refused(f"--relative {word}: the nodes of this job are 0 to {len(known) - 1}")
+    at = int(word)
+    many = request.nodes or min(len(known) - at, request.tasks or len(known))
+    if at + many > len(known):
+        raise Refused(
+            f"--relative {word}: {many} nodes from there on are asked for; the job has {len(known)}"
+        )
+    request.node, request.nodes = known[at : at + many], many
 
 
 def _of_the_shell(env: Mapping[str, str]) -> dict[str, str]:
