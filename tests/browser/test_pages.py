@@ -234,6 +234,24 @@ def test_a_change_is_seen_without_asking_and_nothing_moves_once_told_to_stand_st
     assert asked == []
 
 
+def test_a_change_is_told_long_before_ten_seconds_are_over(site: Site, open_page: Open) -> None:
+    page = open_page()
+    page.clock.install()
+    with page.expect_response("**/live"):
+        page.goto("/jobs?name=live-two&state=all")
+    site.cluster.run("run", "--gpus", "16", "--name", "live-two", "--", "true")
+    link, passed_ms = page.get_by_role("link", name="live-two"), 0
+
+    def seen() -> bool:
+        nonlocal passed_ms
+        passed_ms += 310
+        page.clock.run_for(310)
+        return bool(link.count())
+
+    until(seen, "the job is seen", every_s=0.3)
+    assert passed_ms < 9_000, "the page asked by itself"
+
+
 def test_hostile_texts_and_logs_are_text(open_page: Open) -> None:
     page = open_page()
     page.on("dialog", lambda dialog: pytest.fail(f"a script of a name ran: {dialog.message}"))

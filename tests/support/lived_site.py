@@ -121,12 +121,14 @@ def machines(count: int) -> list[NodeRow]:
     ]  # fmt: skip
 
 
-def live(folder: str, days: float, jobs: int, nodes: int = 8, **options: Any) -> Site:
-    """A site where so many days have passed, and as many jobs come as there is room for in them and more."""
+def live(
+    folder: str, days: float, jobs: int, nodes: int = 8, policies: str = POLICIES, **options: Any
+) -> Site:
+    """A site where so many days have passed, and so many jobs have come, one day's worth of them excepted."""
     with mock.patch.object(whole_site, "START", START_AT), mock.patch.object(Site, "node"):
         site = Site(folder, **options)
     made = type("_Here", (_Lived,), {"site": site})(
-        workload(int(days) + 1, jobs), machines(nodes), parse_documents(POLICIES, "site"),
+        workload(int(days) + 1, jobs), machines(nodes), parse_documents(policies, "site"),
         until_us=int(days * DAY_US),
     )  # fmt: skip
     made.run()

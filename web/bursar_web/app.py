@@ -25,6 +25,7 @@ from bursar import errors
 from bursar.clock import Clock, SystemClock
 from bursar_web import keys
 from bursar_web.guard import Guard
+from bursar_web.live import Pulse
 from bursar_web.pages import (
     admin,
     applying,
@@ -149,12 +150,14 @@ def make_app(
     provider = Provider(options.provider, clock, secret) if options.provider is not None else None
     door = login.Login(options.server, sessions, links, options.secure, clock, provider)
     entry = _Entry(sessions, door)
+    pulse = Pulse()
     figures = metrics.Metrics(options.server, clock, options.scrape)
     verbs = ((jobs, "/jobs/{job}", jobs.VERBS), (nodes, "/nodes/{node}", nodes.VERBS))
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
+        await pulse.close()
         await sessions.close_all()
         await figures.close()
 
@@ -162,6 +165,7 @@ def make_app(
         routes=[
             Route("/healthz", _health, methods=["GET"]),
             Route("/metrics", entry.anybody(figures.answer), methods=["GET"]),
+            Route("/live", entry.known(pulse.answer), methods=["GET"]),
             Mount("/static", Files(directory=HERE / "static")),
             Route("/login", door.form, methods=["GET"]),
             Route("/login/provider", door.provider, methods=["GET"]),
@@ -199,7 +203,7 @@ def make_app(
     )
     app.state.clock, app.state.secret = clock, secret
     app.state.home = options.home
-    app.state.printer = Printer()
+    app.state.printer, app.state.pulse = Printer(), pulse
     return app
 
 
