@@ -6,7 +6,7 @@
 #   make test   lint, types, layers, generated code, and every test
 #   make judge  what a hostile judge would do: fuzz, kill -9, damaged directories, mutants    (hours)
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-serve demo-cloud check golden test oldest browser nightly judge judge-fuzz judge-kill judge-damage judge-mutants lint ruff format types layers pytest pure real programs proto proto-check clients docs bench venv clean
+.PHONY: help demo demo-serve demo-cloud check golden test oldest browser pictures nightly judge judge-fuzz judge-kill judge-damage judge-mutants lint ruff format types layers pytest pure real programs proto proto-check clients docs bench venv clean
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
@@ -34,6 +34,7 @@ help:
 	@echo "make test    lint, types, layers, generated code and every test"
 	@echo "make oldest  what submit, run and show print, under the system's own Python 3.11"
 	@echo "make browser the pages in a real browser: keyboard, no scripts, axe-core, content policy"
+	@echo "make pictures the pictures of pages in docs/pictures, made anew"
 	@echo "make nightly the property tests with many more examples"
 	@echo "make judge   an hour of fuzzing, 1,000 kill -9, 100 damaged directories, 100 mutants"
 	@echo "make lint    ruff, formatting, mypy --strict, import-linter"
@@ -155,6 +156,11 @@ real: .venv/.torch programs
 browser: .venv/.browser
 	@.ci/need chromium=chromium
 	@$(BIN)/pytest -q tests/browser
+
+# Six pages of a simulated cluster, for the docs: of the same seed and virtual time each time.
+pictures: .venv/.browser
+	@.ci/need chromium=chromium
+	@$(BIN)/python bench/web_pictures.py docs/pictures
 
 nightly: .venv/.installed
 	@$(BIN)/pytest -q -n $(WORKERS) --hypothesis-profile=nightly --timeout 3600 $(PURE)

@@ -34,11 +34,11 @@ WIDTH, HEIGHT = 1_240, 900
 DAYS, JOBS = 20.6, 1_250
 SHOWN = {
     "now": "/",
-    "cost": "/cost?by=project&compare=previous&period=2026-W03",
+    "cost": "/cost?by=project&since=2026-01-11&until=2026-01-21",
     "budget": "/budgets/nlp",
     "nodes": "/nodes",
     "waste": "/waste",
-    "queue": "/queue",
+    "job": "/jobs/1200",
 }
 """What stands in the docs, by the name of its file."""
 

@@ -31,8 +31,11 @@ UNTOLD = ("rel", "nonce", "content", "charset", "xmlns")
 WHOLE = ("/login?next=/jobs", "/jobs")
 """Those of which what all have in common is told as well."""
 FILE_CHARS = 400
-VARYING = re.compile(r"secret-\d+|(?<=expires=)[^;]*|\b\d+d(\d\dh)?\b|\d+(?= GB are free)")
-"""Words of a session, this machine's disk, and ages, which count from its own now."""
+VARYING = re.compile(
+    r"secret-\d+|(?<=expires=)[^;]*|\b\d+d(\d\dh)?\b|\d+(?= GB are free)"
+    r'|commits? \|[^\n]*|commits?,[^\n]*|commits?",\s+"value": "[^"]*"'
+)
+"""Words of a session, this machine's disk and how fast it is, and ages, which count from its own now."""
 LINK = re.compile(r' href="(/[^"#]+)')
 HEADERS = ("location", "content-type", "content-disposition", "cache-control", "set-cookie")
 VIEWER = (

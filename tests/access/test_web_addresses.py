@@ -79,7 +79,7 @@ def test_every_wrong_value_of_every_key_is_refused_in_a_sentence(path: str) -> N
         ("/jobs?live=1", "live: '1' is not 0; leave it out"),
         ("/cost?idle=yes", "idle: 'yes' is not 0 or 1"),
         ("/jobs/1/profile?attempt=0", "the first is 1, and without it the page is of the newest"),
-        ("/queue?sort-by=jobs", "this page has no 'sort-by'; it has none"),
+        ("/jobs/1?sort-by=jobs", "this page has no 'sort-by'; it has none"),
         ("/jobs.json?sort-by=cost", "this page has no 'sort-by'"),
     ],
 )

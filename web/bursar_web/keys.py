@@ -12,7 +12,6 @@ from starlette.datastructures import QueryParams
 from bursar.cli.groups import nearest
 from bursar.errors import InvalidRequest
 from bursar_web.pages.jobs import FILTERS
-from bursar_web.pages.money import SHOWN
 from bursar_web.pages.policies import PRICE_FILTERS
 from bursar_web.tables import SORT_BY
 
@@ -31,6 +30,8 @@ LIVE: Final = ("/", "/jobs", "/nodes")
 """Pages that come anew by themselves."""
 VALUES: Final = {"live": ("0",), "idle": ("0", "1")}
 """Of keys that are switches, what they may be."""
+SHOWN: Final = {"/budgets": ("forecast",), "/queue": ("scheduler",)}
+"""By page, what `show` may be where its page does not say."""
 REPEATED: Final = ("label",)
 """All of several must hold."""
 _OF_COST: Final = (
@@ -55,7 +56,7 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "/jobs/{job}": (),
     "/jobs/{job}/profile": ("attempt",),
     "/jobs/{job}/log": ("rank",),
-    "/queue": (),
+    "/queue": ("show",),
     "/nodes": ("pool", "days"),
     "/nodes/{node}": (),
     "/budgets": ("show",),
@@ -84,7 +85,7 @@ def of_page(path: str, file: str = "") -> tuple[str, ...]:
 
 def _words(path: str, name: str) -> tuple[str, ...]:
     """What a switch of this page may be; empty: it is none."""
-    return SHOWN if (path, name) == ("/budgets", "show") else VALUES.get(name, ())
+    return SHOWN.get(path, ()) if name == "show" else VALUES.get(name, ())
 
 
 def check(path: str, query: QueryParams, file: str = "") -> None:

@@ -20,7 +20,7 @@ from bursar.codec import view
 from bursar.errors import InvalidRequest, NotFound, WrongState
 from bursar.model import JobState
 from bursar_web.asking import client_of, events_shown
-from bursar_web.pages import pictured
+from bursar_web.pages import pictured, scheduler
 from bursar_web.pages.money import LINES
 from bursar_web.show import command_line, page
 from bursar_web.tables import Table, as_file, budget_link, changed, job_link, node_link, table
@@ -114,9 +114,18 @@ def _nothing(filtered: bool, goes_on: bool) -> str:
 
 
 async def queue(request: Request) -> Response:
-    """`/queue`: how many wait for what. The daemon counts them all, so the first page does not ask for it."""
+    """`/queue`: how many wait for what, and how the scheduler does; `?show=scheduler` is the latter as files.
+
+    The daemon counts them all, so the first page does not ask for it.
+    """
     counts: dict[str, int] = {}
-    for one in (await client_of(request).server(census=True)).census:
+    wire = await client_of(request).server(census=True)
+    server = view.server(wire)
+    figures = scheduler.health(server)
+    alone = request.query_params.get("show") == "scheduler"
+    if alone and (file := as_file(request, "scheduler", figures, scheduler.HEALTH_COLUMNS)) is not None:
+        return file
+    for one in wire.census:
         if one.state == JobState.PENDING:
             counts[one.reason] = counts.get(one.reason, 0) + one.jobs
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -128,6 +137,8 @@ async def queue(request: Request) -> Response:
         "queue.html",
         command=command_line("ls", state="pending"),
         picture=pictured.queue(rows),
+        took=scheduler.took(server),
+        figures=table("How the scheduler does", figures, scheduler.HEALTH_COLUMNS),
         table=table("What waits, by reason", rows, QUEUE_COLUMNS, empty="nothing waits"),
     )
 

@@ -36,7 +36,6 @@ MANY: Final = TIMES | {"job", "attempt"}
 """What no picture has a colour for each of."""
 LINES: Final = "job,attempt,node,kind,class,price,hour"
 """A row for each line of the books that charges have: no finer one is kept."""
-SHOWN: Final = ("forecast",)
 POSTING_COLUMNS = (
     Column("at"),
     Column("kind"),
