@@ -384,8 +384,8 @@ class Expected(NamedTuple):
     Attributes:
         seq: of the event that ended it. columns: a digest of each.
         documents: digests of the document: without its array's spec and with it, of an array also without
-            when its last task ended, which was kept later. first: as the first release wrote it, when that
-            ended the job.
+            when its last task ended, which was kept later, and each without since when it waited. first: as
+            the first release wrote it, when that ended the job.
     """
 
     id: str
@@ -415,7 +415,10 @@ class EndedJobs:
         digests = [_digest(without_spec(record)), _digest(record)]
         if record.array is not None:
             digests.append(_digest(_undated(record)))
-        first = _digest(_of_first(_undated(record))) if schema_of(event.payload) <= FIRST else b""
+        if record.waits_since:
+            old = _unwaited(record)
+            digests += [_digest(without_spec(old)), _digest(old), _digest(_undated(old))]
+        first = _digest(_of_first(_unwaited(_undated(record)))) if schema_of(event.payload) <= FIRST else b""
         values = (job.id, event.seq, _columns(row), b"".join(digests), first)
         self._kept.execute("insert or replace into ended values (?, ?, ?, ?, ?)", values)
 
@@ -447,6 +450,11 @@ def _undated(record: JobRecord) -> JobRecord:
     if record.array is None:
         return record
     return msgspec.structs.replace(record, array=msgspec.structs.replace(record.array, ended_at=-1))
+
+
+def _unwaited(record: JobRecord) -> JobRecord:
+    """As it was written down before what it waited for was kept, or counted in since when it waits."""
+    return msgspec.structs.replace(record, waits_since=0)
 
 
 def _digest(record: JobRecord) -> bytes:
@@ -484,7 +492,7 @@ def _compare_job(row: JobRow, expected: Expected) -> Iterator[str]:
         yield f"jobs: the document of {row.id} is damaged ({type(error).__name__}: {error})"
         return
     digests = [expected.documents[at : at + 16] for at in range(0, len(expected.documents), 16)]
-    if _digest(record) not in digests and _digest(_of_first(record)) != expected.first:
+    if _digest(record) not in digests and _digest(_of_first(_unwaited(record))) != expected.first:
         yield f"jobs: the document of {row.id} is not what event {expected.seq} made it"
 
 
