@@ -15,12 +15,14 @@ from bursar_policies.scorers import (
     NodeState,
     NodeStates,
     OpenedDevices,
+    Scarcity,
     Scorer,
     Starvation,
 )
 from bursard.scheduler import devices
 from bursard.scheduler.testing import GIB
 
+MILLION = 1_000_000
 WEIGHTS = st.integers(-3, 3).map(lambda weight: weight * 100_000)
 
 
@@ -30,7 +32,8 @@ def scorers(draw: st.DrawFn) -> list[Scorer]:
     return [
         Fragmentation(draw(st.integers(-300, 300)), draw(TYPICAL), ["H100", "A100"], [0]),
         Consolidation(draw(WEIGHTS), np.array([0], dtype=np.int64)),
-        Starvation(draw(WEIGHTS), draw(st.sampled_from([0, 2_000, 8_000]))),
+        Starvation(draw(WEIGHTS), draw(st.sampled_from([0, 2_000, 8_000])), totals[2]),
+        Scarcity(draw(WEIGHTS), [draw(st.integers(0, 3 * MILLION)), 0], [draw(st.integers(-1, 1))]),
         OpenedDevices(draw(WEIGHTS)),
         BestFit(draw(WEIGHTS), *totals),
     ]

@@ -109,7 +109,7 @@ class Reference:
             if rank(snapshot, queue, position, now)[0] == OVERDUE
         }
         rows = range(len(self.nodes.ids))
-        order = sorted(rows, key=lambda row: self.nodes.names[row])
+        order = sorted(rows, key=lambda row: (self.pace(row), self.nodes.names[row]))
         place = [order.index(row) for row in rows]
         self.scorers = scorers_for(snapshot.strategy, self.nodes, snapshot.typical, place, None)
         self.free = [
@@ -289,6 +289,17 @@ class Reference:
             if isinstance(answer, Admitted):
                 return option, places, answer
         return None
+
+    def pace(self, row: int) -> Fraction:
+        """Nodes of each shape are filled by name, and of all shapes the same part at a time."""
+        nodes = self.nodes
+        columns = (nodes.gpu_type, nodes.gpu_total, nodes.cpu_total, nodes.memory_total)
+        alike = [
+            name
+            for other, name in enumerate(nodes.names)
+            if all(column[other] == column[row] for column in columns)
+        ]
+        return Fraction(2 * sorted(alike).index(nodes.names[row]) + 1, 2 * len(alike))
 
     def together(self, places: list[Place], job_class: JobClass) -> list[Place]:
         """The best for a gang; where members must be together, of the cheapest place that has so many, the

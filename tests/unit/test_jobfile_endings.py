@@ -35,7 +35,6 @@ def test_a_launcher_before_a_pipe_is_told_with_its_line_and_what_helps() -> None
     [
         ("python train.py &\n", "python"),
         ("echo start\nfor s in 1 2; do\n  python train.py $s &\ndone\n", "python"),
-        ("nohup ./serve.sh > log 2>&1 &\ndisown\nexit 0\n", "nohup"),
         ("(cd x; ./run.sh > log 2>&1) &\n", ""),
     ],
 )

@@ -44,7 +44,6 @@ from bursard.events.services import (
     KeysCharged,
     KeyUse,
     ServiceMetered,
-    ServiceRolledBack,
     ServiceScaled,
 )
 from bursard.events.union import (
@@ -188,7 +187,6 @@ __all__ = [
     "SecretRemoved",
     "SecretSet",
     "ServiceMetered",
-    "ServiceRolledBack",
     "ServiceScaled",
     "StopRequested",
     "TasksEnded",

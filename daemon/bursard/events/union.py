@@ -52,7 +52,7 @@ from bursard.events.measured import (
 )
 from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
-from bursard.events.services import OfServices
+from bursard.events.services import KeyIssued, KeyRevoked, KeysCharged, ServiceMetered, ServiceScaled
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -790,5 +790,9 @@ Event = (
     | RoleRevoked
     | SecretSet
     | SecretRemoved
-    | OfServices
+    | ServiceScaled
+    | KeyIssued
+    | KeyRevoked
+    | ServiceMetered
+    | KeysCharged
 )

@@ -9,6 +9,7 @@ Why     one arrival changes one node. Comparing the new snapshot with the column
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from operator import is_not
@@ -107,6 +108,25 @@ def _same_place(one: Promised, other: Promised) -> bool:
     return one.members is other.members and (one.start, one.until) == (other.start, other.until)
 
 
+def filling_order(nodes: NodeColumns) -> NDArray[np.int64]:
+    """(n), the position of each node in the order in which nodes are filled.
+
+    By name; nodes of several shapes all at the same pace, however they are named: names of a site often tell
+    what a node is, and one shape after another would be taken as a whole by whoever comes first.
+    """
+    columns = (nodes.gpu_type, nodes.gpu_total, nodes.cpu_total, nodes.memory_total)
+    keys: list[tuple[int, ...]] = list(zip(*(column.tolist() for column in columns), strict=True))
+    by_name = sorted(range(len(keys)), key=lambda row: nodes.names[row])
+    count, seen = Counter(keys), Counter[tuple[int, ...]]()
+    at: dict[int, float] = {}
+    for row in by_name:
+        seen[keys[row]] += 1
+        at[row] = (2 * seen[keys[row]] - 1) / (2 * count[keys[row]])
+    place = np.empty(len(keys), dtype=np.int64)
+    place[sorted(by_name, key=at.__getitem__)] = np.arange(len(keys))
+    return place
+
+
 class World:
     """Nodes, what is free of them as the plan spends it, and a table for each ask."""
 
@@ -116,9 +136,7 @@ class World:
             raise InvalidRequest(f"{len(nodes.ids)} nodes; one plan covers at most {NODES_MAX}")
         self.nodes: NodeColumns = nodes
         self.count = len(nodes.ids)
-        by_name = sorted(range(self.count), key=lambda row: nodes.names[row])
-        self.place = np.empty(self.count, dtype=np.int64)
-        self.place[by_name] = np.arange(self.count)
+        self.place = filling_order(nodes)
         self.kinds = Kinds(nodes)
         self.free = Free(nodes)
         places: list[int] = self.place.tolist()

@@ -82,7 +82,6 @@ from bursard.events import (
     SecretRemoved,
     SecretSet,
     ServiceMetered,
-    ServiceRolledBack,
     ServiceScaled,
     StopRequested,
     TasksEnded,
@@ -194,5 +193,4 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     KeyRevoked: services.key_revoked,
     ServiceMetered: services.metered,
     KeysCharged: services.keys_charged,
-    ServiceRolledBack: services.rolled_back,
 }

@@ -8,6 +8,7 @@ from bursar_policies.scorers.api import NodeState, NodeStates, Scorer
 from bursar_policies.scorers.best_fit import BestFit, OpenedDevices
 from bursar_policies.scorers.consolidation import Consolidation
 from bursar_policies.scorers.fragmentation import Fragmentation
+from bursar_policies.scorers.scarcity import Scarcity
 from bursar_policies.scorers.starvation import Starvation
 from bursar_policies.scorers.strategy import Weights, scorers_for, weighted
 
@@ -18,6 +19,7 @@ __all__ = [
     "NodeState",
     "NodeStates",
     "OpenedDevices",
+    "Scarcity",
     "Scorer",
     "Starvation",
     "Weights",

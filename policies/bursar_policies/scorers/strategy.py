@@ -2,9 +2,9 @@
 
 Why     weights are the only thing that differs between strategies, so a bench tunes numbers and
         never code.
-Source  fragmentation, consolidation and starvation: a prototype's random search on one openb arrival
-        order (seed 1000) of two pod lists; opened_devices and best_fit: set by hand, not searched.
-        bench/openb.py scores seeds 42-51.
+Source  a random search on arrival orders of our own (`bench/openb.py --shuffle`, 7 to 15) of two of openb's
+        pod lists, `default` and `gpuspec33`; held against orders 21 and 22 of these, 31 and 32 of six more
+        lists. bench/openb.py scores seeds 42-51.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bursar_policies.scorers.api import Scorer
 from bursar_policies.scorers.best_fit import BestFit, OpenedDevices
 from bursar_policies.scorers.consolidation import Consolidation
 from bursar_policies.scorers.fragmentation import Fragmentation, cores_per_gpu
+from bursar_policies.scorers.scarcity import Scarcity, asked_by_name
 from bursar_policies.scorers.starvation import Starvation
 
 
@@ -30,19 +31,23 @@ class Weights(msgspec.Struct, frozen=True):
     Attributes:
         fragmentation: per thousandth of a GPU made unusable.
         consolidation: from the first to the last node of the filling order.
-        starvation: from no CPU missing to all CPUs missing beside free GPUs.
+        starvation: per GPU of a node whose free GPUs want twice the CPUs that it has beside the margin.
         opened_devices: per device opened. best_fit: from a full to an empty node.
+        scarcity: per GPU of a type of which as many are asked for by name as there are.
     """
 
-    fragmentation: int = 280
-    consolidation: int = 8_600_000
-    starvation: int = 1_630_000
-    opened_devices: int = 90_000
-    best_fit: int = 50_000
+    fragmentation: int = 45
+    consolidation: int = 8_230_000
+    starvation: int = 1_250_000
+    opened_devices: int = 145_000
+    best_fit: int = 48_000
+    scarcity: int = 1_000_000
 
 
+CORES_PPM = 808_000
+"""Which part of the CPUs that go with a GPU on average is enough for it: many jobs want fewer."""
 PACK = Weights()
-SPREAD = Weights(fragmentation=0, consolidation=0, starvation=0, opened_devices=0, best_fit=-1_000_000)
+SPREAD = Weights(0, 0, 0, 0, best_fit=-1_000_000, scarcity=0)
 STRATEGIES = {"pack": PACK, "spread": SPREAD}
 
 
@@ -99,9 +104,13 @@ def scorers_for(
     if chosen.opened_devices:
         found.append(OpenedDevices(chosen.opened_devices))
     cores = cores_per_gpu(typical)
+    kinds = nodes.gpu_type.tolist()
     if chosen.starvation and cores:
-        found.append(Starvation(chosen.starvation, cores))
+        found.append(Starvation(chosen.starvation, cores * CORES_PPM // 1_000_000, nodes.gpu_total))
+    if chosen.scarcity and cores:
+        asked = asked_by_name(typical, nodes.gpu_types, kinds, nodes.gpu_total.tolist())
+        if any(asked):
+            found.append(Scarcity(chosen.scarcity, asked, kinds))
     if chosen.fragmentation and cores:
-        kinds = nodes.gpu_type.tolist()
         found.append(Fragmentation(chosen.fragmentation, typical, nodes.gpu_types, kinds))
     return tuple(found)

@@ -30,8 +30,6 @@ _LOOKS: Final = frozenset((
     "which", "true", "ip", "free", "df", "lscpu", "ps", "id", "pwd",
 ))  # fmt: skip
 """Programs that look at something: nobody minds how they end."""
-_STAY: Final = ("nohup", "setsid")
-"""What is meant to outlive who starts it, and does not outlive its job."""
 _PIPES: Final = ("|", "|&")
 
 
@@ -110,6 +108,5 @@ def _left_behind(found: shell.Found) -> list[shell.Command]:
     return [
         one
         for one in found.commands
-        if one.then == "&"
-        and (_launches(one) or one.words[0] in _STAY or (one is last and _LOOKS.isdisjoint(one.words)))
+        if one.then == "&" and (_launches(one) or (one is last and _LOOKS.isdisjoint(one.words)))
     ]

@@ -362,6 +362,7 @@ def _placement() -> Schema:
         "consolidation": "Of `pack`: nodes are filled in one order.",
         "starvation": "Of `pack`: GPUs are left without the CPUs that go with them.",
         "opened_devices": "Of `pack`: fractions go onto devices that others have begun.",
+        "scarcity": "Of `pack`: GPUs that others ask for by their type are left to them.",
         "best_fit": "How full a node is then: `pack` likes full ones, `spread` empty ones.",
     }
     return forms.mapping(
