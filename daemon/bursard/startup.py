@@ -195,13 +195,15 @@ def _trusted(path: Path) -> bool:
 class Resumption(msgspec.Struct, frozen=True, kw_only=True):
     """A note in the database: at the next start the log goes on from an earlier point of its life.
 
-    Attributes: those of `LogResumed`.
+    Attributes: those of `LogResumed`, and
+        cluster_id: whose life an empty log goes on with; empty: it is a new cluster's.
     """
 
     cause: str
     through: int
     known_seq: int
     by: str
+    cluster_id: str = ""
 
 
 RESUMPTION = "resumption"
@@ -209,16 +211,21 @@ RESUMPTION = "resumption"
 NUMBERS_SKIPPED_MIN = 10_000
 
 
+def _resumption(log: Log) -> Resumption | None:
+    note = log.meta(RESUMPTION)
+    return msgspec.json.decode(note, type=Resumption) if note else None
+
+
 def _resume(engine: Engine, log: Log) -> None:
     """Tell the log that it was shortened, and leave room for what the life before may have given out."""
-    note = log.meta(RESUMPTION)
+    told = _resumption(log)
     state = engine.state
-    if not note:
+    if told is None:
         return
-    told = msgspec.json.decode(note, type=Resumption)
     if state.resumed_through != told.through or not state.resumed_epoch:
-        # How many jobs were lost is not known; half of all there ever were is more than likely.
-        skipped = max(NUMBERS_SKIPPED_MIN, state.next_number // 2)
+        # How many jobs were lost is not known; half of all there ever were is more than likely. Each took an
+        # event, so there were no more than events that are known to be gone.
+        skipped = max(NUMBERS_SKIPPED_MIN, state.next_number // 2, told.known_seq - told.through)
         next_number = -(-(state.next_number + skipped) // 1000) * 1000 + 1
         engine.commit(
             [LogResumed(told.cause, told.through, told.known_seq, log.epoch, next_number, told.by)], told.by
@@ -260,11 +267,16 @@ def refuse_other_books(state: State, log: Log, state_dir: Path) -> None:
 def first_events(engine: Engine, currency: str, shipped: Sequence[Document]) -> None:
     """A new cluster gets its id and the shipped policies. On a later start nobody is in contact yet, and what
     was removed stays removed: absence is a decision too.
+
+    An empty log in the place of one that was given up goes on as the same cluster: agents, machines that were
+    rented and whoever reads its costs know it by that id.
     """
     state = engine.state
     if not state.cluster_id:
+        told = _resumption(engine.log)
+        cluster_id = (told.cluster_id if told is not None else "") or engine.ids.new("cluster")
         # Nothing waits in between, so the writer commits both together.
-        engine.commit([ClusterCreated(engine.ids.new("cluster"), currency)], "bursard")
+        engine.commit([ClusterCreated(cluster_id, currency)], "bursard")
         engine.commit(policies.apply_documents(state, shipped, engine.now()), "bursard")
     elif currency != state.currency:
         raise InvalidRequest(

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import zlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 
 class LogEnd(NamedTuple):
@@ -20,6 +21,14 @@ class LogEnd(NamedTuple):
     cluster_id: str
     seq: int
     digest: bytes
+
+
+_CLUSTER_ID = re.compile(r"[a-z0-9_-]{1,64}")
+
+
+def is_cluster_id(text: object) -> TypeGuard[str]:
+    """Could it be the id of a cluster, as the log of one has it?"""
+    return isinstance(text, str) and _CLUSTER_ID.fullmatch(text) is not None
 
 
 def check_of(cluster_id: str, seq: int, digest: bytes) -> str:

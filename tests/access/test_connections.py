@@ -17,7 +17,7 @@ from whole_site import Site, play
 from bursar.clock import VirtualClock
 from bursar.tracebacks import TRACEBACKS_MAX, Tracebacks
 from bursard.access.connections import Held, Kind, Room, Shares, surplus
-from bursard.access.crowd import Crowd, Proven
+from bursard.access.crowd import TOLD_US, Crowd, Proven
 from bursard.access.tokens import Authority, Peers
 from bursard.app import MESSAGE_BYTES_MAX, SERVER_OPTIONS
 from bursard.state import State
@@ -183,6 +183,29 @@ def test_a_socket_without_descriptors_is_tried_again_and_told_of_in_few_words(
     assert b"token" in line
     assert failures > 100
     assert len([one for one in caplog.records if "could not be let in" in one.message]) == TRACEBACKS_MAX
+
+
+def test_connections_that_cannot_be_looked_at_are_told_of_in_one_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, looks = VirtualClock(5), [0]
+    crowd = Crowd("/nowhere", 0, {kind: Room(1, 1) for kind in Kind}, Proven(), clock)
+
+    def full(_: object) -> list[str]:
+        looks[0] += 1
+        if looks[0] == 5:
+            clock.advance(TOLD_US)
+        if looks[0] == 9:
+            crowd.stop()
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("bursard.access.crowd.os.listdir", full)
+    monkeypatch.setattr("bursard.access.crowd.LOOK_S", 0.0)
+    monkeypatch.setattr("bursard.access.crowd.LOOK_S_MAX", 0.0)
+    crowd._run()
+    assert looks == [9]
+    told = [one for one in caplog.records if "could not be looked at" in one.message]
+    assert [(one.exc_info, one.__dict__["reason"]) for one in told] == [(None, "Too many open files")] * 2
 
 
 def test_tracebacks_of_one_kind_are_few_in_ten_seconds_and_the_rest_is_counted() -> None:

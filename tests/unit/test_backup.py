@@ -481,13 +481,57 @@ def test_books_that_are_gone_are_begun_anew_only_when_somebody_says_so_and_it_is
     state, store = start(daemon, keep=True)
     told = [event for row in store.events(0) if isinstance(event := decode(row.payload), LogResumed)]
     assert [(each.cause, each.through, each.known_seq) for each in told] == [("accepted", 0, 812)]
-    assert store.epoch == state.resumed_epoch == 1_000_002
+    assert store.epoch == state.resumed_epoch == 1_000_005, "above what the agent obeyed"
     assert state.next_number == 11_001
+    assert state.cluster_id == backup.goes_on_as(up) == "cluster_1", "its agents obey their own cluster alone"
     store.close()
     assert backup.audit(daemon).problems == ()
     start(daemon)  # and again: it is said once
     with pytest.raises(InvalidRequest, match="nothing is missing"):
         backup.accept_loss(tmp_path / "elsewhere")
+
+
+def test_an_empty_log_goes_on_as_the_cluster_that_is_known_or_named_and_else_as_a_new_one(
+    tmp_path: Path,
+) -> None:
+    known = tmp_path / "known" / "agents" / "local-1"
+    known.mkdir(parents=True)
+    (known / "agent.json").write_text('{"epoch": 7, "spend_lease_us": 0, "cluster_id": "cluster_7"}')
+    (known / "log-end.json").write_text("damaged")
+    named = tmp_path / "named" / "agents" / "local-1"
+    named.mkdir(parents=True)
+    (named / "agent.json").write_text('{"epoch": 7, "spend_lease_us": 0, "cluster_id": "\\u001b[0m"}')
+    for place, asked, expected in (("known", "", "cluster_7"), ("named", "cluster_8", "cluster_8")):
+        up = tmp_path / place
+        with pytest.raises(InvalidRequest, match=r"--cluster-id: .* is no id"):
+            backup.accept_loss(up, "a b")
+        backup.accept_loss(up, asked)
+        assert backup.goes_on_as(up) == expected, "before its first start"
+        state, store = start(up / "daemon", keep=True)
+        assert (state.cluster_id, state.resumed_epoch) == (expected, 1_000_008)
+        store.close()
+        with pytest.raises(InvalidRequest, match="--cluster-id is for an empty log"):
+            backup.accept_loss(up, "cluster_9")
+    other = tmp_path / "other" / "agents" / "local-1"
+    other.mkdir(parents=True)
+    (other / "agent.json").write_text('{"epoch": 7, "spend_lease_us": 0}')
+    backup.accept_loss(tmp_path / "other")
+    assert backup.goes_on_as(tmp_path / "other") == ""
+    state, store = start(tmp_path / "other" / "daemon", keep=True)
+    assert state.cluster_id == OURS
+    store.close()
+
+
+def test_more_events_that_are_gone_than_numbers_leave_room_for_each(tmp_path: Path) -> None:
+    up = served(tmp_path)
+    shutil.rmtree(up / "daemon")
+    (up / "agents" / "local-1" / "log-end.json").write_text(
+        '{"cluster_id": "cluster_1", "seq": 812000, "digest": "AAAA"}'
+    )
+    backup.accept_loss(up)
+    state, store = start(up / "daemon", keep=True)
+    assert state.next_number == 813_001, "each job that was lost took an event"
+    store.close()
 
 
 OURS = "cluster_0000000001"

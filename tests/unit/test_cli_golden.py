@@ -159,7 +159,8 @@ BOOKS = SimpleNamespace(
     restore=lambda file, directory: (MANIFEST, directory, None),
     archive_months=lambda directory, before, out, clock: MOVED,
     audit=lambda place: WRONG if place.name == "wrong" else REPORT,
-    accept_loss=lambda directory: (SimpleNamespace(seq=99), SimpleNamespace(seq=88)),
+    accept_loss=lambda directory, cluster_id: (SimpleNamespace(seq=99), SimpleNamespace(seq=88)),
+    goes_on_as=lambda directory: MANIFEST.cluster_id,
 )
 """What the daemon's part of the verbs of files answers."""
 OF_FILES = (

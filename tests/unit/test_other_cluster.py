@@ -19,6 +19,7 @@ from bursar_agent import stimuli as s
 from bursar_agent import terminate
 from bursar_agent.agent import Agent
 from bursar_agent.statedir import LogEnd, StateDir
+from bursard import backup
 from bursard.fleet import AgentLink, Agents, Exited, Heartbeat, Hello, MemberTruth, Usage
 from bursard.fleet.testing import FACTS, World
 from bursard.fleet.words import Condition
@@ -131,19 +132,41 @@ def test_a_cluster_is_forsaken_by_its_name_alone(tmp_path: Path) -> None:
     state.close()
 
 
-def test_who_gives_all_books_up_is_told_by_which_command_each_agent_lets_go(
+def test_who_gives_all_books_up_is_told_whose_go_on_and_by_which_command_others_let_go(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state = StateDir(tmp_path / "agents" / "local-1")
-    state.remember_log_end(LogEnd("c1", 3, b"x" * 32))
-    state.close()
+    def told(agent: str, cluster_id: str, seq: int) -> None:
+        state = StateDir(tmp_path / "agents" / agent)
+        state.remember_log_end(LogEnd(cluster_id, seq, b"x" * 32))
+        state.close()
+
+    told("local-1", "c1", 3)
+    backup.accept_loss(tmp_path)
     for directory in (tmp_path, tmp_path / "daemon"):
-        _say_who_holds_on(directory)
+        _say_who_holds_on(directory, empty=True)
         said = capsys.readouterr().err
-        assert "begins another cluster" in said
-        assert f"  bursar-agent --state-dir {tmp_path}/agents/local-1 --forsake c1\n" in said
-    _say_who_holds_on(tmp_path / "elsewhere")
-    assert "  bursar-agent --state-dir DIR --forsake CLUSTER\n" in capsys.readouterr().err
+        assert "the next start goes on as c1" in said
+        assert "--forsake" not in said
+    told("local-2", "c2", 2)
+    _say_who_holds_on(tmp_path, empty=True)
+    said = capsys.readouterr().err
+    assert [line for line in said.splitlines() if "--forsake" in line] == [
+        f"  bursar-agent --state-dir {tmp_path}/agents/local-2 --forsake c2"
+    ]
+    _say_who_holds_on(tmp_path, empty=False)
+    assert f"{tmp_path}/agents/local-2 --forsake c2\n" in capsys.readouterr().err
+
+
+def test_who_gives_books_up_of_which_nobody_knows_whose_is_told_what_agents_elsewhere_need(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "agents" / "local-1").mkdir(parents=True)
+    (tmp_path / "agents" / "local-1" / "agent.json").write_text('{"epoch": 3}')
+    backup.accept_loss(tmp_path)
+    _say_who_holds_on(tmp_path, empty=True)
+    said = capsys.readouterr().err
+    assert "begins another cluster" in said
+    assert "  bursar-agent --state-dir DIR --forsake CLUSTER\n" in said
 
 
 # --- the daemon's side

@@ -90,7 +90,7 @@ class Crowd:
         self._known: dict[int, tuple[int, Held | None, str]] = {}
         """By descriptor: the socket in it, what it is to us, and how gRPC names its peer."""
         self._arrived = 0
-        self._told_at = -TOLD_US
+        self._told_at = self._failed_at = -TOLD_US
         self._untold: Counter[str] = Counter()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="crowd", daemon=True)
@@ -111,11 +111,22 @@ class Crowd:
             began_s = time.monotonic()
             try:
                 busy = self.look() > 0 or self._more
+            except OSError as error:
+                busy = False
+                self._tell_failure(error)
             except Exception:
                 busy = False
                 log.exception("the connections could not be looked at")
             took_s = time.monotonic() - began_s
             pause_s = 0.0 if busy else min(max(LOOK_S, took_s * BUSY_SHARE), LOOK_S_MAX)
+
+    def _tell_failure(self, error: OSError) -> None:
+        """In one line, now and then: whoever takes all descriptors of this machine could write it at will."""
+        now = self._clock.boot_us()
+        if self._stop.is_set() or now - self._failed_at < TOLD_US:
+            return
+        self._failed_at = now
+        log.warning("the connections could not be looked at", extra={"reason": error.strerror or str(error)})
 
     def look(self) -> int:
         """Shut what is too much now. Returns how many were."""

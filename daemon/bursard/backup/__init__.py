@@ -11,7 +11,7 @@ from bursard.backup.archive import Manifest, read_manifest
 from bursard.backup.inspect import Report, inspect
 from bursard.backup.months import archive_months
 from bursard.backup.places import daemon_directory
-from bursard.backup.restore import accept_loss, restore, trust_clock
+from bursard.backup.restore import accept_loss, goes_on_as, restore, trust_clock
 from bursard.backup.take import audit, drill, take
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "audit",
     "daemon_directory",
     "drill",
+    "goes_on_as",
     "inspect",
     "read_manifest",
     "restore",

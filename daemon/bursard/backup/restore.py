@@ -18,10 +18,13 @@ import msgspec
 
 from bursar.errors import BursarError, InvalidRequest, StoreUnavailable, WrongState
 from bursar.local import books
+from bursar.logend import is_cluster_id
+from bursar.words import on_one_line
 from bursard import audit
 from bursard.backup import archive, places
 from bursard.backup.archive import Manifest
 from bursard.backup.inspect import Report, inspect_with
+from bursard.events import ClusterCreated, decode
 from bursard.startup import RESUMPTION, TRUST, Resumption
 from bursard.store import LogHead, SqliteStore, days, eventfile, headfile, notes, schema
 from bursard.store.headfile import NAME as HEAD
@@ -95,21 +98,31 @@ def _refuse_unless_empty(directory: Path) -> None:
     )
 
 
-def accept_loss(state_dir: Path) -> tuple[LogHead, LogHead]:
+def accept_loss(state_dir: Path, cluster_id: str = "") -> tuple[LogHead, LogHead]:
     """Take the log as it is for the true one; where none is left, begin an empty one. Notes whose digests
     are gone are taken as they are, too; sums of days that are not what their charges say, and images of the
     state that are not what the log says, are thrown away.
 
+    Args:
+        cluster_id: whose life an empty log goes on with; empty: that of which the agents of a `bursar up`
+            know, else a new cluster's.
+
     Returns (what was known of it, here or by the agents of a `bursar up`; where it ends).
-    Raises `InvalidRequest` when nothing is missing.
+    Raises `InvalidRequest` when nothing is missing, or the id is none or another's.
     """
+    if cluster_id and not is_cluster_id(cluster_id):
+        raise InvalidRequest(f"--cluster-id: {on_one_line(cluster_id, 80)} is no id of a cluster")
     directory = places.held_in(state_dir)
     beside = directory.parent if places.layout_of(directory) == places.UP else None
     signs = books.signs(beside) if beside is not None else books.Signs()
     database = directory / DATABASE
     if not database.exists() or (database.is_file() and not database.stat().st_size):
-        known = LogHead(signs.seq, b"") if signs.seq else None
-        return _begin_anew(state_dir, directory, known, bool(signs.told))
+        note = _begin_anew(state_dir, directory, signs, cluster_id or signs.cluster_id)
+        epochs = [each.epoch for each in books.told(beside)] if beside is not None else []
+        _mark(directory / DATABASE, note, max(epochs, default=0))
+        return LogHead(note.known_seq, b""), LogHead(0, b"")
+    if cluster_id:
+        raise InvalidRequest(f"--cluster-id is for an empty log; {database} has one, with its own")
     home = Home(directory)
     try:
         assert home.head_file is not None
@@ -186,23 +199,34 @@ def _holds(connection: sqlite3.Connection, head: LogHead) -> bool:
     return found is not None and bytes(found[0]) == head.hash
 
 
-def _newer(ours: LogHead | None, told: LogHead | None) -> LogHead | None:
-    return told if told is not None and (ours is None or ours.seq < told.seq) else ours
+def goes_on_as(state_dir: Path) -> str:
+    """Whose books these are, or will be with their next start; empty: a new cluster's, or they cannot be
+    read.
+    """
+    database = places.held_in(state_dir) / DATABASE
+    connection = schema.connect(database, read_only=True)
+    try:
+        first = connection.execute("select payload from events where kind = 'cluster-created'").fetchone()
+        if first is not None and isinstance(event := decode(first[0]), ClusterCreated):
+            return event.cluster_id
+        row = connection.execute("select value from meta where key = ?", (RESUMPTION,)).fetchone()
+        return msgspec.json.decode(row[0], type=Resumption).cluster_id if row and row[0] else ""
+    finally:
+        connection.close()
 
 
-def _begin_anew(asked: Path, directory: Path, told: LogHead | None, served: bool) -> tuple[LogHead, LogHead]:
-    """An empty log in place of one that is gone, which says so with its first start."""
+def _begin_anew(asked: Path, directory: Path, signs: books.Signs, cluster_id: str) -> Resumption:
+    """An empty log in place of one that is gone. What it says with its first start."""
     head, lock = directory / HEAD, directory / LOCK
-    known = _newer(headfile.parse(head.read_bytes()) if head.is_file() else None, told)
-    if not (known or served or (lock.is_file() and CREATED in lock.read_text(errors="replace"))):
+    ours = headfile.parse(head.read_bytes()) if head.is_file() else None
+    known = max(signs.seq, ours.seq if ours is not None else 0)
+    if not (known or signs.told or (lock.is_file() and CREATED in lock.read_text(errors="replace"))):
         raise InvalidRequest(
             f"{asked}: nothing is missing: there were no books of a bursard; is it the place?"
         )
     home = Home(directory, anew=True)
     SqliteStore(directory, home).close()
-    known = known or LogHead(0, b"")
-    _mark(directory / DATABASE, Resumption(cause="accepted", through=0, known_seq=known.seq, by=_who()))
-    return known, LogHead(0, b"")
+    return Resumption(cause="accepted", through=0, known_seq=known, by=_who(), cluster_id=cluster_id)
 
 
 def trust_clock(state_dir: Path) -> Path:
@@ -215,12 +239,13 @@ def trust_clock(state_dir: Path) -> Path:
     return path
 
 
-def _mark(database: Path, note: Resumption) -> None:
+def _mark(database: Path, note: Resumption, obeyed: int = 0) -> None:
+    """The next start begins with it. `obeyed`: an epoch that agents are known to obey."""
     connection = schema.connect(database)
     try:
         (epoch,) = connection.execute("select value from meta where key = 'epoch'").fetchone()
         connection.execute("begin immediate")
-        notes.write(connection, "epoch", str(int(epoch) + EPOCHS_SKIPPED))
+        notes.write(connection, "epoch", str(max(int(epoch), obeyed) + EPOCHS_SKIPPED))
         notes.write(connection, RESUMPTION, msgspec.json.encode(note).decode())
         connection.execute("commit")
         connection.execute("pragma wal_checkpoint(truncate)").fetchall()

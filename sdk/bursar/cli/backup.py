@@ -239,9 +239,10 @@ def audit_trust_clock(state_dir: str) -> None:
 
 @audit.command("accept-loss")
 @click.option("--state-dir", metavar="DIR", required=True, help="Of the daemon that refuses to start.")
+@click.option("--cluster-id", metavar="ID", default="", help="Whose life an empty log goes on with.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @listing
-def audit_accept_loss(state_dir: str, yes: bool, output: Output) -> None:
+def audit_accept_loss(state_dir: str, cluster_id: str, yes: bool, output: Output) -> None:
     """Give up events that were acknowledged and are gone: the log as it is becomes the true one.
 
     For a daemon that refuses to start because its log is shorter than it was, when neither its missing file
@@ -249,15 +250,17 @@ def audit_accept_loss(state_dir: str, yes: bool, output: Output) -> None:
     which `bursar audit verify` tells of, are taken as they are, and sums of days that are other than their
     charges say, or images of the state that are other than the log says, are thrown away: they are made anew.
 
+    An empty log goes on as the cluster of which the agents beside it know, or --cluster-id: so they obey it.
+
     Example: bursar audit accept-loss --state-dir /var/lib/bursar
     """
     if not yes:
         click.confirm(
             f"Give up what the log in {state_dir} lacks? This cannot be undone", abort=True, err=True
         )
-    known, ends = _room().accept_loss(which.directory_of(state_dir))
-    if not ends.seq and not output.quiet:
-        _say_who_holds_on(which.directory_of(state_dir))
+    known, ends = _room().accept_loss(which.directory_of(state_dir), cluster_id)
+    if not output.quiet:
+        _say_who_holds_on(which.directory_of(state_dir), not ends.seq)
     row: Row = {"state_dir": state_dir, "known_seq": known.seq, "last_seq": ends.seq}
     emit_one(
         row,
@@ -267,17 +270,25 @@ def audit_accept_loss(state_dir: str, yes: bool, output: Output) -> None:
     )
 
 
-def _say_who_holds_on(directory: Path) -> None:
-    """Empty books are another cluster's: what its agents hold is let go of by their own command alone."""
+def _say_who_holds_on(directory: Path, empty: bool) -> None:
+    """What an agent holds of a cluster whose books these are not is let go of by its own command alone."""
+    ours = _room().goes_on_as(directory)
     beside = directory.parent if directory.name == books.DAEMON else directory
-    told = [(beside / "agents" / one.agent, one.end) for one in books.told(beside)]
-    ways = [(shlex.quote(str(place)), end.cluster_id) for place, end in told if end is not None]
-    say(
-        "the next start begins another cluster. An agent that holds a job of the one before, or an end of it,"
-        " takes no work until it is told, while it is stopped, that the first is gone (`bursar nodes` names"
-        " such nodes `unwell`):"
-    )
-    for place, cluster_id in ways or [("DIR", "CLUSTER")]:
+    others = [one for one in books.told(beside) if one.cluster_id and one.cluster_id != ours]
+    if ours and empty:
+        say(
+            f"the next start goes on as {ours}: its agents obey it, and what they still run is ended, since"
+            " no book knows it"
+        )
+    elif empty:
+        say("the next start begins another cluster: nothing here says which one it was")
+    if others or (empty and not ours):
+        say(
+            "an agent that holds a job of another cluster, or an end of it, takes no work until it is told,"
+            " while it is stopped, that the other is gone (`bursar nodes` names such nodes `unwell`):"
+        )
+    ways = [(shlex.quote(str(beside / "agents" / one.agent)), one.cluster_id) for one in others]
+    for place, cluster_id in ways or ([("DIR", "CLUSTER")] if empty and not ours else []):
         say(f"  bursar-agent --state-dir {place} --forsake {cluster_id}")
 
 

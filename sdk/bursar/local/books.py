@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from bursar.aside import Damaged, read_object
 from bursar.errors import StoreUnavailable
 from bursar.local import files
-from bursar.logend import LogEnd, read_log_end
+from bursar.logend import LogEnd, is_cluster_id, read_log_end
 
 DAEMON: Final = "daemon"
 """The daemon's folder in the directory of a `bursar up`."""
 DATABASE: Final = "bursard.db"
+EPOCH_MAX: Final = 1 << 53
+"""No agent obeys more: a higher one is damage."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Signs:
     """What is remembered of a daemon's books outside its folder.
 
     Attributes:
-        seq, cluster_id: the newest event that an agent was told of; 0 and "" when none was.
+        seq: the newest event that an agent was told of; 0 when none was.
+        cluster_id: whose event that was, or else which cluster's members an agent holds; "" when none says.
         told: who remembers, for a person; empty when nobody does.
     """
 
@@ -44,11 +47,13 @@ class Told:
     Attributes:
         end: the newest event that it was told of; None when it was never told, or its note is damaged.
         epoch: the highest that it obeyed; 0 for none.
+        cluster_id: whose members it holds or held; "" when it does not say.
     """
 
     agent: str
     end: LogEnd | None
     epoch: int
+    cluster_id: str = ""
 
 
 def there(directory: Path) -> bool:
@@ -80,6 +85,8 @@ def signs(directory: Path) -> Signs:
             found = Signs(seq, cluster_id, f"agent {agent.agent} was told of event {seq}")
         if not found.told and agent.epoch:
             found = Signs(told=f"agent {agent.agent} obeyed a daemon (epoch {agent.epoch})")
+        if not found.cluster_id and agent.cluster_id:
+            found = replace(found, cluster_id=agent.cluster_id)
     if not found.told and _served(directory):
         found = Signs(told=f"{files.CLUSTER} says that a daemon has served")
     return found
@@ -89,9 +96,13 @@ def told(directory: Path) -> list[Told]:
     """What each agent of `directory` remembers; of what cannot be read, nothing."""
     found = []
     for agent in sorted((directory / "agents").glob("*/")):
-        epoch = _object(agent / "agent.json").get("epoch")
+        kept = _object(agent / "agent.json")
+        epoch, cluster_id = kept.get("epoch"), kept.get("cluster_id")
         end = read_log_end(_object(agent / "log-end.json"))
-        found.append(Told(agent.name, end, epoch if type(epoch) is int and epoch > 0 else 0))
+        # In the order in which the agent itself believes them.
+        named = cluster_id if is_cluster_id(cluster_id) else end.cluster_id if end is not None else ""
+        obeyed = epoch if type(epoch) is int and 0 < epoch <= EPOCH_MAX else 0
+        found.append(Told(agent.name, end, obeyed, named))
     return found
 
 
