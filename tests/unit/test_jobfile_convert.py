@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 
+import msgspec
 import pytest
 
 from bursar.clock import SECOND_US
@@ -285,7 +286,13 @@ def test_kubernetes() -> None:
 
 def test_the_pods_of_a_training_job_are_a_gang() -> None:
     spec, notes = job(PYTORCHJOB)
-    assert (spec.nodes, spec.command) == (4, ("torchrun", "a.py"))
+    assert spec.nodes == 4
+    env = {"BURSAR_NODE_RANK": "2", "BURSAR_NODES": "4", "MASTER_ADDR": "n1", "MASTER_PORT": "29501"}
+    told = spec.script.replace(
+        "exec torchrun a.py",
+        "echo $RANK $WORLD_SIZE $PET_NODE_RANK/$PET_NNODES $PET_MASTER_ADDR:$PET_MASTER_PORT",
+    )
+    assert ran(msgspec.structs.replace(spec, script=told), env) == "2 4 2/4 n1:29501\n"
     assert notes[2] == "kind: PyTorchJob is read for its pods alone"
 
 
@@ -583,7 +590,89 @@ def test_an_alias_and_another_document_are_not_lost() -> None:
     with pytest.raises(InvalidRequest, match="aliases"):
         convert("name: &n a\nnum_nodes: *n\nrun: x\n", "task.yaml")
     _, notes = job("num_nodes: 2\nrun: x\n---\nnum_nodes: 3\nrun: y\n")
-    assert notes == {4: "this document is not converted: a job file has one"}
+    assert notes == {
+        4: "this document is not converted: a job file has one; convert it in a file of its own, and join the "
+        "two by depends_on"
+    }
+    spec, notes = job("name: both\n---\nname: one\nrun: a\n---\nname: two\nnum_nodes: 2\nrun: b\n")
+    assert (spec.name, spec.script, set(notes)) == ("one", "a", {6})
+    pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containers: [{command: [x]}]}\n"
+    spec, notes = job("apiVersion: v1\nkind: ConfigMap\ndata: {a: b}\n---\n" + pod)
+    assert (spec.name, spec.command, set(notes)) == ("p", ("x",), {1})
+
+
+def test_a_word_that_names_a_template_becomes_no_command() -> None:
+    spec, notes = job(
+        "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {name: w}\nspec:\n  entrypoint: w\n"
+        "  templates: [{name: w, steps: [[{name: a, template: b}]]}]\n"
+    )
+    assert spec.script.endswith("exit 1\n")
+    assert notes[5] == "spec.entrypoint has no equal"
+    assert recognise("entrypoint: true\n") is None
+    assert recognise("entrypoint: python train.py\n") == "a Ray file"
+
+
+def test_a_job_of_mpi_starts_the_program_on_its_workers_by_mpi() -> None:
+    text = (
+        "apiVersion: kubeflow.org/v2beta1\nkind: MPIJob\nmetadata: {name: m}\nspec:\n  slotsPerWorker: 2\n"
+        "  mpiReplicaSpecs:\n"
+        "    Launcher: {replicas: 1, template: {spec: {containers: [{name: l, command: %s}]}}}\n"
+        "    Worker: {replicas: 3, template: {spec: {containers: [{name: w,"
+        " resources: {limits: {cpu: 2}}}]}}}\n"
+    )
+    spec, _ = job(text % "[mpirun, -np, '6', --allow-run-as-root, -mca, btl, tcp, python, t.py]")
+    assert (spec.launch, spec.nodes, spec.tasks_per_node, spec.script) == ("mpi", 3, 2, "python t.py")
+    assert spec.options[0].cpu_milli == 2_000
+    spec, _ = job(text.replace("  slotsPerWorker: 2\n", "") % "[mpirun, -n, '12', a]")
+    assert (spec.tasks_per_node, spec.script) == (4, "a")
+    spec, notes = job(text % "[sh, -c, mpirun a]")
+    assert spec.script.endswith("exit 1\n")
+    assert "write it under run without mpirun" in notes[7]
+
+
+def test_the_pods_of_a_set_of_jobs_are_counted_with_those_of_each_job() -> None:
+    spec, _ = job(
+        "apiVersion: jobset.x-k8s.io/v1alpha2\nkind: JobSet\nmetadata: {name: s}\nspec:\n"
+        "  replicatedJobs:\n  - name: w\n    replicas: 2\n    template:\n      spec:\n"
+        "        parallelism: 2\n        completions: 2\n"
+        "        template: {spec: {containers: [{name: c, command: [x]}]}}\n"
+    )
+    assert spec.nodes == 4
+
+
+def test_a_service_of_skypilot_is_a_service_and_a_list_of_accelerators_is_in_order() -> None:
+    spec, notes = job(
+        "name: chat\nresources:\n  ports: 8080\n  accelerators: [H100:8, A100:8]\nservice:\n"
+        "  readiness_probe: {path: /v1/models, initial_delay_seconds: 90}\n"
+        "  replica_policy: {min_replicas: 1, max_replicas: 3, target_qps_per_replica: 5}\nrun: serve\n"
+    )
+    assert spec.service is not None
+    assert (spec.name, spec.service.port, spec.ordered) == ("chat", 8080, True)
+    assert (spec.service.replicas_min, spec.service.replicas_max) == (1, 3)
+    assert (spec.service.probe_path, spec.service.start_timeout_us) == ("/v1/models", 90 * SECOND_US)
+    assert "$BURSAR_PORT" in notes[3]
+    assert "target_qps_per_replica" in notes[7]
+    spec, _ = job(
+        "service: {readiness_probe: /, replicas: 2}\nresources: {accelerators: {H100:8, A100:8}}\nrun: s\n"
+    )
+    assert (spec.name, spec.ordered) == ("service", False)
+
+
+def test_variables_of_the_other_system_are_set_or_named() -> None:
+    spec, notes = job(
+        "num_nodes: 2\nrun: echo $SKYPILOT_TASK_ID $SKYPILOT_INTERNAL_JOB_ID $SKYPILOT_CLUSTER_INFO\n"
+    )
+    env = {"BURSAR_JOB_ID": "job_x", "BURSAR_JOB_NUMBER": "7"}
+    assert ran(spec, env) == "job_x 7\n"
+    assert notes == {1: "$SKYPILOT_CLUSTER_INFO is not set here; docs/environment.md lists what a job finds"}
+    spec, _ = job("type: task\nname: t\nnodes: 2\ncommands: ['echo $DSTACK_RUN_NAME']\n")
+    assert ran(spec, {"BURSAR_NODES": "1"}) == "t\n"
+    spec, notes = job(
+        'job "j" {\n group "g" {\n  task "t" {\n   config {\n    command = "echo"\n'
+        '    args = ["${NOMAD_ALLOC_INDEX}", "${env.A} $HOME", "${NOMAD_META_K}"]\n}}}}\n'
+    )
+    assert ran(spec, {"BURSAR_ARRAY_INDEX": "3", "A": "x"}) == "3 x $HOME \n"
+    assert notes[1].startswith("$NOMAD_META_K is not set here")
 
 
 def test_restarts_on_errors_of_skypilot_are_a_retry() -> None:

@@ -19,6 +19,8 @@ from bursar.yamlfile import Faults, Node, load_yaml, raise_if_any
 
 __all__ = ["Converted", "convert", "recognise"]
 
+_ALONE = "convert it in a file of its own, and join the two by depends_on"
+_INSTEAD = "docs/environment.md lists what a job finds"
 _HCL_JOB = re.compile(r'^\s*job\s+"?[\w.-]+"?\s*\{', re.MULTILINE)
 
 
@@ -38,13 +40,15 @@ class _System(NamedTuple):
     kind: str
     convert: Callable[[Node, Draft], None]
     hints: Mapping[str, str]
+    prefix: str
+    """Of the variables that it gives its jobs."""
 
 
-_SKY = _System("a SkyPilot task", yamls.sky, yamls.SKY_HINTS)
-_DSTACK = _System("a dstack configuration", yamls.dstack, yamls.DSTACK_HINTS)
-_KUBERNETES = _System("a Kubernetes manifest", yamls.kubernetes, yamls.KUBERNETES_HINTS)
-_RAY = _System("a Ray file", yamls.ray, yamls.RAY_HINTS)
-_NOMAD = _System("a Nomad job", nomad.nomad, nomad.HINTS)
+_SKY = _System("a SkyPilot task", yamls.sky, yamls.SKY_HINTS, "SKYPILOT")
+_DSTACK = _System("a dstack configuration", yamls.dstack, yamls.DSTACK_HINTS, "DSTACK")
+_KUBERNETES = _System("a Kubernetes manifest", yamls.kubernetes, yamls.KUBERNETES_HINTS, "KUBERNETES")
+_RAY = _System("a Ray file", yamls.ray, yamls.RAY_HINTS, "RAY")
+_NOMAD = _System("a Nomad job", nomad.nomad, nomad.HINTS, "NOMAD")
 
 _SKY_KEYS = frozenset(("num_nodes", "envs", "file_mounts", "service"))
 _SKY_RESOURCES = frozenset(
@@ -86,15 +90,36 @@ def convert(text: str, source: str) -> Converted:
     if system is not _NOMAD:
         roots = load_yaml(text, draft.faults)  # an alias, or a key said twice, would be lost as well
         raise_if_any(draft.faults, error=InvalidRequest)
-        root = next(one for one in roots if _system(one) is system)
+        root = _chosen(roots, system)
         for other in roots:
-            if other is not root:
-                draft.note(other, "this document is not converted: a job file has one")
+            if other is not root and not {"name"} >= other.entries.keys():
+                draft.note(other, f"this document is not converted: a job file has one; {_ALONE}")
     system.convert(root, draft)
+    _unset(system, draft)
     raise_if_any(draft.faults, error=InvalidRequest)
     draft.leave(root, system.hints)
     body = draft.render(system.kind, source)
     return Converted(system.kind, body, tuple(sorted(set(draft.notes))))
+
+
+def _chosen(roots: list[Node], system: _System) -> Node:
+    """The document that runs something: of a pipeline the first task, of manifests the first with pods."""
+    ours = [one for one in roots if _system(one) is system]
+    if system is _SKY:
+        ours = [one for one in roots if {"run", "resources"} & one.entries.keys()] or ours
+    if system is _KUBERNETES:
+        return next((one for one in ours if yamls.has_pods(one)), ours[0])
+    return ours[0]
+
+
+def _unset(system: _System, draft: Draft) -> None:
+    """Variables of the other system that the job reads, and nothing sets."""
+    texts = [draft.fields.get("setup", ""), draft.fields.get("run", ""), *draft.fields.get("command", ())]
+    text = "\n".join(texts)
+    given = set(draft.fields.get("env", ()))
+    given |= {found[1] for found in re.finditer(r"\b([A-Z_0-9]+)=", text)}
+    read = {found[1] for found in re.finditer(rf"\$\{{?({system.prefix}_[A-Z0-9_]+)", text)}
+    draft.notes += [(1, f"${name} is not set here; {_INSTEAD}") for name in sorted(read - given)[:20]]
 
 
 def _read(text: str) -> tuple[_System, Node] | None:
@@ -122,7 +147,9 @@ def _system(root: Node) -> _System | None:
         and (kind.text != "service" or commands is not None or "gpu" in resources)
     ):
         return _DSTACK
-    if len(keys & _RAY_KEYS) >= 2 or "entrypoint" in keys:
+    entrypoint = root.entries.get("entrypoint")
+    switch = entrypoint is not None and entrypoint.text.lower() in ("true", "false", "yes", "no", "null", "~")
+    if len(keys & _RAY_KEYS) >= 2 or (entrypoint is not None and not switch):
         return _RAY
     if keys & _SKY_KEYS or resources & _SKY_RESOURCES:
         return _SKY

@@ -35,6 +35,12 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _DEPTH_MAX: Final = 20
+_REFERENCE = re.compile(r"\$\{(?:env\.)?(\w+)\}|\$\{(?:attr|node|meta)\.[\w.]+\}", re.ASCII)
+_SHIM: Final = """\
+export NOMAD_ALLOC_INDEX=${BURSAR_ARRAY_INDEX:-0} NOMAD_ALLOC_ID=$BURSAR_JOB_ID NOMAD_TASK_DIR=$PWD
+export NOMAD_CPU_CORES=$BURSAR_CPUS NOMAD_SHORT_ALLOC_ID=$BURSAR_JOB_NUMBER
+"""
+_SPECIAL: Final = re.compile(r'([\\"`$])')
 
 
 def parse(text: str) -> Node:
@@ -171,8 +177,13 @@ def _group(group: Node, draft: Draft) -> None:
 
 def _task(task: Node, draft: Draft) -> None:
     program = draft.text(task, "config", "command")
-    words = [program, *draft.texts(task, "config", "args")]
-    draft.put("command", [word for word in words if word])
+    words = [word for word in (program, *draft.texts(task, "config", "args")) if word]
+    if any(_REFERENCE.search(word) for word in words):
+        # Nomad puts its variables into the words of a command; a job's shell does here.
+        shim = _SHIM if any("NOMAD_" in word for word in words) else ""
+        draft.put("run", f"{shim}exec {' '.join(map(_shell_word, words))}\n")
+    else:
+        draft.put("command", words)
     _image(task, draft)
     draft.pairs(draft.take(task, "env"), "env")
     wanted = task.entries.get("resources")
@@ -190,6 +201,16 @@ def _task(task: Node, draft: Draft) -> None:
             kind = name.split("/")[2] if name.count("/") == 2 else ""
             asked = draft.gpu(device.entries.get("count", device), gpus(kind, str(count)))
             draft.under("resources", "gpus", int(asked) if asked.isdigit() else asked)
+
+
+def _shell_word(word: str) -> str:
+    """A word of a command for a shell, with `${NAME}` and `${env.NAME}` as its variables."""
+    parts, at = [], 0
+    for found in _REFERENCE.finditer(word):
+        parts.append(_SPECIAL.sub(r"\\\1", word[at : found.start()]))
+        parts.append(f"${{{found[1]}}}" if found[1] else _SPECIAL.sub(r"\\\1", found[0]))
+        at = found.end()
+    return '"' + "".join(parts) + _SPECIAL.sub(r"\\\1", word[at:]) + '"'
 
 
 def _image(task: Node, draft: Draft) -> None:

@@ -20,7 +20,9 @@ SKY_HINTS: Final = {
     "image_id": "a machine's image is its pool's: launch: {image: ...}; docker:NAME becomes image",
     "disk_size": "local disk is not counted",
     "ports": "a job listens on its node; nothing is opened for it",
-    "service": "a service is not converted; write it as docs/services.md says",
+    "readiness_probe": "a replica is asked with GET, and start_timeout is how long it may take to begin",
+    "replica_policy": "replicas follow the requests in hand; write scaling: {target: ...}",
+    "load_balancing_policy": "write balance",
     "autostop": "nodes end by the policy of their pool",
     "job_recovery": "preemption and lost nodes are retried anyway; else retry: {on: [failure], max: 3}",
     "instance_type": "write resources.constraints: {instance_type: ...}",
@@ -30,16 +32,26 @@ _SKY_LOGIN: Final = ("SKYPILOT_DOCKER_SERVER", "SKYPILOT_DOCKER_USERNAME", "SKYP
 _SKY_SHIM = """\
 export SKYPILOT_NODE_RANK=$BURSAR_NODE_RANK SKYPILOT_NUM_NODES=$BURSAR_NODES
 export SKYPILOT_NUM_GPUS_PER_NODE=$BURSAR_GPUS SKYPILOT_NODE_IPS="$(echo $BURSAR_NODE_ADDRESSES | tr , '\\n')"
+export SKYPILOT_TASK_ID=$BURSAR_JOB_ID SKYPILOT_INTERNAL_JOB_ID=$BURSAR_JOB_NUMBER
 """
 _DSTACK_SHIM = """\
 export DSTACK_NODE_RANK=$BURSAR_NODE_RANK DSTACK_NODES_NUM=$BURSAR_NODES
 export DSTACK_GPUS_PER_NODE=${BURSAR_GPUS:-0} DSTACK_GPUS_NUM=$((BURSAR_NODES * ${BURSAR_GPUS:-0}))
 export DSTACK_MASTER_NODE_IP=${BURSAR_NODE_ADDRESSES%%,*}
 export DSTACK_NODES_IPS="$(echo $BURSAR_NODE_ADDRESSES | tr , '\\n')"
+export DSTACK_RUN_ID=$BURSAR_JOB_ID
+"""
+_KUBEFLOW_SHIM = """\
+export RANK=$BURSAR_NODE_RANK WORLD_SIZE=$BURSAR_NODES
+export MASTER_ADDR=${MASTER_ADDR:-127.0.0.1} MASTER_PORT=${MASTER_PORT:-29500}
+export PET_NNODES=$BURSAR_NODES PET_NODE_RANK=$BURSAR_NODE_RANK PET_MASTER_ADDR=$MASTER_ADDR
+export PET_MASTER_PORT=$MASTER_PORT
 """
 _INDEX_SHIM = "export JOB_COMPLETION_INDEX=${BURSAR_ARRAY_INDEX:-0}\n"
 _REFERENCE = re.compile(r"(\$?)\$\(([A-Za-z_][A-Za-z0-9_]*)\)", re.ASCII)
 _ENDLESS = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController")
+_WORLDS = ("PyTorchJob", "PaddleJob", "XGBoostJob", "TrainJob")
+"""Whose pods are told their rank and world by variables."""
 _OFF = ("off", "false", "no")
 DSTACK_HINTS: Final = {
     "duration": "retry.max says how often, and wait_limit is not built yet",
@@ -102,6 +114,7 @@ RAY_HINTS: Final = {
 
 def sky(root: Node, draft: Draft) -> None:
     """A SkyPilot task."""
+    _sky_service(root, draft)
     draft.put("name", job_name(draft.text(root, "name")))
     nodes = draft.whole(root, "num_nodes", least=1)
     draft.put("nodes", nodes if nodes != 1 else None)
@@ -128,6 +141,30 @@ def sky(root: Node, draft: Draft) -> None:
     for key in ("setup", "run"):
         if text := draft.text(root, key):
             draft.put(key, shim + text)
+
+
+def _sky_service(root: Node, draft: Draft) -> None:
+    """`service`, whose port may stand in `resources`."""
+    node = root.entries.get("service")
+    if node is None or node.kind != "mapping":
+        return
+    draft.put("type", "service")
+    draft.put("name", "service")
+    if not draft.text(root, "name"):
+        draft.note(node, "a service is found by its name; write one in place of name: service")
+    wanted = root.entries.get("resources")
+    for holder, key in ((node, "ports"), (wanted, "ports")):
+        if holder is not None and key in holder.entries and "port" not in draft.fields:
+            _service_port(draft, holder.entries[key], draft.text(holder, key))
+    least = draft.whole(node, "replica_policy", "min_replicas")
+    most = draft.whole(node, "replica_policy", "max_replicas", least=1)
+    if least is not None:
+        draft.put("replicas", f"{least}..{most}" if most and most > least else str(least))
+    draft.put("replicas", draft.whole(node, "replicas"))
+    probe = node.entries.get("readiness_probe")
+    path = draft.text(node, "readiness_probe") or draft.text(probe, "path")
+    draft.under("readiness_probe", "path", path)
+    draft.under("readiness_probe", "start_timeout", draft.duration(probe, "initial_delay_seconds"))
 
 
 def _sky_image(root: Node, wanted: Node | None, draft: Draft) -> None:
@@ -193,7 +230,8 @@ def _sky_gpus(draft: Draft, wanted: Node) -> None:
     if len(options) == 1:
         draft.under("resources", "gpus", options[0])
     elif options:
-        draft.under("resources", "any_of", [{"gpus": option} for option in options])
+        inorder = node.kind == "sequence"  # a mapping is a set there
+        draft.under("resources", "ordered" if inorder else "any_of", [{"gpus": one} for one in options])
 
 
 def _secrets(draft: Draft, node: Node | None) -> None:
@@ -244,22 +282,15 @@ def dstack(root: Node, draft: Draft) -> None:
     if commands := draft.texts(root, "commands"):
         text = "".join(f"{one.rstrip()}\n" for one in commands)
         ends = "set -e\n" if len(commands) > 1 else ""  # dstack joins them by `&&`
-        draft.put("run", (_DSTACK_SHIM if "DSTACK_" in text else "") + ends + text)
+        name = draft.fields.get("name", "$BURSAR_JOB_NUMBER")
+        shim = f"{_DSTACK_SHIM}export DSTACK_RUN_NAME={name}\n" if "DSTACK_" in text else ""
+        draft.put("run", shim + ends + text)
 
 
 def _dstack_service(root: Node, draft: Draft) -> None:
     draft.put("type", "service")
-    port = root.entries.get("port")
-    text = draft.text(root, "port")
-    if port is not None and text:
-        found = re.fullmatch(r"(?:\d{1,5}:)?(\d{1,5})", text, re.ASCII)
-        if found is None:
-            draft.refuse(port, "a port, such as 8000")
-        else:
-            kept = 1024 <= int(found[1]) <= 60000
-            draft.put("port", int(found[1]) if kept else None)
-            no = "" if kept else f"port {found[1]} is not from 1024 to 60000, so it is left out; "
-            draft.note(port, f"{no}a replica is to listen on 127.0.0.1, on $BURSAR_PORT: write it into run")
+    if (port := root.entries.get("port")) is not None:
+        _service_port(draft, port, draft.text(root, "port"))
     replicas = draft.text(root, "replicas")
     if replicas and re.fullmatch(r"\d{1,6}(?:\.\.\d{1,6})?", replicas, re.ASCII) is None:
         draft.refuse(root.entries["replicas"], "a number of replicas, such as 3 or 0..8")
@@ -268,6 +299,19 @@ def _dstack_service(root: Node, draft: Draft) -> None:
     scaling = root.entries.get("scaling")
     for theirs, ours in (("scale_up_delay", "up_delay"), ("scale_down_delay", "down_delay")):
         draft.under("scaling", ours, draft.duration(scaling, theirs))
+
+
+def _service_port(draft: Draft, node: Node, text: str) -> None:
+    if not text:
+        return
+    found = re.fullmatch(r"(?:\d{1,5}:)?(\d{1,5})", text, re.ASCII)
+    if found is None:
+        draft.refuse(node, "a port, such as 8000")
+        return
+    kept = 1024 <= int(found[1]) <= 60000
+    draft.put("port", int(found[1]) if kept else None)
+    no = "" if kept else f"port {found[1]} is not from 1024 to 60000, so it is left out; "
+    draft.note(node, f"{no}a replica is to listen on 127.0.0.1, on $BURSAR_PORT: write it into run")
 
 
 def _dstack_gpus(wanted: Node, draft: Draft) -> None:
@@ -341,10 +385,16 @@ def kubernetes(root: Node, draft: Draft) -> None:
         ))  # fmt: skip
     elif kind not in ("Job", "Pod") and spec is not None:
         draft.notes.append((root.entries["kind"].key_line, f"kind: {kind} is read for its pods alone"))
-    draft.put("run", draft.text(spec, "entrypoint"))
+    if kind == "RayJob":  # of other kinds, of Argo's, it names a template
+        draft.put("run", draft.text(spec, "entrypoint"))
     _job_of_kubernetes(spec, draft)
     indexed = draft.text(spec, "completionMode") == "Indexed"
-    pods = [pod for pod in _pods(spec, draft) if "containers" in pod[0].entries]
+    pods = [pod for pod in _pods(spec, draft, kind == "JobSet") if "containers" in pod[0].entries]
+    shim = _INDEX_SHIM if indexed else ""
+    if kind == "MPIJob":
+        pods = _of_mpi(spec, pods, draft)
+    elif kind in _WORLDS and sum(count for _, count in pods) > 1:
+        shim = _KUBEFLOW_SHIM + _per_node(spec, draft)
     if not pods:
         return
     if of_ray:
@@ -370,7 +420,7 @@ def kubernetes(root: Node, draft: Draft) -> None:
         draft.note(pod.entries["terminationGracePeriodSeconds"], said)
     containers = pod.entries["containers"].items
     if containers:
-        _container(containers[0], draft, indexed)
+        _container(containers[0], draft, shim)
     for other in containers[1:]:
         draft.note(other, "a second container has no equal: start it in run, in the background")
 
@@ -390,20 +440,91 @@ def _job_of_kubernetes(spec: Node | None, draft: Draft) -> None:
         draft.put("held", True)
 
 
-def _pods(spec: Node | None, draft: Draft) -> list[tuple[Node, int]]:
-    """Specs of pods below, each with how many there are of it."""
+def _per_node(spec: Node | None, draft: Draft) -> str:
+    """How many processes `torchrun` starts on a node."""
+    processes = draft.text(spec, "nprocPerNode")
+    return f"export PET_NPROC_PER_NODE={processes}\n" if re.fullmatch(r"\w{1,9}", processes) else ""
+
+
+def _of_mpi(spec: Node | None, pods: list[tuple[Node, int]], draft: Draft) -> list[tuple[Node, int]]:
+    """Workers are the nodes; `launch: mpi` is the launcher's `mpirun`, and starts what that would."""
+    replicas = spec.entries.get("mpiReplicaSpecs") if spec is not None else None
+    launchers = [pod for pod, _ in _pods(replicas.entries.get("Launcher"), draft)] if replicas else []
+    workers = [one for one in pods if all(one[0] is not launcher for launcher in launchers)]
+    draft.put("launch", "mpi")
+    slots = draft.whole(spec, "slotsPerWorker", least=1)
+    draft.put("tasks_per_node", slots)
+    for launcher in launchers[:1] if workers else ():
+        container = launcher.entries["containers"].items[0]
+        words = [word for key in ("command", "args") for word in draft.texts(container, key)]
+        draft.take(container, "name")
+        program, count = of_mpirun(words)
+        if words and not program:
+            draft.note(container, "launch: mpi starts the program itself: write it under run without mpirun")
+        draft.put("run", " ".join(map(_shell_word, program)))
+        nodes = sum(many for _, many in workers)
+        if count and not slots and count % nodes == 0:
+            draft.put("tasks_per_node", count // nodes)
+        if (image := draft.take(container, "image")) is not None:
+            draft.image(image, image.text)
+    return workers or pods
+
+
+_MPI_SWITCHES: Final = frozenset((
+    "--allow-run-as-root", "-allow-run-as-root", "--oversubscribe", "--tag-output", "--report-bindings", "-v",
+))  # fmt: skip
+_MPI_VALUES: Final = frozenset((
+    "-np", "-n", "--np", "-c", "-H", "-host", "--host", "-hostfile", "--hostfile", "-machinefile", "-f",
+    "-bind-to", "--bind-to", "-map-by", "--map-by", "-npernode", "-ppn", "-x",
+))  # fmt: skip
+
+
+def of_mpirun(words: list[str]) -> tuple[list[str], int]:
+    """The program of a command of mpirun and how many of it (0: not said); none where that cannot be told."""
+    if not words or words[0].rpartition("/")[2] not in ("mpirun", "mpiexec", "orterun"):
+        return [], 0
+    at, count = 1, 0
+    while at < len(words) and words[at].startswith("-"):
+        word = words[at]
+        if word in ("-np", "-n", "--np") and words[at + 1 : at + 2] and words[at + 1].isdecimal():
+            count = int(words[at + 1][:9])
+        if word in ("-mca", "--mca"):
+            at += 3
+        elif word in _MPI_VALUES:
+            if word == "-x" and "=" in "".join(words[at + 1 : at + 2]):
+                return [], 0
+            at += 2
+        elif word in _MPI_SWITCHES:
+            at += 1
+        else:
+            return [], 0
+    return words[at:], count
+
+
+def _pods(spec: Node | None, draft: Draft, sets: bool = False) -> list[tuple[Node, int]]:
+    """Specs of pods below, each with how many there are of it. `sets`: jobs have several each."""
     if spec is None:
         return []
     if "containers" in spec.entries:
         return [(spec, 1)]
     found: list[tuple[Node, int]] = []
     for child in (*spec.entries.values(), *spec.items):
-        below = _pods(child, draft)
+        below = _pods(child, draft, sets)
         count = draft.whole(child, "replicas") if below else None
+        if below and sets and "template" in child.entries:
+            each = draft.whole(child, "parallelism"), draft.whole(child, "completions")
+            below = [(pod, many * (each[0] or each[1] or 1)) for pod, many in below]
         if below:
             draft.take(child, "groupName")
         found += [(pod, many * (1 if count is None else count)) for pod, many in below]
     return found
+
+
+def has_pods(root: Node) -> bool:
+    """Is there a container below?"""
+    return "containers" in root.entries or any(
+        has_pods(child) for child in (*root.entries.values(), *root.items)
+    )
 
 
 _SPECIAL = re.compile(r'([\\"`$])')
@@ -421,12 +542,13 @@ def _shell_word(text: str) -> str:
     return '"' + "".join(parts) + _SPECIAL.sub(r"\\\1", text[at:]) + '"'
 
 
-def _container(node: Node, draft: Draft, indexed: bool) -> None:
+def _container(node: Node, draft: Draft, shim: str) -> None:
+    """`shim`: what is to stand above its command."""
     draft.take(node, "name")
     words = [word for key in ("command", "args") for word in draft.texts(node, key)]
-    if words and (indexed or any(map(_REFERENCE.search, words))):
+    if words and (shim or any(map(_REFERENCE.search, words))):
         line = " ".join(map(_shell_word, words))
-        draft.put("run", f"{_INDEX_SHIM if indexed else ''}exec {line}\n")
+        draft.put("run", f"{shim}exec {line}\n")
     elif "launch" not in draft.fields:
         draft.put("command", words)
     draft.put("workdir", draft.text(node, "workingDir"))
