@@ -63,6 +63,9 @@ The blank behind `#SBATCH` may be left out. Words behind the script reach one of
 `$1`, another's as its `argv`. A script of another batch system alone (`#PBS`, `#BSUB`, `#$ -`) is refused by
 line, with what to write.
 
+A job that can never start as things are (`-N 3` where there are two nodes) is submitted, as in Slurm, and
+`sbatch` says so on standard error with the reason.
+
 Nothing in a directive is expanded, as in Slurm: a `$HOME` in one is told by line. `sbatch --wait` says the
 number at once and ends with the exit code of the job, of an array with the highest of its tasks'.
 
@@ -79,6 +82,13 @@ variable that begins what `rm -r`, `find -delete`, `rsync --delete`, `chmod -R` 
 `cd` above one, a script or the `run` of a job file is refused with its line: set it above, or give it with
 `--env SCRATCH=/data/ann`. Where a file that is read above (`source`, `module`, a login shell) or the image
 may set it, it is told. `set -u`, `${SCRATCH:?}` and `[ -n "$SCRATCH" ]` guard it.
+
+What a script leaves in the background with no `wait` is ended with it, and what fails before `| tee` ends
+as `tee` does: both are told by line at submission, as is a `torchrun --nnodes` that would run on one node
+of several, and a variable of another system (`$PBS_O_WORKDIR`). The end of a job says it again beside
+`completed`: how many processes it had left in the background, and what its shell could not run, `line 4:
+conda: command not found`. For that `show`, `explain`, `wait` and `--follow` read the first and the last 64
+KiB of its log. Its state is as its exit code says.
 
 `srun` starts steps on the nodes of the job ([steps](adr/0015-steps.md)), more tasks than CPUs too: up
 to 8 for each CPU that the job holds on a node, and 64 in any case; beyond that they are refused.

@@ -57,6 +57,23 @@ def test_exit_is_reported_as_it_was(
     play(tmp_path, story)
 
 
+def test_what_a_script_leaves_in_the_background_is_counted_where_it_does_work(tmp_path: Path) -> None:
+    async def story(made: Bench) -> None:
+        for number, (script, told) in enumerate((
+            ("sleep 300 & (sleep 300; echo late) & exit 0", "left in the background"),
+            ("exec > >(tee out) 2>&1\nuntil [ -e out ]; do :; done", ""),
+            ("sleep 0 & wait", ""),
+            ("sleep 300 & exit 3", ""),
+        )):  # fmt: skip
+            report = await made.run(f"att_{number}", script=script)
+            assert report.message.lstrip("0123456789 ") == told
+        report = await made.run("att_csh", script="#!/bin/nosuchshell -f\necho a")
+        assert (report.end_cause, report.exit_code) == ("failed", 127)
+        assert report.message == "the interpreter /bin/nosuchshell of its first line is not there"
+
+    play(tmp_path, story)
+
+
 def test_missing_working_directory_fails_the_job_and_is_named(tmp_path: Path) -> None:
     async def story(made: Bench) -> None:
         report = await made.run("att_1", "true", cwd="/no/such/place")

@@ -105,6 +105,49 @@ def test_a_hint_is_what_was_said_last(text: str, hint: str) -> None:
     assert hint_of(text).partition(":")[0] == hint.partition(":")[0]
 
 
+DONE = types.Job(
+    id="job_1", number=1, state="SUCCEEDED", exit_code=0,
+    end=types.End(cause="completed", message="completed"),
+    attempts=[types.Attempt(id="att_1", number=1, state="ENDED", members=MEMBERS)],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ["show 1", "explain 1", "wait 1", "run --follow -- true"])
+def test_what_a_shell_could_not_run_is_told_of_a_job_that_completed(
+    words: str, fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    early = b"/x/script: line 4: conda: command not found\n"
+    fake.answers |= {
+        "Jobs/Get": DONE, "Jobs/Watch": [DONE], "Jobs/Explain": pb.ExplainResponse(job=DONE),
+        "Jobs/Submit": pb.SubmitResponse(job=DONE), "Jobs/Logs": [pb.LogChunk(data=early), *LOG],
+    }  # fmt: skip
+    assert run(words.split()) == 0
+    said = capsys.readouterr()
+    text = " ".join((said.out if words.split()[0] in ("show", "explain") else said.err).split())
+    assert (
+        "its log says line 4: conda: command not found: a script goes on after that, unless `set -e`" in text
+    )
+
+
+def test_of_a_long_log_the_beginning_and_the_end_are_read_and_no_more(
+    fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake.answers |= {"Jobs/Get": DONE, "Jobs/Logs": [pb.LogChunk(data=b"x\n" * 30_000) for _ in range(50)]}
+    assert run(["show", "1"]) == 0
+    asked = [request for name, request in fake.requests if name == "Jobs/Logs"]
+    assert [request.tail_bytes for request in asked] == [0, 65_536]
+    assert "its log says" not in capsys.readouterr().out
+
+
+def test_nobody_reads_the_log_of_a_session_that_was_typed(fake: Any) -> None:
+    session = types.Job()
+    session.CopyFrom(DONE)
+    session.spec.interactive = True
+    fake.answers["Jobs/Get"] = session
+    assert run(["show", "1"]) == 0
+    assert [name for name, _ in fake.requests if name == "Jobs/Logs"] == []
+
+
 def test_an_end_is_told_though_its_log_is_gone(fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     fake.answers["Jobs/Logs"] = NotFound("the log is not there")
     assert run(["show", "1"]) == 0

@@ -10,7 +10,7 @@ from whole_site import Site, play
 
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.model import EndCause, EndFacts, kind_of, phrase_of, remedy_of, sentence_of
-from bursar.model.ends import REMEDIES, UNASKED, beginning_of
+from bursar.model.ends import REMEDIES, UNASKED, beginning_of, shell_faults
 from bursar.v1 import jobs_pb2
 from bursar_agent.runner.removed import MESSAGE
 from bursard.events import AttemptEnded, ExitReport
@@ -285,6 +285,62 @@ def test_whoever_may_not_see_the_program_reads_the_end_without_what_quotes_it() 
     assert "secret-tool" in seen.message
     assert "secret-tool" not in hidden.message
     assert hidden.message.startswith("command not found: rank 0 of 2 on n-1")
+
+
+def test_what_a_script_left_in_the_background_is_told_beside_its_good_end() -> None:
+    world = Timed()
+    world.end_at(0, C.COMPLETED, after_s=1, exit_code=0, message="2 left in the background")
+    world.end_at(1, C.COMPLETED, after_s=2, exit_code=0)
+    seen = end_view(world.job, private=False)
+    assert seen is not None
+    left = "2 processes that it had left in the background were ended with it"
+    assert (seen.cause, seen.message) == ("completed", f"completed, all 2 ranks; {left}")
+    assert seen.remedy == "write `wait` as the script's last line, where their work is wanted"
+    assert world.job.state.value == "SUCCEEDED"
+    one = facts(C.COMPLETED, detail="1 left in the background")
+    assert sentence_of(one) == "completed; 1 process that it had left in the background was ended with it"
+    assert remedy_of(facts(C.COMPLETED, detail="what nobody knows")) == ""
+
+
+def test_an_interpreter_that_is_not_there_is_not_told_as_a_command() -> None:
+    end = facts(
+        C.FAILED,
+        rank=0,
+        node="n1",
+        exit_code=127,
+        detail="the interpreter /bin/csh of its first line is not there",
+    )
+    assert sentence_of(end).endswith(
+        "the interpreter /bin/csh of its first line is not there (exit code 127)"
+    )
+    assert "have it installed on n1" in remedy_of(end)
+    assert "whole path" not in remedy_of(end)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("/var/x/script: line 4: conda: command not found", "line 4: conda: command not found"),
+        ("bash: line 1: nosuch: command not found", "line 1: nosuch: command not found"),
+        (
+            "./s.sh: line 3: /root/conda.sh: No such file or directory",
+            "line 3: /root/conda.sh: No such file or directory",
+        ),
+        ("/x/script: line 9: ./worker.sh: Permission denied", "line 9: ./worker.sh: Permission denied"),
+        (
+            "/x/script: line 2: ./a: cannot execute: required file not found",
+            "line 2: ./a: cannot execute: required file not found",
+        ),
+        ("/x/script: 4: conda: not found", "line 4: conda: not found"),
+        ("/x/script: 2: .: cannot open env.sh", "line 2: cannot open env.sh"),
+        ("rm: cannot remove 'x': No such file or directory", ""),
+        ("INFO line 4: loss not found", ""),
+        ("grep: x: No such file or directory", ""),
+        ("loss 4: step: found", ""),
+    ],
+)
+def test_what_a_shell_could_not_run_is_found_in_a_log(line: str, told: str) -> None:
+    assert shell_faults(f"a\n{line}\nb\n{line}\n") == ([told] if told else [])
 
 
 def test_a_job_that_lives_has_no_end() -> None:

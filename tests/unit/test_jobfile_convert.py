@@ -591,8 +591,8 @@ def test_an_alias_and_another_document_are_not_lost() -> None:
         convert("name: &n a\nnum_nodes: *n\nrun: x\n", "task.yaml")
     _, notes = job("num_nodes: 2\nrun: x\n---\nnum_nodes: 3\nrun: y\n")
     assert notes == {
-        4: "this document is not converted: a job file has one; convert it in a file of its own, and join the "
-        "two by depends_on"
+        4: "this document is not converted: a job file has one; convert it in a file of its own, and join "
+        "the two by depends_on"
     }
     spec, notes = job("name: both\n---\nname: one\nrun: a\n---\nname: two\nnum_nodes: 2\nrun: b\n")
     assert (spec.name, spec.script, set(notes)) == ("one", "a", {6})

@@ -6,6 +6,7 @@ import pytest
 
 from bursar.jobfile import shell
 from bursar.jobfile.endings import lost_ends
+from bursar.jobfile.request import job_of_file
 from bursar.jobfile.script import parse_script
 
 HEAD = "#!/bin/bash\n#SBATCH -N1\n"
@@ -35,15 +36,34 @@ def test_a_launcher_before_a_pipe_is_told_with_its_line_and_what_helps() -> None
     [
         ("python train.py &\n", "python"),
         ("echo start\nfor s in 1 2; do\n  python train.py $s &\ndone\n", "python"),
-        ("(cd x; ./run.sh > log 2>&1) &\n", ""),
+        ("nohup ./serve.sh > log 2>&1 &\ndisown\nexit 0\n", "nohup"),
+        ("(cd x; ./run.sh > log 2>&1) &\n", "what"),
+        ("for s in 1 2; do ./run.sh $s; done &\necho started\n", "what"),
+        ("python train.py &\necho started\nsleep 1\nexit 0\n", "python"),
+        ("nohup python train.py > log 2>&1 &\nexit 0\n", "nohup"),
     ],
 )
 def test_whatever_is_last_and_in_the_background_is_told(body: str, name: str) -> None:
     found = said(body)
-    assert [one.split()[1] for one in found] == ([name] if name else [])
+    assert [one.split()[1] for one in found] == [name]
 
 
-@pytest.mark.parametrize("body", ["nvidia-smi dmon > gpu.log &\npython train.py\n", "python a &\nwait\n"])
+def test_whatever_tee_hides_the_end_of_is_told() -> None:
+    (one,) = said("python train.py 2>&1 | tee log\n")
+    assert one.startswith("3: python stands before a pipe, which ends as `tee` does")
+    (one,) = said("$LAUNCHER $CMD | tee log\n")
+    assert one.startswith("3: what this line starts stands before a pipe")
+    assert said("python a | sort > b\necho a | tee b\n") == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "(nvidia-smi dmon > gpu.log) &\npython train.py\n",
+        "nvidia-smi dmon > gpu.log &\npython train.py\n",
+        "python a &\nwait\n",
+    ],
+)
 def test_what_looks_on_while_others_work_is_not(body: str) -> None:
     assert said(body) == []
 
@@ -77,7 +97,6 @@ def test_one_in_the_background_that_nothing_waits_for_is_told() -> None:
         "srun a &\nP=$!\nwait $P\n",
         "f() { wait; }\nsrun a &\nf\n",
         "srun hostname &\n",
-        "python x | tee y\n",
     ],
 )
 def test_what_loses_nothing_is_not_told(body: str) -> None:
@@ -102,3 +121,63 @@ def test_a_command_knows_the_sign_behind_it_and_its_place_in_a_script_in_quotes(
         ("a", ";", 0), ("b", "&&", 3), ("c", "||", 8), ("d", "|", 13), ("e", "&", 17), ("trap", "", 21),
         ("srun", "|&", 27), ("g", "", 37),
     ]  # fmt: skip
+
+
+def file_notes(text: str) -> list[str]:
+    return job_of_file(text, "j.yaml", "/w")[1]
+
+
+def test_a_job_file_is_told_the_same_by_its_own_lines() -> None:
+    (one,) = file_notes("name: a\nrun: |\n  cd x\n  nosuchcmd | tee log\n")
+    assert one.startswith("j.yaml:4: `run`: nosuchcmd stands before a pipe, which ends as `tee` does")
+    (one,) = file_notes("run: (sleep 2; echo late) &\n")
+    assert one.startswith("j.yaml:1: `run`: what stands before this `&` runs in the background and nothing")
+    assert file_notes("run: |\n  python a &\n  wait\n") == []
+    assert file_notes("run: |\n  #!/usr/bin/env python3\n  a | tee\n") == []
+
+
+def test_variables_of_other_systems_that_nothing_sets_are_told() -> None:
+    (one,) = file_notes("run: |\n  echo a\n  echo $SKYPILOT_NODE_RANK $SKYPILOT_NODE_RANK ${PBS_X:-0}\n")
+    assert one == (
+        "j.yaml:3: `run`: $SKYPILOT_NODE_RANK is SkyPilot's, and nothing sets it here; $BURSAR_NODE_RANK says"
+        " the like"
+    )
+    for name, like in (
+        ("SLURM_PROCID", "BURSAR_NODE_RANK"),
+        ("PBS_ARRAY_INDEX", "BURSAR_ARRAY_INDEX"),
+        ("NOMAD_ALLOC_INDEX", "BURSAR_ARRAY_INDEX"),
+        ("LSB_JOBID", "BURSAR_JOB_NUMBER"),
+    ):
+        (one,) = file_notes(f"run: echo ${name}\n")
+        assert f"${name} is " in one
+        assert f"${like} says the like" in one
+    (one,) = file_notes("run: echo $PBS_QUEUE\n")
+    assert one.endswith("docs/environment.md lists what a job finds")
+    assert file_notes("env: {PBS_QUEUE: a}\nrun: echo $PBS_QUEUE\n") == []
+    assert file_notes("run: |\n  PBS_QUEUE=a\n  echo $PBS_QUEUE\n") == []
+    _, notices = parse_script(HEAD + "cd $PBS_O_WORKDIR\necho $SLURM_JOB_ID\n", "s.sh", "/w")
+    assert [one.message for one in notices] == [
+        "$PBS_O_WORKDIR is PBS's, and nothing sets it here; $PWD says the like"
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "torchrun --nnodes=2 a.py",
+        "python -m torch.distributed.run --nnodes 2 a.py",
+        "time torchrun --nnodes $N a",
+    ],
+)
+def test_a_torchrun_of_several_nodes_that_runs_on_one_of_them_is_told(line: str) -> None:
+    def told(text: str, nodes: int = 2) -> list[str]:
+        _, notices = parse_script(f"#!/bin/bash\n#SBATCH -N {nodes}\nN=2\n{text}\n", "s.sh", "/w")
+        return [str(one) for one in notices if "runs once" in one.message]
+
+    (one,) = told(line)
+    assert one.startswith(
+        "s.sh:4: the text runs once, on the first of 2 nodes: torchrun would wait for the others"
+    )
+    assert told(f"srun {line}") == told(f"srun bash -c '{line}'") == told(line, nodes=1) == []
+    assert told(f"for n in a b; do ssh $n {line} & done; wait") == []
+    assert told("torchrun --standalone a.py") == []

@@ -386,6 +386,14 @@ def find_program(name: str, env: dict[str, str]) -> str:
     raise CannotStart(f"no such command: {shortened(name)}", NOT_FOUND)
 
 
+def of_interpreter(problem: CannotStart, script: str) -> CannotStart:
+    """What is told where a script's `#!` line names a program that is not there: no command of the job's."""
+    words = interpreter(script)
+    if not words or problem.exit_code != NOT_FOUND:
+        return problem
+    return CannotStart(f"the interpreter {shortened(words[0])} of its first line is not there", NOT_FOUND)
+
+
 def _explain(problem: OSError | ValueError, name: str) -> CannotStart:
     shown = shortened(name)
     if isinstance(problem, ValueError):

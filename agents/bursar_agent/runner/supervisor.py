@@ -289,7 +289,8 @@ class Supervisor:
                 job, self._argv(job), self._outputs, self._attempt_dir_fd, self._host, self._cgroup
             )
         except spawning.CannotStart as problem:
-            self._cannot_start(problem)
+            plain = self._phase == "run" and not job.argv
+            self._cannot_start(spawning.of_interpreter(problem, job.script) if plain else problem)
             return False
         if self._phase == "run":
             # From here on only the job holds the write ends, so their end of file means something.
@@ -468,9 +469,18 @@ class Supervisor:
             if not left and self._copier_pid:
                 return True  # it goes on copying for the next phase, or ends with the last
             if self._leftover_kill_at is None:
+                self._tell_left(left)
                 tree.send(left, SIGTERM)
                 self._leftover_kill_at = boot_us() + LEFTOVER_GRACE_US
         return False
+
+    def _tell_left(self, left: list[int]) -> None:
+        """What a script began and did not wait for is lost with it, however well it ends."""
+        job, report = self._job, self._report
+        # A program, or an engine, sees to its own.
+        good = report["end_cause"] == "completed" and self._phase == "run"
+        if good and job is not None and not job.argv and not self._contained:
+            report["message"] = tree.left_in_background(left, self._step_server_pid)
 
     def _processes(self) -> list[int]:
         """Those of the job, without what is ours among them."""

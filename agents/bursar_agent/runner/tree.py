@@ -117,6 +117,25 @@ def catches(pid: int, signal_number: int) -> bool:
     return False
 
 
+def left_in_background(pids: list[int], steps: int) -> str:
+    """How many of them do work of their own, as `bursar.model.ends.LEFT` reads it; empty for none.
+
+    What reads a pipe, as `tee` does, ends with who fills it. `steps`: what started steps, which tells of them
+    itself; 0: none.
+    """
+    theirs = {steps, *descendants(steps)} if steps else set()
+    count = sum(not _fed(pid) for pid in pids if pid not in theirs)
+    return f"{count} left in the background" if count else ""
+
+
+def _fed(pid: int) -> bool:
+    """Does it read a pipe, or is it gone?"""
+    try:
+        return os.readlink(f"/proc/{pid}/fd/0").startswith("pipe:")
+    except OSError:
+        return True
+
+
 def lineage(pid: int, root: int) -> list[tuple[int, int]]:
     """A process and those above it, below `root`: each with its start in clock ticks since boot."""
     found: list[tuple[int, int]] = []

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from bursar.model import ORDERED, EndCause, EndFacts, JobState, Steps
+from bursar.model.ends import LEFT
 from bursar.model.steps import together
 from bursard.events import ExitReport
 from bursard.state.records import AttemptRecord, JobRecord, MemberRecord
@@ -113,7 +114,7 @@ def facts_of(job: JobRecord) -> EndFacts:
             cause=attempt.cause,
             members=len(attempt.members),
             exit_code=attempt.exit_code,
-            detail=attempt.message,
+            detail=attempt.message or _left(attempt),
             time_limit_us=attempt.time_limit_us,
             steps=steps,
         )
@@ -132,6 +133,14 @@ def facts_of(job: JobRecord) -> EndFacts:
         max_rss_bytes=first.report.max_rss_bytes,
         steps=steps,
     )
+
+
+def _left(attempt: AttemptRecord) -> str:
+    """What the agent of the first member that has something to say says of a good end."""
+    if attempt.cause is not EndCause.COMPLETED:
+        return ""
+    told = (member.report.message for member in attempt.members if member.report is not None)
+    return next((text for text in told if LEFT.fullmatch(text)), "")
 
 
 def steps_of(attempt: AttemptRecord) -> Steps | None:

@@ -14,7 +14,7 @@ from bursar.cli.texts import end_lines, wrapped
 from bursar.codec import view
 from bursar.errors import BursarError
 from bursar.model import JobState, ReasonCode
-from bursar.model.ends import REQUEUED, hint_of
+from bursar.model.ends import REQUEUED, hint_of, shell_faults
 from bursar.model.reason import MEANINGS_LIVE
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ NEVER_STARTS: Final = frozenset(
     (ReasonCode.MISCONFIGURED, ReasonCode.EXCEEDS_MAX_QUOTA, ReasonCode.EXCEEDS_NODE_CAPACITY)
 )
 """Reasons that no other job's end takes away."""
+EVIDENCE_BYTES: Final = 65_536
+SHOWN_MAX: Final = 3
 _QUIET: Final = ("completed", "cancelled")
 """Ends that nobody asks the log about."""
 
@@ -115,6 +117,8 @@ def tell_end(client: WireClient, job: Any, *, shown_rank: int | None = None) -> 
         return
     for line in end_lines(row["end"]):
         say(line)
+    if evidence := _evidence(client, row):
+        say(evidence)
     whose, lines = _last_lines(client, row)
     if shown_rank is not None and shown_rank == (row["end"]["rank"] or 0):
         text = _hint(row, lines)
@@ -129,7 +133,44 @@ def log_text(client: WireClient, row: Row) -> str:
 
     Empty where there are none.
     """
-    return _log_text(row, *_last_lines(client, row))
+    return _evidence(client, row) or _log_text(row, *_last_lines(client, row))
+
+
+def _evidence(client: WireClient, row: Row) -> str:
+    """What a shell said in the log of a job that completed all the same: commands that were not there.
+
+    The log's beginning and its end are read, `EVIDENCE_BYTES` of each: a missing environment is told early.
+    """
+    end = row["end"]
+    if end is None or end["cause"] != "completed" or row["array"] or row["type"] != "job":
+        return ""
+    try:
+        head = _bytes_of(client, row["id"], 0)
+        text = (
+            head
+            if len(head) < EVIDENCE_BYTES
+            else head + b"\n" + _bytes_of(client, row["id"], EVIDENCE_BYTES)
+        )
+    except BursarError:
+        return ""
+    said = shell_faults(text.decode(errors="backslashreplace"))
+    if not said:
+        return ""
+    shown = "; ".join(clean(one) for one in said[:SHOWN_MAX])
+    more = f" (and {len(said) - SHOWN_MAX} more)" if len(said) > SHOWN_MAX else ""
+    return wrapped(
+        f"its log says {shown}{more}: a script goes on after that, unless `set -e` stands above it"
+    )
+
+
+def _bytes_of(client: WireClient, job: str, tail: int) -> bytes:
+    """A part of a log: its beginning, or its last `tail` bytes."""
+    data = b""
+    for chunk in client.logs(job, tail_bytes=tail):
+        data += chunk.data
+        if len(data) >= EVIDENCE_BYTES:
+            break
+    return data[:EVIDENCE_BYTES]
 
 
 def _log_text(row: Row, whose: str, lines: list[str]) -> str:

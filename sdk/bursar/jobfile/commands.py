@@ -67,7 +67,7 @@ def check_body(
     found = shell.scan(content)
     trusting = [(read.name, read.offset) for read in found.trusting()]
     _check_reads(content, trusting, spec, faults)
-    body = Body(content, found, spec, environ or {}, tmpdir=is_slurm_script(content))
+    body = Body(content, found, spec, environ or {}, tmpdir=is_slurm_script(content), script=True)
     said = check_text(body, faults)
     refused = dict(REFUSED)
     if not is_slurm_script(content):

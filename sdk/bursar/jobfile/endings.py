@@ -30,11 +30,18 @@ _LOOKS: Final = frozenset((
     "which", "true", "ip", "free", "df", "lscpu", "ps", "id", "pwd",
 ))  # fmt: skip
 """Programs that look at something: nobody minds how they end."""
+_STAY: Final = ("nohup", "setsid")
+"""What is meant to outlive who starts it, and does not outlive its job."""
+_NO_WORK: Final = frozenset((
+    "exit", "cd", "set", "export", "sleep", "trap", "unset", "ulimit", "umask", "return",
+    "shopt", "disown", ":",
+    "[", "[[", "test", "mkdir", "module", "source", ".",
+))  # fmt: skip
 _PIPES: Final = ("|", "|&")
 
 
 def lost_ends(content: str, found: shell.Found) -> Iterator[tuple[int, str]]:
-    """(offset, sentence): of the first launcher before a pipe, and of the first that nothing waits for."""
+    """(offset, sentence): of the first whose end a pipe hides, and of the first that nothing waits for."""
     piped, left = _piped(content, found), _left_behind(found)
     bash = not re.match(r"#!.*\b(?:sh|dash|ash)\b", content) or "bash" in content.partition("\n")[0]
     if piped:
@@ -51,10 +58,19 @@ def lost_ends(content: str, found: shell.Found) -> Iterator[tuple[int, str]]:
         )
     if left:
         yield (
-            left[0].offset,
-            f"{_name(left[0])} runs in the background and nothing waits for it: it is ended with the script; "
+            left[0][0],
+            f"{left[0][1]} runs in the background and nothing waits for it: it is ended with the script; "
             f"write `wait` below it, unless that is meant{_more(left)}",
         )
+
+
+def started_on_all(found: shell.Found) -> bool:
+    """Does the text start work by steps, or go to the other nodes itself?"""
+    others = ("srun", "mpirun", "mpiexec", "ssh", "pdsh", "clush", "horovodrun")
+    return any(
+        any((words := one.words_of(name)) is not None and _LOOKS.isdisjoint(words) for name in others)
+        for one in found.commands
+    )
 
 
 def _more(found: Sequence[object]) -> str:
@@ -63,7 +79,8 @@ def _more(found: Sequence[object]) -> str:
 
 
 def _name(command: shell.Command) -> str:
-    return next((name for name in LAUNCHERS if command.words_of(name) is not None), command.words[0])
+    own = command.words[0] if "$" not in command.words[0] else "what this line starts"
+    return next((name for name in LAUNCHERS if command.words_of(name) is not None), own)
 
 
 def _launches(command: shell.Command) -> bool:
@@ -90,23 +107,38 @@ def _piped(content: str, found: shell.Found) -> list[tuple[shell.Command, str]]:
         if command.then in _PIPES
         and not command.captured
         and until < command.offset < since
-        and _launches(command)
+        and (_launches(command) or (_works(command) and _next(found.commands, at) == "tee"))
     ]
 
 
 def _next(commands: Sequence[shell.Command], at: int) -> str:
     """The command behind a pipe; what it is made of was read before it."""
-    behind = [one for one in commands[at + 1 :] if one.offset > commands[at].end and not one.captured]
-    return behind[0].words[0] if behind else "what follows"
+    for place in range(at + 1, len(commands)):
+        one = commands[place]
+        if one.offset > commands[at].end and not one.captured:
+            return one.words[0]
+    return "what follows"
 
 
-def _left_behind(found: shell.Found) -> list[shell.Command]:
-    """Those in the background of a script that never waits: what starts work, and whatever is its last."""
+def _left_behind(found: shell.Found) -> list[tuple[int, str]]:
+    """(offset, what) in the background of a script that never waits: what starts work, and all below which
+    nothing works any more.
+    """
     if any(one.words_of("wait") is not None for one in found.commands):
         return []
-    last = max((one for one in found.commands if not one.captured), key=lambda one: one.offset, default=None)
-    return [
-        one
+    works = [one.offset for one in found.commands if not one.captured and one.then != "&" and _works(one)]
+    last = max(works, default=-1)
+    left = [
+        (one.offset, _name(one))
         for one in found.commands
-        if one.then == "&" and (_launches(one) or (one is last and _LOOKS.isdisjoint(one.words)))
+        if one.then == "&"
+        and (_launches(one) or one.words[0] in _STAY or (one.offset > last and _works(one)))
     ]
+    if not left:
+        left = [(at, "what stands before this `&`") for at in found.groups if at > last]
+    return sorted(left)
+
+
+def _works(command: shell.Command) -> bool:
+    """Does it do more than look, set or end?"""
+    return _LOOKS.isdisjoint(command.words) and command.words[0] not in _NO_WORK

@@ -14,6 +14,7 @@ Limits  a word that is wholly the variable (`rm -rf $X`) removes nothing where t
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
@@ -34,6 +35,8 @@ _HOOKS: Final = frozenset((".", "source", "eval", "module", "ml", "spack"))
 _DECLARE: Final = frozenset(("export", "declare", "typeset", "readonly"))
 _ELSEWHERE: Final = frozenset(("srun", "ssh", "pdsh", "mpirun", "mpiexec"))
 _COPIES_MAX: Final = 5
+_READS_MAX: Final = 20
+"""Variables of one test that are looked at."""
 _RECURSIVE = re.compile(r"-[a-zA-Z]*[rR][a-zA-Z]*|--recursive")
 _EMPTY_DEFAULT = re.compile(r"\$\{\w+:?-\}", re.ASCII)
 _LOGIN = re.compile(r"#!.*\s-(?:-login|[a-z]*l)")
@@ -80,6 +83,7 @@ class _Reader:
         self._reads = {read.offset: read for read in found.reads}
         self._hooks = [one.offset for one in found.commands if _may_set(one)]
         self._guards = frozenset(self._guarded())
+        self._known_empty: dict[str, bool] = {}
         self._stops = any(
             word == "errexit" or _ERROR_ENDS.fullmatch(word)
             for one in found.commands
@@ -134,18 +138,23 @@ class _Reader:
     def _empty(self, name: str, depth: int = 0) -> bool:
         if name in self._given or name in self._guards or depth > _COPIES_MAX or name.startswith(_OWN):
             return False
-        sources = self._found.sources.get(name, set())
-        return all(one not in ("", name) and self._empty(one, depth + 1) for one in sources)
+        if name not in self._known_empty:
+            self._known_empty[name] = True  # of one that copies itself, or the two of a ring
+            sources = self._found.sources.get(name, set())
+            self._known_empty[name] = all(one != "" and self._empty(one, depth + 1) for one in sources)
+        return self._known_empty[name]
 
     def _guarded(self) -> Iterator[str]:
         """Variables of which the script asks whether they are there, `[ -d "$X" ]` among others."""
+        offsets = sorted(self._reads)
         for one in self._found.commands:
             if one.words[0] not in ("[", "[[", "test", "case"):
                 continue
-            for offset, read in self._reads.items():
-                plain = one.words[0] in ("[", "test") and self._text[offset - 1 : offset] != '"'
-                if one.offset <= offset <= one.end and not plain:
-                    yield read.name
+            first = bisect_left(offsets, one.offset)
+            for offset in offsets[first : first + _READS_MAX]:
+                quoted = self._text[offset - 1 : offset] == '"'
+                if offset <= one.end and (quoted or one.words[0] not in ("[", "test")):
+                    yield self._reads[offset].name
 
     def _removal(self, one: shell.Command, offset: int, name: str, would: str) -> Removal:
         late = one.may_not_run  # in a function, which may run at any time

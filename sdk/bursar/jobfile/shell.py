@@ -91,6 +91,7 @@ class Found:
         of_bash: what a plain sh need not know, and where it stands.
         sources: what gives each variable its values: the name of the one that it copies whole (`X=$Y`), or
             nothing for all else.
+        groups: where `&` puts a whole group, loop or subshell into the background.
         demanded: variables without which the script itself ends: `${X:?}`.
     """
 
@@ -103,6 +104,7 @@ class Found:
         self.of_bash: list[tuple[int, str]] = []
         self.sources: dict[str, set[str]] = {}
         self.demanded: set[str] = set()
+        self.groups: list[int] = []
 
     def trusting(self) -> list[Read]:
         """The reads that take a variable to be set, without its having been set or asked for before."""
@@ -179,6 +181,8 @@ class _Reader:
             self._redirect()
         elif char in ";|&":
             sign = next(one for one in _SIGNS if text.startswith(one, at))
+            if sign == "&" and not self._words and not self._captured:
+                self._found.groups.append(at + self._base)
             self._end_command(sign)
             self._at += len(sign)
         elif char == "(":
@@ -290,9 +294,11 @@ class _Reader:
         """The variable whose value another one takes whole."""
         at = word.offset + match.end()
         at += self._text[at : at + 1] == '"'
-        return next(
-            (r.name for r in self._found.reads if r.offset == at + self._base and not r.forgiving), ""
-        )
+        at += self._base
+        for read in reversed(self._found.reads):
+            if read.offset <= at:
+                return read.name if read.offset == at and not read.forgiving else ""
+        return ""
 
     def _set(self, name: str, offset: int, copied: str = "") -> None:
         self._found.sources.setdefault(name, set()).add(copied)

@@ -53,6 +53,8 @@ _STARTS: Final = frozenset((EndCause.FAILED, EndCause.START_FAILED))
 """A directory that the job named is its own failure; one that only its account has is its node's."""
 UNUSED: Final = "nobody used it"
 """How it begins to say that an idle policy ended what nobody was attached to."""
+LEFT: Final = re.compile(r"(\d{1,9}) left in the background")
+"""What an agent says of an end that was good: how many processes the script had not waited for."""
 REQUEUED: Final = "requeued by request"
 """What is said of an attempt that somebody ended to run its job again."""
 ORDERED: Final = frozenset((EndCause.CANCELLED, EndCause.PREEMPTED, EndCause.BUDGET, EndCause.IDLE))
@@ -196,6 +198,12 @@ _OF_NOBODY: Final = (
 )
 """Of what an idle policy ended since nobody was there, whatever its devices did."""
 
+_OF_LEFT: Final = "write `wait` as the script's last line, where their work is wanted"
+_INTERPRETER: Final = re.compile(r"the interpreter \S+ of its first line is not there|the interpreter that ")
+_OF_AN_INTERPRETER: Final = (
+    "name one in the first line that the node has, such as `#!/bin/bash` or `#!/usr/bin/env python3`, or have"
+    " it installed on NODE"
+)
 _OF_A_FILE: Final = "name what runs it, `python FILE` or `bash FILE`, or say where it is, `./FILE`"
 """Of a file that was named alone, as if it lay where programs do."""
 
@@ -204,6 +212,26 @@ def hint_of(last_lines: str) -> str:
     """What a program that failed by itself died of, as its last lines say; empty where they do not."""
     found = [(match.start(), text) for pattern, text in SAID for match in re.finditer(pattern, last_lines)]
     return max(found)[1] if found else ""
+
+
+_SHELL_FAULT: Final = re.compile(
+    r"^[^\n]{0,400}?: line (\d{1,7}): ([^\n]{1,400}?): "
+    r"(command not found|No such file or directory|Permission denied"
+    r"|cannot execute(?:: required file not found| binary file: Exec format error)?)$"
+    r"|^[^\s:]{1,400}: (\d{1,7}): ([^\n]{1,400}?): (not found|Permission denied)$"
+    r"|^[^\s:]{1,400}: (\d{1,7}): \.: (cannot open [^\n]{1,400})$",
+    re.MULTILINE,
+)
+"""As bash and dash tell of a command or a file that is not there."""
+
+
+def shell_faults(text: str) -> list[str]:
+    """What a shell says in a log of what it could not run, each once: `line 4: conda: command not found`."""
+    found: dict[str, None] = {}
+    for match in _SHELL_FAULT.finditer(text):
+        line, *words = [part for part in match.groups() if part is not None]
+        found[f"line {line}: {': '.join(words)}"] = None
+    return list(found)
 
 
 _BEGINNINGS: Final = (
@@ -316,7 +344,7 @@ def _sentence_of(end: EndFacts) -> str:
     detail = f": {end.detail}" if end.detail else ""
     match kind:
         case "completed" | "step_failed":
-            return "completed" + ("" if end.members == 1 else f", all {end.members} ranks")
+            return "completed" + ("" if end.members == 1 else f", all {end.members} ranks") + _left(end)
         case "never_started":
             return f"ended before it started{detail}"
         case "cancelled":
@@ -383,8 +411,20 @@ def remedy_of(end: EndFacts) -> str:
         text = _OF_A_LINE
     elif kind == "not_found" and _FILE.match(end.detail):
         text = _OF_A_FILE
+    if kind == "completed" and LEFT.fullmatch(end.detail):
+        text = _OF_LEFT
+    if kind == "not_found" and _INTERPRETER.search(end.detail):
+        text = _OF_AN_INTERPRETER
     text = text.replace("logs JOB", f"logs {job}{rank}").replace("snooze JOB", f"snooze {job}")
     return text.replace("NODE", end.node) if end.node else text
+
+
+def _left(end: EndFacts) -> str:
+    found = LEFT.fullmatch(end.detail)
+    if found is None:
+        return ""
+    words = "1 process that" if found[1] == "1" else f"{found[1]} processes that"
+    return f"; {words} it had left in the background {'was' if found[1] == '1' else 'were'} ended with it"
 
 
 def _who(end: EndFacts) -> str:
