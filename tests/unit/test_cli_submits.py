@@ -7,7 +7,7 @@ from verbs_server import make_ended, make_job, submitted
 
 from bursar import errors
 from bursar.cli.main import run
-from bursar.v1 import jobs_pb2
+from bursar.v1 import jobs_pb2, types_pb2
 
 
 def test_run_shows_the_price_before_it_submits_and_prints_the_id(fake, capsys):
@@ -122,6 +122,24 @@ def test_parsable_prints_the_number_alone(fake, capsys):
     assert run(["run", "--parsable", "--", "true"]) == 0
     shown = capsys.readouterr()
     assert (shown.out, shown.err) == ("12\n", "")
+
+
+@pytest.mark.parametrize("flag", ["--parsable", "-q"])
+def test_who_is_shown_no_plan_hears_that_a_job_can_never_start(fake, capsys, flag):
+    job = types_pb2.Job(id="job_1", number=12, state="PENDING")
+    job.reason.code, job.reason.message = "ExceedsNodeCapacity", "the cluster has 1 node, you ask 3"
+    job.reason.remedy = "lower --nodes"
+    fake.answers["Jobs/Submit"] = jobs_pb2.SubmitResponse(job=job)
+    assert run(["run", flag, "--nodes", "3", "--", "true"]) == 0
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 1
+    assert (
+        shown.err == "job 12 cannot start as things are: the cluster has 1 node, you ask 3; lower --nodes\n"
+    )
+    job.reason.code = "WaitingForResources"
+    fake.answers["Jobs/Submit"] = jobs_pb2.SubmitResponse(job=job)
+    assert run(["run", flag, "--", "true"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_script_with_directives_is_submitted_with_its_words(fake, capsys, tmp_path):

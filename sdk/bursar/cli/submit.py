@@ -428,6 +428,8 @@ def bring_in(client: WireClient, spec: JobSpec, manner: Manner, output: Output) 
         _tell(view.job(job), output, manner)
     if silent and spec.service is not None and spec.service.fallback and not answer.existed:
         _say_without_fallback(client, job.id)
+    if silent and never_starts(job):
+        say(f"job {job.number} cannot start as things are: {job.reason.message}; {job.reason.remedy}")
     if not awaited:
         return
     try:
