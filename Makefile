@@ -21,7 +21,7 @@ PACKAGES := sdk policies daemon agents web gateway
 export BURSAR_BENCH_DATA ?= ../shared
 # In this order: the whole system, one agent alone, one plan of a large site, placement on a recorded trace,
 # large arrays, what a day leaves on disk.
-BENCHES := $(basename $(notdir $(wildcard bench/end_to_end.py bench/agent_noop.py bench/plan_scale.py bench/openb.py bench/sim_openb.py bench/large_arrays.py bench/growth.py bench/profiling.py bench/forecast.py bench/anomalies.py bench/gateway.py bench/books.py bench/turns.py)))
+BENCHES := $(basename $(notdir $(wildcard bench/end_to_end.py bench/agent_noop.py bench/plan_scale.py bench/openb.py bench/sim_openb.py bench/large_arrays.py bench/growth.py bench/profiling.py bench/forecast.py bench/anomalies.py bench/gateway.py bench/books.py bench/turns.py bench/serving.py)))
 # gRPC's fork handlers only cost; no process here forks after it has loaded gRPC.
 export GRPC_ENABLE_FORK_SUPPORT := 0
 

@@ -14,7 +14,9 @@ from pathlib import Path
 import click
 import msgspec
 
+from bursar.clock import SECOND_US
 from bursar.errors import InvalidRequest, InvariantViolation
+from bursar.jobfile import parse_job
 from bursar.yamlfile import nearest
 from bursar_policies.document import catalog_dir, parse_documents, parse_files
 from bursar_policies.specs import (
@@ -26,7 +28,7 @@ from bursar_policies.specs import (
     PlacementPolicySpec,
     PriceBookSpec,
 )
-from bursard.sim import summary
+from bursard.sim import csvfile, serving, summary
 from bursard.sim.csvfile import BadCell, seconds_us
 from bursard.sim.offers import OfferRow, read_offers
 from bursard.sim.rented import pool_of
@@ -55,6 +57,12 @@ def run(argv: Sequence[str]) -> int:
     metavar="FILE",
     help="Make one saved plan again (bursar doctor --save-snapshot) and compare; instead of all other flags.",
 )
+@click.option(
+    "--service", "service_path", metavar="FILE", help="A job file of a service, scaled under --load."
+)
+@click.option("--load", "load_path", metavar="LOAD.csv", help="What is asked of it; - is stdin.")
+@click.option("--price", metavar="PRICE", help="Of one of its replicas.  [default: 1 USD/h]")
+@click.option("--cold-start", metavar="S", help="Until a replica is ready.  [default: 60]")
 @click.option("--offers", "offers_path", metavar="OFFERS.csv", help="Machines of clouds that may be rented.")
 @click.option(
     "--policies", "policies_path", metavar="DIR", help="Policy documents to apply before it starts."
@@ -70,6 +78,10 @@ def _command(
     jobs_path: str | None,
     nodes_path: str | None,
     replay_path: str | None,
+    service_path: str | None,
+    load_path: str | None,
+    price: str | None,
+    cold_start: str | None,
     offers_path: str | None,
     policies_path: str | None,
     policy: str | None,
@@ -90,6 +102,10 @@ def _command(
     """
     if replay_path is not None:
         return _replay(replay_path, output)
+    if service_path is not None:
+        return _serve(service_path, load_path, price, cold_start, output)
+    if load_path is not None or price is not None or cold_start is not None:
+        raise InvalidRequest("--load, --price and --cold-start are of a --service")
     if jobs_path is None or nodes_path is None:
         raise InvalidRequest("--jobs and --nodes are needed: a workload and a cluster to run it on")
     if [jobs_path, nodes_path, offers_path].count("-") > 1:
@@ -129,6 +145,42 @@ def _command(
     return 1 if simulation.checks.count else 0
 
 
+def _serve(path: str, load: str | None, price: str | None, cold_start: str | None, output: str) -> int:
+    """A service has no workload and no cluster: flags of those are refused."""
+    _alone("--service", ("service_path", "load_path", "price", "cold_start", "output"))
+    if load is None:
+        raise InvalidRequest("--load is needed: what is asked of the service")
+    spec = parse_job(csvfile.read_bytes(path), path, str(Path(path).parent))
+    if spec.service is None:
+        raise InvalidRequest(f"{path}: is no service; its file says type: service")
+    rate, currency = serving.price_of(price or "1 USD/h")
+    cold_us = _seconds("--cold-start", cold_start or "60")
+    found = serving.told(spec.service, serving.read_load(load), cold_us // SECOND_US, rate, currency)
+    if output == "table":
+        click.echo(serving.table(found))
+    else:
+        click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+    return 0
+
+
+def _alone(flag: str, mine: Sequence[str]) -> None:
+    given = click.get_current_context()
+    others = [
+        f"--{name.removesuffix('_path').replace('_', '-')}"
+        for name in given.params
+        if name not in mine and given.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if others:
+        raise InvalidRequest(f"{flag} takes none of these beside it; leave out {', '.join(others)}")
+
+
+def _seconds(flag: str, text: str) -> int:
+    try:
+        return seconds_us(text.strip())
+    except BadCell as problem:
+        raise InvalidRequest(f"{flag}: {problem}") from None
+
+
 def _replay(path: str, output: str) -> int:
     """Only what decides is read from the file, so other flags would be ignored: they are refused."""
     given = click.get_current_context()
@@ -149,10 +201,7 @@ def _replay(path: str, output: str) -> int:
 
 
 def _until(text: str | None) -> int | None:
-    try:
-        return None if text is None else seconds_us(text.strip())
-    except BadCell as problem:
-        raise InvalidRequest(f"--until: {problem}") from None
+    return None if text is None else _seconds("--until", text)
 
 
 # ------------------------------------------------------------------ policies
