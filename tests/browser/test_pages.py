@@ -40,7 +40,7 @@ PAGES = (
     "/budgets/month", "/budgets/month/edit",
     "/cost", "/cost?by=user&compare=previous", "/waste", "/statements/this-month", "/experiments/e1",
     "/models/m", "/jobs/1/profile", "/jobs/1/profile?attempt=1", "/services",
-    "/services/chat", "/admin", "/admin?show=doctor",
+    "/services/chat", "/admin/enrol", "/sessions", "/admin", "/admin?show=doctor",
     "/budgets?show=forecast", "/nodes?days=7", "/cost?by=job", "/policies/apply",
     "/policies/Budget/month/edit",
     "/events", "/policies", "/policies/Budget/month", "/prices?provider=none",

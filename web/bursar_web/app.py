@@ -28,6 +28,7 @@ from bursar_web.guard import Guard
 from bursar_web.live import Pulse
 from bursar_web.pages import (
     admin,
+    admitting,
     applying,
     curves,
     funding,
@@ -80,6 +81,7 @@ WITH_FILES: tuple[tuple[str, Page], ...] = (
     ("/services", services.services),
     ("/services/{service}", services.service),
     ("/admin", admin.admin),
+    ("/sessions", admitting.sessions),
     ("/policies", policies.policies),
     ("/policies/{kind}/{name}", policies.policy),
     ("/prices", policies.prices),
@@ -94,6 +96,11 @@ FORMS: tuple[tuple[str, str, Page], ...] = (
     ("GET", "/budgets/{budget}/edit", funding.edit),
     ("POST", "/budgets/{budget}/edit", funding.check),
     ("POST", "/budgets/{budget}/apply", funding.apply),
+    ("GET", "/admin/enrol", admitting.enrol),
+    ("POST", "/admin/enrol", admitting.enrolled),
+    ("GET", "/admin/secrets/{node}/revoke", admitting.ask_revoke),
+    ("POST", "/admin/secrets/{node}/revoke", admitting.revoke),
+    ("POST", "/sessions/{session}/end", admitting.end),
     ("GET", "/policies/apply", applying.form),
     ("POST", "/policies/apply", applying.check),
     ("POST", "/policies/apply/send", applying.send),
@@ -203,7 +210,7 @@ def make_app(
     )
     app.state.clock, app.state.secret = clock, secret
     app.state.home = options.home
-    app.state.printer, app.state.pulse = Printer(), pulse
+    app.state.printer, app.state.pulse, app.state.sessions = Printer(), pulse, sessions
     return app
 
 

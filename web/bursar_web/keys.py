@@ -70,6 +70,7 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "/services": ("project",),
     "/services/{service}": (),
     "/admin": ("show",),
+    "/sessions": (),
     "/policies": ("kind",),
     "/policies/{kind}/{name}": (),
     "/prices": PRICE_FILTERS,

@@ -74,6 +74,11 @@ class Sessions:
         found.used_at = now
         return found
 
+    def all(self) -> list[Session]:
+        """Those that are open, in the order in which they were opened."""
+        now = self._clock.boot_us()
+        return [one for one in self._open.values() if not _over(one, now)]
+
     async def close(self, session: Session) -> None:
         """Log out."""
         if self._open.pop(session.digest, None) is not None:

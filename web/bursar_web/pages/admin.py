@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -122,9 +123,16 @@ async def _shown(client: AsyncWireClient, name: str, part: Part) -> Shown:
         rows = await part.asked(client)
     except Forbidden as problem:
         return Shown(part.caption, part.command, None, str(problem))
-    links: dict[str, Any] = {"node": lambda row: node_link(row["node"])} if name == "tokens" else {}
+    links: dict[str, Any] = {}
+    if name == "tokens":
+        links = {"node": lambda row: node_link(row["node"]), "id": lambda row: revoke_link(row["node"])}
     made = table(part.caption, rows, part.columns, links=links, empty=part.empty)
     return Shown(name, part.command, made, "")
+
+
+def revoke_link(node: str) -> str:
+    """Where the secrets of a node are voided."""
+    return f"/admin/secrets/{quote(node, safe='')}/revoke"
 
 
 def _refused(counters: dict[str, int]) -> Sequence[tuple[str, int]]:

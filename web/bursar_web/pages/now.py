@@ -28,6 +28,7 @@ from bursar_web.tables import budget_link, job_link, table
 SHOWN = 10
 LOOKED_AT = 50
 """Jobs of those that wait: some are services that nobody asks anything of."""
+STANDING = ("hours", "month")
 NO_REQUESTS = ReasonCode.NO_REQUESTS.value
 _NOT_HERE = frozenset({"id", "user"})
 
@@ -77,9 +78,9 @@ async def now(request: Request) -> Response:
         "events": lambda: events_shown(client, SHOWN),
     }
     if request.headers.get("hx-request"):
-        del asked["hours"]  # it is drawn beside what comes anew by itself
+        del asked["hours"], asked["month"]  # sums of many days, which stand beside what comes anew by itself
     parts = dict(zip(asked, await asyncio.gather(*(_part(one) for one in asked.values())), strict=True))
-    parts.setdefault("hours", Part(None, ""))
+    parts = {name: Part(None, "") for name in STANDING} | parts
     tables = {
         "running": _jobs("What runs", parts["running"], "nothing runs"),
         "waiting": _jobs("What waits, and why", parts["waiting"], "nothing waits"),
