@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -39,7 +39,8 @@ def test_of_too_many_the_one_goes_that_has_owed_its_request_longest() -> None:
 Story = Callable[[int, asyncio.Event], Awaitable[None]]
 
 
-def _served(story: Story, most: int) -> None:
+def _served(story: Story, most: int, opened: Sequence[asyncio.StreamWriter] = ()) -> None:
+    """opened: connections that are left open until the server has stopped."""
     go = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -49,6 +50,11 @@ def _served(story: Story, most: int) -> None:
         if scope["path"] == "/slow":
             await go.wait()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        if scope["path"] == listening.STREAM:
+            await send({"type": "http.response.body", "body": b"o", "more_body": True})
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            return
         await send({"type": "http.response.body", "body": b"ok"})
 
     async def main() -> None:
@@ -61,6 +67,10 @@ def _served(story: Story, most: int) -> None:
             await story(server.servers[0].sockets[0].getsockname()[1], go)
         finally:
             await server.shutdown()
+            for writer in opened:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
 
     asyncio.run(main())
 
@@ -108,6 +118,17 @@ def test_a_request_that_does_not_come_to_its_end_is_cut(
         writer.close()
 
     _served(story, 8)
+
+
+def test_a_page_that_is_open_keeps_no_server_from_stopping() -> None:
+    opened: list[asyncio.StreamWriter] = []
+
+    async def story(port: int, go: asyncio.Event) -> None:
+        reader, writer = await _ask(port, listening.STREAM)
+        assert (await reader.readuntil(b"\r\n\r\no")).startswith(b"HTTP/1.1 200")
+        opened.append(writer)
+
+    _served(story, 9, opened)  # it stops once the story is over, and no time limit helps it
 
 
 def test_the_next_request_of_a_connection_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from bursar import errors
 from bursar.clock import Clock, SystemClock
 from bursar_web import keys
 from bursar_web.guard import Guard
+from bursar_web.listening import STREAM
 from bursar_web.live import Pulse
 from bursar_web.pages import (
     admin,
@@ -172,7 +173,7 @@ def make_app(
         routes=[
             Route("/healthz", _health, methods=["GET"]),
             Route("/metrics", entry.anybody(figures.answer), methods=["GET"]),
-            Route("/live", entry.known(pulse.answer), methods=["GET"]),
+            Route(STREAM, entry.known(pulse.answer), methods=["GET"]),
             Mount("/static", Files(directory=HERE / "static")),
             Route("/login", door.form, methods=["GET"]),
             Route("/login/provider", door.provider, methods=["GET"]),

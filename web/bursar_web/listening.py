@@ -35,6 +35,10 @@ def connections_max() -> int:
     return min(max(soft - KEPT - 2 * BACKLOG, 16), CONNECTIONS_MAX)
 
 
+STREAM: Final = "/live"
+"""The page that is never answered whole."""
+
+
 class Listener(H11Protocol):
     """One connection. Of too many, the one that has owed its request longest goes."""
 
@@ -70,6 +74,12 @@ class Listener(H11Protocol):
         if Listener.heads is not None:
             Listener.heads.answered(self)
         super().on_response_complete()
+
+    def shutdown(self) -> None:
+        """The server stops: what is being answered may come to its end, which a stream has none of."""
+        super().shutdown()
+        if self._busy() and self.scope["path"] == STREAM:
+            self.cut()
 
     def cut(self) -> None:
         """Close it at once."""
