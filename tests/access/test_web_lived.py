@@ -146,6 +146,11 @@ def test_every_amount_leads_to_its_lines_whose_sum_it_is(monkeypatch: pytest.Mon
         assert "Cost by day: the first 5 rows of " in few
         assert len(few) < len(everything) / 2
         assert amounts(few)[0] == amounts(everything)[0]
+        runs = (await browser.get("/experiments/segment")).text
+        assert "more in one; the files have all" in runs
+        whole, rows = await total("/experiments/segment")
+        assert len(rows) > 5
+        assert whole == sum(rows) == amounts(runs)[0]
         _, rows = await total("/cost?by=job")
         assert len(rows) > 100
 

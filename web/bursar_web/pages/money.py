@@ -164,9 +164,7 @@ async def cost(request: Request) -> Response:
     bound = asked if whole else asked | {"top": ROWS_MAX}
     found = await client_of(request).cost(by=dimensions, **bound)
     document = view.cost(found, dimensions)
-    others = 0 if whole else sum(row.get("others", 0) for row in document["rows"])
-    if not (whole or others):
-        document["rows"].sort(key=lambda row: [str(row[name]) for name in dimensions])
+    others = 0 if whole else left_out(document, dimensions)
     columns = cost_columns(dimensions, percent=True, compared=bool(compared))
     dated = cost_columns(dimensions, percent=True, compared=bool(compared), dated=True)
     rows = dated_rows(document) if request.scope.get("file") == "csv" else document["rows"]
@@ -198,6 +196,16 @@ async def cost(request: Request) -> Response:
             for row in document["rows"][:20]
         ],
     )
+
+
+def left_out(document: Row, dimensions: list[str]) -> int:
+    """Of a document that was asked for as its dearest rows alone, how many are in one; where that is none,
+    its rows are put in the order of their keys, as without that bound.
+    """
+    others: int = sum(row.get("others", 0) for row in document["rows"])
+    if not others:
+        document["rows"].sort(key=lambda row: [str(row[name]) for name in dimensions])
+    return others
 
 
 async def _daily(

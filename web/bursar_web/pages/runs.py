@@ -10,6 +10,7 @@ from bursar.cli.money import cost_columns
 from bursar.codec import view
 from bursar.model import JobState
 from bursar_web.asking import client_of
+from bursar_web.pages import money
 from bursar_web.pages.jobs import PAGE_ROWS
 from bursar_web.show import command_line, page
 from bursar_web.tables import as_file, job_link, table
@@ -30,7 +31,9 @@ async def model(request: Request) -> Response:
 async def _runs(request: Request, kind: str, name: str, by: str) -> Response:
     client, period = client_of(request), request.query_params.get("period", "")
     scope = {kind: name}
-    document = view.cost(await client.cost(by=[by], period=period, **scope), [by])
+    bound = {} if request.scope.get("file") else {"top": money.ROWS_MAX}
+    document = view.cost(await client.cost(by=[by], period=period, **scope, **bound), [by])
+    others = money.left_out(document, [by]) if bound else 0
     columns = cost_columns([by], percent=True)
     if (file := as_file(request, f"{kind}-{name}", document["rows"], columns, document)) is not None:
         return file
@@ -59,4 +62,5 @@ async def _runs(request: Request, kind: str, name: str, by: str) -> Response:
             empty="no job of that name, or none that you may see",
         ),
         more=bool(more),
+        others=others,
     )
