@@ -131,8 +131,9 @@ class App:
             self._devices = Devices(gpus, self._state, clock, self._boot_id, served=self._sharing.serves)
             self._devices.resume()
         except OSError as problem:
+            where = problem.filename or settings.state_dir
             raise StoreUnavailable(
-                f"state directory {settings.state_dir}: {problem.strerror}; free or repair it"
+                f"state directory {where}: {problem.strerror}; free or repair it"
             ) from None
         shared = (SHARING_LIMIT,) if self._sharing.limits else ()
         real = {device.index: device.uuid for device in gpus.devices() if not device.simulated}

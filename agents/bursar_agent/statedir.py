@@ -465,6 +465,7 @@ class Forgotten:
         self._members: dict[Key, tuple[int, int]] = {}  # forgotten at, log bytes
         self._log_bytes = 0
         if self._load():
+            clear_for_file(path)  # a link that leads nowhere reads like a file that is not there
             self._file = _lines(path)
         else:
             aside(path, ValueError("it holds what is not ours"))

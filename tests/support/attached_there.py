@@ -19,6 +19,8 @@ class There:
         self.heard: list[tuple[int, int, bytes]] = []
         self.opened: Any = None
         self.closes: str | None = None
+        self.left = False
+        """Its caller said that it goes."""
         self.waits_for = frames.SPEC
         """A kind of frame: nothing is said before one has come."""
 
@@ -26,6 +28,9 @@ class There:
         if request.HasField("open"):
             self.opened = request.open
             return pb.AttachAnswer(opened=pb.AttachOpened(job_id="job_9", number=9, node="n1"))
+        if request.leave:
+            self.left = True
+            return pb.AttachAnswer(closed="")
         self.heard += self.far.take(request.packet, 0)
         if self.heard and self.closes is not None:
             return pb.AttachAnswer(closed=self.closes)

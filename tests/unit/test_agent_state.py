@@ -208,3 +208,13 @@ def test_notifier_tells_systemd_and_is_silent_without_it(tmp_path: Path) -> None
     assert notifier.watchdog_us == 3_000_000
     notifier.send("WATCHDOG=1")
     assert Notifier({"WATCHDOG_USEC": "3", "WATCHDOG_PID": "1"}).watchdog_us == 0
+
+
+def test_a_list_of_the_forgotten_that_leads_nowhere_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "f").symlink_to(tmp_path / "nowhere" / "at all")
+    forgotten = Forgotten(tmp_path / "f", VirtualClock())
+    forgotten.add(("att_1", 0), 5)
+    forgotten.close()
+    again = Forgotten(tmp_path / "f", VirtualClock())
+    assert ("att_1", 0) in again
+    again.close()

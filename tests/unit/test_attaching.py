@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from bursard.fleet.attachments import (
     PACKET_BYTES_MAX,
     RESUME_S,
     WAITING_BYTES_MAX,
+    Attachment,
     Attachments,
 )
 from bursard.services import attaching
@@ -62,10 +64,10 @@ class Running:
 class Caller:
     """One stream of Attach."""
 
-    def __init__(self, site: Site, token: str, job: str, **words: Any) -> None:
+    def __init__(self, site: Site, token: str, job: str, channel: Any = None, **words: Any) -> None:
         self.requests: asyncio.Queue[pb.AttachRequest | None] = asyncio.Queue()
         self.requests.put_nowait(pb.AttachRequest(open=pb.AttachOpen(job=job, **words)))
-        make: Any = site.channel.stream_stream(
+        make: Any = (channel or site.channel).stream_stream(
             "/bursar.v1.Jobs/Attach",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=pb.AttachAnswer.FromString,
@@ -398,5 +400,137 @@ def test_a_daemon_that_is_stopped_ends_nothing_of_what_is_open() -> None:
         streams.end(one)
         streams.say(other, "data", b"the next that is said")
         assert (await at.told()).kind == "data"
+
+    story(told)
+
+
+# --- a connection that was lost, while the daemon lives
+
+
+class Proxy:
+    """A way to the daemon that resets connections."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.ends: set[asyncio.StreamWriter] = set()
+        self.port = 0
+
+    async def __aenter__(self) -> Proxy:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_unix_connection(self.path)
+        self.ends |= {writer, far_writer}
+        await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+        writer.close()
+
+    def cut(self) -> None:
+        """Reset each connection, to both sides."""
+        for one in self.ends:
+            one.transport.abort()
+        self.ends.clear()
+
+
+async def cut_caller(at: Running, **words: Any) -> tuple[int, StepFrame]:
+    """A caller whose connection was reset, as the daemon knows by now: its number, and who was asked."""
+    noticed = asyncio.Event()
+    streams: Any = at.site.hub.attachments
+    for name in ("lose", "end"):
+        streams.__dict__[name] = _and_then(getattr(streams, name), noticed)
+    async with (
+        Proxy(at.site.address.removeprefix("unix:")) as proxy,
+        aio.insecure_channel(f"127.0.0.1:{proxy.port}") as channel,
+    ):
+        token = at.site.token("ann", "submitter", "nlp")
+        caller = Caller(at.site, token, at.job, channel=channel, **words)
+        number = (await caller.hears()).opened.channel
+        first = await at.told()
+        at.says(first, "data", b"prompt")
+        assert (await caller.hears()).packet == b"prompt"
+        proxy.cut()
+        assert (await caller.refused()).startswith("UNAVAILABLE")
+        await noticed.wait()
+    return number, first
+
+
+def _and_then(does: Callable[[Attachment], None], noticed: asyncio.Event) -> Callable[[Attachment], None]:
+    def done(one: Attachment) -> None:
+        does(one)
+        noticed.set()
+
+    return done
+
+
+def test_who_lost_its_connection_goes_on_with_what_it_had_started() -> None:
+    async def told(at: Running) -> None:
+        number, first = await cut_caller(at, resumes=True)
+        at.says(first, "data", b"said while nobody was there")
+        again = Caller(at.site, at.site.token("ann", "submitter", "nlp"), at.job, resume=number, resumes=True)
+        assert (await again.hears()).opened.channel == number
+        assert (await again.hears()).packet == b"said while nobody was there"
+        again.says(b"again")
+        answer = await at.told()
+        assert (answer.kind, answer.data, answer.channel) == ("data", b"again", number), (
+            "none was told to end"
+        )
+        again.requests.put_nowait(pb.AttachRequest(leave=True))
+        assert (await at.told()).data == b"who asked for it has left"
+
+    story(told)
+
+
+def test_who_does_not_say_that_it_comes_back_has_ended_what_it_started_with_its_connection() -> None:
+    async def told(at: Running) -> None:
+        await cut_caller(at)
+        assert (await at.told()).data == b"who asked for it has left"
+
+    story(told)
+
+
+def test_what_nobody_comes_back_for_is_ended_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bursard.fleet.attachments.RESUME_S", 0.0)
+
+    async def told(at: Running) -> None:
+        await cut_caller(at, resumes=True)
+        assert (await at.told()).data == b"who asked for it has left"
+        assert at.site.hub.attachments.of(at.attempt.id) == 0
+
+    story(told)
+
+
+def test_whose_right_ended_comes_back_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attaching, "cut_off", lambda: True)
+
+    async def told(at: Running) -> None:
+        await cut_caller(at, resumes=True)
+        assert (await at.told()).data == b"who asked for it has left"
+
+    story(told)
+
+
+def test_a_call_that_nobody_knows_to_be_lost_is_taken_over_by_its_own_caller_alone() -> None:
+    async def told(at: Running) -> None:
+        streams = at.site.hub.attachments
+        one = streams.begin(at.attempt, 0, "program", of="ann")
+        for of, kind in (("", "program"), ("olga", "program"), ("ann", "ports")):
+            with pytest.raises(WrongState):
+                streams.begin(at.attempt, 0, kind, resume=one.channel, of=of)
+        other = streams.begin(at.attempt, 0, "program", resume=one.channel, of="ann")
+        assert await one.packet() is None
+        streams.end(one)
+        streams.say(other, "data", b"the first that is said")
+        assert (await at.told()).data == b"the first that is said"
+        assert streams.of(at.attempt.id) == 1
 
     story(told)

@@ -29,6 +29,8 @@ def test_output_and_errors_come_apart_and_the_exit_code_is_the_programs(server: 
     assert run(["attach", "--rank", "2", "9", "--", "prog", "--flag"]) == 7
     assert capfd.readouterr() == ("out\n", "err\n")
     assert (there.opened.job, there.opened.rank, there.opened.kind) == ("9", 2, "program")
+    assert there.opened.resumes
+    assert there.left, "or what it started would be kept for a minute"
     told = there.spec()
     assert (told["argv"], told["own"], told["terminal"], told["env"]) == (["prog", "--flag"], True, 0, {})
 

@@ -66,6 +66,12 @@ def resume_at(words: str) -> None:
         session.resume = words
 
 
+def cut_off() -> bool:
+    """Is the stream of this call ended because its caller may not have it any more, or does not read?"""
+    session = _current.get()
+    return session is not None and session.error is not None
+
+
 class Sessions:
     """All open streams."""
 

@@ -4,7 +4,8 @@ Owns    which are open, their numbers, and what waits for their callers.
 Why     a stream is carried unopened, as between two members of one attempt (`bursar.steps`); here its other
         end is a call (`Jobs.Attach`) in place of a member. What is dropped its ends send again, so nothing of
         it is kept, and a daemon that is lost ends none of them: who asked comes back with the number of the
-        stream, for which what comes from its member waits a while after the start.
+        stream, for which what comes from its member waits a while after the start. So does one whose
+        connection was lost, if it said that it does.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ WAITING_BYTES_MAX: Final = 1 << 19
 """That wait for a caller; an end sends no more than a quarter of it unasked."""
 PACKET_BYTES_MAX: Final = 1 << 16
 RESUME_S: Final = 60.0
-"""After a start of the daemon, so long may a caller take to come back; then what it had started is ended."""
+"""After a start of the daemon, or once its connection was lost, so long may a caller take to come back; then
+what it had started is ended.
+"""
 ENDED_MAX: Final = 4_096
 _CHANNEL_BITS: Final = 62
 _FIRST: Final = 1 << _CHANNEL_BITS
@@ -41,9 +44,13 @@ class Attachment:
     Attributes:
         heard: its host has said something: it need not be asked for again.
         closed: why it is over; None while it is not.
+        of: who comes back for it when its connection is lost; empty: nobody does.
     """
 
-    def __init__(self, attempt_id: str, rank: int, node_id: str, channel: int, kind: str) -> None:
+    def __init__(
+        self, attempt_id: str, rank: int, node_id: str, channel: int, kind: str, of: str = ""
+    ) -> None:
+        self.of = of
         self.attempt_id = attempt_id
         self.rank = rank
         self.node_id = node_id
@@ -70,6 +77,13 @@ class Attachment:
         if self.closed is None:
             self.closed = why
         self._ready.set()
+
+    def follow(self, before: Attachment) -> None:
+        """Go on in its place: what waited there waits here. Its own call is over."""
+        self.heard, self.closed = True, before.closed
+        self._waiting, self._bytes = before._waiting, before._bytes
+        before._waiting, before._bytes = deque(), 0
+        before.close("another call goes on with it")
 
     async def packet(self) -> bytes | None:
         """The next one; None once it is over and all were taken."""
@@ -116,9 +130,14 @@ class Attachments:
         """May streams of a daemon before this one still be asked for?"""
         return self._steady_s() - self._began_s < RESUME_S
 
-    def begin(self, attempt: AttemptRecord, rank: int, kind: str, resume: int = 0) -> Attachment:
-        """A new one to a member that runs; nothing is said to its node yet. `resume`: the number of one of
-        before the daemon's start, which goes on.
+    def begin(
+        self, attempt: AttemptRecord, rank: int, kind: str, resume: int = 0, of: str = ""
+    ) -> Attachment:
+        """A new one to a member that runs; nothing is said to its node yet.
+
+        Args:
+            resume: the number of one of before the daemon's start, or of this caller, which goes on.
+            of: who comes back for it when its connection is lost; empty: nobody does.
 
         Raises:
             WrongState: its node cannot be asked, or it cannot go on. RateLimited: too many are open.
@@ -126,7 +145,13 @@ class Attachments:
         """
         member = attempt.members[rank]
         link = self._link_of(member.alloc.node_id)
-        if resume and (resume in self._open or not _FIRST <= resume < 2 * _FIRST or not self._awaited):
+        before = self._open.get(resume) if resume else None
+        if before is not None:
+            same = (before.attempt_id, before.rank, before.kind) == (attempt.id, rank, kind)
+            known = same and bool(of) and before.of == of
+        else:
+            known = _FIRST <= resume < 2 * _FIRST and self._awaited and resume not in self._ended
+        if resume and not known:
             raise WrongState("what was started there is ended: the connection of who asked for it was lost")
         if link is None and resume:
             raise ServerUnavailable(f"node {member.node} is not back yet; try again in a second")
@@ -134,13 +159,15 @@ class Attachments:
             raise WrongState(f"node {member.node} is out of contact; try again when it is back")
         if not link.attaches:
             raise WrongState(f"the agent of node {member.node} is older; install this release there")
-        if self.of(attempt.id) >= OF_ATTEMPT_MAX:
+        if before is None and self.of(attempt.id) >= OF_ATTEMPT_MAX:
             raise RateLimited(f"{OF_ATTEMPT_MAX} are attached to this attempt already; one has to leave")
         channel = resume or _FIRST | self._draw(_CHANNEL_BITS)
         while not resume and channel in self._open:
             channel = _FIRST | self._draw(_CHANNEL_BITS)
-        found = Attachment(attempt.id, rank, member.alloc.node_id, channel, kind)
+        found = Attachment(attempt.id, rank, member.alloc.node_id, channel, kind, of)
         found.heard = bool(resume)
+        if before is not None:
+            found.follow(before)
         self._open[channel] = found
         return found
 
@@ -163,9 +190,21 @@ class Attachments:
         """This daemon is about to end: what is open goes on, and its callers come back to the next one."""
         self._stopping = True
 
+    def lose(self, one: Attachment) -> None:
+        """The connection of its caller is gone: for a while it is kept for one who comes back."""
+        if not one.of or self._stopping:
+            self.end(one)
+        elif self._open.get(one.channel) is one:
+            asyncio.get_running_loop().call_later(RESUME_S, self.end, one)
+
     def end(self, one: Attachment) -> None:
-        """Its caller has left, or its member: what it started is ended."""
-        if self._open.pop(one.channel, None) is not None and one.closed is None:
+        """Its caller has left, or its member: what it started is ended. Nothing, where another call goes on
+        with it.
+        """
+        if self._open.get(one.channel) is not one:
+            return
+        del self._open[one.channel]
+        if one.closed is None:
             one.close("")
             if self._awaited and len(self._ended) < ENDED_MAX:
                 self._ended.add(one.channel)

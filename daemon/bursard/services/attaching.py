@@ -12,11 +12,12 @@ from typing import Final
 
 from bursar.clock import SECOND_US
 from bursar.codec.bounds import check_texts
-from bursar.errors import Forbidden, InvalidRequest, NotFound, ServerUnavailable, WrongState
+from bursar.errors import BursarError, Forbidden, InvalidRequest, NotFound, ServerUnavailable, WrongState
 from bursar.model import JobState
 from bursar.v1 import jobs_pb2 as pb
 from bursard.access.authorize import Action
 from bursard.access.identity import Identity, caller
+from bursard.access.sessions import cut_off
 from bursard.engine import Engine
 from bursard.events import AttemptAttached
 from bursard.fleet.attachments import KINDS, PACKET_BYTES_MAX, Attachment, Attachments
@@ -36,7 +37,8 @@ PACKETS_BURST, PACKETS_PER_S = 2_000, 500
 async def serve(
     engine: Engine, attachments: Attachments, requests: AsyncIterator[pb.AttachRequest]
 ) -> AsyncGenerator[pb.AttachAnswer, None]:
-    """One stream, until its caller leaves or its member's end is gone.
+    """One stream, until its caller leaves or its member's end is gone. Of a caller that comes back it is kept
+    for a while once its connection is lost, but not where it may not have it any more.
 
     Raises `Forbidden`, `WrongState` for a job that does not run, `NotFound` for a rank that it does not have.
     """
@@ -48,9 +50,10 @@ async def serve(
     user = caller()
     _refuse_others(user, job, kind)
     attempt = _running(job, asked.rank)
-    one = attachments.begin(attempt, asked.rank, kind, asked.resume)
+    one = attachments.begin(attempt, asked.rank, kind, asked.resume, user.name if asked.resumes else "")
     opening = asyncio.create_task(_ask(attachments, one), name=f"attach-{attempt.id}")
     reader: asyncio.Task[None] | None = None
+    lost = True
     try:
         await engine.writer.room()
         told = AttemptAttached(attempt.id, asked.rank, kind)
@@ -71,11 +74,18 @@ async def serve(
             if task.done() and not task.cancelled():
                 task.result()
         yield pb.AttachAnswer(closed=one.closed or "")
+        lost = False
+    except BursarError:
+        lost = False
+        raise
     finally:
         opening.cancel()
         if reader is not None:
             reader.cancel()
-        attachments.end(one)
+        if lost and not cut_off():
+            attachments.lose(one)
+        else:
+            attachments.end(one)
 
 
 async def _first(requests: AsyncIterator[pb.AttachRequest]) -> pb.AttachOpen:
@@ -136,17 +146,23 @@ async def _ask(attachments: Attachments, one: Attachment) -> None:
 async def _read(
     engine: Engine, attachments: Attachments, one: Attachment, requests: AsyncIterator[pb.AttachRequest]
 ) -> None:
-    """What the caller says, to its member; it is over when that ends."""
+    """What the caller says, to its member; it is over when that ends, or of one that comes back when it says
+    so: a connection that is lost ends it too.
+    """
     left, counted_us = float(PACKETS_BURST), engine.clock.boot_us()
-    try:
-        async for request in requests:
-            if request.WhichOneof("body") != "packet" or len(request.packet) > PACKET_BYTES_MAX:
-                raise InvalidRequest(f"packet: at most {PACKET_BYTES_MAX} bytes, and nothing else now")
-            now_us = engine.clock.boot_us()
-            earned = (now_us - counted_us) * PACKETS_PER_S / SECOND_US
-            left, counted_us = min(left + earned, PACKETS_BURST) - 1, now_us
-            if left < 0:
-                await asyncio.sleep(-left / PACKETS_PER_S)
-            attachments.say(one, "data", request.packet)
-    finally:
-        attachments.end(one)
+    async for request in requests:
+        if request.WhichOneof("body") == "leave":
+            break
+        if request.WhichOneof("body") != "packet" or len(request.packet) > PACKET_BYTES_MAX:
+            attachments.end(one)
+            raise InvalidRequest(f"packet: at most {PACKET_BYTES_MAX} bytes, and nothing else now")
+        now_us = engine.clock.boot_us()
+        earned = (now_us - counted_us) * PACKETS_PER_S / SECOND_US
+        left, counted_us = min(left + earned, PACKETS_BURST) - 1, now_us
+        if left < 0:
+            await asyncio.sleep(-left / PACKETS_PER_S)
+        attachments.say(one, "data", request.packet)
+    else:
+        if one.of:
+            return
+    attachments.end(one)

@@ -2,8 +2,8 @@
 
 Owns    the thread that carries the call, the packets, and when they are due.
 Why     a terminal and connections are waited for by `poll`, a call of gRPC is not: its thread says by a pipe
-        that something came. What is not taken here is not sent there: the stream holds 128 KiB. A daemon that
-        is lost ends nothing of it: the next one is called, with the number of the stream.
+        that something came. What is not taken here is not sent there: the stream holds 128 KiB. A daemon or a
+        connection that is lost ends nothing of it: it is called again, with the number of the stream.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Attached:
         self.far = Far(_now_us())
         self.fd, self.wake_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._client = client
-        self._asked = pb.AttachOpen(job=job, rank=rank, kind=kind)
+        self._asked = pb.AttachOpen(job=job, rank=rank, kind=kind, resumes=True)
         self._came: deque[pb.AttachAnswer | BursarError | None] = deque()
         self._again_at: float | None = None
         self._call()
@@ -66,6 +66,8 @@ class Attached:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.opened is not None and self.closed is None:
+            self._out.put(pb.AttachRequest(leave=True))
         self._out.put(None)
         self._thread.join(timeout=2.0)
 

@@ -21,8 +21,11 @@ class AttachRequest(google.protobuf.message.Message):
 
     OPEN_FIELD_NUMBER: builtins.int
     PACKET_FIELD_NUMBER: builtins.int
+    LEAVE_FIELD_NUMBER: builtins.int
     packet: builtins.bytes
     """at most 64 KiB"""
+    leave: builtins.bool
+    """the last, of one that `resumes`: what it started is ended"""
     @property
     def open(self) -> global___AttachOpen: ...
     def __init__(
@@ -30,10 +33,11 @@ class AttachRequest(google.protobuf.message.Message):
         *,
         open: global___AttachOpen | None = ...,
         packet: builtins.bytes = ...,
+        leave: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["body", b"body", "open", b"open", "packet", b"packet"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["body", b"body", "open", b"open", "packet", b"packet"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["open", "packet"] | None: ...
+    def HasField(self, field_name: typing.Literal["body", b"body", "leave", b"leave", "open", b"open", "packet", b"packet"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["body", b"body", "leave", b"leave", "open", b"open", "packet", b"packet"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["body", b"body"]) -> typing.Literal["open", "packet", "leave"] | None: ...
 
 global___AttachRequest = AttachRequest
 
@@ -45,12 +49,17 @@ class AttachOpen(google.protobuf.message.Message):
     RANK_FIELD_NUMBER: builtins.int
     KIND_FIELD_NUMBER: builtins.int
     RESUME_FIELD_NUMBER: builtins.int
+    RESUMES_FIELD_NUMBER: builtins.int
     job: builtins.str
     rank: builtins.int
     kind: builtins.str
     """program | ports; empty: program"""
     resume: builtins.int
-    """`AttachOpened.channel` of a stream whose daemon was lost: goes on with what it started; 0: a new one."""
+    """`AttachOpened.channel` of a stream whose daemon or connection was lost: goes on with what it started; 0: a new one."""
+    resumes: builtins.bool
+    """Its caller comes back when the connection is lost, and says `leave` when it goes: for a minute what it started is
+    kept. Otherwise it is ended with the call.
+    """
     def __init__(
         self,
         *,
@@ -58,8 +67,9 @@ class AttachOpen(google.protobuf.message.Message):
         rank: builtins.int = ...,
         kind: builtins.str = ...,
         resume: builtins.int = ...,
+        resumes: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["job", b"job", "kind", b"kind", "rank", b"rank", "resume", b"resume"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["job", b"job", "kind", b"kind", "rank", b"rank", "resume", b"resume", "resumes", b"resumes"]) -> None: ...
 
 global___AttachOpen = AttachOpen
 
