@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bursar_gateway.counting import Stream, parsed, usage_of
+from bursar_gateway.counting import Stream, Usage, parsed, units_of, usage_of
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "docs/examples/serve"
@@ -64,6 +64,20 @@ def test_the_digits_are_read_and_nonsense_is_400() -> None:
             assert post(line, "/predict", wrong)[0] == 400
 
 
+def test_the_model_in_onnx_tells_kinds_of_files_and_says_how_many_bytes_they_were() -> None:
+    pytest.importorskip("magika")  # it is no part of our tools
+    program = b"import os\n\n\ndef here():\n    return os.getcwd()\n\n\nprint(here())\n" * 3
+    with served(loaded("kinds").server(0)) as line:
+        for data, kind in ((program, "python"), (b"", "empty")):
+            line.request("POST", "/kind", data)
+            answer = line.getresponse()
+            told = answer.read()
+            assert (answer.status, json.loads(told)["kind"]) == (200, kind)
+            assert units_of(parsed(told), "/usage/bytes") == Usage(0, len(data), 0)
+        line.request("POST", "/kind", iter([b"x"]), {"Transfer-Encoding": "chunked"}, encode_chunked=True)
+        assert line.getresponse().status == 413
+
+
 def test_the_chat_learns_keeps_its_model_and_says_its_tokens_whole_and_streamed(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     chat = loaded("chat")
@@ -87,7 +101,7 @@ def test_the_chat_learns_keeps_its_model_and_says_its_tokens_whole_and_streamed(
         assert post(line, "/v1/chat/completions", {"messages": 3})[0] == 400
 
 
-@pytest.mark.parametrize("name", ["chat", "digits"])
+@pytest.mark.parametrize("name", ["chat", "digits", "kinds"])
 def test_the_first_line_of_a_file_starts_it_where_its_program_is(name: str) -> None:
     text = (EXAMPLES / f"{name}.yaml").read_text("utf-8")
     there, file = text.splitlines()[0].removeprefix("# cd ").split(";")[0].split(" && bursar submit ")
