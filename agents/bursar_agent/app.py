@@ -22,7 +22,7 @@ from typing import Any
 
 import bursar
 from bursar.clock import Clock, SystemClock
-from bursar.errors import BursarError, InvalidRequest, NotFound, StoreUnavailable
+from bursar.errors import BursarError, InvalidRequest, NotFound
 from bursar.ids import RandomIds
 from bursar.local import guard
 from bursar.logend import of_another
@@ -53,7 +53,7 @@ from bursar_agent.settings import Settings, parse_gpus
 from bursar_agent.sharing import LIMIT as SHARING_LIMIT
 from bursar_agent.sharing import Sharing
 from bursar_agent.spool import Spool
-from bursar_agent.statedir import Forgotten, LogEnd, StateDir
+from bursar_agent.statedir import Forgotten, LogEnd, StateDir, unusable
 from bursar_agent.steps import Steps
 from bursar_agent.writable import Writable
 
@@ -131,10 +131,7 @@ class App:
             self._devices = Devices(gpus, self._state, clock, self._boot_id, served=self._sharing.serves)
             self._devices.resume()
         except OSError as problem:
-            where = problem.filename or settings.state_dir
-            raise StoreUnavailable(
-                f"state directory {where}: {problem.strerror}; free or repair it"
-            ) from None
+            raise unusable(problem, settings.state_dir) from None
         shared = (SHARING_LIMIT,) if self._sharing.limits else ()
         real = {device.index: device.uuid for device in gpus.devices() if not device.simulated}
         runs = await asyncio.to_thread(containers.find, settings.containers, bool(cgroups.roots), bool(real))

@@ -10,6 +10,7 @@ Why     two agents on one directory would each meter the same jobs; an agent tha
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import json
@@ -68,6 +69,24 @@ _CHECKPOINTS = "checkpoints"
 _FOLDER = re.compile(r"(?!\.)[\w.-]+")
 _INSTANCE = re.compile(r"agent_[0-9a-z]{4,40}")
 _Number = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+
+
+def unusable(problem: OSError, path: Path) -> StoreUnavailable:
+    """What the system's refusal of a state directory, or of something in it, means to an operator."""
+    where = f"state directory {path}: {problem.filename or path}: {problem.strerror}"
+    if problem.errno == errno.EROFS:
+        return StoreUnavailable(
+            f"{where}; its disk is mounted read-only, perhaps after an error (`dmesg` says which). Members"
+            " that run there go on, and so does what they cost: they are adopted once this agent starts."
+            " Mount it writable again (mount -o remount,rw), and start the agent. With another"
+            " --state-dir nobody would look after them"
+        )
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreUnavailable(f"{where}; free some space there, then start again")
+    return StoreUnavailable(
+        f"{where}; make it writable for this account (chmod -R u+rwX {path}), or give another one with"
+        " --state-dir"
+    )
 
 
 class Remembered(msgspec.Struct, frozen=True):
@@ -154,10 +173,7 @@ class StateDir:
                 _open_files(folder)
             self._lock_fd = self._open_lock()
         except OSError as problem:
-            raise StoreUnavailable(
-                f"state directory {path}: {problem.strerror}; make it writable for this account"
-                f" (chmod -R u+rwX {path}), or give another one with --state-dir"
-            ) from None
+            raise unusable(problem, path) from None
         try:
             fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -11,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -321,6 +323,30 @@ class TestDamage:
 
 
 class TestOpening:
+    @pytest.mark.parametrize("name", ["bursard.lock", "bursard.db", "bursard.head"])
+    def test_books_on_a_disk_that_is_read_only_are_left_as_they_are_and_it_is_said(
+        self, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        home = tmp_path / "home"
+        SqliteStore(home).close()
+        before = {path.name: path.read_bytes() for path in home.iterdir()}
+        opened = os.open
+
+        def refuses(path: Any, flags: int, *more: Any, **named: Any) -> int:
+            if Path(path).name == name and flags & (os.O_RDWR | os.O_WRONLY):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+            return opened(path, flags, *more, **named)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", refuses)
+            with pytest.raises(
+                StoreUnavailable, match=rf"{name}: Read-only file system; its disk is .*mount it writable"
+            ) as told:
+                SqliteStore(home)
+        assert "accept-loss" not in told.value.message
+        assert {path.name: path.read_bytes() for path in home.iterdir()} == before
+        SqliteStore(home).close()  # and its lock was let go of
+
     @pytest.mark.parametrize("link", ["a link", "a hard link"])
     def test_nothing_is_written_through_a_link_onto_the_books(self, tmp_path: Path, link: str) -> None:
         store = SqliteStore(tmp_path / "s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import socket
@@ -218,3 +219,27 @@ def test_a_list_of_the_forgotten_that_leads_nowhere_is_set_aside(tmp_path: Path)
     again = Forgotten(tmp_path / "f", VirtualClock())
     assert ("att_1", 0) in again
     again.close()
+
+
+@pytest.mark.parametrize(
+    ("refused", "remedy"),
+    [
+        (
+            errno.EROFS,
+            r"Read-only file system; its disk is .* read-only.*go on.*adopted once this",
+        ),
+        (errno.ENOSPC, r"No space left on device; free some space there"),
+        (errno.EACCES, r"Permission denied; make it writable for this account \(chmod -R u\+rwX "),
+    ],
+)
+def test_an_agent_whose_disk_refuses_it_says_why_and_what_becomes_of_what_runs(
+    refused: int, remedy: str, state: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chmod(path: Path, mode: int, **_: object) -> None:
+        raise OSError(refused, os.strerror(refused), str(path))
+
+    monkeypatch.setattr(Path, "chmod", chmod)
+    with pytest.raises(StoreUnavailable, match=remedy) as told:
+        StateDir(state.path)
+    assert str(state.path) in told.value.message
+    assert "chmod" not in told.value.message or refused == errno.EACCES, "which would not help"

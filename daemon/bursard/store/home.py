@@ -214,7 +214,7 @@ def refused(error: OSError, directory: Path) -> StoreUnavailable:
     remedy = {
         errno.ENOSPC: "the disk is full; free some space, then start again",
         errno.EDQUOT: "the quota is used up; free some space, then start again",
-        errno.EROFS: "the file system is read-only; remount it or choose another directory",
+        errno.EROFS: "its disk is mounted read-only; mount it writable, then start again",
     }.get(
         error.errno or 0,
         f"make it readable and writable for the user bursard runs as: chmod -R u+rwX {directory}",
