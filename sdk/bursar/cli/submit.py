@@ -420,25 +420,19 @@ def bring_in(client: WireClient, spec: JobSpec, manner: Manner, output: Output) 
         if awaited and not manner.queue and planned.reason.code in NEVER_STARTS:
             say("not submitted, since it can never start as things are; --queue submits it and waits")
             raise fail(1)
-    answer = client.submit(spec, idempotency_key=manner.key)
-    job = answer.job
-    if answer.existed and not output.quiet:
-        say("this idempotency key was used before; this is the job it made")
-    if not (output.structured and manner.wait):
-        _tell(view.job(job), output, manner)
-    if silent and spec.service is not None and spec.service.fallback and not answer.existed:
-        _say_without_fallback(client, job.id)
-    if silent and never_starts(job):
-        say(f"job {job.number} cannot start as things are: {job.reason.message}; {job.reason.remedy}")
-    if not awaited:
-        return
+    job = None
     try:
+        answer = client.submit(spec, idempotency_key=manner.key)
+        job = answer.job
+        _tell_made(client, spec, answer, manner, output)
+        if not awaited:
+            return
         code, job = _await(client, job, manner, quiet=output.quiet)
     except NeverStartsError as found:
         say(str(found))
         raise fail(1) from None
     except KeyboardInterrupt:
-        say(f"\njob {job.number} goes on; `bursar cancel {job.number}` stops it")
+        say("\n" + _goes_on(job))
         raise
     if output.structured:
         emit_one(view.job(job), output, str, columns=JOB_COLUMNS)
@@ -447,6 +441,26 @@ def bring_in(client: WireClient, spec: JobSpec, manner: Manner, output: Output) 
         tell_end(client, job, shown_rank=0 if manner.follow and not job.array.size else None)
     if code:
         raise fail(code)
+
+
+def _tell_made(client: WireClient, spec: JobSpec, answer: Any, manner: Manner, output: Output) -> None:
+    """The job, and what the plan says to who was not shown it."""
+    job, silent = answer.job, output.quiet or manner.parsable
+    if answer.existed and not output.quiet:
+        say("this idempotency key was used before; this is the job it made")
+    if not (output.structured and manner.wait):
+        _tell(view.job(job), output, manner)
+    if silent and spec.service is not None and spec.service.fallback and not answer.existed:
+        _say_without_fallback(client, job.id)
+    if silent and never_starts(job):
+        say(f"job {job.number} cannot start as things are: {job.reason.message}; {job.reason.remedy}")
+
+
+def _goes_on(job: Any) -> str:
+    """What whoever interrupts is left with. `job`: None where the server has not answered yet."""
+    if job is None:
+        return "interrupted before the server answered; `bursar ls` tells whether the job is there"
+    return f"job {job.number} goes on; `bursar cancel {job.number}` stops it"
 
 
 def _tell(row: Row, output: Output, manner: Manner) -> None:
