@@ -142,12 +142,12 @@ def test_every_amount_leads_to_its_lines_whose_sum_it_is(monkeypatch: pytest.Mon
         monkeypatch.setattr(money, "ROWS_MAX", 5)
         monkeypatch.setattr(pictured, "ROWS_MAX", 5)
         few = (await browser.get("/cost?by=job")).text
-        assert "more in one; the files have all" in few
+        assert "more in one; the files have them" in few
         assert "Cost by day: the first 5 rows of " in few
         assert len(few) < len(everything) / 2
         assert amounts(few)[0] == amounts(everything)[0]
         runs = (await browser.get("/experiments/segment")).text
-        assert "more in one; the files have all" in runs
+        assert "more in one; the files have them" in runs
         whole, rows = await total("/experiments/segment")
         assert len(rows) > 5
         assert whole == sum(rows) == amounts(runs)[0]
