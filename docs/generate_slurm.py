@@ -97,11 +97,15 @@ whoever calls it, `SLURM_PROCID` and its kin, and `RANK`, `LOCAL_RANK`, `WORLD_S
 set them. Steps share the job's CPUs; with `--exclusive` (or `--exact`) each waits until its own are free.
 A step that names GPUs (`--gpus-per-task`, `--gpus`, `--gres`) has them for itself and waits until there are
 enough; `--overlap` shares them. One that has `--gpus-per-task` from the script gets free ones where it can.
+A program that PATH does not have may lie in the working directory (`srun a.out`). Variables such as
+`SLURM_KILL_BAD_EXIT`, `SLURM_LABELIO`, `SLURM_WAIT` and `SLURM_EXPORT_ENV` stand for its options.
 Standard input goes to every task, as in Slurm (`--input=0`: to the first alone, as with `bursar step`); what
 the slowest has not read is held for it, 4 MiB of it on each node, and beyond that the others wait.
 A node's name that nothing resolves becomes its address where tasks take it for one: `MASTER_ADDR`,
 `--master_addr NAME`, `NAME:PORT`.
-`--mpi=pmix` and `pmi2` are not there: `mpirun` starts its own daemons through steps. What
+`--mpi=pmix` and `pmi2` are not there: `mpirun` starts its own daemons through steps. A program that is linked
+with MPI and has several tasks is refused as it starts, with the `mpirun` line to write: each task would be a
+world of its own (`--mpi=none` starts them so). What loads MPI by itself, as `mpi4py` does, is not seen. What
 becomes of each of its options stands below; what it cannot do is refused with its line, or by name with exit
 code 2.
 

@@ -63,6 +63,7 @@ class Route(msgspec.Struct, kw_only=True):
         replicas: port by attempt. rates: nanos an hour, by attempt.
         refused, waits: why nothing can serve, with numbers.
         budget_left: nanos; None: no hard budget is over it.
+        tried: replicas of a revision that gets `percent` of the requests; 0: all are alike.
     """
 
     job_id: str
@@ -85,6 +86,8 @@ class Route(msgspec.Struct, kw_only=True):
     rates: dict[str, int] = {}
     currency: str = ""
     budget_left: int | None = None
+    tried: frozenset[str] = frozenset()
+    percent: int = 0
 
     @property
     def place(self) -> Place | None:
@@ -224,6 +227,8 @@ class Core:
         self._busy: dict[str, int] = {}
         self._ejected: dict[str, int] = {}
         self._waiting_bytes = 0
+        self._turns: dict[str, int] = {}
+        """Of a service of which a revision is tried, requests that a replica took."""
 
     def learn(
         self,
@@ -241,6 +246,8 @@ class Core:
             self.purses.name((key.id, key.budget) for key in keys.values())
             ids = {key.id for key in keys.values()}
             self._buckets = {key_id: one for key_id, one in self._buckets.items() if key_id in ids}
+        tries = {one.job_id for one in self.routes.values() if one.percent}
+        self._turns = {job_id: turn for job_id, turn in self._turns.items() if job_id in tries}
         self._ejected = {attempt: at for attempt, at in self._ejected.items() if now < at}
         for route in self.routes.values():
             self.serve(route, now)
@@ -330,6 +337,8 @@ class Core:
             for attempt in route.replicas
             if attempt not in left_out and self._ejected.get(attempt, 0) <= now
         ]
+        if route.percent:
+            found = self._part(route, found, like)
         least, attempt = min(found, default=(0, ""))
         if like and len(found) > 1:
             many, favourite = max(found, key=lambda one: hashlib.sha256(one[1].encode() + like).digest())
@@ -338,8 +347,22 @@ class Core:
                 return favourite
         return attempt if least < FULL * route.target else ""
 
-    def take(self, attempt: str) -> None:
+    def _part(self, route: Route, found: list[tuple[int, str]], like: bytes) -> list[tuple[int, str]]:
+        """Of those that may be asked, those of the revision whose turn it is; all, where none of these is
+        free. What belongs together goes to one revision.
+        """
+        if like:
+            tried = int.from_bytes(hashlib.sha256(like).digest()[:4]) % 100 < route.percent
+        else:
+            turn = self._turns.get(route.job_id, 0)
+            tried = turn * route.percent // 100 < (turn + 1) * route.percent // 100
+        part = [one for one in found if (one[1] in route.tried) == tried and one[0] < FULL * route.target]
+        return part or found
+
+    def take(self, attempt: str, route: Route | None = None) -> None:
         """A request more is in its hand."""
+        if route is not None and route.percent:
+            self._turns[route.job_id] = self._turns.get(route.job_id, 0) + 1
         self.outstanding[attempt] = self.outstanding.get(attempt, 0) + 1
 
     def give(self, route: Route, attempt: str, now: int) -> None:
@@ -366,7 +389,7 @@ class Core:
             self._waiting_bytes -= waiter.size
             if waiter.like:
                 attempt = self.pick(route, now, like=waiter.like)
-            self.take(attempt)
+            self.take(attempt, route)
             waiter.go(attempt)
 
     def wait(self, route: Route, waiter: Waiter) -> Refusal | None:

@@ -50,6 +50,8 @@ BACKLOG: Final = 64
 SMALL_BYTES_MAX: Final = 64 << 10
 """Any other answer that says that it has no more is read whole too, so that its head can say what it cost."""
 LATENCIES: Final = 512
+ANSWERS_MAX: Final = 10_000
+"""Replicas of which answers are counted while the daemon is away."""
 HOP: Final = frozenset(
     ("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te",
      "trailer", "transfer-encoding", "upgrade", "expect", "host", "content-length")
@@ -221,6 +223,8 @@ class Gateway:
         self.asked: dict[str, int] = {}
         """Requests that came since the daemon was told, by job."""
         self.latencies: dict[str, deque[int]] = {}
+        self.answers: dict[str, tuple[int, int, int]] = {}
+        """By attempt, since the daemon was told: answers, failed ones, how long all took to begin."""
         self._bodies = 0
 
     def server(self) -> web.Server:
@@ -341,9 +345,11 @@ class Gateway:
             if isinstance(attempt, Refusal):
                 return _refusal(attempt)
             tried.append(attempt)
+            heard = False
             last, had_at = len(tried) == TRIES_MAX, time.monotonic_ns()
             try:
                 answer = await self._ask(request, route, attempt, path, body)
+                heard = True
                 with _held(answer):
                     if answer.status in AGAIN and again and not last:
                         continue
@@ -351,10 +357,12 @@ class Gateway:
                     back.update(more)
                     return await self._answer(request, route, attempt, answer, back, body, hide, used, had_at)
             except REFUSED:
+                self._answered(attempt, True)
                 self.core.eject(attempt, self._now())
                 if last:
                     return _refusal(_unreachable(route))
             except (aiohttp.ClientError, ConnectionError):
+                self._answered(attempt, True, more=int(not heard))
                 self.core.eject(attempt, self._now())
                 if last or not again:
                     return _refusal(_unreachable(route))
@@ -368,7 +376,7 @@ class Gateway:
         route = self.core.routes.get(route.name, route)
         attempt = self.core.pick(route, self._now(), tried, like)
         if attempt and (tried or not self.core.line(route).many):
-            self.core.take(attempt)
+            self.core.take(attempt, route)
             return attempt
         turn: asyncio.Future[str | Refusal] = asyncio.get_running_loop().create_future()
         waiter = Waiter(key.id, size, turn.set_result, bool(tried), like)
@@ -408,18 +416,30 @@ class Gateway:
             at, headers["Host"] = f"https://{host}:{door.port}", f"127.0.0.1:{port}"
             named = {"ssl": self._context(attempt, door), "server_hostname": attempt}
         began = time.monotonic_ns()
-        async with asyncio.timeout(route.first_byte_us / SECOND_US):
-            answer = await self._session.request(
-                request.method,
-                URL(f"{at}{path}", encoded=True),
-                headers=headers,
-                data=body or None,
-                allow_redirects=False,
-                **named,
-            )
-        seen = self.latencies.setdefault(route.job_id, deque(maxlen=LATENCIES))
-        seen.append((time.monotonic_ns() - began) // 1_000)
+        try:
+            async with asyncio.timeout(route.first_byte_us / SECOND_US):
+                answer = await self._session.request(
+                    request.method,
+                    URL(f"{at}{path}", encoded=True),
+                    headers=headers,
+                    data=body or None,
+                    allow_redirects=False,
+                    **named,
+                )
+        except TimeoutError:
+            self._answered(attempt, True, _since(began))
+            raise
+        seen, waited_us = self.latencies.setdefault(route.job_id, deque(maxlen=LATENCIES)), _since(began)
+        seen.append(waited_us)
+        self._answered(attempt, answer.status >= 500, waited_us)
         return answer
+
+    def _answered(self, attempt: str, failed: bool, waited_us: int = 0, more: int = 1) -> None:
+        """A replica answered, or will not. `more`: 0 of an answer that is counted and breaks off."""
+        many, bad, waited = self.answers.get(attempt, (0, 0, 0))
+        self.answers[attempt] = many + more, bad + failed, waited + waited_us
+        if len(self.answers) > ANSWERS_MAX:
+            del self.answers[next(iter(self.answers))]
 
     def _context(self, attempt: str, door: Door) -> ssl.SSLContext:
         """For a replica on another machine. Raises `aiohttp.ClientConnectionError` where none can be made."""
@@ -476,7 +496,9 @@ class Gateway:
             await made.prepare(request)
             await self._pass(route, answer, made, stream)
             used.failed = int(answer.status >= 500)
-        except (aiohttp.ClientError, ConnectionError, TimeoutError):
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as problem:
+            if not isinstance(problem, aiohttp.ClientConnectionResetError):  # that is the client's own end
+                self._answered(attempt, answer.status < 500, more=0)
             # It has begun: another answer would be read as more of this one. It ends here, and not well.
             _cut(request)
         except asyncio.CancelledError:
@@ -570,6 +592,10 @@ def _count(used: Use, said: counting.Usage | None, body: bytes, pieces: int, rou
     found = said if said is not None else guess
     used.tokens_in, used.tokens_out, used.tokens_cached = found
     used.counted, used.estimated = int(said is not None), int(said is None)
+
+
+def _since(began_ns: int) -> int:
+    return (time.monotonic_ns() - began_ns) // 1_000
 
 
 def _unreachable(route: Route) -> Refusal:

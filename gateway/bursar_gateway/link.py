@@ -215,6 +215,7 @@ class Link:
             certificate=self._certificate,
         )  # fmt: skip
         gateway = self.gateway
+        answers = gateway.answers if gateway is not None else {}
         waited_for = {job_id for job_id, line in self._core.lines.items() if line.many}
         routes = self._core.routes.values()
         # Those that have something to tell are first.
@@ -233,8 +234,10 @@ class Link:
                 p95_us=seen[len(seen) * 95 // 100] if seen else 0,
             )
             known = [one for one in self._core.outstanding.items() if one[0] in self._of(route)]
-            for attempt_id, many in known:
-                load.replicas.add(attempt_id=attempt_id, outstanding=many)
+            told_of = dict.fromkeys(sorted(answers.keys() & route.replicas.keys()), 0) | dict(known)
+            for attempt_id, many in told_of.items():
+                one = load.replicas.add(attempt_id=attempt_id, outstanding=many)
+                one.answered, one.failed, one.waited_us = answers.pop(attempt_id, (0, 0, 0))
         if written:
             self._tell_minutes(request)
         return request
@@ -301,4 +304,6 @@ def _route(wire: pb.Route) -> Route:
         rates={one.attempt_id: int(one.rate.nanos) for one in wire.replicas if one.HasField("rate")},
         currency=wire.currency,
         budget_left=int(wire.budget_left.nanos) if wire.HasField("budget_left") else None,
+        tried=frozenset(one.attempt_id for one in wire.replicas if one.canary),
+        percent=min(wire.canary_percent, 100),
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cluster import until
 
 SMALL = ("--cpus", "0.1")
 
@@ -112,6 +113,32 @@ def test_a_time_limit_sends_the_checkpoint_signal_first(shared_cluster: Any) -> 
     assert done["state"] == "FAILED"
     assert done["attempts"][0]["end_cause"] == "time_limit"
     assert shared_cluster.log(job) == "begin\nsaved\n"
+
+
+RESUMES = """
+saved=$BURSAR_CHECKPOINT_DIR/step
+step=$(cat "$saved" 2>/dev/null || echo 0)
+trap 'echo $((step + 3)) > "$saved"; exit 1' USR1
+echo "attempt $BURSAR_ATTEMPT from step $step"
+[ "$step" = 0 ] || exit 0
+while true; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize("stopped_by", ["requeue", "time limit"])
+def test_a_job_that_is_stopped_saves_itself_and_its_next_attempt_goes_on_there(
+    shared_cluster: Any, stopped_by: str
+) -> None:
+    limit = ["--time-limit", "2s", "--retry-on", "time-limit", "--retry-max", "1"]
+    asked = ["--checkpoint-signal", "USR1", "--checkpoint-grace", "10s"]
+    asked += [] if stopped_by == "requeue" else limit
+    job = shared_cluster.job(*SMALL, *asked, "--", "sh", "-c", RESUMES)
+    if stopped_by == "requeue":
+        until(lambda: "from step 0" in shared_cluster.log(job), "it runs and heeds the signal")
+        shared_cluster.run("requeue", job)
+    done = shared_cluster.ended(job)
+    assert (done["state"], len(done["attempts"])) == ("SUCCEEDED", 2)
+    assert shared_cluster.log(job).endswith("attempt 2 from step 3\n")
 
 
 def test_a_job_that_ignores_signals_is_killed_with_all_it_started(shared_cluster: Any) -> None:

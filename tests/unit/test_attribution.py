@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -386,5 +389,46 @@ def test_a_table_that_was_removed_while_the_clock_was_ahead_is_gone_since_then_b
         daemon.clock.advance(HOUR_US)
         daemon.run(project="research/vision")
         assert set(await by(daemon, "cost-center")) == {"R-1", ""}
+
+    in_a_daemon(story)
+
+
+async def focus(daemon: Daemon, **asked: str) -> list[dict[str, str]]:
+    text = (await daemon.report(kind="focus", format="csv", **asked))[0].decode()
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def of_owners(rows: list[dict[str, str]]) -> dict[tuple[str, str], Decimal]:
+    found = Counter[tuple[str, str]]()
+    for row in rows:
+        if row["SubAccountId"] or row["ChargeDescription"].startswith("reattributed"):
+            found[row["x_Team"], row["x_CostCenter"]] += Decimal(row["EffectiveCost"])  # type: ignore[assignment]
+    return {owner: Decimal(amount) for owner, amount in found.items() if amount}
+
+
+def test_rows_of_focus_have_the_owners_of_cost_and_what_was_moved_is_two_that_sum_to_nothing() -> None:
+    async def story(daemon: Daemon) -> None:
+        await two_projects(daemon)
+        await daemon.apply(table(VISION % "R-2", REST, since=START - HOUR_US, reason="first table"))
+        daemon.clock.advance(DECEMBER - daemon.clock.now() + 2 * DAY_US)
+        daemon.meter()
+        before = len(await focus(daemon, period="2026-12"))
+        await daemon.apply(table(VISION % "R-9", REST, since=START - HOUR_US, reason="too late"))
+        for month in ("2026-11", "2026-12"):
+            cost = await by(daemon, "team", "cost-center", period=month)
+            rows = await focus(daemon, period=month)
+            assert of_owners(rows) == {key: Decimal(n).scaleb(-9) for key, n in cost.items() if n}
+        moved = rows[-2:]
+        assert len(rows) == before + 2
+        assert sum(Decimal(row["EffectiveCost"]) for row in moved) == 0
+        for row in moved:
+            assert (row["ChargeCategory"], row["ChargeClass"]) == ("Adjustment", "Correction")
+            assert (row["ChargePeriodStart"], row["ChargePeriodEnd"]) == (
+                "2026-11-01T00:00:00Z", "2026-12-01T00:00:00Z",
+            )  # fmt: skip
+            assert row["BillingPeriodStart"] == "2026-12-01T00:00:00Z"
+            assert Decimal(row["ListCost"]) == Decimal(row["EffectiveCost"])
+            assert row["ChargeDescription"] == "reattributed: too late"
+        assert {row["x_CostCenter"] for row in moved} == {"R-2", "R-9"}
 
     in_a_daemon(story)

@@ -93,6 +93,11 @@ def test_what_the_last_lines_say_of_an_end_is_told_below_them(
             "prterun has detected an attempt to run as root",
             "Open MPI does not run as root unless it is told to:",
         ),
+        ("mpirun was unable to find the specified executable file, and", "mpirun did not find the program:"),
+        (
+            'The application appears to have been direct launched using "srun",\nbut OMPI was not built',
+            "srun starts no MPI world:",
+        ),
         ("cannot be retrieved (gai error: -2 - Name or service", "a name has no address there:"),
         ("socket.gaierror: [Errno -2] Name or service not known", "a name has no address there:"),
         ("[Errno -3] Temporary failure in name resolution", "a name has no address there:"),

@@ -184,6 +184,43 @@ def test_time_that_passed_while_the_machine_was_off_is_the_nodes_own(tmp_path: P
     world.check_books()
 
 
+@pytest.mark.parametrize("dearer", [False, True])
+def test_what_a_machine_costs_while_it_is_off_follows_its_prices_and_so_does_what_comes_after(
+    dearer: bool, tmp_path: Path
+) -> None:
+    """Another boot, two months later, at a tariff that changes within hours of UTC."""
+    world = Dated(0, tmp_path)
+    text = (
+        MODEL.rstrip().removesuffix("}")
+        + ", power: {max_watts: 10200, load_factor: 0.6, pue: 1.54, timezone: Asia/Kolkata,"
+        " tariff: [{price: 3 USD/kWh}, {hours: 7-21, price: 0.10 USD/kWh}]}}\n"
+    )
+    world.apply(text)
+    world.run()
+    last = world.engine.now()
+    world.clock.step_wall(60 * DAY_US)
+    world.engine.clock = world.steady = SteadyClock(world.clock, "daemon-boot-2", None, TRUE, last)
+    world.restart("daemon-boot-2")
+    world.backend.disconnect("n-1")
+    world.backend.connect(FACTS, "boot-2")
+    world.meter(1)
+    if dearer:
+        world.apply(text.replace("300007", "900007"))
+        world.engine.commit(nodes.reprice(world.state, world.engine.prices, world.engine.now()), "bursard")
+    world.clock.advance(PROOF_US)
+    assert world.settle()
+    assert any(isinstance(one, NodeRedated) and one.charges for one in world.events)
+    world.meter(1_500)
+    rows = [row for kind in ("usage", "idle", "down") for row in world.rows_of(kind)]
+    assert len({row.rate for row in rows if row.kind == "down"}) == 2
+    for row in rows:
+        if row.kind != "usage" and row.price_id != "costmodel/own@1":
+            quote = world.engine.prices.lookup(FACTS, Instant(row.start_at))
+            assert quote is not None
+            assert row.rate == quote.cost.total, f"{row.kind} of {row.start_at}"
+    world.check_books()
+
+
 def test_a_first_start_by_a_clock_older_than_the_program_is_refused_with_what_to_do(tmp_path: Path) -> None:
     empty, begun = (cast(Store, SimpleNamespace(last_seq=seq)) for seq in (0, 7))
     clock = VirtualClock(TRUE - startup.OLDER_US - 1)

@@ -207,6 +207,8 @@ WRONG = [
     ("run: x\ntype: service\nname: a\nreplicas: 0", 4, "is 0; 1 to 256"),
     ("run: x\ntype: service\nname: a\nreplicas: some", 4, "is no number of replicas"),
     ("run: x\ntype: service\nname: a\nreadiness_probe: {path: health}", 4, "is not a path"),
+    ("run: x\ntype: service\nname: a\nupdate: {steps: [9, 5, 100]}", 4, "do not rise"),
+    ("run: x\ntype: service\nname: a\nupdate: {max_errors: 7}", 4, "is not a percentage"),
     ("run: x\ntype: service\nname: a\nscaling: {target: 0}", 4, "is 0; 1 to 100000"),
     ("run: x\ntype: service\nname: a\nscaling: {panic_window: 2m}", 4, "is longer than window"),
     ("run: x\ntype: service\nname: a\ntimeouts: {qeue: 1s}", 4, "unknown key 'qeue'"),
@@ -218,8 +220,6 @@ WRONG = [
 UNBUILT = [
     ("run: x\ntype: service\nname: a\nengine: b", 4, "the key engine"),
     ("run: x\ntype: service\nname: a\nspot: {extra: auto}", 4, "the key spot"),
-    ("run: x\ntype: service\nname: a\nupdate: canary", 4, "update: canary"),
-    ("run: x\ntype: service\nname: a\nupdate: {strategy: canary}", 4, "update: canary"),
     ("run: x\ntype: service\nname: a\nscaling: {metric: rps}", 4, "rps is part"),
     ("run: x\ntype: service\nname: a\nscaling: {prefer: cost}", 4, "the key scaling.prefer"),
     ("run: x\ntype: service\nname: a\nnodes: 2", 4, "a replica of several nodes"),

@@ -154,7 +154,7 @@ BEYOND = (
     "a share of one GPU", "use more nodes", "0 GPUs of a kind", "largest task index", "more than 100000",
     "runs backwards", "names a task twice", "keep one", "say how often", "write type: service",
     "found by its name", "3..1 is empty", "is 0; 1 to 256", "longer than window", "leave time_limit out",
-    "leave retry out", "a service says replicas", "interactive is one job", "there is none",
+    "leave retry out", "do not rise", "a service says replicas", "interactive is one job", "there is none",
     "people attach to", "nobody may be attached", "the most comes last", "says 'H100' twice",
     "is of 200000 GPUs", "has no type and count", "a speed has at most 6 decimals", "is no range of GPUs",
 )  # fmt: skip

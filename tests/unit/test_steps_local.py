@@ -77,6 +77,26 @@ def test_every_task_of_srun_gets_all_of_its_input_and_one_that_reads_none_keeps_
     assert (done.returncode, done.stdout.split()) == (0, [b"2000000"] * 2), done.stderr
 
 
+def test_srun_finds_a_program_of_its_directory_that_path_does_not_have(tmp_path: Path) -> None:
+    (tmp_path / "a.out").write_text("#!/bin/sh\necho here\n")
+    (tmp_path / "a.out").chmod(0o755)
+    (tmp_path / "plain").write_text("")
+    words = [sys.executable, "-c", RUN_SRUN.replace('"-n3", "sh", "-c"', '"-n1"')]
+    found = []
+    for name in ("a.out", "plain"):
+        done = subprocess.run(
+            [*words, name],
+            env={**ENV, "SLURM_JOB_ID": "1"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        found.append((done.returncode, done.stdout))
+    assert found == [(0, "here\n"), (127, "")]
+
+
 def test_a_nodes_name_that_never_resolves_is_an_address_for_its_tasks() -> None:
     name = "n1.invalid"
     told = {names.NODE_NAMES: name, "MASTER_ADDR": name}

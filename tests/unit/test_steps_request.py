@@ -368,6 +368,54 @@ def test_srun_gives_its_input_to_every_task_unless_it_says_otherwise(
     assert (asked.input, asked.broadcast) == (file, to_all)
 
 
+def test_srun_takes_variables_of_the_script_for_options_and_what_is_typed_above_them() -> None:
+    env = {
+        "SLURM_JOB_ID": "1", "SLURM_KILL_BAD_EXIT": "1", "SLURM_LABELIO": "yes", "SLURM_UNBUFFEREDIO": "0",
+        "SLURM_WAIT": "30", "SLURM_STDOUTMODE": "out.%t", "SLURM_EXPORT_ENV": "NONE,A=1", "B": "2",
+    }  # fmt: skip
+    asked, told = srun.request_of(["--wait=5", "cat"], env)
+    assert (asked.kill_on_bad_exit, asked.label, asked.unbuffered) == (True, True, False)
+    assert (asked.wait_s, asked.output) == (5, "out.%t")
+    assert (told.get("A"), told.get("B")) == ("1", None)
+    with pytest.raises(Refused, match="--mpi=pmi2"):
+        srun.request_of(["cat"], {"SLURM_JOB_ID": "1", "SLURM_MPI_TYPE": "pmi2"})
+    assert not srun.request_of(["cat"], {**env, "SLURM_KILL_BAD_EXIT": "0"})[0].kill_on_bad_exit
+
+
+@pytest.mark.parametrize(
+    ("words", "nodes", "tasks"),
+    [
+        (["-r1", "-N1", "-n2"], ["b"], 2),
+        (["--relative=1", "-N2"], ["b", "c"], 2),
+        (["--relative", "2"], ["c"], 4),
+        (["-r", "0", "-n2"], ["a", "b"], 2),
+    ],
+)
+def test_relative_counts_the_jobs_nodes_from_its_first(
+    words: list[str], nodes: list[str], tasks: int
+) -> None:
+    env = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", names.NODE_NAMES: "a,b,c"}
+    asked, _ = srun.request_of([*words, "hostname"], env)
+    assert (asked.node, asked.nodes, asked.tasks) == (nodes, len(nodes), tasks)
+    all_members = [Member(at, name, f"10.0.0.{at}") for at, name in enumerate("abc")]
+    assert [place.member.name for place in places(asked, all_members)] == nodes
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-r3"], "--relative 3: the nodes of this job are 0 to 2"),
+        (["-r", "x"], "--relative x: the nodes"),
+        (["-r2", "-N2"], "2 nodes from there on are asked for; the job has 3"),
+        (["-r1", "-w", "a"], "both say which nodes"),
+    ],
+)
+def test_nodes_that_a_job_does_not_have_are_refused(words: list[str], said: str) -> None:
+    env = {"SLURM_JOB_ID": "1", "SLURM_NTASKS": "4", names.NODE_NAMES: "a,b,c"}
+    with pytest.raises(Refused, match=said):
+        srun.request_of([*words, "hostname"], env)
+
+
 @pytest.mark.parametrize("word", ["--input=1", "--output=0", "--error=2"])
 def test_the_stream_of_one_task_by_its_rank_is_refused(word: str) -> None:
     with pytest.raises(Refused, match="by its rank cannot be told apart here"):

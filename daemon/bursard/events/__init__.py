@@ -44,6 +44,7 @@ from bursard.events.services import (
     KeysCharged,
     KeyUse,
     ServiceMetered,
+    ServiceRolledBack,
     ServiceScaled,
 )
 from bursard.events.union import (
@@ -187,6 +188,7 @@ __all__ = [
     "SecretRemoved",
     "SecretSet",
     "ServiceMetered",
+    "ServiceRolledBack",
     "ServiceScaled",
     "StopRequested",
     "TasksEnded",

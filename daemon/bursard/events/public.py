@@ -36,7 +36,14 @@ from bursard.events.measured import (
 )
 from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
-from bursard.events.services import KeyIssued, KeyRevoked, KeysCharged, ServiceMetered, ServiceScaled
+from bursard.events.services import (
+    KeyIssued,
+    KeyRevoked,
+    KeysCharged,
+    ServiceMetered,
+    ServiceRolledBack,
+    ServiceScaled,
+)
 
 Shape = Mapping[str, "Shape | None"]
 """The shown fields of a struct; the shape of those that are structs, or sequences of them, themselves."""
@@ -61,7 +68,7 @@ _SERVICE = _shape(
     "port api replicas_min replicas_max probe_path probe_interval_us probe_timeout_us probe_failures"
     " start_timeout_us target window_us panic_window_us up_delay_us down_delay_us zero_after_us max_surge"
     " max_unavailable strategy drain_us queue_us cold_queue_us first_byte_us idle_us total_us revision"
-    " units balance fallback"
+    " units balance fallback steps hold_us max_errors max_latency"
 )
 _IDLE_POLICY = _shape(
     "below_percent window_us warn_after_us action snoozed_until detached_us cpu_below_percent snoozes"
@@ -202,6 +209,7 @@ PUBLIC: Final[Mapping[type, Shape]] = {
     SecretSet: _shape("project name"),
     SecretRemoved: _shape("project name"),
     ServiceScaled: _shape("job_id target why"),
+    ServiceRolledBack: _shape("job_id revision to why"),
     KeyIssued: _shape("key_id job_id name project user requests_per_minute concurrency expires_at budget"),
     KeyRevoked: _shape("key_id job_id"),
     KeysCharged: _shape("job_id budget", hours=_shape("hour period_start nanos")),

@@ -13,6 +13,17 @@ class ServiceScaled(msgspec.Struct, frozen=True, tag="service-scaled"):
     why: str
 
 
+class ServiceRolledBack(msgspec.Struct, frozen=True, tag="service-rolled-back"):
+    """A revision was tried and is no good: the update before this took it back. `to`: the revision whose
+    replicas are as those of now. `why`: in words, with the numbers.
+    """
+
+    job_id: str
+    revision: int
+    to: int
+    why: str
+
+
 class KeyIssued(msgspec.Struct, frozen=True, tag="key-issued", omit_defaults=True):
     """Whoever has the secret of which this is the SHA-256 may ask a service.
 
@@ -97,3 +108,6 @@ class KeysCharged(msgspec.Struct, frozen=True, tag="keys-charged"):
     job_id: str
     budget: str
     hours: tuple[HourOfKeys, ...]
+
+
+OfServices = ServiceScaled | ServiceRolledBack | KeyIssued | KeyRevoked | ServiceMetered | KeysCharged

@@ -52,7 +52,7 @@ from bursard.events.measured import (
 )
 from bursard.events.periods import PeriodClosed, PeriodSigned
 from bursard.events.rights import RoleGranted, RoleRevoked, SecretRemoved, SecretSet
-from bursard.events.services import KeyIssued, KeyRevoked, KeysCharged, ServiceMetered, ServiceScaled
+from bursard.events.services import OfServices
 
 
 class Charge(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -790,9 +790,5 @@ Event = (
     | RoleRevoked
     | SecretSet
     | SecretRemoved
-    | ServiceScaled
-    | KeyIssued
-    | KeyRevoked
-    | ServiceMetered
-    | KeysCharged
+    | OfServices
 )

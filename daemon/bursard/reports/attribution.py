@@ -7,6 +7,7 @@ Why     nothing of a charge is written again when a team moves. What was publish
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -27,17 +28,22 @@ from bursar_policies.attribution import (
     owner_of,
 )
 from bursar_policies.specs import AttributionSpec
+from bursard.ledger import PAID
 from bursard.reports.period import month_text
-from bursard.store import ChargeFilter, ChargeSum, Dim, Offsets, Unposted, Views
+from bursard.store import ChargeFilter, ChargeRow, ChargeSum, Dim, Offsets, Unposted, Views
 from bursard.store.base import LABEL_PREFIX
 
 REATTRIBUTED: Final = "reattributed"
 """The class of a move."""
+_NOBODYS: Final = Owner("", "")
+_REMEMBERED: Final = 10_000
 _MARKS: Final = (Dim.PROJECT, Dim.USER, Dim.EXPERIMENT, Dim.MODEL)
 
 
 class Reattributed(NamedTuple):
-    """What a table moved: of which month, from whom to whom, when, by whom and why."""
+    """What a table moved: of which month, from whom to whom, when, by whom and why. `booked_at`: when that
+    counts.
+    """
 
     month: str
     before: Owner
@@ -46,6 +52,7 @@ class Reattributed(NamedTuple):
     at: int
     by: str
     reason: str
+    booked_at: int = 0
 
 
 class _Part(NamedTuple):
@@ -101,10 +108,47 @@ def reattributed(
         sums[key] = sums.get(key, 0) + one.part.sums.nanos
     return tuple(
         Reattributed(
-            month, before, after, nanos, change.at, change.by, change.spec.reason if change.spec else ""
+            month,
+            before,
+            after,
+            nanos,
+            change.at,
+            change.by,
+            change.spec.reason if change.spec else "",
+            max(change.at, change.open_since),
         )
         for (change, month, before, after), nanos in sums.items()
     )
+
+
+class Owners:
+    """Whose each charge is, one after another: by the table that tells of its hour."""
+
+    def __init__(self, tables: Attributions) -> None:
+        self._tables = tables
+        self._told: dict[tuple[int, int], AttributionSpec] = {}
+        self._found: dict[tuple[object, ...], Owner] = {}
+
+    def of(self, charge: ChargeRow) -> Owner:
+        """Of one that jobs pay; nobody's otherwise."""
+        if charge.kind not in PAID:
+            return _NOBODYS
+        hour = charge.start_at - charge.start_at % HOUR_US
+        used = charge.for_start - charge.for_start % HOUR_US if charge.corrects else hour
+        spec = self._told.get((hour, used))
+        if spec is None:
+            if len(self._told) >= _REMEMBERED:
+                self._told.clear()
+            spec = self._told[hour, used] = self._tables.told(hour, used)
+        work = charge.project, charge.user, charge.experiment, charge.model, charge.labels
+        key = (id(spec), *work)
+        found = self._found.get(key)
+        if found is None:
+            if len(self._found) >= _REMEMBERED:
+                self._found.clear()
+            labels = {key: str(value) for key, value in json.loads(charge.labels).items()}
+            found = self._found[key] = owner_of(spec, Work(*work[:4], labels))
+        return found
 
 
 class _Asked:

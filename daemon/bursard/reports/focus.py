@@ -52,6 +52,7 @@ import msgspec
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.model import NodeFacts
 from bursar.resources import MILLI
+from bursar_policies.attribution import Owner
 from bursar_policies.commitments import Hour, Piece, Promise, Purchase, Spent
 from bursar_policies.specs import CommitmentSpec
 from bursard.ledger import PAID
@@ -65,7 +66,7 @@ Cell = str | int | None
 _GIB = 1 << 30
 _QUANTITY: int = 10**QUANTITY_PLACES
 _PRICE_OF_NANO: int = 10 ** (PRICE_PLACES - 9)
-_COST_OF_NANO: int = 10 ** (SCALES["ListCost"] - 9)
+COST_OF_ONE_NANO: int = 10 ** (SCALES["ListCost"] - 9)
 _KWH_MILLIJOULES = 3_600_000_000
 _REMEMBERED = 20_000
 """Owners whose constant cells are kept; after that all are made anew."""
@@ -100,6 +101,10 @@ def _unsaid(charge: ChargeRow) -> Fraction | None:
     return None
 
 
+def _nobodys(charge: ChargeRow) -> Owner:
+    return Owner("", "")
+
+
 def _unknown(charge: ChargeRow) -> str:
     return "unknown"
 
@@ -115,6 +120,7 @@ class FocusContext(msgspec.Struct, frozen=True):
         carbon: of a charge with energy, grams of CO2e for a kWh of its devices over all of its attempt; None
             where nobody says.
         energy_source: of a charge with energy, whence that is known: measured, modelled, simulated, unknown.
+        owner: of a charge, whose team and cost centre.
     """
 
     cluster_id: str
@@ -127,6 +133,7 @@ class FocusContext(msgspec.Struct, frozen=True):
     purchases: Sequence[Purchase] = ()
     carbon: Callable[[ChargeRow], Fraction | None] = _unsaid
     energy_source: Callable[[ChargeRow], str] = _unknown
+    owner: Callable[[ChargeRow], Owner] = _nobodys
 
 
 class Coverage(msgspec.Struct):
@@ -348,7 +355,7 @@ class _Maker:
             coverage.unknown_us += 0 if charge.price_id else group.held_us
         constant = self._constant(charge)
         quantity = gpu_hours = None
-        product = group.nanos * _COST_OF_NANO
+        product = group.nanos * COST_OF_ONE_NANO
         if constant.counted:
             quantity = _quantity(constant, group)
             if constant.price is not None:
@@ -381,7 +388,8 @@ class _Maker:
     def _constant(self, charge: ChargeRow) -> Constant:
         month = self.month
         about = (charge.corrects, charge.for_start, charge.reason) if charge.corrects else None
-        key = (month, charge.kind, charge[2:5], charge[16:31], about)
+        owner = self._context.owner(charge)
+        key = (month, charge.kind, charge[2:5], charge[16:31], about, owner)
         found = self._constants.get(key)
         if found is None:
             if len(self._constants) >= _REMEMBERED:
@@ -391,6 +399,7 @@ class _Maker:
                 machine = _machine(self._context.nodes.get(charge.node_id), charge)
                 self._machines[charge.node_id] = machine
             found = self._constants[key] = _constant(charge, month, machine, self._context)
+            found.cells |= owner_cells(owner)
         return found
 
 
@@ -425,7 +434,7 @@ def _share(line: Line, start: int, end: int) -> Line:
     if quantity is not None and price is not None:
         product = quantity * price
     else:
-        product = (end - start) * _COST_OF_NANO
+        product = (end - start) * COST_OF_ONE_NANO
     gpu_hours = None if line.gpu_hours is None else _cut(line.gpu_hours, start, end, line.nanos)
     return line._replace(nanos=end - start, quantity=quantity, product=product, gpu_hours=gpu_hours)
 
@@ -456,7 +465,7 @@ def _unused(spent: Spent, hour: int, context: FocusContext) -> Line:
     name, spec = promise.name, promise.spec
     unit = "Hours" if spec.quantity else context.currency
     cells: dict[str, Cell] = {
-        **_platform(context, month),
+        **platform_cells(context, month),
         **_discount(spent.commitment, context, "Unused"),
         **_of_commitment(name, spec),
         "ChargeCategory": "Usage",
@@ -501,7 +510,7 @@ def _purchase(bought: Purchase, context: FocusContext) -> Line:
     price = nanos * _PRICE_OF_NANO
     quantity = _QUANTITY if bought.upfront else bought.hours * _QUANTITY
     cells: dict[str, Cell] = {
-        **_platform(context, month),
+        **platform_cells(context, month),
         **_discount(bought.key, context, None),
         **_of_commitment(name, spec),
         "ChargeCategory": "Purchase",
@@ -536,7 +545,12 @@ _UNIT_PRICES = (
 )  # fmt: skip
 
 
-def _platform(context: FocusContext, month: tuple[int, int]) -> dict[str, Cell]:
+def owner_cells(owner: Owner) -> dict[str, Cell]:
+    """Whose it is."""
+    return {"x_Team": owner.team or None, "x_CostCenter": owner.cost_center or None}
+
+
+def platform_cells(context: FocusContext, month: tuple[int, int]) -> dict[str, Cell]:
     """What every row of this cluster says."""
     return {
         "BillingAccountId": context.cluster_id,
@@ -612,7 +626,7 @@ def _constant(
     published = charge.corrects > 0 and charge.for_start < month[0]
     adjustment = charge.kind in ADJUSTMENTS or (charge.corrects > 0 and not published)
     cells: dict[str, Cell] = {
-        **_platform(context, month),
+        **platform_cells(context, month),
         "ChargeCategory": "Adjustment" if adjustment else "Usage",
         "ChargeClass": "Correction" if published else None,
         "HostProviderName": machine.host or context.provider,

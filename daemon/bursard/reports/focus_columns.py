@@ -109,12 +109,15 @@ OWN_COLUMNS: Final = (
     "x_Late",
     "x_Corrects",
     "x_EnergySource",
+    "x_Team",
+    "x_CostCenter",
 )
 """Ours, after all of FOCUS'. Energy is of an attempt's GPUs, with its last hour; carbon
 of that by the hours of the attempt, with its building (PUE), by the cost model of its pool, where that says
 what a kWh stands for; of a cloud's machine by the grid of its region alone.
 `x_Corrects`: the event that posted the charge which a row is about. `x_EnergySource`: measured,
-by counters, all of it; modelled, some of it is not; simulated, of devices that do not exist; unknown."""
+by counters, all of it; modelled, some of it is not; simulated, of devices that do not exist; unknown.
+`x_Team`, `x_CostCenter`: whose it is by the table of the site, or by labels (docs/attribution.md)."""
 
 DEFAULT_VERSION: Final = "1.4"
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import partial
+from itertools import chain
 
 from msgspec.structs import replace
 
@@ -26,6 +27,7 @@ from bursard.access.authorize import Action, authorize, projects
 from bursard.engine import Engine
 from bursard.ledger import PAID
 from bursard.machines.renting import Renting
+from bursard.reports.attribution import Owners, reattributed
 from bursard.reports.budget_page import budget_page
 from bursard.reports.carbon import Carbon
 from bursard.reports.commitments import Commitments, covered
@@ -34,6 +36,7 @@ from bursard.reports.energy import Sourced, live_sources
 from bursard.reports.files import FORMATS as FOCUS_FORMATS
 from bursard.reports.focus import Coverage, FocusContext, focus_lines
 from bursard.reports.focus_columns import DEFAULT_VERSION, focus_columns
+from bursard.reports.focus_moves import moved_lines
 from bursard.reports.pages import FORMATS as PAGE_FORMATS
 from bursard.reports.period import Period, find_period, month_of
 from bursard.reports.serving import SERVICE, service_table
@@ -223,6 +226,8 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             await self.engine.durable()
             months = tuple(self.engine.state.closed.all)
             past = Past(promises=await self.engine.read(partial(past_commitments, months)))
+        if request.kind == "focus":
+            past = past._replace(tables=await self._tables())
         if request.kind in OF_TRIED:
             past = past._replace(tried=await tried(self.engine))
         make, name = self._maker(request, period, past)
@@ -315,7 +320,9 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
                     purchases=() if project else tuple(purchases(mine, hours.start, hours.stop)),
                     unused=not project,
                 )
-            lines = focus_lines(views.charges(query, unposted), told, coverage)
+            moves = reattributed(views, query, unposted, past.tables)
+            charged = focus_lines(views.charges(query, unposted), told, coverage)
+            lines = chain(charged, moved_lines(moves, told))
             yield from FOCUS_FORMATS[form](lines, focus_columns(version), bool(mine))
             facts = {"rows": coverage.rows, "held_us": coverage.held_us, "unknown_us": coverage.unknown_us}
             log.info("focus report written", extra={"period": period.text, **facts})
@@ -331,6 +338,7 @@ class MoneyService(money_pb2_grpc.MoneyServicer):
             nodes={node.id: node.facts for node in state.nodes.values()},
             carbon=Carbon(views, prices).of,
             energy_source=Sourced(views, live_sources(past.tried)).of,
+            owner=Owners(past.tables).of,
         )
         return make
 

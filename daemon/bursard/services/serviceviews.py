@@ -18,6 +18,7 @@ from bursard.engine import Engine
 from bursard.services.unseen import may_see
 from bursard.services.views import reason_view, record_of
 from bursard.serving.board import Gateway
+from bursard.serving.canary import Trial
 from bursard.serving.keeper import Keeper
 from bursard.state import AttemptRecord, JobRecord, State
 from bursard.state.decide import services as decide
@@ -77,6 +78,10 @@ def service_view(
     wire.concurrency_milli = sum(one.busy_us for one in minute) * 1_000 // span_us if span_us else 0
     if reason is not None:
         wire.reason.CopyFrom(reason_view(reason, engine.state, seen_by))
+    if pace.memory is not None and (trial := pace.memory.trial) is not None and state == "updating":
+        wire.update = _how_far(service, trial, now)
+    if job.back is not None:
+        wire.rolled_back = job.back.why
     return wire
 
 
@@ -102,6 +107,18 @@ def _fallback_state(engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord
         return "missing"
     replicas = _replicas(engine, keeper, other)
     return _state(engine, cycle, other, replicas, *_counts(keeper, other, replicas))[0]
+
+
+def _how_far(service: ServiceSpec, trial: Trial, now: int) -> str:
+    """A canary in words."""
+    part, percent = service.parts[trial.step], trial.percent(service)
+    if trial.last(service):
+        return f"revision {trial.revision} takes over, replica by replica"
+    if not trial.since:
+        has = f"gets {percent} %" if percent else "gets no requests yet"
+        return f"revision {trial.revision} {has}; {part} % once its replicas are ready"
+    left_s = max(trial.since + service.hold_us - now, 0) // SECOND_US
+    return f"revision {trial.revision} gets {percent} % of the requests for {left_s} s more"
 
 
 def _settled(state: State, job: JobRecord) -> int:
@@ -157,7 +174,7 @@ def _state(
     waits = waiting_reason(engine, cycle, job)
     if waits is not None and waits[1] >= CRASH_LOOP:
         return "failing", waits[0]
-    if any(one.revision != service.revision for one in replicas):
+    if any(not decide.is_current(job, one.revision) for one in replicas):
         return "updating", _update_waits(service, waits[0]) if waits is not None else None
     if not target and not replicas:
         return "idle", None
@@ -217,7 +234,8 @@ def route_view(engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord, gat
     if (left := _budget_left(state, job)) is not None:
         wire.budget_left.nanos = str(left)
     elsewhere, ours = 0, digest_of(gateway.certificate) if gateway.certificate else ""
-    for _, attempt in keeper.live(job):
+    percent = wire.canary_percent = keeper.board.pace(job.id).percent
+    for task, attempt in keeper.live(job):
         said = keeper.board.ready.get(attempt.id)
         leaving = attempt.stop_cause is not None or attempt.id in keeper.board.draining
         if said is None or not said.ready or leaving or attempt.id in keeper.board.pace(job.id).hidden:
@@ -228,6 +246,8 @@ def route_view(engine: Engine, cycle: Cycle, keeper: Keeper, job: JobRecord, gat
             elsewhere += 1
             continue
         found = wire.replicas.add(attempt_id=attempt.id, port=attempt.port)
+        mine = task.spec.service
+        found.canary = percent > 0 and mine is not None and mine.revision == service.revision
         found.rate.nanos = str(attempt.rate)
         if not is_here:
             found.address, found.forward_port = node.facts.address, way.port

@@ -35,6 +35,7 @@ from bursard.services.servicekeys import AHEAD_US, Keys
 from bursard.services.serviceviews import key_view, route_view, service_view
 from bursard.services.unseen import may_see
 from bursard.serving.board import GATEWAYS_MAX, Gateway, Load
+from bursard.serving.canary import Answers
 from bursard.serving.keeper import Keeper
 from bursard.state import JobRecord
 from bursard.state.decide import services as decide
@@ -334,6 +335,8 @@ def _sane(request: pb.SyncRequest) -> None:
     if request.certificate and not is_certificate(request.certificate):
         raise InvalidRequest("certificate: one certificate, DER in base64")
     for load in request.loads:
+        if any(one.waited_us > DIGITS_MAX for one in load.replicas):
+            raise InvalidRequest(f"loads.replicas: no answers took more than {DIGITS_MAX} microseconds")
         if max(load.elapsed_us, load.busy_us, load.p50_us, load.p95_us) > DIGITS_MAX:
             raise InvalidRequest(f"loads: no gateway has seen more than {DIGITS_MAX} microseconds")
     for minute in request.minutes:
@@ -357,4 +360,9 @@ def _load(wire: pb.ServiceLoad) -> Load:
         p50_us=wire.p50_us,
         p95_us=wire.p95_us,
         outstanding={one.attempt_id: one.outstanding for one in wire.replicas},
+        answers={
+            one.attempt_id: Answers(one.answered, min(one.failed, one.answered), one.waited_us)
+            for one in wire.replicas
+            if one.answered
+        },
     )

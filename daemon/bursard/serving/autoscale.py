@@ -17,6 +17,7 @@ import msgspec
 
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.model import ServiceSpec
+from bursard.serving.canary import NONE, Answers, Trial, advance, problem
 
 PANIC: Final = 2
 """A burst wants so many times the replicas that are ready."""
@@ -62,6 +63,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
         cold_us: how long a start took last.
         unplaced: places that have found no room for a while.
         cap: so many replicas are within its `max_price`; None: it has none, or its price is not known.
+        new, old: of a canary, what either revision answered since its step began. ends: of one replica of the
+            new one, in a row. back: it came back from a revision that was no good, and tries none.
     """
 
     now: int
@@ -72,6 +75,10 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     cold_us: int = 0
     unplaced: int = 0
     cap: int | None = None
+    new: Answers = NONE
+    old: Answers = NONE
+    ends: int = 0
+    back: bool = False
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +90,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
         more_since: since when more are wanted; 0: they are not.
         recent: (when, how many were wanted) within the delay of fewer, without what a later one passed: the
             first is the most.
+        trial: of a canary.
     """
 
     target: int
@@ -90,18 +98,22 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     panic_peak: int = 0
     more_since: int = 0
     recent: tuple[tuple[int, int], ...] = ()
+    trial: Trial | None = None
 
 
 class Scaled(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be. `places`: replicas at once, those of an update among them. `drain`: they answer what
     they have in hand and go. `replace`: they answer nothing and go now.
-    `hidden`: they are ready, and are not to be asked yet.
+    `hidden`: they are ready, and are not to be asked yet. `percent`: of the requests go to the new revision;
+    0: to all alike. `bad`: why that is to be rolled back.
     """
 
     places: int
     drain: tuple[str, ...] = ()
     replace: tuple[str, ...] = ()
     hidden: tuple[str, ...] = ()
+    percent: int = 0
+    bad: str = ""
     why: str = ""
 
 
@@ -112,10 +124,13 @@ def scale(service: ServiceSpec, seen: Seen, memory: Memory) -> tuple[Scaled, Mem
     target, memory = _in_time(service, seen, memory, wanted)
     live = [one for one in seen.replicas if not one.leaving]
     updating = target > 0 and any(one.old for one in live)
-    first = sorted(ready, key=lambda one: (not one.old, -one.rate, one.outstanding, one.attempt_id))
+    if updating and service.strategy == "canary" and not seen.back:
+        return _tried(service, seen, msgspec.structs.replace(memory, target=target), ready, why)
+    first = _first_to_go(ready)
     spare = max(len(ready) - target, 0)
     hidden = tuple[str, ...]()
-    if updating and service.strategy == "blue-green":
+    at_once = updating and service.strategy == "blue-green" and not seen.back
+    if at_once:
         old = sum(one.old for one in ready)
         whole = len(ready) - old >= target
         # All of the old ones stay, and alone are asked, until there are as many new ones.
@@ -123,16 +138,52 @@ def scale(service: ServiceSpec, seen: Seen, memory: Memory) -> tuple[Scaled, Mem
         hidden = tuple(one.attempt_id for one in ready if not one.old and old and not whole)
     elif updating and not spare:
         spare = min(_makes_room(service, seen, target - len(ready)), sum(one.old for one in ready))
-    going = first[:spare]
-    useless = tuple(one.attempt_id for one in live if one.old and not one.ready)
     scaled = Scaled(
-        places=target + (target if service.strategy == "blue-green" else service.max_surge) * updating,
-        drain=tuple(one.attempt_id for one in going),
-        replace=useless,
+        places=target + (target if at_once else service.max_surge) * updating,
+        drain=tuple(one.attempt_id for one in first[:spare]),
+        replace=_useless(live),
         hidden=hidden,
         why=f"revision {service.revision} takes over; {why}" if updating else why,
     )
-    return scaled, msgspec.structs.replace(memory, target=target)
+    return scaled, msgspec.structs.replace(memory, target=target, trial=None)
+
+
+def _first_to_go(ready: Sequence[Standing]) -> list[Standing]:
+    return sorted(ready, key=lambda one: (not one.old, -one.rate, one.outstanding, one.attempt_id))
+
+
+def _useless(live: Sequence[Standing]) -> tuple[str, ...]:
+    return tuple(one.attempt_id for one in live if one.old and not one.ready)
+
+
+def _tried(
+    service: ServiceSpec, seen: Seen, memory: Memory, ready: Sequence[Standing], why: str
+) -> tuple[Scaled, Memory]:
+    """A canary: so many of the new revision as its step wants, beside all of the old ones; with the last step
+    it takes over replica by replica.
+    """
+    target, new = memory.target, [one for one in ready if not one.old]
+    trial = advance(service, memory.trial, seen.now, target, len(new))
+    spare, old, last = max(len(ready) - target, 0), len(ready) - len(new), trial.last(service)
+    if not last:
+        spare = max(old - target, 0)
+    elif not spare:
+        spare = min(_makes_room(service, seen, target - len(ready)), old)
+    percent = 0 if last else trial.percent(service)
+    # A step that began anew has its answers counted from then on: those of now are of the one before.
+    same = memory.trial is not None and memory.trial.since == trial.since > 0
+    bad = problem(service, seen.new if same else NONE, seen.old if same else NONE, seen.ends)
+    part = "all" if last else f"{percent} %"
+    scaled = Scaled(
+        places=target + (service.max_surge if last else trial.replicas(service, target)),
+        drain=tuple(one.attempt_id for one in _first_to_go(ready)[:spare]),
+        replace=_useless([one for one in seen.replicas if not one.leaving]),
+        hidden=tuple(one.attempt_id for one in new if old and not last and not percent),
+        percent=percent,
+        bad=bad,
+        why=f"revision {service.revision} is tried with {part} of the requests; {why}",
+    )
+    return scaled, msgspec.structs.replace(memory, trial=trial)
 
 
 def _makes_room(service: ServiceSpec, seen: Seen, missing: int) -> int:

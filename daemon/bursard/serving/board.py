@@ -15,6 +15,7 @@ import msgspec
 from bursar.clock import HOUR_US, SECOND_US
 from bursar.model.service import NOWHERE, Way
 from bursard.serving.autoscale import Memory, Sample
+from bursard.serving.canary import NONE, Answers
 
 GONE_US: Final = 15 * SECOND_US
 """A gateway that did not ask for so long is none."""
@@ -54,7 +55,7 @@ class Gateway(msgspec.Struct):
 
 
 class Pace(msgspec.Struct):
-    """How one service does, as gateways told last."""
+    """How one service does, as gateways told last. `answers`: by revision, in the step of a canary."""
 
     samples: deque[Sample]
     asked: deque[tuple[int, int, int]]
@@ -64,6 +65,8 @@ class Pace(msgspec.Struct):
     cold_us: int = 0
     waits_since: int = 0
     hidden: frozenset[str] = frozenset()
+    percent: int = 0
+    answers: dict[int, Answers] = {}
     memory: Memory | None = None
     why: str = ""
 
@@ -79,6 +82,7 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     p50_us: int
     p95_us: int
     outstanding: Mapping[str, int]
+    answers: Mapping[str, Answers] = {}
 
 
 class Board:
@@ -125,6 +129,11 @@ class Board:
             pace.samples.popleft()
         while pace.asked and pace.asked[0][0] < now - 60 * SECOND_US:
             pace.asked.popleft()
+
+    def answered(self, job_id: str, revision: int, answers: Answers) -> None:
+        """A gateway says what a replica of a revision answered."""
+        known = self.pace(job_id).answers
+        known[revision] = known.get(revision, NONE).and_also(answers)
 
     def elsewhere(self, boot_id: str) -> tuple[str, ...]:
         """Certificates of the gateways on other machines than this one."""

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from bursar.clock import SECOND_US
 from bursar.errors import BursarError
-from bursar.model import JobState
+from bursar.model import JobState, ServiceSpec
 from bursar.model.service import NOWHERE, Way
 from bursard.engine import Engine
 from bursard.events import AttemptEnded, Event, JobSubmitted
 from bursard.serving.autoscale import Memory, Scaled, Seen, Standing, scale
 from bursard.serving.board import Board, Gateway, Load
+from bursard.serving.canary import NONE, Answers
 from bursard.state import AttemptRecord, JobRecord
 from bursard.state.admission import cheapest_rate
 from bursard.state.decide import services as decide
@@ -83,9 +84,17 @@ class Keeper:
         for load in loads:
             if load.job_id in self.services:
                 self.board.load(load, gateway.name, now)
+                self._answered(load)
                 job = self.engine.state.jobs.get(load.job_id)
                 if load.waiting and job is not None and job.array is not None and not job.array.max_parallel:
                     self.look_at(job)
+
+    def _answered(self, load: Load) -> None:
+        for attempt_id, answers in load.answers.items():
+            attempt = self.engine.state.attempts.get(attempt_id)
+            task = self.engine.state.jobs.get(attempt.job_id) if attempt is not None else None
+            if task is not None and task.parent_id == load.job_id and task.spec.service is not None:
+                self.board.answered(load.job_id, task.spec.service.revision, answers)
 
     # --- looking
 
@@ -136,11 +145,26 @@ class Keeper:
         seen = self._seen(job, now)
         memory = pace.memory or Memory(target=min(job.array.max_parallel, service.replicas_max))
         scaled, pace.memory = scale(service, seen, memory)
-        pace.why, pace.hidden = scaled.why, frozenset(scaled.hidden)
+        pace.why, pace.hidden, pace.percent = scaled.why, frozenset(scaled.hidden), scaled.percent
+        if pace.memory.trial != memory.trial:
+            pace.answers = {}
+        if scaled.bad and (back := self._back(job, service, scaled.bad)):
+            # A place that waits for the next of them is not wanted any more.
+            return [*decide.scaled(job, pace.memory.target, scaled.bad), *back]
         events = self._gone(job, scaled, now) + self._too_late(job, now)
         if job.held:
             return events
         return [*decide.scaled(job, scaled.places, scaled.why), *events]
+
+    def _back(self, job: JobRecord, service: ServiceSpec, bad: str) -> list[Event]:
+        """A revision that is no good goes; where it cannot, it stays, and that is told."""
+        why = f"revision {service.revision} was rolled back: {bad}"
+        try:
+            return decide.rolled_back(self.engine.state, job, why)
+        except BursarError as error:
+            facts = {"job": job.display, "error": error.message}
+            log.warning("a revision cannot be rolled back", extra=facts)
+            return []
 
     def _seen(self, job: JobRecord, now: int) -> Seen:
         board, pace, service = self.board, self.board.pace(job.id), job.spec.service
@@ -149,7 +173,7 @@ class Keeper:
             Standing(
                 attempt_id=attempt.id,
                 ready=attempt.id in board.ready and board.ready[attempt.id].ready,
-                old=task.spec.service is not None and task.spec.service.revision != service.revision,
+                old=task.spec.service is not None and not decide.is_current(job, task.spec.service.revision),
                 leaving=attempt.stop_cause is not None or attempt.id in board.draining,
                 outstanding=board.outstanding(attempt.id, now),
                 rate=attempt.rate,
@@ -165,7 +189,20 @@ class Keeper:
             cold_us=pace.cold_us,
             unplaced=self._unplaced(job, now),
             cap=self._cap(job),
+            new=pace.answers.get(service.revision, NONE),
+            old=self._old_answers(pace.answers, service.revision),
+            ends=max((task.free_retries for task in self._places(job) if _is_of(task, service)), default=0),
+            back=job.back is not None,
         )
+
+    def _places(self, job: JobRecord) -> Iterable[JobRecord]:
+        return self.engine.state.tasks.get(job.id, {}).values()
+
+    def _old_answers(self, answers: Mapping[int, Answers], revision: int) -> Answers:
+        found = NONE
+        for one, told in answers.items():
+            found = found.and_also(told) if one != revision else found
+        return found
 
     def _unplaced(self, job: JobRecord, now: int) -> int:
         """Places that find no room, and have not for a while."""
@@ -225,3 +262,8 @@ class Keeper:
                 why = f"not ready for {service.start_timeout_us // SECOND_US} s{last}"
                 events += decide.replace(self.engine.state, attempt, why, False, attempt.grace_us)
         return events
+
+
+def _is_of(task: JobRecord, service: ServiceSpec) -> bool:
+    """Is a place of the revision of now?"""
+    return task.spec.service is not None and task.spec.service.revision == service.revision

@@ -82,6 +82,7 @@ from bursard.events import (
     SecretRemoved,
     SecretSet,
     ServiceMetered,
+    ServiceRolledBack,
     ServiceScaled,
     StopRequested,
     TasksEnded,
@@ -193,4 +194,5 @@ _APPLY: Mapping[type, Callable[..., None]] = {
     KeyRevoked: services.key_revoked,
     ServiceMetered: services.metered,
     KeysCharged: services.keys_charged,
+    ServiceRolledBack: services.rolled_back,
 }

@@ -158,6 +158,14 @@ class ServiceKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return 0 < self.expires_at <= now
 
 
+class RolledBack(msgspec.Struct, frozen=True):
+    """What was tried before the revision of now, `to` whose replicas it went back, and in words why."""
+
+    revision: int
+    to: int
+    why: str
+
+
 class ArrayRecord(msgspec.Struct, omit_defaults=True):
     """The book-keeping of an array's parent.
 
@@ -243,6 +251,7 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
             and the instant from which on it counts what was spent.
         uncounted: of an array, by budget, what of its ended tasks the budget did not count.
         replaced: of a service, what it asked for before its last update.
+        back: of a service, if its revision was come back to since the one before was no good.
         gateways: of a service, by gateway, the number of what it told last.
         promise: of its deadline.
         room_until: others were asked to end for it, and until then what they leave is its own; 0: nobody was,
@@ -282,6 +291,7 @@ class JobRecord(msgspec.Struct, omit_defaults=True, kw_only=True):
     uncounted: dict[str, int] = {}
     array: ArrayRecord | None = None
     replaced: JobSpec | None = None
+    back: RolledBack | None = None
     gateways: dict[str, int] = {}
     promise: PromiseRecord | None = None
     room_until: int = 0

@@ -76,6 +76,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "node-removed": "node {name} is gone for good",
     METERING: "node {node_id} was metered",
     "service-scaled": "service {job_id} is to have so many replicas: {target}, {why}",
+    "service-rolled-back": "service {job_id} went back to what it was before: {why}",
     COUNTING: "a minute of service {job_id} was counted at gateway {gateway}",
     "key-issued": "{actor} made key {name} for service {job_id}",
     DIVIDING: "what keys were charged of service {job_id} counts against budget {budget}",

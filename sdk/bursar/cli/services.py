@@ -230,6 +230,10 @@ def _text(row: Row) -> str:
             f" p50 {row['p50_ms']:g} ms, p95 {row['p95_ms']:g} ms"
         )
     lines += _use_lines(row)
+    if row["update"]:
+        lines.append(f"  update     {clean(row['update'])}")
+    if row["rolled_back"]:
+        lines.append(f"  back       {clean(row['rolled_back'])}")
     if row["reason"]:
         lines.append(f"  reason     {clean(row['reason']['message'])}")
         if row["reason"]["remedy"]:

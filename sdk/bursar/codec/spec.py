@@ -212,6 +212,13 @@ def _array(wire: pb.ArraySpec) -> ArraySpec:
     return ArraySpec(ranges, wire.max_parallel)
 
 
+def _service_from_wire(wire: pb.ServiceSpec) -> ServiceSpec:
+    said: dict[str, Any] = {field.name: value for field, value in wire.ListFields()}
+    if "steps" in said:
+        said["steps"] = tuple(said["steps"])
+    return ServiceSpec(**said)
+
+
 _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     **dict.fromkeys(_LISTS, tuple),
     "project": str.lower,
@@ -222,7 +229,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "depends_on": lambda wire: tuple(Dependency(one.job, one.when or "succeeded") for one in wire),
     "array": _array,
     "checkpoint": lambda wire: CheckpointSpec(wire.signal, wire.grace_us, wire.before_us, wire.script_only),
-    "service": lambda wire: ServiceSpec(**{field.name: value for field, value in wire.ListFields()}),
+    "service": _service_from_wire,
     "idle_policy": lambda wire: IdleSpec(
         wire.below_percent,
         wire.window_us,

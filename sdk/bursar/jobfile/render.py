@@ -13,7 +13,7 @@ import yaml
 
 from bursar.clock import DAY_US, HOUR_US, SECOND_US, format_instant
 from bursar.jobfile.arrays import format_ranges
-from bursar.jobfile.service import SERVICE_KEYS
+from bursar.jobfile.service import PERCENTS, SERVICE_KEYS
 from bursar.model import WRITTEN_OTHERWISE, ArraySpec, JobSpec, ServiceSpec
 from bursar.model.check import RETRY_CAUSES
 from bursar.money import format_nanos
@@ -181,6 +181,7 @@ def service_fields(service: ServiceSpec) -> dict[str, Any]:
         if value == getattr(_SERVICE, name) or name in ("port", "replicas_min", "replicas_max"):
             continue
         said = exact_duration(value) if name.endswith("_us") else value
+        said = f"{value}%" if name in PERCENTS else list(value) if name == "steps" else said
         if len(path) == 1:
             fields[path[0]] = said
         else:

@@ -13,7 +13,7 @@ from bursar.jobfile.reading import read_mapping
 from bursar.model import ServiceSpec
 from bursar.model.check import quote
 from bursar.model.service import APIS, STRATEGIES
-from bursar.yamlfile import Faults, Node, read_duration, read_enum, read_int, read_string
+from bursar.yamlfile import Faults, Node, read_duration, read_enum, read_int, read_percent, read_string
 
 KEYS: Final = (
     "port",
@@ -56,6 +56,10 @@ SERVICE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "max_surge": ("update", "max_surge"),
     "max_unavailable": ("update", "max_unavailable"),
     "strategy": ("update", "strategy"),
+    "steps": ("update", "steps"),
+    "hold_us": ("update", "hold"),
+    "max_errors": ("update", "max_errors"),
+    "max_latency": ("update", "max_latency"),
     "drain_us": ("update", "drain"),
     "queue_us": ("timeouts", "queue"),
     "cold_queue_us": ("timeouts", "cold_queue"),
@@ -67,11 +71,11 @@ SERVICE_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
 _WORDS: Final = {("scaling", "zero_after"): "auto", ("timeouts", "cold_queue"): "start_timeout"}
 """What may stand in place of a duration: the field is 0 then."""
 _METRICS_LATER: Final = ("rps", "queue", "cost")
-_STRATEGIES_LATER: Final = ("canary",)
 _UNBUILT_UNDER: Final = {
     "scaling": {"max_cost_per_request": "say budget: {max_price: ...}", "prefer": ""},
-    "update": {"steps": "", "hold": ""},
 }
+PERCENTS: Final = ("max_errors", "max_latency")
+PERCENT_MAX: Final = 2**31 - 1
 _RANGE: Final = re.compile(r"(\d{1,6})(?:\.\.(\d{1,6}))?")
 
 
@@ -114,11 +118,26 @@ def _read_update(node: Node, faults: Faults, said: dict[str, Any]) -> None:
 
 
 def _read_strategy(node: Node, faults: Faults, said: dict[str, Any]) -> None:
-    strategy = read_enum(node, faults, STRATEGIES, later=_STRATEGIES_LATER)
-    if strategy in _STRATEGIES_LATER:
-        faults.not_built(node, f"update: {strategy}", instead="write rolling or blue-green")
-    elif strategy:
+    if strategy := read_enum(node, faults, STRATEGIES):
         said["strategy"] = strategy
+
+
+def _read_steps(node: Node, faults: Faults) -> tuple[int, ...]:
+    if node.kind != "sequence":
+        faults.add(node, "is to be a list of percents, such as [5, 25, 100]")
+        return ()
+    found = [read_int(one, faults) for one in node.items]
+    return tuple(one for one in found if one is not None)
+
+
+def _read_percent(name: str, node: Node, faults: Faults) -> dict[str, int]:
+    ratio = read_percent(node, faults)
+    if ratio is None:
+        return {}
+    if ratio * 100 % 1:
+        faults.add(node, f"{quote(node.text)} is no whole percentage; write 5%")
+        return {}
+    return {name: min(int(ratio * 100), PERCENT_MAX)}
 
 
 def _read_part(part: str, node: Node, faults: Faults, said: dict[str, Any]) -> None:
@@ -131,6 +150,10 @@ def _read_part(part: str, node: Node, faults: Faults, said: dict[str, Any]) -> N
             faults.not_built(child, f"the key {part}.{key}", instead=later[key])
         elif key == "strategy":
             _read_strategy(child, faults, said)
+        elif key == "steps":
+            said["steps"] = _read_steps(child, faults)
+        elif key in PERCENTS:
+            said |= _read_percent(key, child, faults)
         elif key == "metric":
             if (metric := read_enum(child, faults, ("concurrency",), later=_METRICS_LATER)) in _METRICS_LATER:
                 faults.not_built(child, metric, instead="write concurrency")

@@ -174,6 +174,16 @@ SAID: Final = (
         " OMPI_ALLOW_RUN_AS_ROOT_CONFIRM as Bursar sets them, or give it --allow-run-as-root",
     ),
     (
+        r"mpirun was unable to (?:find|launch) the specified|could not find an executable:",
+        "mpirun did not find the program: give its whole path, or load what has it, on every node of the job;"
+        " a word before it that mpirun does not know is taken for the program too",
+    ),
+    (
+        r"appears to have been direct launched using \"srun\"",
+        "srun starts no MPI world: start the program with `mpirun -n TASKS PROGRAM`, which spans the nodes of"
+        " the job",
+    ),
+    (
         r"gai error: -\d|Name or service not known|Temporary failure in name resolution"
         r"|nodename nor servname provided",
         "a name has no address there: if it is a node's, leave out the line that sets MASTER_ADDR to it, for"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final
 
 import msgspec
@@ -19,8 +20,12 @@ SURGE_MAX: Final = 8
 TARGET_MAX: Final = 100_000
 PORT_MIN, PORT_MAX = 1024, 60_000
 PATH_MAX: Final = 256
-STRATEGIES: Final = ("rolling", "blue-green")
-"""How another revision takes over: one replica after another, or all at once when all are ready."""
+STRATEGIES: Final = ("rolling", "blue-green", "canary")
+"""How another revision takes over: one replica after another, all at once when all are ready, or with a part
+of the requests first.
+"""
+STEPS: Final = (5, 25, 100)
+STEPS_MAX: Final = 16
 APIS: Final = ("openai", "anthropic", "http")
 """What is counted: tokens as these two say them, or requests alone."""
 LEAST, PREFIX = "least-outstanding", "prefix"
@@ -70,7 +75,11 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         up_delay_us, down_delay_us: for how long more, or fewer, must be wanted before that is done.
         zero_after_us: without a request, until there is no replica; 0: as long as keeping one costs what a
             start costs.
-        strategy: rolling | blue-green.
+        strategy: rolling | blue-green | canary.
+        steps: of a canary, the parts of the requests in percent that the new revision gets, one after the
+            other; the last is 100. Empty: `STEPS`. hold_us: how long each lasts.
+        max_errors, max_latency: of a canary, in percent: so many of its answers may fail, and so long they
+            may take of what those of the old revision do, or it is rolled back.
         max_surge: replicas above what is wanted while an update goes on.
         max_unavailable: replicas that may be missing from it meanwhile, where there is no room for one more.
         drain_us: how long one that is to go may still answer what it has in hand.
@@ -101,6 +110,10 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     max_surge: int = 1
     max_unavailable: int = 0
     strategy: str = "rolling"
+    steps: tuple[int, ...] = ()
+    hold_us: int = 10 * 60 * SECOND_US
+    max_errors: int = 5
+    max_latency: int = 200
     drain_us: int = 120 * SECOND_US
     queue_us: int = 30 * SECOND_US
     cold_queue_us: int = 0
@@ -112,8 +125,21 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     @property
     def slots(self) -> int:
         """Places for replicas: as many as there may ever be at once."""
-        more = self.replicas_max if self.strategy == "blue-green" else self.max_surge
-        return self.replicas_max + more
+        more = {
+            "blue-green": self.replicas_max,
+            "canary": max(self.max_surge, self.beside(self.replicas_max)),
+        }
+        return self.replicas_max + more.get(self.strategy, self.max_surge)
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """The steps of a canary in percent."""
+        return self.steps or STEPS
+
+    def beside(self, replicas: int) -> int:
+        """How many of the new revision a canary has at most beside so many old ones."""
+        part = max((one for one in self.parts if one < 100), default=0)
+        return -(-replicas * part // 100)
 
     @property
     def cold_us(self) -> int:
@@ -128,6 +154,8 @@ _BOUNDS: Final = {
     "target": (("scaling", "target"), 1, TARGET_MAX),
     "max_surge": (("update", "max_surge"), 0, SURGE_MAX),
     "max_unavailable": (("update", "max_unavailable"), 0, REPLICAS_MAX),
+    "max_errors": (("update", "max_errors"), 0, 100),
+    "max_latency": (("update", "max_latency"), 100, 10_000),
     "revision": ((), 1, 2**31 - 1),
 }
 _DURATIONS: Final = {
@@ -140,6 +168,7 @@ _DURATIONS: Final = {
     "down_delay_us": (("scaling", "down_delay"), 0, DAY_US),
     "zero_after_us": (("scaling", "zero_after"), 0, 30 * DAY_US),
     "drain_us": (("update", "drain"), 0, DAY_US),
+    "hold_us": (("update", "hold"), SECOND_US, DAY_US),
     "queue_us": (("timeouts", "queue"), 0, TIMEOUT_MAX_US),
     "cold_queue_us": (("timeouts", "cold_queue"), 0, TIMEOUT_MAX_US),
     "first_byte_us": (("timeouts", "first_byte"), SECOND_US // 10, TIMEOUT_MAX_US),
@@ -164,6 +193,10 @@ def problems_of(service: ServiceSpec) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("update", "max_surge"), "is 0, and max_unavailable too: no replica could ever be replaced"
     if service.strategy not in STRATEGIES:
         yield ("update", "strategy"), f"{service.strategy[:40]!r} is not one of {', '.join(STRATEGIES)}"
+    said, parts = " ".join(map(str, service.steps)), service.parts
+    rising = all(before < after for before, after in pairwise((0, *parts)))
+    if len(parts) > STEPS_MAX or not rising or parts[-1] != 100:
+        yield ("update", "steps"), f"[{said[:60]}] do not rise from 1 to 100 in {STEPS_MAX} steps at most"
     if service.api not in APIS:
         yield ("api",), f"{service.api[:40]!r} is not one of {', '.join(APIS)}"
     if service.balance not in (LEAST, PREFIX) and not session_header(service.balance):

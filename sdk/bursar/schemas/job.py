@@ -37,6 +37,8 @@ from bursar.model.service import (
     PORT_MAX,
     PORT_MIN,
     REPLICAS_MAX,
+    STEPS,
+    STEPS_MAX,
     STRATEGIES,
     SURGE_MAX,
     TARGET_MAX,
@@ -350,7 +352,7 @@ def _what_it_may() -> dict[str, Schema]:
 
 def _service() -> dict[str, Schema]:
     """Keys of `type: service` alone."""
-    wait = {"enum": ["start_timeout"]}
+    wait, share = {"enum": ["start_timeout"]}, forms.PERCENT
     return {
         "port": forms.whole("Of a service: the first BURSAR_PORT.", PORT_MIN, PORT_MAX),
         "api": forms.word("Of a service: whose counts of tokens its answers have.", APIS, "http"),
@@ -401,6 +403,16 @@ def _service() -> dict[str, Schema]:
                         "Replicas below it, where there is no room above.", 0, REPLICAS_MAX, default=0
                     ),
                     "drain": forms.duration("To answer what it has in hand.", default="120s"),
+                    "steps": {
+                        "description": "Of a canary: percents of the requests that it gets in turn.",
+                        "type": "array",
+                        "items": {"type": "integer", "minimum": 1, "maximum": 100},
+                        "maxItems": STEPS_MAX,
+                        "default": list(STEPS),
+                    },
+                    "hold": forms.duration("Of a canary: how long each of them lasts.", default="10m"),
+                    "max_errors": forms.text("Of a canary: of its answers, to fail.", share, default="5%"),
+                    "max_latency": forms.text("Of a canary: of what old ones take.", share, default="200%"),
                 },
             ),
         ),

@@ -444,7 +444,7 @@ def _become(
         os.get_exec_path(env)  # which loads a module: no file can be opened below the limit that comes next
         kernel.restore_file_limit()
         started = True
-        os.execvpe(argv[0], argv, env)
+        _execute(argv, env, here=spec.get("program") == "srun")
     except FileNotFoundError as problem:
         code = 127
         _tell(spec, f"{argv[0] if started else problem.filename}: no such file or command")
@@ -453,6 +453,16 @@ def _become(
         _tell(spec, f"{where}: {getattr(problem, 'strerror', None) or problem}")
     finally:
         os._exit(code)
+
+
+def _execute(argv: list[str], env: dict[str, str], *, here: bool) -> None:
+    """Become a program. `here`: one that PATH does not have may lie in the working directory, as in Slurm."""
+    try:
+        os.execvpe(argv[0], argv, env)
+    except FileNotFoundError:
+        if not here or "/" in argv[0] or not (os.path.isfile(argv[0]) and os.access(argv[0], os.X_OK)):
+            raise
+        os.execve(f"./{argv[0]}", argv, env)
 
 
 def _tell(spec: dict[str, Any], text: str) -> None:

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from bursar.steps import login, records, terminal
+from bursar.steps import elf, login, records, terminal
 from bursar.steps.hosts import expand_hosts
-from bursar.steps.names import VERSION
+from bursar.steps.names import NODE_NAMES, VERSION
 from bursar.steps.request import Refused, Request
 
 PROGRAM: Final = "srun"
@@ -85,10 +85,19 @@ TABLE: Final = (
     *_many("refused", 0, _IMAGES, "container-mount-home", "container-writable", "no-container-mount-home"),
     *_many("refused", 0, _IMAGES, "container-remap-root", "container-entrypoint", "container-readonly"),
     *_many("refused", 0, _IMAGES, "no-container-remap-root", "no-container-entrypoint"),
-    *_many("refused", 1, "ranks are spread in blocks or in turn: --distribution", "arbitrary", "relative/r"),
+    *_many("done", 1, "", "relative/r"),
+    *_many("refused", 1, "ranks are spread in blocks or in turn: --distribution", "arbitrary"),
 )  # fmt: skip
 _BY_NAME: Final = {option.name: option for option in TABLE}
 _BY_SHORT: Final = {option.short: option for option in TABLE if option.short}
+VARIABLES: Final = {
+    "SLURM_DISTRIBUTION": "distribution", "SLURM_EXPORT_ENV": "export",
+    "SLURM_KILL_BAD_EXIT": "kill-on-bad-exit", "SLURM_LABELIO": "label", "SLURM_MPI_TYPE": "mpi",
+    "SLURM_OPEN_MODE": "open-mode",
+    "SLURM_STDERRMODE": "error", "SLURM_STDINMODE": "input", "SLURM_STDOUTMODE": "output",
+    "SLURM_UNBUFFEREDIO": "unbuffered", "SLURM_WAIT": "wait",
+}  # fmt: skip
+"""Of the script, each with the option that it stands for."""
 HELP: Final = """\
 srun of bursar: start tasks on the nodes of the running job.
 usage: srun [-N nodes] [-n tasks] [--ntasks-per-node n] [-w nodes] [-o file] [-e file] [-l] [-K] [-W s] cmd...
@@ -196,6 +205,7 @@ def request_of(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[Reques
     found, argv = parse(arguments)
     if not argv:
         raise Refused("no command is given")
+    found = {**_of_the_shell(env), **found}
     request = Request(argv, program=PROGRAM, slurm=True, recorded=True)
     _sizes(request, found, env)
     request.node = _hosts(found, "nodelist")
@@ -203,6 +213,8 @@ def request_of(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[Reques
     if "nodelist" in found and "nodes" not in found and "ntasks" not in found:
         request.nodes = len(request.node)
         request.tasks = request.nodes * (request.tasks_per_node or _number(env, "SLURM_NTASKS_PER_NODE", 1))
+    if "relative" in found:
+        _relative(request, found, env)
     for key in ("output", "error", "input"):
         _stream(request, key, found.get(key, ""))
     request.label, request.unbuffered = "label" in found, "unbuffered" in found
@@ -221,10 +233,38 @@ def request_of(arguments: Sequence[str], env: Mapping[str, str]) -> tuple[Reques
     if "multi-prog" in found:
         _programs(request)
     _check_mpi(found)
+    if "mpi" not in found and "multi-prog" not in found:
+        _refuse_worlds(request, env)
     own = env.get("SLURM_JOB_ID", "")
     if "jobid" in found and found["jobid"] not in (own, ""):
         raise Refused(f"--jobid {found['jobid']} is another job; steps are started inside their own, {own}")
     return request, _exported(found.get("export", "ALL"), env)
+
+
+def _relative(request: Request, found: Mapping[str, str], env: Mapping[str, str]) -> None:
+    """`--relative N`: nodes of the job from its Nth on, counted from 0. Raises `Refused`."""
+    if "nodelist" in found:
+        raise Refused("--relative and --nodelist both say which nodes; keep one of them")
+    word, known = found["relative"], env.get(NODE_NAMES, "").split(",")
+    if not word.isascii() or not word.isdigit() or int(word) >= len(known):
+        raise Refused(f"--relative {word}: the nodes of this job are 0 to {len(known) - 1}")
+    at = int(word)
+    many = request.nodes or min(len(known) - at, request.tasks or len(known))
+    if at + many > len(known):
+        raise Refused(
+            f"--relative {word}: {many} nodes from there on are asked for; the job has {len(known)}"
+        )
+    request.node, request.nodes = known[at : at + many], many
+
+
+def _of_the_shell(env: Mapping[str, str]) -> dict[str, str]:
+    """Options that variables stand for, below those that are typed."""
+    given = {option: env[name] for name, option in VARIABLES.items() if env.get(name)}
+    return {
+        name: "" if _BY_NAME[name].takes == 0 else value
+        for name, value in given.items()
+        if _BY_NAME[name].takes == 1 or value != "0"
+    }
 
 
 def _stream(request: Request, key: str, said: str) -> None:
@@ -249,6 +289,19 @@ def _at_terminal(request: Request, found: Mapping[str, str]) -> None:
         raise Refused("--pty has the terminal; leave out --output, --error, --input and --label")
     request.tasks, request.nodes, request.tasks_per_node = 1, min(request.nodes, 1), 0
     request.terminal, request.broadcast = terminal.size(), False
+
+
+def _refuse_worlds(request: Request, env: Mapping[str, str]) -> None:
+    """Raise `Refused` for a program of MPI that has several tasks: each would be a world of its own."""
+    nodes = request.nodes or _number(env, "SLURM_JOB_NUM_NODES", 1)
+    tasks = request.tasks or nodes * (request.tasks_per_node or 1)
+    library = elf.mpi_of(request.argv[0], env) if tasks > 1 else ""
+    if library:
+        command = " ".join(map(shlex.quote, request.argv))
+        raise Refused(
+            f"{request.argv[0]} is a program of MPI ({library}), and srun starts no MPI world: each of its"
+            f" {tasks} tasks would be one of its own; write `mpirun -n {tasks} {command}`, or say --mpi=none"
+        )
 
 
 def _check_mpi(found: Mapping[str, str]) -> None:

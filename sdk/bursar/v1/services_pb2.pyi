@@ -81,6 +81,8 @@ class Service(google.protobuf.message.Message):
     BALANCE_FIELD_NUMBER: builtins.int
     FALLBACK_FIELD_NUMBER: builtins.int
     FALLBACK_STATE_FIELD_NUMBER: builtins.int
+    UPDATE_FIELD_NUMBER: builtins.int
+    ROLLED_BACK_FIELD_NUMBER: builtins.int
     name: builtins.str
     job_id: builtins.str
     number: builtins.int
@@ -107,6 +109,10 @@ class Service(google.protobuf.message.Message):
     """the service that answers when its money is at an end, as it was asked for"""
     fallback_state: builtins.str
     """of that one: its state, or missing: none of its name, owner and project is there"""
+    update: builtins.str
+    """how far a canary is; empty: none goes on"""
+    rolled_back: builtins.str
+    """why the revision before this one was rolled back; empty: it was not"""
     @property
     def reason(self) -> bursar.v1.types_pb2.Reason: ...
     @property
@@ -156,9 +162,11 @@ class Service(google.protobuf.message.Message):
         balance: builtins.str = ...,
         fallback: builtins.str = ...,
         fallback_state: builtins.str = ...,
+        update: builtins.str = ...,
+        rolled_back: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["rate", b"rate", "reason", b"reason", "settled", b"settled", "use", b"use", "use_cost", b"use_cost"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["api", b"api", "balance", b"balance", "concurrency_milli", b"concurrency_milli", "currency", b"currency", "fallback", b"fallback", "fallback_state", b"fallback_state", "job_id", b"job_id", "name", b"name", "number", b"number", "p50_us", b"p50_us", "p95_us", b"p95_us", "project", b"project", "rate", b"rate", "ready", b"ready", "reason", b"reason", "replicas", b"replicas", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "requests_per_second_milli", b"requests_per_second_milli", "revision", b"revision", "settled", b"settled", "state", b"state", "target", b"target", "url", b"url", "use", b"use", "use_cost", b"use_cost", "use_since", b"use_since", "user", b"user"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["api", b"api", "balance", b"balance", "concurrency_milli", b"concurrency_milli", "currency", b"currency", "fallback", b"fallback", "fallback_state", b"fallback_state", "job_id", b"job_id", "name", b"name", "number", b"number", "p50_us", b"p50_us", "p95_us", b"p95_us", "project", b"project", "rate", b"rate", "ready", b"ready", "reason", b"reason", "replicas", b"replicas", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "requests_per_second_milli", b"requests_per_second_milli", "revision", b"revision", "rolled_back", b"rolled_back", "settled", b"settled", "state", b"state", "target", b"target", "update", b"update", "url", b"url", "use", b"use", "use_cost", b"use_cost", "use_since", b"use_since", "user", b"user"]) -> None: ...
 
 global___Service = Service
 
@@ -354,15 +362,25 @@ class ReplicaLoad(google.protobuf.message.Message):
 
     ATTEMPT_ID_FIELD_NUMBER: builtins.int
     OUTSTANDING_FIELD_NUMBER: builtins.int
+    ANSWERED_FIELD_NUMBER: builtins.int
+    FAILED_FIELD_NUMBER: builtins.int
+    WAITED_US_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     outstanding: builtins.int
+    answered: builtins.int
+    """Since it last asked: answers, of them those that failed, and how long all took to begin."""
+    failed: builtins.int
+    waited_us: builtins.int
     def __init__(
         self,
         *,
         attempt_id: builtins.str = ...,
         outstanding: builtins.int = ...,
+        answered: builtins.int = ...,
+        failed: builtins.int = ...,
+        waited_us: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt_id", b"attempt_id", "outstanding", b"outstanding"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["answered", b"answered", "attempt_id", b"attempt_id", "failed", b"failed", "outstanding", b"outstanding", "waited_us", b"waited_us"]) -> None: ...
 
 global___ReplicaLoad = ReplicaLoad
 
@@ -543,6 +561,7 @@ class Route(google.protobuf.message.Message):
     UNITS_FIELD_NUMBER: builtins.int
     BALANCE_FIELD_NUMBER: builtins.int
     FALLBACK_FIELD_NUMBER: builtins.int
+    CANARY_PERCENT_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     name: builtins.str
     api: builtins.str
@@ -558,6 +577,8 @@ class Route(google.protobuf.message.Message):
     balance: builtins.str
     fallback: builtins.str
     """empty: none, or it may not answer for this one"""
+    canary_percent: builtins.int
+    """of the requests go to replicas that are `canary`; 0: all are alike"""
     @property
     def replicas(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RouteReplica]: ...
     @property
@@ -593,9 +614,10 @@ class Route(google.protobuf.message.Message):
         units: builtins.str = ...,
         balance: builtins.str = ...,
         fallback: builtins.str = ...,
+        canary_percent: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["budget_left", b"budget_left", "refused", b"refused", "waits", b"waits"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["api", b"api", "balance", b"balance", "budget_left", b"budget_left", "cold_us", b"cold_us", "currency", b"currency", "fallback", b"fallback", "first_byte_us", b"first_byte_us", "idle_us", b"idle_us", "job_id", b"job_id", "name", b"name", "queue_us", b"queue_us", "refused", b"refused", "replicas", b"replicas", "replicas_max", b"replicas_max", "target", b"target", "total_us", b"total_us", "units", b"units", "waits", b"waits"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["api", b"api", "balance", b"balance", "budget_left", b"budget_left", "canary_percent", b"canary_percent", "cold_us", b"cold_us", "currency", b"currency", "fallback", b"fallback", "first_byte_us", b"first_byte_us", "idle_us", b"idle_us", "job_id", b"job_id", "name", b"name", "queue_us", b"queue_us", "refused", b"refused", "replicas", b"replicas", "replicas_max", b"replicas_max", "target", b"target", "total_us", b"total_us", "units", b"units", "waits", b"waits"]) -> None: ...
 
 global___Route = Route
 
@@ -609,6 +631,7 @@ class RouteReplica(google.protobuf.message.Message):
     ADDRESS_FIELD_NUMBER: builtins.int
     FORWARD_PORT_FIELD_NUMBER: builtins.int
     CERTIFICATE_FIELD_NUMBER: builtins.int
+    CANARY_FIELD_NUMBER: builtins.int
     attempt_id: builtins.str
     port: builtins.int
     """on the loopback of the gateway's machine"""
@@ -616,6 +639,8 @@ class RouteReplica(google.protobuf.message.Message):
     """Of a replica on another machine: where its agent forwards to it, by TLS with just this certificate (base64)."""
     forward_port: builtins.int
     certificate: builtins.str
+    canary: builtins.bool
+    """of the revision that is tried"""
     @property
     def rate(self) -> bursar.v1.types_pb2.Amount:
         """nanos per hour"""
@@ -629,9 +654,10 @@ class RouteReplica(google.protobuf.message.Message):
         address: builtins.str = ...,
         forward_port: builtins.int = ...,
         certificate: builtins.str = ...,
+        canary: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["rate", b"rate"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "attempt_id", b"attempt_id", "certificate", b"certificate", "forward_port", b"forward_port", "port", b"port", "rate", b"rate"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "attempt_id", b"attempt_id", "canary", b"canary", "certificate", b"certificate", "forward_port", b"forward_port", "port", b"port", "rate", b"rate"]) -> None: ...
 
 global___RouteReplica = RouteReplica
 

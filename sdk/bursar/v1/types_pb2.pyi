@@ -671,6 +671,10 @@ class ServiceSpec(google.protobuf.message.Message):
     UNITS_FIELD_NUMBER: builtins.int
     BALANCE_FIELD_NUMBER: builtins.int
     FALLBACK_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    HOLD_US_FIELD_NUMBER: builtins.int
+    MAX_ERRORS_FIELD_NUMBER: builtins.int
+    MAX_LATENCY_FIELD_NUMBER: builtins.int
     port: builtins.int
     """the first that a replica may be given"""
     api: builtins.str
@@ -702,7 +706,7 @@ class ServiceSpec(google.protobuf.message.Message):
     revision: builtins.int
     """set by the daemon"""
     strategy: builtins.str
-    """rolling | blue-green"""
+    """rolling | blue-green | canary"""
     max_unavailable: builtins.int
     """fewer than are wanted, where an update finds no room for one more"""
     units: builtins.str
@@ -711,6 +715,16 @@ class ServiceSpec(google.protobuf.message.Message):
     """least-outstanding | session(HEADER) | prefix"""
     fallback: builtins.str
     """the service that answers when its money is at an end"""
+    hold_us: builtins.int
+    """how long each of them lasts"""
+    max_errors: builtins.int
+    """percent of its answers that may fail"""
+    max_latency: builtins.int
+    """percent of what answers of the old revision take"""
+    @property
+    def steps(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """of a canary: percents of the requests, rising to 100; none: 5, 25, 100"""
+
     def __init__(
         self,
         *,
@@ -742,9 +756,13 @@ class ServiceSpec(google.protobuf.message.Message):
         units: builtins.str | None = ...,
         balance: builtins.str | None = ...,
         fallback: builtins.str | None = ...,
+        steps: collections.abc.Iterable[builtins.int] | None = ...,
+        hold_us: builtins.int | None = ...,
+        max_errors: builtins.int | None = ...,
+        max_latency: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_api", b"_api", "_balance", b"_balance", "_cold_queue_us", b"_cold_queue_us", "_down_delay_us", b"_down_delay_us", "_drain_us", b"_drain_us", "_fallback", b"_fallback", "_first_byte_us", b"_first_byte_us", "_idle_us", b"_idle_us", "_max_surge", b"_max_surge", "_max_unavailable", b"_max_unavailable", "_panic_window_us", b"_panic_window_us", "_port", b"_port", "_probe_failures", b"_probe_failures", "_probe_interval_us", b"_probe_interval_us", "_probe_path", b"_probe_path", "_probe_timeout_us", b"_probe_timeout_us", "_queue_us", b"_queue_us", "_replicas_max", b"_replicas_max", "_replicas_min", b"_replicas_min", "_revision", b"_revision", "_start_timeout_us", b"_start_timeout_us", "_strategy", b"_strategy", "_target", b"_target", "_total_us", b"_total_us", "_units", b"_units", "_up_delay_us", b"_up_delay_us", "_window_us", b"_window_us", "_zero_after_us", b"_zero_after_us", "api", b"api", "balance", b"balance", "cold_queue_us", b"cold_queue_us", "down_delay_us", b"down_delay_us", "drain_us", b"drain_us", "fallback", b"fallback", "first_byte_us", b"first_byte_us", "idle_us", b"idle_us", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "panic_window_us", b"panic_window_us", "port", b"port", "probe_failures", b"probe_failures", "probe_interval_us", b"probe_interval_us", "probe_path", b"probe_path", "probe_timeout_us", b"probe_timeout_us", "queue_us", b"queue_us", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "revision", b"revision", "start_timeout_us", b"start_timeout_us", "strategy", b"strategy", "target", b"target", "total_us", b"total_us", "units", b"units", "up_delay_us", b"up_delay_us", "window_us", b"window_us", "zero_after_us", b"zero_after_us"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_api", b"_api", "_balance", b"_balance", "_cold_queue_us", b"_cold_queue_us", "_down_delay_us", b"_down_delay_us", "_drain_us", b"_drain_us", "_fallback", b"_fallback", "_first_byte_us", b"_first_byte_us", "_idle_us", b"_idle_us", "_max_surge", b"_max_surge", "_max_unavailable", b"_max_unavailable", "_panic_window_us", b"_panic_window_us", "_port", b"_port", "_probe_failures", b"_probe_failures", "_probe_interval_us", b"_probe_interval_us", "_probe_path", b"_probe_path", "_probe_timeout_us", b"_probe_timeout_us", "_queue_us", b"_queue_us", "_replicas_max", b"_replicas_max", "_replicas_min", b"_replicas_min", "_revision", b"_revision", "_start_timeout_us", b"_start_timeout_us", "_strategy", b"_strategy", "_target", b"_target", "_total_us", b"_total_us", "_units", b"_units", "_up_delay_us", b"_up_delay_us", "_window_us", b"_window_us", "_zero_after_us", b"_zero_after_us", "api", b"api", "balance", b"balance", "cold_queue_us", b"cold_queue_us", "down_delay_us", b"down_delay_us", "drain_us", b"drain_us", "fallback", b"fallback", "first_byte_us", b"first_byte_us", "idle_us", b"idle_us", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "panic_window_us", b"panic_window_us", "port", b"port", "probe_failures", b"probe_failures", "probe_interval_us", b"probe_interval_us", "probe_path", b"probe_path", "probe_timeout_us", b"probe_timeout_us", "queue_us", b"queue_us", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "revision", b"revision", "start_timeout_us", b"start_timeout_us", "strategy", b"strategy", "target", b"target", "total_us", b"total_us", "units", b"units", "up_delay_us", b"up_delay_us", "window_us", b"window_us", "zero_after_us", b"zero_after_us"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_api", b"_api", "_balance", b"_balance", "_cold_queue_us", b"_cold_queue_us", "_down_delay_us", b"_down_delay_us", "_drain_us", b"_drain_us", "_fallback", b"_fallback", "_first_byte_us", b"_first_byte_us", "_hold_us", b"_hold_us", "_idle_us", b"_idle_us", "_max_errors", b"_max_errors", "_max_latency", b"_max_latency", "_max_surge", b"_max_surge", "_max_unavailable", b"_max_unavailable", "_panic_window_us", b"_panic_window_us", "_port", b"_port", "_probe_failures", b"_probe_failures", "_probe_interval_us", b"_probe_interval_us", "_probe_path", b"_probe_path", "_probe_timeout_us", b"_probe_timeout_us", "_queue_us", b"_queue_us", "_replicas_max", b"_replicas_max", "_replicas_min", b"_replicas_min", "_revision", b"_revision", "_start_timeout_us", b"_start_timeout_us", "_strategy", b"_strategy", "_target", b"_target", "_total_us", b"_total_us", "_units", b"_units", "_up_delay_us", b"_up_delay_us", "_window_us", b"_window_us", "_zero_after_us", b"_zero_after_us", "api", b"api", "balance", b"balance", "cold_queue_us", b"cold_queue_us", "down_delay_us", b"down_delay_us", "drain_us", b"drain_us", "fallback", b"fallback", "first_byte_us", b"first_byte_us", "hold_us", b"hold_us", "idle_us", b"idle_us", "max_errors", b"max_errors", "max_latency", b"max_latency", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "panic_window_us", b"panic_window_us", "port", b"port", "probe_failures", b"probe_failures", "probe_interval_us", b"probe_interval_us", "probe_path", b"probe_path", "probe_timeout_us", b"probe_timeout_us", "queue_us", b"queue_us", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "revision", b"revision", "start_timeout_us", b"start_timeout_us", "strategy", b"strategy", "target", b"target", "total_us", b"total_us", "units", b"units", "up_delay_us", b"up_delay_us", "window_us", b"window_us", "zero_after_us", b"zero_after_us"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_api", b"_api", "_balance", b"_balance", "_cold_queue_us", b"_cold_queue_us", "_down_delay_us", b"_down_delay_us", "_drain_us", b"_drain_us", "_fallback", b"_fallback", "_first_byte_us", b"_first_byte_us", "_hold_us", b"_hold_us", "_idle_us", b"_idle_us", "_max_errors", b"_max_errors", "_max_latency", b"_max_latency", "_max_surge", b"_max_surge", "_max_unavailable", b"_max_unavailable", "_panic_window_us", b"_panic_window_us", "_port", b"_port", "_probe_failures", b"_probe_failures", "_probe_interval_us", b"_probe_interval_us", "_probe_path", b"_probe_path", "_probe_timeout_us", b"_probe_timeout_us", "_queue_us", b"_queue_us", "_replicas_max", b"_replicas_max", "_replicas_min", b"_replicas_min", "_revision", b"_revision", "_start_timeout_us", b"_start_timeout_us", "_strategy", b"_strategy", "_target", b"_target", "_total_us", b"_total_us", "_units", b"_units", "_up_delay_us", b"_up_delay_us", "_window_us", b"_window_us", "_zero_after_us", b"_zero_after_us", "api", b"api", "balance", b"balance", "cold_queue_us", b"cold_queue_us", "down_delay_us", b"down_delay_us", "drain_us", b"drain_us", "fallback", b"fallback", "first_byte_us", b"first_byte_us", "hold_us", b"hold_us", "idle_us", b"idle_us", "max_errors", b"max_errors", "max_latency", b"max_latency", "max_surge", b"max_surge", "max_unavailable", b"max_unavailable", "panic_window_us", b"panic_window_us", "port", b"port", "probe_failures", b"probe_failures", "probe_interval_us", b"probe_interval_us", "probe_path", b"probe_path", "probe_timeout_us", b"probe_timeout_us", "queue_us", b"queue_us", "replicas_max", b"replicas_max", "replicas_min", b"replicas_min", "revision", b"revision", "start_timeout_us", b"start_timeout_us", "steps", b"steps", "strategy", b"strategy", "target", b"target", "total_us", b"total_us", "units", b"units", "up_delay_us", b"up_delay_us", "window_us", b"window_us", "zero_after_us", b"zero_after_us"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_api", b"_api"]) -> typing.Literal["api"] | None: ...
     @typing.overload
@@ -760,7 +778,13 @@ class ServiceSpec(google.protobuf.message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_first_byte_us", b"_first_byte_us"]) -> typing.Literal["first_byte_us"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_hold_us", b"_hold_us"]) -> typing.Literal["hold_us"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_idle_us", b"_idle_us"]) -> typing.Literal["idle_us"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_errors", b"_max_errors"]) -> typing.Literal["max_errors"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_max_latency", b"_max_latency"]) -> typing.Literal["max_latency"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_max_surge", b"_max_surge"]) -> typing.Literal["max_surge"] | None: ...
     @typing.overload

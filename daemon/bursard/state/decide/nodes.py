@@ -152,12 +152,23 @@ def redated(
         return []
     to_at = node.through + by_us
     if by_us > 0 and passed:
-        priced = came(node, prices, to_at)
-        kept = reserved(state, node, to_at)
-        parts = ownership.of(node, to_at, (), "down", priced, reserved=kept)
-        charges = tuple(one for part in parts for one in part.charges)
-        return [*priced, NodeRedated(node.id, node.through, to_at, charges)]
+        return _passed(state, node, prices, to_at)
     return [NodeRedated(node.id, node.through, to_at)]
+
+
+def _passed(state: State, node: NodeRecord, prices: PriceTable, to_at: int) -> list[Event]:
+    """The time in which its machine was off: each rate of it by itself, since a row is of one rate. What is
+    in force at its end is said again there: what has not been metered moves with its prices.
+    """
+    priced = came(node, prices, to_at)
+    parts = ownership.of(node, to_at, (), "down", priced, reserved=reserved(state, node, to_at))
+    events = [*priced, *_at_another_rate(node, parts), *metered(node, parts)[:-1]]
+    events.append(NodeRedated(node.id, node.through, to_at, parts[-1].charges if parts else ()))
+    changes = [(one.since, one.price_id, one.rates, one.cost) for one in node.prices]
+    changes += [(one.since, one.price_id, one.rates, one.cost) for one in priced]
+    if changes and changes[-1][0] > node.through:
+        events.append(_Price(*changes[-1][1:]).event(node.id, to_at))
+    return events
 
 
 def too_small(state: State, node: NodeRecord, facts: NodeFacts) -> str:

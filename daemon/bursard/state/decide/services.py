@@ -29,6 +29,7 @@ from bursard.events import (
     KeysCharged,
     KeyUse,
     ServiceMetered,
+    ServiceRolledBack,
     ServiceScaled,
     StopRequested,
 )
@@ -129,6 +130,28 @@ def rollback(state: State, job: JobRecord) -> list[Event]:
     if job.replaced is None:
         raise WrongState(f"service {job.spec.name} has had no other revision; there is nothing to go back to")
     return _revised(state, job, job.replaced)
+
+
+def rolled_back(state: State, job: JobRecord, why: str) -> list[Event]:
+    """The revision that is tried is no good: back to the one before, whose replicas stay. Raises
+    `BursarError` as any update does; nothing where there is none to go back to.
+    """
+    now, before = job.spec.service, job.replaced.service if job.replaced is not None else None
+    if now is None or before is None:
+        return []
+    # That it was scaled meanwhile is no part of what was tried.
+    assert job.replaced is not None
+    kept = msgspec.structs.replace(before, replicas_min=now.replicas_min, replicas_max=now.replicas_max)
+    events = _revised(state, job, msgspec.structs.replace(job.replaced, service=kept))
+    return [*events, ServiceRolledBack(job.id, now.revision, before.revision, why)] if events else []
+
+
+def is_current(job: JobRecord, revision: int) -> bool:
+    """Is a replica of this revision as the service is to be?"""
+    service = job.spec.service
+    return (
+        service is None or revision == service.revision or (job.back is not None and revision == job.back.to)
+    )
 
 
 def _updated(state: State, job: JobRecord, spec: JobSpec) -> list[Event]:

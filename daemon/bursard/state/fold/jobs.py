@@ -264,7 +264,7 @@ def _service_updated(state: Tables, job: JobRecord, spec: JobSpec) -> None:
     assert job.spec.service is not None
     assert spec.service is not None
     if spec.service.revision != job.spec.service.revision:
-        job.replaced = job.spec
+        job.replaced, job.back = job.spec, None
     before, after = size_of_spec(job.spec), size_of_spec(spec)
     if after > before:
         job.array.unopened = compress([*Indices(job.array.unopened), *range(before, after)])

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from bursar.model import JobState
 from bursar.model.ranges import with_index
-from bursard.events import KeyIssued, KeyRevoked, KeysCharged, ServiceMetered, ServiceScaled
+from bursard.events import (
+    KeyIssued,
+    KeyRevoked,
+    KeysCharged,
+    ServiceMetered,
+    ServiceRolledBack,
+    ServiceScaled,
+)
 from bursard.state.fold.jobs import open_tasks, step_back, tasks_of
-from bursard.state.records import JobRecord, ServiceKey
+from bursard.state.records import JobRecord, RolledBack, ServiceKey
 from bursard.state.tables import Applied, Tables
 
 
@@ -70,3 +77,10 @@ def keys_charged(state: Tables, event: KeysCharged, at: int, applied: Applied) -
         if one.nanos:
             spent = state.ledger.spend(event.budget, one.period_start, one.hour, one.nanos)
             applied.transactions.append(spent)
+
+
+def rolled_back(state: Tables, event: ServiceRolledBack, at: int, applied: Applied) -> None:
+    """Of the update before this."""
+    job = state.jobs.get(event.job_id)
+    if job is not None:
+        job.back = RolledBack(event.revision, event.to, event.why)

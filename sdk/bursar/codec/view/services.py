@@ -41,6 +41,8 @@ def service(wire: pb.Service) -> View:
         "fallback": wire.fallback or None,
         "fallback_state": wire.fallback_state or None,
         "url": wire.url or None,
+        "update": wire.update or None,
+        "rolled_back": wire.rolled_back or None,
         "id": wire.job_id,
         "number": wire.number,
         "project": wire.project,
