@@ -9,6 +9,7 @@ Why     a promise is a place for all that a job may hold it, on nodes that are t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final, Literal, NamedTuple, Protocol, TypeVar
@@ -75,6 +76,9 @@ class _Plenty:
 
 
 PLENTY: Final = _Plenty()
+
+
+_OTHERS_WAIT: Final = "while jobs of others wait"
 
 
 class _Job(NamedTuple):
@@ -307,15 +311,23 @@ class Promising:
             asked = job.job_class
             over = [kept.beyond(one, asked.nodes) for one in asked.options]
             if all(over) and over[0] is not None:
-                _, wants, most = over[0]
+                _, wants, most, _ = over[0]
                 amounts = [named(over[0].which, amount) for amount in (wants, most)]
-                return (
-                    f"; it asks for {amounts[0]}, and promises may have {amounts[1]}{self._by_policy()}",
-                    [],
-                )
+                whose = f"those to {job.user} may, {_OTHERS_WAIT}," if over[0].own else "promises may"
+                return f"; it asks for {amounts[0]}, and {whose} have {amounts[1]}{self._by_policy()}", []
         alone = self._place(job, by, now, last, bounded=False, less="all")
         if alone is None:
             return "", []
+        if (
+            kept is not None
+            and kept.own is not None
+            and self._place(job, by, now, last, own=False) is not None
+        ):
+            part = f"{self._rules.promise_user_ppm / 10_000:g}%"
+            return (
+                f"; by then promises to {job.user} have {part} of what may be promised, all that they may"
+                f" {_OTHERS_WAIT}{self._by_policy()}"
+            ), []
         if kept is not None and self._place(job, by, now, last, bounded=False) is not None:
             part = f"{self._rules.promise_share_ppm / 10_000:g}%"
             return f"; by then promises have {part} of the cluster, all that they may{self._by_policy()}", []
@@ -337,12 +349,17 @@ class Promising:
     def _called(self, job_id: str) -> str:
         return f"job {self._state.jobs[job_id].display}"
 
-    def _portion(self, job: _Job) -> Portion | None:
-        """What may be promised in all, and what is promised to others; None: there is no such bound."""
+    def _portion(self, job: _Job, own: bool = True) -> Portion | None:
+        """What may be promised in all, and what is promised to others; None: there is no such bound. `own`:
+        and to whoever asks.
+        """
         state, ppm = self._state, self._rules.promise_share_ppm
-        if ppm >= PPM:
+        own_ppm = self._rules.promise_user_ppm
+        if not own or own_ppm >= PPM or not self._others_wait(job.user):
+            own_ppm = PPM
+        if ppm >= PPM and own_ppm >= PPM:
             return None
-        spans = list[Span]()
+        spans = list[tuple[str, Span]]()
         for other in state.promises.given.values():
             if other.id == job.job_id or other.promise is None:
                 continue
@@ -354,11 +371,21 @@ class Promising:
                 since, until = attempt.placed_at, attempt.placed_at + until - since
                 there = [one.alloc for one in attempt.members]
                 held = [(one.cpu_milli, one.memory_bytes, one.devices) for one in there]
-            spans.append(Span(since, until, _sums(held)))
-        for _, one in job.beside:
+            spans.append((other.user, Span(since, until, _sums(held))))
+        for user, one in job.beside:
             held = [(member.cpu_milli, member.memory_bytes, member.devices) for member in one.members]
-            spans.append(Span(one.start, one.until, _sums(held)))
-        return Portion(ppm, state.cluster.columns(), spans)
+            spans.append((user, Span(one.start, one.until, _sums(held))))
+        nodes, mine = state.cluster.columns(), None
+        if own_ppm < PPM:
+            his = [span for user, span in spans if user == job.user]
+            mine = Portion(ppm * own_ppm // PPM, nodes, his)
+        return Portion(ppm, nodes, [span for _, span in spans], mine)
+
+    def _others_wait(self, user: str) -> bool:
+        """Does anybody else have a job that waits, and was promised no place?"""
+        kept = Counter(one.user for one in self._state.promises.waiting())
+        everybody = self._state.shares.all()
+        return any(share.pending > kept[name] for name, share in everybody.items() if name != user)
 
     def _named(self, job: _Job, first: _Found, now: int, last: int) -> tuple[Instant, _Found] | None:
         """A deadline that would be promised, the earliest to the second, and its place. What has its place
@@ -383,6 +410,7 @@ class Promising:
         last: int = NEVER,
         *,
         bounded: bool = True,
+        own: bool = True,
         less: Less = "",
     ) -> _Found | None:
         """The cheapest place from which it has ended by an instant, beside all that runs and all that was
@@ -390,7 +418,8 @@ class Promising:
 
         Args:
             last: it begins by then; `NEVER`: of a place that is lost, which no policy bounds.
-            bounded: as far as a policy lets it. less: what is promised to others that counts for nothing.
+            bounded: as far as a policy lets it; own: and lets its user. less: what is promised to others
+                that counts for nothing.
         """
         state = self._state
         since = max(now, job.spec.begin_after)
@@ -409,7 +438,7 @@ class Promising:
                 rooms.promise(one.budgets, -one.hold_nanos)
         if less == "all":
             snapshot = replace(snapshot, promises=())
-        portion = self._portion(job) if bounded and last != NEVER else None
+        portion = self._portion(job, own) if bounded and last != NEVER else None
         barred = self._barred(snapshot, job.job_class)
         found = list[_Found]()
         with self._cache.world(replace(snapshot, promises=())) as world:

@@ -53,7 +53,7 @@ def read_priority(node: Node, faults: Faults) -> PriorityPolicySpec | None:
     share_days = fields.integer("share_days", minimum=1, maximum=SHARE_DAYS_MAX) or 30
     short_limit_us, kept_ppm = _short_jobs(fields)
     preempt_gap, restart_us, preempt_max = _preempt(fields)
-    horizon_us, share_ppm, user_max = _promises(fields)
+    horizon_us, share_ppm, user_max, user_ppm = _promises(fields)
     asked_max, admin_asked_max, asked_in = _asked(fields, faults)
     if len(faults.found) > before:
         return None
@@ -84,6 +84,7 @@ def read_priority(node: Node, faults: Faults) -> PriorityPolicySpec | None:
         promise_horizon_us=horizon_us,
         promise_share_ppm=share_ppm,
         promise_user_max=user_max,
+        promise_user_ppm=user_ppm,
         asked_max=asked_max,
         admin_asked_max=admin_asked_max,
         asked_in=asked_in,
@@ -118,20 +119,24 @@ def _asked(fields: Fields, faults: Faults) -> tuple[int, int, tuple[tuple[str, i
     )
 
 
-def _promises(fields: Fields) -> tuple[int, int, int]:
-    """How far ahead, of what part of the cluster and how many of a user deadlines are promised."""
-    inner = fields.fields("promises", ("horizon", "share", "per_user"))
+def _promises(fields: Fields) -> tuple[int, int, int, int]:
+    """How far ahead, of what part of the cluster, how many of a user, and of what part of that part deadlines
+    are promised.
+    """
+    inner = fields.fields("promises", ("horizon", "share", "per_user", "user_share"))
     if inner is None:
-        return PROMISE_HORIZON_US, PPM, PROMISE_USER_MAX
+        return PROMISE_HORIZON_US, PPM, PROMISE_USER_MAX, PPM
     horizon_us = _duration(inner, "horizon", PROMISE_HORIZON_US)
     if horizon_us > PROMISE_HORIZON_US and (node := inner.get("horizon")) is not None:
         inner.faults.add(node, f"must be at most {PROMISE_HORIZON_US // DAY_US}d")
     share = inner.percent("share", minimum=Decimal("0.0001"), maximum=Decimal(100))
     user_max = inner.integer("per_user", minimum=0, maximum=PROMISES_MAX)
+    user_share = inner.percent("user_share", minimum=Decimal("0.0001"), maximum=Decimal(100))
     return (
         horizon_us,
         PPM if share is None else int(share * PPM),
         PROMISE_USER_MAX if user_max is None else user_max,
+        PPM if user_share is None else int(user_share * PPM),
     )
 
 

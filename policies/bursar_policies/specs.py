@@ -313,6 +313,8 @@ class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
         promise_horizon_us: a place that is promised begins at most so far ahead.
         promise_share_ppm: what part of the cluster's CPUs, memory and GPUs may be promised at a time.
         promise_user_max: so many promises of one user are open at a time.
+        promise_user_ppm: what part of what may be promised at a time those of one user have while jobs of
+            others wait.
         asked_max: the highest priority that a submitter may ask for. admin_asked_max: that a project-admin
             may, in his projects. Operators may ask for any.
         asked_in: (project, priority) pairs, sorted: what submitters may ask for there instead, and in all
@@ -332,6 +334,7 @@ class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
     promise_horizon_us: int = PROMISE_HORIZON_US
     promise_share_ppm: int = PPM
     promise_user_max: int = PROMISE_USER_MAX
+    promise_user_ppm: int = PPM
     preempt_max: int = PREEMPT_MAX
     asked_max: int = ASKED_MAX
     admin_asked_max: int = ADMIN_ASKED_MAX
@@ -340,8 +343,8 @@ class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
     @property
     def bounds_promises(self) -> bool:
         """Does it bound them otherwise than every site does?"""
-        mine = self.promise_horizon_us, self.promise_share_ppm, self.promise_user_max
-        return mine != (PROMISE_HORIZON_US, PPM, PROMISE_USER_MAX)
+        mine = self.promise_horizon_us, self.promise_share_ppm, self.promise_user_max, self.promise_user_ppm
+        return mine != (PROMISE_HORIZON_US, PPM, PROMISE_USER_MAX, PPM)
 
 
 EACH: Final = "*"

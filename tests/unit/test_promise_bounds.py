@@ -35,7 +35,9 @@ def test_what_bounds_promises_is_read_and_is_as_everywhere_where_nothing_is_said
     plain = PriorityPolicySpec()
     assert not plain.bounds_promises
     assert (plain.promise_horizon_us, plain.promise_user_max) == (PROMISE_HORIZON_US, PROMISE_USER_MAX)
-    assert spec_of("share: 100%") == plain
+    assert spec_of("share: 100%") == spec_of("user_share: 100%") == plain
+    assert spec_of("user_share: 25%").promise_user_ppm == PPM // 4
+    assert spec_of("user_share: 25%").bounds_promises
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,8 @@ def test_what_bounds_promises_is_read_and_is_as_everywhere_where_nothing_is_said
         ("horizon: 31d", "at most 30d"),
         ("share: 0%", "0.0001"),
         ("share: 101%", "100"),
+        ("user_share: 0%", "0.0001"),
+        ("user_share: 101%", "100"),
         ("per_user: -1", "0"),
         ("per_user: 1001", "1000"),
         ("per_person: 3", "per_user"),
@@ -141,3 +145,37 @@ def test_a_refusal_names_no_promise_where_none_is_in_the_way():
         submit(world, by_h=2)
     assert "promised to" not in caught.value.message
     assert "promised_to" not in caught.value.facts
+
+
+def test_promises_of_one_user_have_no_more_than_their_part_while_jobs_of_others_wait():
+    world = bounded("user_share: 50%", "n-1", "n-2")
+    submit(world, by_h=1.1)
+    waits = world.submit(options=WHOLE, time_limit_us=HOUR_US, user="eve")
+    with pytest.raises(DeadlineRefused) as caught:
+        submit(world, by_h=1.15)
+    assert (
+        "by then promises to ann have 50% of what may be promised, all that they may while jobs of others"
+        " wait (`promises` of PriorityPolicy fair)"
+    ) in caught.value.message
+    submit(world, by_h=2.3)  # the first has ended by then
+    submit(world, by_h=1.15, user="bob")  # another's part is his own
+    assert waits.state is JobState.PENDING
+
+
+def test_where_nobody_waits_promises_of_one_user_have_all_that_may_be_promised():
+    world = bounded("user_share: 50%", "n-1", "n-2")
+    submit(world, by_h=9)
+    submit(world, by_h=9, user="bob")  # he waits, and has his place
+    world = bounded("user_share: 50%", "n-1", "n-2")
+    mine = [submit(world, by_h=1.1) for _ in range(2)]
+    assert all(one.promise.members for one in mine)
+
+
+def test_a_job_that_is_more_than_the_part_of_one_user_is_told_both_numbers_while_others_wait():
+    world = bounded("user_share: 50%")
+    submit(world, by_h=9)
+    world = bounded("user_share: 50%")
+    world.submit(options=HALF, time_limit_us=HOUR_US, user="eve")
+    with pytest.raises(DeadlineRefused, match=r"those to ann may, while jobs of others wait, have \d+ CPUs"):
+        submit(world, by_h=9)
+    submit(world, by_h=9, options=HALF)

@@ -26,11 +26,15 @@ class Span(NamedTuple):
 
 
 class Beyond(NamedTuple):
-    """One of `NAMES` of which a job asks for more than promises may have: `asked` of `most`."""
+    """One of `NAMES` of which a job asks for more than promises may have: `asked` of `most`.
+
+    `own`: than those of its user may.
+    """
 
     which: int
     asked: int
     most: int
+    own: bool = False
 
 
 class Portion:
@@ -38,9 +42,13 @@ class Portion:
 
     Args:
         ppm: what part of them, per million. spans: what is promised to others.
+        own: of it, what those of one user may have, beside what is promised to him; None: all of it.
     """
 
-    def __init__(self, ppm: int, nodes: NodeColumns, spans: Iterable[Span]) -> None:
+    def __init__(
+        self, ppm: int, nodes: NodeColumns, spans: Iterable[Span], own: Portion | None = None
+    ) -> None:
+        self.own = own
         columns = (nodes.cpu_total, nodes.memory_total, nodes.gpu_total)
         cpus, memory, gpus = (sum(column[nodes.ready].tolist()) for column in columns)
         self._most = tuple(total * ppm // PPM for total in (cpus, memory, gpus * MILLI))
@@ -51,7 +59,8 @@ class Portion:
         for which, (asked, most) in enumerate(zip(asked_of(request, nodes), self._most, strict=True)):
             if asked > most:
                 return Beyond(which, asked, most)
-        return None
+        found = self.own.beyond(request, nodes) if self.own is not None else None
+        return None if found is None else found._replace(own=True)
 
     def closed(self, request: ResourceRequest, nodes: int, now: int) -> tuple[tuple[int, int], ...]:
         """From when to when a job of that size, which is not `beyond` it, has no place, since promises have
@@ -62,6 +71,8 @@ class Portion:
         for which, wanted in enumerate(asked):
             if wanted:
                 found += self._over(which, self._most[which] - wanted, now)
+        if self.own is not None:
+            found += self.own.closed(request, nodes, now)
         return _joined(found)
 
     def _over(self, which: int, most: int, now: int) -> list[tuple[int, int]]:

@@ -536,6 +536,12 @@ def _priority() -> Schema:
                     "per_user": forms.whole(
                         "So many promises of one user are open at a time; 0: none.", 0, 1000, default=200
                     ),
+                    "user_share": forms.text(
+                        "What part of what may be promised at a time one user's promises have while jobs of"
+                        " others wait.",
+                        forms.PERCENT,
+                        examples=["50%"],
+                    ),
                 },
             ),
         },
