@@ -98,7 +98,7 @@ def _next_attempt(
     client: WireClient, job_id: str, done: int, queue: bool, ends: AttemptEnds, troubles: Troubles
 ) -> Any:
     """The job as soon as a member of an attempt after number `done` has started, or it has ended."""
-    waited, progress = "", Progress()
+    waited, progress = "", Progress(client)
     for job in watched(client, job_id):
         if job.array.size:
             progress.show(job, now())

@@ -169,7 +169,7 @@ def follow_all(client: WireClient, ref: str, ask: Ask, ranks: str | None, *, que
     heard: queue.Queue[Any] = queue.Queue()
     room = threading.Semaphore(FOLLOWED_MAX)
     job_id = client.get(ref.removesuffix(ALL_TASKS)).id
-    printer, progress, troubles = LogPrinter(sys.stdout), Progress(), Troubles()
+    printer, progress, troubles = LogPrinter(sys.stdout), Progress(client), Troubles()
     seen: set[tuple[str, int, int]] = set()
     open_logs, since, over = 0, 0, False
     _start(_watch, client, job_id, heard)

@@ -494,7 +494,7 @@ def _await(client: WireClient, job: Any, manner: Manner, *, quiet: bool) -> tupl
     if manner.follow:
         ended = follow_job(client, job.id, queue=manner.queue)
         return exit_code(ended), ended
-    seen, progress, ends, troubles = {"state": job.state}, Progress(), AttemptEnds(), Troubles()
+    seen, progress, ends, troubles = {"state": job.state}, Progress(client), AttemptEnds(), Troubles()
 
     def tell(change: Any) -> None:
         if not quiet:
