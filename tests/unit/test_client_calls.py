@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import socket
+import threading
 import time
 
 import pytest
@@ -281,18 +282,41 @@ def test_wait_takes_more_jobs_than_one_watch_names(fake, client):
 
 
 def test_wait_ends_at_its_timeout(fake, client):
-    import threading
-
     done = threading.Event()
 
     def never(_):
-        yield types_pb2.Job(id="a", state="RUNNING")
+        yield types_pb2.Job(id="a", number=7, state="RUNNING")
         done.wait()
 
     fake.answers["Jobs/Watch"] = never
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match="job 7 has not ended in the time given: it is RUNNING"):
         client.wait(["a"], timeout_s=0.2)
     done.set()
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, 1e-9])
+def test_wait_that_has_no_time_asks_once(timeout_s, fake, client):
+    done = threading.Event()
+    states = {"1": "SUCCEEDED", "2": "FAILED", "3": "RUNNING", "4": "PENDING"}
+    fake.answers["Jobs/Watch"] = lambda _: done.wait(20) and []
+    fake.answers["Jobs/Get"] = lambda request: types_pb2.Job(
+        id=f"job_{request.job}", number=int(request.job), state=states[request.job]
+    )
+    seen = []
+    ended = client.wait(["1", "2"], timeout_s=timeout_s, seen=lambda job: seen.append(job.number))
+    assert {job.number: job.state for job in ended.values()} == {1: "SUCCEEDED", 2: "FAILED"}
+    assert seen == [1, 2]
+    with pytest.raises(TimeoutError, match=r"2 of 3 jobs have not ended .*: 3 RUNNING, 4 PENDING$"):
+        client.wait(["1", "3", "4"], timeout_s=timeout_s)
+    done.set()
+
+
+def test_a_long_wait_in_vain_names_a_few_tasks():
+    tasks = [types_pb2.Job(number=9, parent_id="job_p", array_index=i, state="RUNNING") for i in range(7)]
+    assert str(link.not_ended(tasks)).endswith(
+        "7 of 7 jobs have not ended in the time given: "
+        "9[0] RUNNING, 9[1] RUNNING, 9[2] RUNNING, 9[3] RUNNING, 9[4] RUNNING, ..."
+    )
 
 
 def test_wait_for_an_unknown_job_fails_at_once(fake, client):

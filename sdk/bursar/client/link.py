@@ -11,6 +11,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from bursar import errors
 from bursar.client.address import Address, absence, denied, group_of, probe, reachable, read_token
+from bursar.model import JobState
 
 KEEPALIVE_MS: Final = 10_000
 KEEPALIVE_TIMEOUT_MS: Final = 5_000
@@ -28,6 +30,9 @@ RECEIVE_BYTES_MAX: Final = 16 << 20
 AUTH_TIMEOUT_S: Final = 5.0
 RENEW_SHARE: Final = 0.8
 """Share of a token's life after which a fresh one is fetched."""
+
+NAMED_MAX: Final = 5
+"""Jobs that one message names."""
 
 OPTIONS: Final = (
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
@@ -52,6 +57,21 @@ _BY_STATUS: Final[dict[grpc.StatusCode, type[errors.BursarError]]] = {
     grpc.StatusCode.PERMISSION_DENIED: errors.Forbidden,
     grpc.StatusCode.UNIMPLEMENTED: errors.NotBuilt,
 }
+
+
+def not_ended(jobs: Iterable[Any]) -> TimeoutError:
+    """What `wait` raises: which of them, messages of `bursar.v1`, have not ended, the first few by number."""
+    jobs = list(jobs)
+    left = [job for job in jobs if not JobState(job.state).terminal]
+    if len(jobs) == 1:
+        return TimeoutError(f"job {_called(jobs[0])} has not ended in the time given: it is {jobs[0].state}")
+    named = ", ".join(f"{_called(job)} {job.state}" for job in left[:NAMED_MAX])
+    more = ", ..." if len(left) > NAMED_MAX else ""
+    return TimeoutError(f"{len(left)} of {len(jobs)} jobs have not ended in the time given: {named}{more}")
+
+
+def _called(job: Any) -> str:
+    return f"{job.number}[{job.array_index}]" if job.parent_id else str(job.number)
 
 
 def error_from(error: Any, address: Address) -> errors.BursarError:

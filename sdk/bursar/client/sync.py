@@ -24,6 +24,7 @@ from bursar.client.link import (
     UNIX_OPTIONS,
     Identity,
     error_from,
+    not_ended,
     restarted,
     timed_out,
     tls_credentials,
@@ -42,6 +43,7 @@ RETRIES: Final = 6
 RETRY_S: Final = 0.2
 PATIENCE_S: Final = 60.0
 """How long `wait`, and events that are followed, outlive a server that is gone, as during its restart."""
+Seen = Callable[[types_pb2.Job], None]
 
 
 class WireClient:
@@ -178,18 +180,12 @@ class WireClient:
         return self._stream(calls.watch(jobs, until_terminal), timeout_s)
 
     def wait(
-        self,
-        jobs: Sequence[str],
-        *,
-        timeout_s: float | None = None,
-        seen: Callable[[types_pb2.Job], None] | None = None,
+        self, jobs: Sequence[str], *, timeout_s: float | None = None, seen: Seen | None = None
     ) -> dict[str, types_pb2.Job]:
-        """Wait until all `jobs` have ended; their last states by id, as in `list`. Outlives a restart of the
-        server.
+        """Wait until all `jobs` have ended, over restarts of the server; their last states by id.
 
         Args:
-            jobs: what to wait for.
-            timeout_s: raises `TimeoutError` when so much time has passed; None waits for ever.
+            timeout_s: raises `TimeoutError` when so much time has passed; None waits for ever. 0 asks once.
             seen: told of each change.
         """
         stop_at = None if timeout_s is None else time.monotonic() + timeout_s
@@ -199,19 +195,14 @@ class WireClient:
         return ended
 
     def _wait_for(
-        self,
-        jobs: Sequence[str],
-        stop_at: float | None,
-        seen: Callable[[types_pb2.Job], None] | None,
+        self, jobs: Sequence[str], stop_at: float | None, seen: Seen | None
     ) -> dict[str, types_pb2.Job]:
         last: dict[str, types_pb2.Job] = {}
         lost_at: float | None = None
         names = list(jobs)
         while True:
             try:
-                left = None if stop_at is None else stop_at - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError("the jobs have not ended in time")
+                left = None if stop_at is None else max(stop_at - time.monotonic(), 0.0)
                 for job in self.watch(names, until_terminal=True, timeout_s=left):
                     lost_at = None
                     last[job.id] = job
@@ -220,6 +211,15 @@ class WireClient:
                 if last and all(JobState(job.state).terminal for job in last.values()):
                     return last
                 raise ServerUnavailable(f"the server at {self.address.url} ended the watch")
+            except TimeoutError:
+                for name in names if len(last) < len(set(names)) else ():  # no time to hear of all: ask once
+                    job = self.get(name)
+                    last[job.id] = job
+                    if seen is not None:
+                        seen(job)
+                if any(not JobState(job.state).terminal for job in last.values()):
+                    raise not_ended(last.values()) from None
+                return last
             except ServerUnavailable:
                 now = time.monotonic()
                 lost_at = now if lost_at is None else lost_at

@@ -187,7 +187,7 @@ class Client:
         """Wait until a job has ended, and answer it whole. Outlives a restart of the server.
 
         Raises:
-            TimeoutError: `timeout_s` have passed. The job goes on.
+            TimeoutError: `timeout_s` have passed; 0 asks once. The job goes on.
         """
         ended = self._wire.wait([asked.reference(job)], timeout_s=timeout_s)
         return made.job(self._wire.get(next(iter(ended))))
@@ -204,7 +204,7 @@ class Client:
 
         Args:
             jobs: what to wait for.
-            timeout_s: raises `TimeoutError` when so much time has passed; None waits for ever.
+            timeout_s: raises `TimeoutError` when so much time has passed; None waits for ever. 0 asks once.
             seen: told of each change.
         """
         tell = None if seen is None else lambda job: seen(made.job(job))
