@@ -91,3 +91,11 @@ def test_with_two_clusters_here_a_verb_says_which_one_it_means(fake, tmp_path, m
         assert said.startswith("note: 2 clusters run here; this is the newest, /second (--server or ")
     assert run(["nodes", "-o", "json"]) == 0
     assert capsys.readouterr().err == "", "one of them is gone"
+
+
+def test_where_there_are_no_nodes_it_says_who_brings_them_at_a_site_too(fake, capsys):
+    fake.answers["Nodes/List"] = nodes_pb2.ListNodesResponse()
+    assert run(["nodes"]) == 0
+    assert "no nodes: each bursar-agent that joins is one; `bursar up` brings its own" in "".join(
+        capsys.readouterr()
+    )

@@ -175,6 +175,19 @@ def test_a_cluster_that_was_stopped_is_told_from_none(home):
     assert said().endswith("the cluster of `bursar up` was stopped; start it again with `bursar up`")
 
 
+def test_on_a_machine_with_a_sites_unit_it_names_systemctl(home, monkeypatch):
+    unit = home / "bursard.service"
+    unit.touch()
+    monkeypatch.setattr(address, "UNITS", (f"{home}/none", str(unit)))
+    assert said().endswith(
+        f"this machine has {unit}, and the daemon does not run: `systemctl status bursard` tells why,"
+        " `systemctl start bursard` starts it; or name another server with --server"
+    )
+    address.note_cluster(f"unix://{home}/run/bursar.sock", f"{home}/state")
+    (home / "state").mkdir()
+    assert "has died" in said()  # of one's own cluster the unit says nothing
+
+
 def test_a_named_server_that_restarts_is_known_by_its_address(home, monkeypatch):
     url = f"unix://{home}/run/bursar.sock"
     monkeypatch.setenv("BURSAR_SERVER", url)

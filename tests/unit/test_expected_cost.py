@@ -81,7 +81,7 @@ def test_more_nodes_than_there_are_are_told_with_the_command_that_brings_them() 
         told = await plan(site, spec(nodes=3))
         assert told["reason"]["message"] == "the cluster has 1 node, you ask 3"
         assert told["reason"]["remedy"] == (
-            "add nodes (on one machine: `bursar up --agents 3`), or lower --nodes"
+            "add nodes (each bursar-agent that joins is one; of `bursar up`: --agents 3), or lower --nodes"
         )
 
     play(story)

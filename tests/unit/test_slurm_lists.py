@@ -720,6 +720,8 @@ def test_a_time_limit_is_changed_by_so_much(
         ({"code": "BeginTime", "facts": {"requeues": "3"}}, "BeginTime"),
         ({"code": "Dependency"}, "Dependency"),
         ({"code": "WaitingForQuota", "facts": {"max_parallel": "2"}}, "JobArrayTaskLimit"),
+        ({"code": "ReservedForOther", "facts": {"ahead": "job_1"}}, "Priority"),
+        ({"code": "ReservedForOther", "facts": {"reservation": "talk"}}, "ReqNodeNotAvail"),
         ({"code": "WaitingForQuota"}, "AssocGrpLimit"),
         ({"code": "BudgetCommitted"}, "AssocGrpBillingMinutes"),
         ({"code": "PriceCapExceeded"}, "PriceCapExceeded"),

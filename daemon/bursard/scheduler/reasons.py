@@ -366,7 +366,7 @@ def _fault(
     code = ReasonCode.EXCEEDS_NODE_CAPACITY
     if before < job_class.nodes:
         message = f"the cluster has {plural(before, 'node')}, you ask {job_class.nodes}"
-        up = f"add nodes (on one machine: `bursar up --agents {job_class.nodes}`)"
+        up = f"add nodes (each bursar-agent that joins is one; of `bursar up`: --agents {job_class.nodes})"
         return Reason(code, message, f"{up}, or lower --nodes", facts)
     if passed:
         message = (

@@ -114,7 +114,13 @@ def nodes(client: WireClient, pool: str, output: Output) -> None:
     Example: bursar nodes --sort-by rate_per_hour
     """
     rows = [view.node(each) for each in client.nodes(pool=pool)]
-    emit(rows, NODE_COLUMNS, output, identity="name", empty="no nodes; `bursar up` brings some")
+    emit(
+        rows,
+        NODE_COLUMNS,
+        output,
+        identity="name",
+        empty="no nodes: each bursar-agent that joins is one; `bursar up` brings its own",
+    )
 
 
 @click.group(cls=NearGroup)

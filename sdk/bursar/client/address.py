@@ -30,6 +30,8 @@ CURRENT_NAME: Final = "current.json"
 KEEPER_LOCK: Final = "keeper.lock"
 """In a state directory of `bursar up`: locked as long as its keeper lives."""
 SERVICE_GROUP: Final = "bursar"
+UNITS: Final = tuple(f"{place}/systemd/system/bursard.service" for place in ("/etc", "/usr/lib", "/lib"))
+"""Where a site keeps the unit of the daemon."""
 OF_UP: Final = "bursar up"
 """The origin of an address that nobody named: the newest `bursar up` that runs."""
 _PROBE_TIMEOUT_S: Final = 0.5
@@ -255,12 +257,22 @@ def absence(address: Address) -> str:
     assert address.socket is not None
     if address.socket.exists():
         return "nothing listens on it; start one with `bursar up`, or name another with --server"
+    if address.origin == "default" and (unit := site_unit()):
+        return (
+            f"this machine has {unit}, and the daemon does not run: `systemctl status bursard` tells why,"
+            " `systemctl start bursard` starts it; or name another server with --server"
+        )
     if address.origin == "default" and (state_home() / KEEPER_LOCK).exists():
         return "the cluster of `bursar up` was stopped; start it again with `bursar up`"
     return (
         "there is no such socket and no cluster was started; start one with `bursar up`, or name another with"
         " --server"
     )
+
+
+def site_unit() -> str:
+    """The unit by which systemd runs the daemon of a site on this machine; empty where there is none."""
+    return next((path for path in UNITS if os.path.exists(path)), "")
 
 
 def note_cluster(server: str, state_dir: str, env: Mapping[str, str] | None = None) -> None:

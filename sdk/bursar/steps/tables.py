@@ -84,7 +84,7 @@ def moment(text: str | None) -> str:
 _SLURMS: Final = {
     "Held": "JobHeldUser", "WaitingForResources": "Resources", "WaitingForTopology": "Resources",
     "Provisioning": "Resources", "PreemptionPending": "Resources", "BehindHigherPriority": "Priority",
-    "ReservedForOther": "ReqNodeNotAvail", "WaitingForQuota": "AssocGrpLimit",
+    "ReservedForOther": "Priority", "WaitingForQuota": "AssocGrpLimit",
     "ExceedsMaxQuota": "AssocMaxLimit", "BudgetExhausted": "AssocGrpBillingMinutes",
     "BudgetCommitted": "AssocGrpBillingMinutes", "ExceedsNodeCapacity": "BadConstraints",
     "Misconfigured": "BadConstraints", "ApprovalRequired": "JobHeldAdmin",
@@ -98,6 +98,8 @@ def reason_of(job: Row) -> str:
     code, facts = str(reason.get("code") or "None"), reason.get("facts") or {}
     if code == "WaitingForQuota" and "max_parallel" in facts:
         return "JobArrayTaskLimit"
+    if code == "ReservedForOther" and "reservation" in facts:
+        return "ReqNodeNotAvail"
     if code == "Held" and "requeues" in facts:
         return "JobHoldMaxRequeue"
     return _SLURMS.get(code, code)

@@ -63,7 +63,7 @@ async def nodes(request: Request) -> Response:
             NODE_COLUMNS,
             links={"name": lambda row: node_link(row["name"])},
             leave_out=frozenset({"id"}),
-            empty=f"no node is of pool {pool}" if pool else "no nodes; `bursar up` brings some",
+            empty=f"no node is of pool {pool}" if pool else _NONE,
             query=query,
         ),
     )
@@ -91,6 +91,8 @@ async def node(request: Request) -> Response:
 
 
 _TAKES = frozenset({"up", "silent", "unwell"})
+
+_NONE = "no nodes: each bursar-agent that joins is one; `bursar up` brings its own"
 
 
 def _devices(row: Row) -> list[Row]:
