@@ -493,7 +493,7 @@ class LastPlan:
             and self.plan.limited_until
             and self.snapshot.priority is not None
         ):
-            return limited(self.plan, self.snapshot.priority.preempt_max)
+            return limited(self.plan, self.snapshot.priority)
         queue, verdict = self.snapshot.queues[index], self.plan.verdicts[index]
         same = verdict.shorter is None and verdict.blocked_by in _SAME_FOR_ALL
         same = same and not self.snapshot.reservations  # who meets one of them depends on the time limit

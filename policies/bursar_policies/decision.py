@@ -158,7 +158,12 @@ def cap_of(array_id: str) -> str:
 _FEW = 64
 
 
-_JobRow = tuple[int, str, int] | tuple[int, str, int, int, int] | tuple[int, str, int, int, int, int]
+_JobRow = (
+    tuple[int, str, int]
+    | tuple[int, str, int, int, int]
+    | tuple[int, str, int, int, int, int]
+    | tuple[int, str, int, int, int, int, int]
+)
 
 
 class JobColumns(msgspec.Struct, frozen=True, eq=False):
@@ -170,6 +175,7 @@ class JobColumns(msgspec.Struct, frozen=True, eq=False):
         since_us: int64 (j), the instant from which each waits.
         projects: int64 (j), index into `Snapshot.projects`.
         deadlines_us: int64 (j), the instant by which each is to have ended; 0: none.
+        users: int64 (j), index into `Snapshot.users`.
         ids: object (j), str.
     """
 
@@ -178,20 +184,21 @@ class JobColumns(msgspec.Struct, frozen=True, eq=False):
     since_us: NDArray[np.int64]
     projects: NDArray[np.int64]
     deadlines_us: NDArray[np.int64]
+    users: NDArray[np.int64]
     ids: NDArray[np.object_]
 
     @classmethod
     def of(cls, jobs: Iterable[_JobRow]) -> JobColumns:
-        """Columns of (order, job id, time limit) in any order; with since when, of which project and with
-        which deadline, when a plan goes by that.
+        """Columns of (order, job id, time limit) in any order; with since when, of which project, with which
+        deadline and whose, when a plan goes by that.
         """
-        rows = sorted((*job, 0, 0, 0)[:6] for job in jobs)
+        rows = sorted((*job, 0, 0, 0, 0)[:7] for job in jobs)
         ids = np.empty(len(rows), dtype=np.object_)
         ids[:] = [row[1] for row in rows]
-        orders, limits_us, since_us, projects, deadlines_us = (
-            np.array([row[at] for row in rows], dtype=np.int64) for at in (0, 2, 3, 4, 5)
+        orders, limits_us, since_us, projects, deadlines_us, users = (
+            np.array([row[at] for row in rows], dtype=np.int64) for at in (0, 2, 3, 4, 5, 6)
         )
-        return cls(orders, limits_us, since_us, projects, deadlines_us, ids)
+        return cls(orders, limits_us, since_us, projects, deadlines_us, users, ids)
 
     def __len__(self) -> int:
         return len(self.orders)
@@ -213,19 +220,19 @@ class JobColumns(msgspec.Struct, frozen=True, eq=False):
         return [*(column.tolist() for column in self._numbers()), self.ids.tolist()]
 
     def _numbers(self) -> tuple[NDArray[np.int64], ...]:
-        return self.orders, self.limits_us, self.since_us, self.projects, self.deadlines_us
+        return self.orders, self.limits_us, self.since_us, self.projects, self.deadlines_us, self.users
 
     def only(self, position: int) -> JobColumns:
         """One of them, alone."""
         row = slice(position, position + 1)
-        orders, limits_us, since_us, projects, deadlines_us = (one[row] for one in self._numbers())
-        return JobColumns(orders, limits_us, since_us, projects, deadlines_us, self.ids[row])
+        orders, limits_us, since_us, projects, deadlines_us, users = (one[row] for one in self._numbers())
+        return JobColumns(orders, limits_us, since_us, projects, deadlines_us, users, self.ids[row])
 
     def kept(self, wanted: Iterable[bool] | NDArray[np.bool_]) -> JobColumns:
         """Only those for which it says so."""
         mask = wanted if isinstance(wanted, np.ndarray) else np.array(list(wanted), dtype=np.bool_)
-        orders, limits_us, since_us, projects, deadlines_us = (column[mask] for column in self._numbers())
-        return JobColumns(orders, limits_us, since_us, projects, deadlines_us, self.ids[mask])
+        orders, limits_us, since_us, projects, deadlines_us, users = (one[mask] for one in self._numbers())
+        return JobColumns(orders, limits_us, since_us, projects, deadlines_us, users, self.ids[mask])
 
 
 NO_JOBS = JobColumns.of(())
@@ -581,7 +588,7 @@ class Plan(msgspec.Struct, frozen=True):
         making_room_for: the job that others are asked to end for, now or by an earlier plan; "" for none.
         making_room_by: the quota that guarantees to it what they borrowed; "": by its priority.
         limited_until: the `reserved_job` would have others stopped, had not its project had that done so
-            often of late; until then. 0: it has not.
+            often of late; until then. 0: it has not. limited_user: not its project has, but its user.
     """
 
     version: int
@@ -599,6 +606,7 @@ class Plan(msgspec.Struct, frozen=True):
     making_room_for: str = ""
     making_room_by: str = ""
     limited_until: int = 0
+    limited_user: bool = False
 
     @property
     def actions(self) -> Iterator[Action]:
@@ -625,7 +633,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         prices, policies: digests of what the nodes cost and of the documents in force, to name a plan by.
         currency: of the cluster's books; what reasons say amounts in.
         priority: what puts jobs into another order than priority and submission; None: nothing does.
-        projects: names of what `JobColumns.projects` counts.
+        projects: names of what `JobColumns.projects` counts. users: of what `JobColumns.users` does.
         spent: nanos that projects have cost in the time `priority` looks back on.
         holders: live attempts by id, where `priority` lets jobs have others stopped, or a quota guarantees
             something; else none.
@@ -635,6 +643,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         promises: places kept for jobs that were promised their deadlines.
         made: room that was made for jobs that wait, the first made first.
         rooms_made: by top-level project, when others were stopped for its jobs within the last hour.
+        rooms_by_user: the same by user: projects are names that whoever submits may invent.
     """
 
     version: int
@@ -660,6 +669,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     promises: tuple[Promised, ...] = ()
     made: tuple[Made, ...] = ()
     rooms_made: Mapping[str, tuple[int, ...]] = {}
+    users: Sequence[str] = ()
+    rooms_by_user: Mapping[str, tuple[int, ...]] = {}
 
 
 class NodeVerdict(msgspec.Struct, frozen=True):

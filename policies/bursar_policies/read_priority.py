@@ -52,7 +52,7 @@ def read_priority(node: Node, faults: Faults) -> PriorityPolicySpec | None:
     age_power = fields.integer("age_power", minimum=1, maximum=AGE_POWER_MAX) or 1
     share_days = fields.integer("share_days", minimum=1, maximum=SHARE_DAYS_MAX) or 30
     short_limit_us, kept_ppm = _short_jobs(fields)
-    preempt_gap, restart_us, preempt_max = _preempt(fields)
+    preempt_gap, restart_us, preempt_max, preempt_user_max = _preempt(fields)
     horizon_us, share_ppm, user_max, user_ppm = _promises(fields)
     asked_max, admin_asked_max, asked_in = _asked(fields, faults)
     if len(faults.found) > before:
@@ -81,6 +81,7 @@ def read_priority(node: Node, faults: Faults) -> PriorityPolicySpec | None:
         preempt_gap=preempt_gap,
         restart_us=restart_us,
         preempt_max=preempt_max,
+        preempt_user_max=preempt_user_max,
         promise_horizon_us=horizon_us,
         promise_share_ppm=share_ppm,
         promise_user_max=user_max,
@@ -140,16 +141,18 @@ def _promises(fields: Fields) -> tuple[int, int, int, int]:
     )
 
 
-def _preempt(fields: Fields) -> tuple[int, int, int]:
+def _preempt(fields: Fields) -> tuple[int, int, int, int]:
     """How far below a job's priority that of what is stopped for it must be, what a restart takes, and how
-    often within an hour a project may.
+    often within an hour a project and a user may.
     """
-    inner = fields.fields("preempt", ("gap", "restart", "per_project"))
+    inner = fields.fields("preempt", ("gap", "restart", "per_project", "per_user"))
     if inner is None:
-        return 0, 0, PREEMPT_MAX
+        return 0, 0, PREEMPT_MAX, 0
     gap = inner.integer("gap", required=True, minimum=1, maximum=100) or 0
     most = inner.integer("per_project", minimum=1, maximum=PER_HOUR_MAX)
-    return gap, _duration(inner, "restart", RESTART_US), PREEMPT_MAX if most is None else most
+    of_user = inner.integer("per_user", minimum=1, maximum=PER_HOUR_MAX)
+    restart_us = _duration(inner, "restart", RESTART_US)
+    return gap, restart_us, PREEMPT_MAX if most is None else most, of_user or 0
 
 
 def _short_jobs(fields: Fields) -> tuple[int, int]:

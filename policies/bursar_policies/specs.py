@@ -310,6 +310,7 @@ class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
         preempt_gap: a job may have others stopped whose priority is at least so much below its own; 0: none.
         restart_us: what a stopped job loses beside its work since its last checkpoint.
         preempt_max: so many times within an hour jobs of one top-level project have others stopped.
+        preempt_user_max: the same of the jobs of one user, whatever their projects; 0: as `preempt_max`.
         promise_horizon_us: a place that is promised begins at most so far ahead.
         promise_share_ppm: what part of the cluster's CPUs, memory and GPUs may be promised at a time.
         promise_user_max: so many promises of one user are open at a time.
@@ -336,6 +337,7 @@ class PriorityPolicySpec(msgspec.Struct, frozen=True, tag="PriorityPolicy"):
     promise_user_max: int = PROMISE_USER_MAX
     promise_user_ppm: int = PPM
     preempt_max: int = PREEMPT_MAX
+    preempt_user_max: int = 0
     asked_max: int = ASKED_MAX
     admin_asked_max: int = ADMIN_ASKED_MAX
     asked_in: tuple[tuple[str, int], ...] = ()

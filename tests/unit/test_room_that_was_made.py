@@ -12,7 +12,7 @@ from bursar.resources import ResourceRequest
 from bursard.events import StopRequested
 from bursard.fleet.testing import FACTS, World
 from bursard.place import LastPlan
-from bursard.scheduler import explain, plan
+from bursard.scheduler import explain, plan, what_if
 from bursard.state import JobRecord, image
 from bursard.state.decide import jobs
 from bursard.state.tables import ROOM_KEPT_US
@@ -125,10 +125,11 @@ def test_a_daemon_that_was_killed_keeps_it() -> None:
     assert after.rooms_made == site.state.rooms_made == {"p": (site.engine.now(),)}
     again = site.killed()
     assert (again.state.made, again.state.rooms_made) == (site.state.made, site.state.rooms_made)
+    assert after.rooms_by_user == again.state.rooms_by_user == {mine.user: (site.engine.now(),)}
 
 
 def test_a_project_has_others_stopped_so_often_within_an_hour_and_is_told_until_when() -> None:
-    site = Site(", per_project: 1")
+    site = Site(", per_project: 1, per_user: 9")
     first = site.job(60, project="p/a")
     for _ in range(3):
         site.told()
@@ -158,3 +159,34 @@ def test_a_project_has_others_stopped_so_often_within_an_hour_and_is_told_until_
     site.clock.advance(began + HOUR_US - site.engine.now())
     site.told()
     assert site.stops() == [first.id, other.id, second.id], "once the hour is over"
+
+
+@pytest.mark.parametrize(
+    ("more", "stopped"), [(", per_user: 1", 1), (", per_project: 1", 1), (", per_user: 2", 2)]
+)
+def test_who_invents_projects_has_others_stopped_no_oftener(more: str, stopped: int) -> None:
+    site = Site(more)
+    first = site.job(60, project="invented1", user="bob")
+    for _ in range(3):
+        site.told()
+    assert (first.state, site.stops()) == (JobState.RUNNING, [first.id])
+    second = site.job(90, project="invented2", user="bob")
+    site.told()
+    assert len(site.stops()) == stopped
+    if stopped == 2:
+        return
+    said = site.reason(second)
+    assert said.code is ReasonCode.RATE_LIMITED
+    assert "jobs of its user have had others stopped 1 time within an hour" in said.message
+    assert "`preempt.per_user`" in said.message
+    shot = site.state.snapshot()
+    (index,) = [row for row, queue in enumerate(shot.queues) if queue.position_of(second.id) >= 0]
+    assert explain(shot, index, site.engine.now(), second.id).reason == said
+    wanted, now = shot.queues[index].class_at(0), site.engine.now()
+    site.engine.commit(jobs.hold(site.state, second), "bob")
+    shot = site.state.snapshot()
+    asked = {user: what_if(shot, wanted, now, 90, "invented3", user).reason.code for user in ("bob", "ann")}
+    assert asked == {"bob": ReasonCode.RATE_LIMITED, "ann": ReasonCode.PREEMPTION_PENDING}
+    other = site.job(90, project="q", user="ann")
+    site.told()
+    assert site.stops() == [first.id, other.id], "it is no bound of others"

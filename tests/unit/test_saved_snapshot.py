@@ -96,7 +96,7 @@ def test_a_snapshot_without_a_plan_can_be_saved_too():
     assert load(packed(replace(site(), plan=None))).plan is None
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_a_snapshot_of_a_released_format_opens_and_makes_its_plan(version):
     read = load((FIXTURES / f"snapshot-{version}/site.snapshot").read_bytes())
     assert read.plan is not None
@@ -116,8 +116,8 @@ def test_a_file_that_was_read_is_as_frozen_as_the_state_gives_it():
     [
         (b"", "is not a saved snapshot"),
         (b"PK\x03\x04 something else", "is not a saved snapshot"),
-        (MAGIC + b"5\n" + packed(site()).partition(b"\n")[2], "is of format '5', this version reads 4"),
-        (MAGIC + b"4\nnoise", "is damaged"),
+        (MAGIC + b"6\n" + packed(site()).partition(b"\n")[2], "is of format '6', this version reads 5"),
+        (MAGIC + b"5\nnoise", "is damaged"),
         (MAGIC + b"1\n" + zlib.compress(b"{}"), "is damaged"),
         (MAGIC + b"2\n" + zlib.compress(b"{}"), "is damaged"),
         (MAGIC + b"1\n" + zlib.compress(b"[" * 100_000), "is damaged"),

@@ -123,10 +123,10 @@ def _alone(snapshot: Snapshot, index: int, job_id: str) -> tuple[Snapshot, int]:
 
 
 def what_if(
-    snapshot: Snapshot, job_class: JobClass, now: int, priority: int = 50, project: str = ""
+    snapshot: Snapshot, job_class: JobClass, now: int, priority: int = 50, project: str = "", user: str = ""
 ) -> WhatIf:
-    """Where a job of this project would start now, were it submitted, and its price."""
-    asked = _asked(snapshot, job_class, now, priority, project)
+    """Where a job of this project and user would start now, were it submitted, and its price."""
+    asked = _asked(snapshot, job_class, now, priority, project, user)
     planner = Planner(asked, now, World(asked))
     result = planner.run()
     start = _start_of(result.starts, WHAT_IF_ID)
@@ -173,13 +173,16 @@ def worst_of(start: Start, job_class: JobClass) -> int:
     return cumulative(rate, start.full_limit_us + job_class.hold_us - job_class.time_limit_us)
 
 
-def _asked(snapshot: Snapshot, job_class: JobClass, now: int, priority: int, project: str) -> Snapshot:
+def _asked(
+    snapshot: Snapshot, job_class: JobClass, now: int, priority: int, project: str, user: str = ""
+) -> Snapshot:
     """The world with the job that `what_if` asks about, submitted last."""
     last = max((q.jobs[-1][0] for q in snapshot.queues if len(q.jobs)), default=0)
-    projects = (*snapshot.projects, project)
-    jobs = JobColumns.of([(last + 1, WHAT_IF_ID, job_class.time_limit_us, now, len(projects) - 1)])
+    projects, users = (*snapshot.projects, project), (*snapshot.users, user)
+    whose = len(projects) - 1, 0, len(users) - 1
+    jobs = JobColumns.of([(last + 1, WHAT_IF_ID, job_class.time_limit_us, now, *whose)])
     queue = PendingQueue(job_class.without_limit(), priority, jobs)
-    return replace(snapshot, queues=(*snapshot.queues, queue), projects=projects)
+    return replace(snapshot, queues=(*snapshot.queues, queue), projects=projects, users=users)
 
 
 def _unpaid(snapshot: Snapshot, job_class: JobClass, now: int, priority: int, project: str) -> Start | None:
@@ -197,7 +200,7 @@ def _reason(snapshot: Snapshot, result: Plan, index: int) -> Reason:
         return reasons.making_room(result, submitted=result.making_room_for != WHAT_IF_ID)
     rules, first = snapshot.priority, result.reserved_job
     if result.limited_until and first == snapshot.queues[index].jobs[0][1] and rules is not None:
-        return reasons.limited(result, rules.preempt_max)
+        return reasons.limited(result, rules)
     return reasons.reason_of(snapshot, result, index) if index in result.verdicts else NOTHING
 
 
@@ -403,10 +406,10 @@ def _alternatives(snapshot: Snapshot, index: int, now: int, planner: Planner) ->
     queue, found = snapshot.queues[index], []
     order, job_id = queue.jobs[0]
     since_us, project = queue.jobs.since_us.item(0), queue.jobs.projects.item(0)
-    deadline_us = queue.jobs.deadlines_us.item(0)
+    deadline_us, user = queue.jobs.deadlines_us.item(0), queue.jobs.users.item(0)
     others = [other for row, other in enumerate(snapshot.queues) if row != index]
     for change, job_class in candidates(planner, queue.class_at(0)):
-        row = (order, job_id, job_class.time_limit_us, since_us, project, deadline_us)
+        row = (order, job_id, job_class.time_limit_us, since_us, project, deadline_us, user)
         jobs = JobColumns.of([row])
         changed = PendingQueue(job_class.without_limit(), queue.priority, jobs)
         trial = plan(replace(snapshot, queues=(*others, changed)), now)

@@ -7,7 +7,7 @@ Why     a job is within a guarantee, or of so much higher priority; whom it may 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from bursar.clock import HOUR_US
 from bursar.model import EndCause
@@ -36,7 +36,11 @@ class Stops:
         self._grace_us = max((one.grace_us for one in snapshot.holders.values()), default=0)
         self._kept: tuple[int, ...] = ()
         self.limited_until = 0
-        """Until when nobody is stopped, since the job's project had that done so often; 0: not for that."""
+        """Until when nobody is stopped, since the job's project or user had that done so often; 0: not for
+        that.
+        """
+        self.limited_user = False
+        """Is it the user?"""
 
     def for_job(
         self, job_id: str, index: int, rooms: Rooms, claims: Claims
@@ -75,25 +79,36 @@ class Stops:
         job_id: str,
         room_by: Callable[[Preemption], Room | None],
     ) -> tuple[str, str, Preemption, Room] | None:
-        """The first way to room, but for stops by priority beyond what its project may have in an hour."""
+        """The first way to room, but for stops by priority beyond what its project and its user may have
+        in an hour.
+        """
         for quota, message, way in ways:
             room = room_by(way)
             if room is None:
                 continue
-            if room.victims and not quota and (until := self._often(queue, job_id)):
-                self.limited_until = until
-                continue
+            if room.victims and not quota:
+                self.limited_until, self.limited_user = self._often(queue, job_id)
+                if self.limited_until:
+                    continue
             return quota, message, way, room
         return None
 
-    def _often(self, queue: PendingQueue, job_id: str) -> int:
-        """Until when a job's project has had others stopped as often as it may; 0: it may now."""
-        rules, projects = self._snapshot.priority, self._snapshot.projects
-        index = queue.jobs.projects.item(queue.position_of(job_id))
-        tenant = top_of(projects[index]) if index < len(projects) else ""
-        times = self._snapshot.rooms_made.get(tenant, ())
+    def _often(self, queue: PendingQueue, job_id: str) -> tuple[int, bool]:
+        """Until when a job's project or user has had others stopped as often as it may, 0: both may now; and
+        whether the user is why.
+        """
+        shot, rules, position = self._snapshot, self._snapshot.priority, queue.position_of(job_id)
+        if rules is None:
+            return 0, False
+        tenant = top_of(_named(shot.projects, queue.jobs.projects.item(position)))
+        user = _named(shot.users, queue.jobs.users.item(position))
+        of_project = self._until(shot.rooms_made.get(tenant, ()), rules.preempt_max)
+        of_user = self._until(shot.rooms_by_user.get(user, ()), rules.preempt_user_max or rules.preempt_max)
+        return max(of_project, of_user), of_user > of_project
+
+    def _until(self, times: tuple[int, ...], most: int) -> int:
+        """Until when that was as often as it may be; 0: it was not."""
         times = tuple(at for at in times if self._now - HOUR_US < at <= self._now)
-        most = rules.preempt_max if rules is not None else 0
         return times[-most] + HOUR_US if 0 < most <= len(times) else 0
 
     def _loses(self, way: Preemption, attempt_id: str) -> str:
@@ -128,3 +143,8 @@ class Stops:
             lost = lower_ones(self._snapshot, rules, queue, tenancy, self._now)
             message = f"makes room for a job of priority {queue.priority}"
             yield "", message, Preemption(self._world, self._snapshot, lost, self._now, kept=self._kept)
+
+
+def _named(names: Sequence[str], index: int) -> str:
+    """The name that a column gives as a number; "" where none was told."""
+    return names[index] if index < len(names) else ""

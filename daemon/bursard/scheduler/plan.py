@@ -121,7 +121,7 @@ class Planner:
             self._reaches = alone and len(world.kinds.facts) <= PRICES_MAX
             self.guard = Guard(world, snapshot.promises, lambda: self.claims.releases, now)
             self.claims.guard = self.guard
-        self._limited_until = 0
+        self._limited_until, self._limited_user = 0, False
         self._told: dict[int, Verdict] = {}
         """By queue, what stops those that were passed over."""
 
@@ -245,6 +245,7 @@ class Planner:
             making_room_for=reserved if making_room is not None else "",
             making_room_by=making_room or "",
             limited_until=self._limited_until,
+            limited_user=self._limited_user,
         )
 
     def _make_room(self, job_id: str, index: int) -> str | None:
@@ -253,7 +254,7 @@ class Planner:
         """
         ways = Stops(self.world, self.snapshot, self.tenancy, self.now)
         found = ways.for_job(job_id, index, self.rooms, self.claims)
-        self._limited_until = ways.limited_until
+        self._limited_until, self._limited_user = ways.limited_until, ways.limited_user
         if found is None:
             return None
         quota, stops = found

@@ -137,15 +137,17 @@ def making_room(plan: Plan, submitted: bool = True) -> Reason:
     )
 
 
-def limited(plan: Plan, most: int) -> Reason:
-    """Others would be stopped for it, had its project not had that done so often."""
-    until = plan.limited_until
+def limited(plan: Plan, rules: PriorityPolicySpec) -> Reason:
+    """Others would be stopped for it, had its project or its user not had that done so often."""
+    until, whose, key, most = plan.limited_until, "project", "per_project", rules.preempt_max
+    if plan.limited_user:
+        whose, key, most = "user", "per_user", rules.preempt_user_max or rules.preempt_max
     return Reason(
         ReasonCode.RATE_LIMITED,
-        f"jobs of its project have had others stopped {plural(most, 'time')} within an hour, as often as they"
-        f" may (`preempt.per_project` of the PriorityPolicy); again from {text.instant(until)}",
+        f"jobs of its {whose} have had others stopped {plural(most, 'time')} within an hour, as often as they"
+        f" may (`preempt.{key}` of the PriorityPolicy); again from {text.instant(until)}",
         "wait: it starts when there is room, or then has others stopped where that is worth it",
-        (("until", str(until)), ("per_project", str(most))),
+        (("until", str(until)), (key, str(most))),
     )
 
 

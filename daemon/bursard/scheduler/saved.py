@@ -25,8 +25,8 @@ from bursard.scheduler.plan import plan
 from bursard.scheduler.saved_upgrade import upgrade
 
 MAGIC = b"bursar-snapshot "
-VERSION = b"4"
-READS = (b"1", b"2", b"3", b"4")
+VERSION = b"5"
+READS = (b"1", b"2", b"3", b"4", b"5")
 UNPACKED_MAX = 1 << 30
 """Bytes of JSON that are read: ten times the largest site. A small file may unpack to anything."""
 PIECE_BYTES = 1 << 18
@@ -147,12 +147,15 @@ def _check(saved: Saved, name: str) -> None:
         raise InvalidRequest(f"{name}: is damaged: something runs on a node that is not there")
     for queue in saved.snapshot.queues:
         jobs = queue.jobs
-        lengths = (jobs.orders, jobs.limits_us, jobs.since_us, jobs.projects, jobs.deadlines_us)
+        lengths = (jobs.orders, jobs.limits_us, jobs.since_us, jobs.projects, jobs.deadlines_us, jobs.users)
         if any(len(column) != len(jobs.ids) for column in lengths) or jobs.limits_us.min(initial=1) < 1:
             raise InvalidRequest(f"{name}: is damaged: the columns of a queue do not agree")
         named = max(len(saved.snapshot.projects), 1)
         if not (jobs.projects.min(initial=0) >= 0 and jobs.projects.max(initial=0) < named):
             raise InvalidRequest(f"{name}: is damaged: a job is of a project that is not named")
+        owners = max(len(saved.snapshot.users), 1)
+        if not (jobs.users.min(initial=0) >= 0 and jobs.users.max(initial=0) < owners):
+            raise InvalidRequest(f"{name}: is damaged: a job is of a user who is not named")
     kinds, slots = nodes.gpu_type, nodes.gpu_total
     if len(kinds) and not (kinds.min() >= -1 and kinds.max() < len(nodes.gpu_types)):
         raise InvalidRequest(f"{name}: is damaged: a node has GPUs of a type that is not named")

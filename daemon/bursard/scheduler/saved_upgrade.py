@@ -2,7 +2,8 @@
 
 Why     a file that was kept to find out why something was done must open in every later version. Format 1 had
         a queue for each time limit, with the limit in its class. Format 2 did not say of jobs since when they
-        wait and of which project they are: plans did not go by it. Format 3 knew no deadlines.
+        wait and of which project they are: plans did not go by it. Format 3 knew no deadlines, and format 4
+        not whose jobs are.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ def upgrade(document: Any, version: int) -> None:
             nothing = [0] * len(queue["jobs"]["ids"])
             if version < 3:
                 queue["jobs"] |= {"since_us": _column(nothing), "projects": _column(nothing)}
-            queue["jobs"]["deadlines_us"] = _column(nothing)
+            if version < 4:
+                queue["jobs"]["deadlines_us"] = _column(nothing)
+            queue["jobs"]["users"] = _column(nothing)
     except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as problem:
         raise ValueError(f"{type(problem).__name__}: {problem}") from None
 

@@ -78,7 +78,7 @@ async def plan_view(
     turn = state.pending.turn_if(user, job_class, spec.priority, state.next_order)
     answer: WhatIf = await aside(
         snapshot,
-        lambda: what_if(snapshot, job_class, now, spec.priority, spec.project),
+        lambda: what_if(snapshot, job_class, now, spec.priority, spec.project, user),
         thread=engine.aside,
     )
     if promised is not None and _begins_before(answer, promised):

@@ -57,6 +57,8 @@ def _forget_what_it_never_said(written: Any, *forms: dict[str, Any]) -> None:
     undated = {job["id"] for job in written["jobs"] if "ended_at" not in job.get("array", {"ended_at": 0})}
     waiting_anew = {job["id"] for job in written["jobs"] if "waits_since" in job}
     for form in forms:
+        if "rooms_by_user" not in written:
+            form.pop("rooms_by_user", None)
         if "rooms_made" not in written:  # it orders jobs alone, and for minutes
             for name in ("made", "rooms_made"):
                 form.pop(name, None)

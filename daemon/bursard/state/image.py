@@ -123,6 +123,7 @@ class StateImage(msgspec.Struct, frozen=True, kw_only=True):
     reserved: list[tuple[str, list[tuple[int, int]]]] = []
     made: list[str] = []
     rooms_made: dict[str, tuple[int, ...]] = {}
+    rooms_by_user: dict[str, tuple[int, ...]] = {}
     unread: list[str] = []
 
 
@@ -193,6 +194,7 @@ def encode(state: State, recorded_at: int) -> bytes:
         keys_charged=state.keys_charged.image(),
         made=list(state.made),
         rooms_made=state.rooms_made,
+        rooms_by_user=state.rooms_by_user,
         reserved=[(name, list(windows)) for name, windows in sorted(state.reservations.past.items())],
         unread=sorted(state.budgets.unread),
     )
@@ -243,6 +245,7 @@ def decode(data: bytes, limits: Limits | None = None) -> State:
             state.ledger.close_job(money.job_id)
     state.made = dict.fromkeys(image.made)
     state.rooms_made = dict(image.rooms_made)
+    state.rooms_by_user = dict(image.rooms_by_user)
     state.doomed = {job_id: doom for job_id, doom in image.doomed.items() if job_id in state.jobs}
     state.attempts = dict(sorted(state.attempts.items(), key=lambda item: item[1].placed_at))
     state.leased = {one.id: None for one in state.attempts.values() if one.lease_us}

@@ -35,6 +35,7 @@ class _Row(NamedTuple):
     since_us: int = 0
     project: int = 0
     deadline_us: int = 0
+    user: int = 0
 
 
 _NUMBERS = len(_Row._fields)
@@ -104,8 +105,8 @@ class _Queue:
             rows = slice(self.start, self.stop)
             numbers, ids = self.numbers[:, rows], self.ids[rows]
             numbers.flags.writeable = ids.flags.writeable = False
-            orders, limits_us, since_us, projects, deadlines_us = numbers
-            columns = JobColumns(orders, limits_us, since_us, projects, deadlines_us, ids)
+            orders, limits_us, since_us, projects, deadlines_us, users = numbers
+            columns = JobColumns(orders, limits_us, since_us, projects, deadlines_us, users, ids)
             job_class, priority, owner = self.key
             self.frozen = PendingQueue(job_class, priority, columns, owner)
         return self.frozen
@@ -163,7 +164,7 @@ class PendingIndex:
         self._where: dict[str, _Place] = {}
         self.aside: dict[str, None] = {}
         """Jobs that could start and are in no queue: an allocator has given them nothing."""
-        self._projects = ProjectNumbers()
+        self._projects, self._users = ProjectNumbers(), ProjectNumbers()
 
     def __len__(self) -> int:
         return len(self._where)
@@ -191,7 +192,8 @@ class PendingIndex:
         """
         self.remove(job_id)
         queue = self._queue_for(job_class.without_limit(), priority, order, user)
-        row = _Row(order, job_class.time_limit_us, since_us, self._projects.join(project), deadline_us)
+        numbers = self._projects.join(project), deadline_us, self._users.join(user)
+        row = _Row(order, job_class.time_limit_us, since_us, *numbers)
         queue.add(job_id, row)
         self._where[job_id] = _Place(queue, row)
 
@@ -201,6 +203,7 @@ class PendingIndex:
         place = self._where.pop(job_id, None)
         if place is not None:
             self._projects.leave(place.row.project)
+            self._users.leave(place.row.user)
             place.queue.remove(place.row.order)
             self._drop_if_empty(place.queue)
 
@@ -317,6 +320,10 @@ class PendingIndex:
     def projects(self) -> tuple[str, ...]:
         """What `JobColumns.projects` counts."""
         return self._projects.names()
+
+    def users(self) -> tuple[str, ...]:
+        """What `JobColumns.users` counts."""
+        return self._users.names()
 
     def turn(self) -> None:
         """A plan was made of what was shown: others of each crowd come to their turn."""

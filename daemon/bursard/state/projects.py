@@ -19,8 +19,8 @@ DAYS_MAX = 365
 
 
 class ProjectNumbers:
-    """A number for each project that somebody waits in. One is given again when nobody waits there any more,
-    so that names that come and go do not pile up.
+    """A number for each project that somebody waits in; users are counted by it as well. One is given again
+    when nobody waits there any more, so that names that come and go do not pile up.
     """
 
     def __init__(self) -> None:

@@ -41,6 +41,7 @@ def take(tables: Tables, asked: str = "") -> Snapshot:
         currency=tables.currency,
         priority=rules,
         projects=tables.pending.projects(),
+        users=tables.pending.users(),
         spent=tables.costs.of_last(rules.share_days) if rules is not None and fair else {},
         holders=_holders(tables) if preempts or tables.quotas.guarantees else {},
         quotas=tables.quotas.specs,
@@ -49,6 +50,7 @@ def take(tables: Tables, asked: str = "") -> Snapshot:
         promises=_promises(tables, queues) if tables.promises else (),
         made=_made(tables, queues) if tables.made else (),
         rooms_made=dict(tables.rooms_made) if preempts else {},
+        rooms_by_user=dict(tables.rooms_by_user) if preempts else {},
         moves=_moves(tables),
     )
 

@@ -161,7 +161,7 @@ class Doom(msgspec.Struct, frozen=True):
 ROOM_KEPT_US = 300 * SECOND_US
 """So long after the grace of those that were stopped for a job what they left is its own at most."""
 ROOMS_KNOWN = 1_000
-"""So many times that others were stopped are known of one project."""
+"""So many times that others were stopped are known of one project, and of one user."""
 
 
 class Met(msgspec.Struct):
@@ -251,6 +251,8 @@ class Tables:
         """Jobs that others were asked to end for and that have not started since: the first such first."""
         self.rooms_made: dict[str, tuple[int, ...]] = {}
         """By top-level project, when others were asked to end for its jobs, in the hour to the last time."""
+        self.rooms_by_user: dict[str, tuple[int, ...]] = {}
+        """The same by user."""
         self.costs = ProjectCosts()
         self.typical = TypicalRequests()
         self.runs = PastRuns()
@@ -280,10 +282,10 @@ class Tables:
         if not job.room_until:
             self.made[job.id] = None
         job.room_until = max(job.room_until, at + grace_us + ROOM_KEPT_US)
-        tenant = top_of(job.spec.project)
-        known = [one for one in self.rooms_made.get(tenant, ()) if at - HOUR_US < one <= at]
-        if at not in known:  # those of one commit are stopped together
-            self.rooms_made[tenant] = (*known, at)[-ROOMS_KNOWN:]
+        for rooms, name in ((self.rooms_made, top_of(job.spec.project)), (self.rooms_by_user, job.user)):
+            known = [one for one in rooms.get(name, ()) if at - HOUR_US < one <= at]
+            if at not in known:  # those of one commit are stopped together
+                rooms[name] = (*known, at)[-ROOMS_KNOWN:]
 
     def leave_room(self, job: JobRecord) -> None:
         """It has started, or wants that room no more: what is left of it is anybody's."""

@@ -490,6 +490,11 @@ def _priority() -> Schema:
                         1000,
                         default=60,
                     ),
+                    "per_user": forms.whole(
+                        "The same for jobs of one user, in all projects together. Default: `per_project`.",
+                        1,
+                        1000,
+                    ),
                 },
                 required=("gap",),
             ),
