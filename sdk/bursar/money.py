@@ -33,22 +33,49 @@ _AMOUNT = re.compile(r"^\s*([+-]?\d{1,60}(?:\.\d{1,60})?)\s*([A-Z]{3})\s*$", re.
 
 
 class Money(msgspec.Struct, frozen=True, order=False):
-    """An amount of one currency. `nanos` may be negative (corrections)."""
+    """An amount of one currency. `nanos` may be negative (corrections).
+
+    Adds, subtracts, compares and sums with what is of the same currency, and is multiplied by whole numbers.
+    A bare number has no currency and is a `TypeError`. Raises `CurrencyMismatch`.
+    """
 
     nanos: int
     currency: str
 
+    @classmethod
+    def of(cls, text: str) -> Money:
+        """`Money.of("12.50 USD")`. Raises `InvalidRequest` naming the expected form."""
+        return parse_money(text)
+
+    @property
+    def amount(self) -> Decimal:
+        """The exact number without its currency."""
+        return Decimal(format_nanos(self.nanos))
+
     def __add__(self, other: Money) -> Money:
+        if not isinstance(other, Money):
+            return NotImplemented
         return Money(self.nanos + self._same(other).nanos, self.currency)
 
+    def __radd__(self, other: int) -> Money:
+        """`sum` begins with 0."""
+        return self if type(other) is int and other == 0 else NotImplemented
+
     def __sub__(self, other: Money) -> Money:
+        if not isinstance(other, Money):
+            return NotImplemented
         return Money(self.nanos - self._same(other).nanos, self.currency)
 
+    def __mul__(self, times: int) -> Money:
+        return Money(self.nanos * times, self.currency) if isinstance(times, int) else NotImplemented
+
+    __rmul__ = __mul__
+
     def __lt__(self, other: Money) -> bool:
-        return self.nanos < self._same(other).nanos
+        return self.nanos < self._same(other).nanos if isinstance(other, Money) else NotImplemented
 
     def __le__(self, other: Money) -> bool:
-        return self.nanos <= self._same(other).nanos
+        return self.nanos <= self._same(other).nanos if isinstance(other, Money) else NotImplemented
 
     def _same(self, other: Money) -> Money:
         if other.currency != self.currency:
@@ -56,6 +83,10 @@ class Money(msgspec.Struct, frozen=True, order=False):
                 f"cannot combine {self.currency} with {other.currency}; convert one of them first"
             )
         return other
+
+    def __format__(self, spec: str) -> str:
+        """`f"{cost:.2f}"` is `12.50 USD`."""
+        return f"{format(self.amount, spec)} {self.currency}" if spec else str(self)
 
     def __str__(self) -> str:
         return f"{format_nanos(self.nanos)} {self.currency}"
