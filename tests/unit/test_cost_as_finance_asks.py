@@ -359,3 +359,15 @@ def test_the_verb_shows_what_a_job_is_called_beside_its_id(fake: Any, capsys: An
     assert json.loads(capsys.readouterr().out)["rows"][0]["called"] == "12 train-99"
     assert run(["cost", "--by", "job", "-o", "csv"]) == 0
     assert "job,called,cost" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+def test_the_verb_says_what_of_a_period_is_of_its_neighbours(fake: Any, capsys: Any, form: str) -> None:
+    for zone, of in (("Asia/Kathmandu", 45), ("Europe/Berlin", 0)):
+        period = find_period("2026-11", NOW, zone)
+        fake.answers["Money/Cost"] = pb.CostResponse(
+            currency="USD", since=period.since, until=period.until, period=period.text, timezone=zone
+        )
+        assert run(["cost", "--period", "2026-11", "--timezone", zone, "-o", form]) == 0
+        told = " ".join(capsys.readouterr().err.split())
+        assert (f"up to {of} min of this period are counted in the one before" in told) == bool(of)

@@ -21,13 +21,14 @@ from bursar.errors import InvalidRequest
 from bursar.model import DeviceUse, EndCause
 from bursar.v1 import money_pb2 as pb
 from bursard.events import ExitReport
+from bursard.reports.machines import utilization
 from bursard.reports.pages import Column, Page, csv_pieces, json_pieces, text_pieces
 from bursard.reports.period import find_period
 from bursard.reports.waste import MEANINGS, UNTOLD
 from bursard.services.views import job_view
 from bursard.state.decide import attempts
 from bursard.state.decide import jobs as decide_jobs
-from bursard.store import ChargeFilter
+from bursard.store import ChargeFilter, ChargeSum, ScratchStore, Unposted
 
 
 def end(daemon: Daemon, job_id: str, cause: EndCause) -> None:
@@ -179,10 +180,10 @@ def test_idle_and_utilization_are_the_statements_numbers_by_node() -> None:
         assert unpriced["at_no_known_price_hours"] == unpriced["time_hours"] > 3
         used = await page(daemon, "utilization")
         rows = {row["node"]: row for row in used["rows"]}
-        parts = ("held", "idle", "down", "unknown")
-        overhead = nanos(statement["overhead"])
+        parts = ("held", "idle", "down", "unknown", "startup", "overhead", "refund")
+        assert nanos(rows["a"]["overhead"]) == nanos(statement["overhead"])
         assert nanos(rows["a"]["cost"]) == nanos(statement["node_cost"])
-        assert sum(nanos(rows["a"][part]) for part in parts) + overhead == nanos(statement["node_cost"])
+        assert sum(nanos(rows["a"][part]) for part in parts) == nanos(statement["node_cost"])
         ratio = Decimal(nanos(rows["a"]["held"])) / nanos(rows["a"]["cost"])
         assert abs(Decimal(str(rows["a"]["utilization_percent"])) / 100 - ratio) < Decimal("0.000001")
         gpu_us = (
@@ -298,7 +299,7 @@ def test_a_page_says_the_same_in_every_form_and_defuses_what_a_spreadsheet_would
     assert "total" not in alone
     lines = list(csv.DictReader(io.StringIO(b"".join(csv_pieces(SHOWN)).decode())))
     assert lines[0] == {
-        "category": "'=cmd", "cost": "0.000000005", "time_hours": "1.000", "share_percent": "33.3333",
+        "category": "'=cmd", "cost": "0.000000005", "time_hours": "1.0", "share_percent": "33.3333",
         "currency": "EUR", "period": "2026-10", "since": "2026-09-30T22:00:00Z",
         "until": "2026-10-31T23:00:00Z", "timezone": "Europe/Berlin", "status": "provisional",
     }  # fmt: skip
@@ -309,3 +310,52 @@ def test_a_page_says_the_same_in_every_form_and_defuses_what_a_spreadsheet_would
         "share_percent": 33.3333,
     }  # fmt: skip
     assert document["rows"][1]["cost"] is None
+
+
+def test_hours_are_the_same_to_the_last_digit_in_csv_and_json() -> None:
+    async def story(daemon: Daemon) -> None:
+        await work(daemon)
+        for kind in ("utilization", "idle"):
+            rows = (await page(daemon, kind))["rows"]
+            lines = list(csv.DictReader(io.StringIO(await page(daemon, kind, form="csv"))))
+            names = [name for name in lines[0] if name.endswith("_hours")]
+            assert [[float(line[name]) for name in names] for line in lines[: len(rows)]] == [
+                [row[name] for name in names] for row in rows
+            ]
+            assert any(row[name] != round(row[name], 3) for name in names for row in rows)
+
+    in_a_daemon(story)
+
+
+def test_hours_in_csv_are_plain_decimals_however_few_they_are() -> None:
+    short = replace(SHOWN, columns=(Column("time", "hours"),), rows=((1,), (-1,)), total=())
+    first, second = csv.DictReader(io.StringIO(b"".join(csv_pieces(short)).decode()))
+    assert first["time_hours"].startswith("0.0000000002777")
+    assert second["time_hours"] == "-" + first["time_hours"]
+    assert float(first["time_hours"]) == json.loads(b"".join(json_pieces(short)))["rows"][0]["time_hours"]
+
+
+def test_a_period_that_begins_within_an_hour_says_so_with_the_answer() -> None:
+    async def story(daemon: Daemon) -> None:
+        await work(daemon)
+        for zone, minutes in (("Asia/Kolkata", 30), ("Asia/Kathmandu", 45)):
+            (note,) = [one for one in (await page(daemon, "idle", timezone=zone))["notes"] if zone in one]
+            assert f"up to {minutes} min of this period are counted in the one before" in note
+        for zone in ("", "Europe/Berlin"):
+            notes = (await page(daemon, "idle", timezone=zone))["notes"]
+            assert not [one for one in notes if "whole hours of UTC" in one]
+
+    in_a_daemon(story)
+
+
+def test_every_cost_of_a_node_has_its_column_in_utilization(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = {"usage": 7, "idle": 11, "reserved": 13, "keep-alive": 17, "down": 19, "unknown": 23}
+    kinds |= {"startup": 29, "overhead": 31, "refund": -37}
+    sums = [ChargeSum(("p", "a", kind), nanos, 0, 0, 0, 0, 0, 1, 0, 0) for kind, nanos in kinds.items()]
+    store = ScratchStore()
+    monkeypatch.setattr(store, "charge_sums", lambda *_: sums)
+    made = utilization(store, SHOWN.period, "USD", Unposted(0, ()))
+    row = dict(zip([column.name for column in made.columns], made.rows[0], strict=True))
+    beside = {kind: kinds[kind] for kind in ("startup", "overhead", "refund", "down", "unknown")}
+    assert {name: row[name] for name in beside} == beside
+    assert (row["held"], row["idle"], row["cost"]) == (7, 41, sum(kinds.values()))

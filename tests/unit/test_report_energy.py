@@ -124,3 +124,19 @@ def test_of_a_job_that_is_not_in_memory_its_document_says_it() -> None:
         assert sourced.of(stranger) == "unknown"
 
     in_a_daemon(story)
+
+
+def test_energy_that_no_attempt_told_is_not_known_and_not_0() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(MODEL)
+        daemon.node("a", gpus=4)
+        daemon.run(project="vision")
+        document = await asked(daemon)
+        (row,) = document["rows"]
+        told = ("energy_kwh", "energy_joules", "energy_cost", "carbon_grams")
+        for one in (row, document["total"]):
+            assert (one["attempts"], one["untold"]) == (1, 1)
+            assert [one[name] for name in told] == [None] * 4
+            assert one["gpu_hours"] > 1
+
+    in_a_daemon(story)

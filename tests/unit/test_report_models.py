@@ -10,9 +10,9 @@ import pytest
 from money_daemon import COST_MODEL, Daemon, in_a_daemon
 from msgspec.structs import replace
 
-from bursar.clock import HOUR_US
+from bursar.clock import DAY_US, HOUR_US
 from bursar.errors import InvalidRequest
-from bursar.model import EndCause, Progress
+from bursar.model import ArraySpec, EndCause, Progress
 from bursar.v1 import money_pb2 as pb
 from bursard.state.documents import decode
 
@@ -107,5 +107,83 @@ def test_time_at_no_known_price_is_not_known_and_a_project_narrows_it() -> None:
             InvalidRequest, match="there is no job, charge, budget, quota or grant of project 'b'"
         ):
             await rows(daemon, project="b")
+
+    in_a_daemon(story)
+
+
+def test_a_job_that_was_given_another_model_is_a_run_of_that_one_alone() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL)
+        daemon.node("a")
+        moved = daemon.run(model="m", told=Progress(step=100))
+        daemon.run(model="m", told=Progress(step=50))
+        retag = pb.Retag(model="n")
+        await daemon.money.Correct(pb.CorrectRequest(job=moved, reason="named wrong", retag=retag), None)
+        found, total = await rows(daemon)
+        told = {name: (row["runs"], row["runs_that_told"], row["steps"]) for (name, _), row in found.items()}
+        assert told == {"m": (1, 1, 50), "n": (1, 1, 100)}
+        assert (total["runs"], total["steps"]) == (2, 150)
+        cost = await daemon.money.Cost(pb.CostRequest(period="2026-11", by=["model"]), None)
+        assert {row.keys[0]: row.jobs for row in cost.rows} == {"m": 1, "n": 1}
+        assert cost.total.jobs == 2
+
+    in_a_daemon(story)
+
+
+def test_a_run_and_its_work_count_in_the_month_in_which_it_ended_alone() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL)
+        daemon.node("a")
+        daemon.clock.advance(29 * DAY_US + 21 * HOUR_US)  # two hours before December
+        daemon.meter()
+        daemon.run(hours=5, model="m", told=Progress(step=100))
+        await daemon.engine.durable()
+        november, december = [(await rows(daemon, period=one))[0]["m", ""] for one in ("2026-11", "2026-12")]
+        assert [(row["runs"], row["steps"]) for row in (november, december)] == [(0, None), (1, 100)]
+        assert nanos(november["cost"]) > 0
+        assert november["cost_per_run"] is None
+        assert nanos(december["cost_per_run"]) == nanos(november["cost"]) + nanos(december["cost"])
+        whole = (await rows(daemon, period="2026-Q4"))[0]["m", ""]
+        assert (whole["runs"], whole["steps"], whole["cost_per_run"]) == (1, 100, whole["cost"])
+
+    in_a_daemon(story)
+
+
+def test_a_month_with_nothing_but_a_correction_has_no_run_and_no_cost_of_one() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL)
+        daemon.node("a")
+        job_id = daemon.run(model="m", told=Progress(step=10))
+        daemon.clock.advance(31 * DAY_US)
+        daemon.meter()
+        await daemon.engine.durable()
+        await daemon.money.ClosePeriod(pb.ClosePeriodRequest(period="2026-11", force=True), None)
+        await daemon.money.Correct(pb.CorrectRequest(job=job_id, to_ppm=500_000, reason="outage"), None)
+        row = (await rows(daemon, period="2026-12"))[0]["m", ""]
+        assert nanos(row["cost"]) < 0
+        units = [row[name] for name in ("steps", "cost_per_run", "cost_per_step")]
+        assert (row["runs"], units) == (0, [None, None, None])
+        assert (await rows(daemon))[0]["m", ""]["runs"] == 1
+
+    in_a_daemon(story)
+
+
+def test_an_array_is_one_run_once_its_last_task_has_ended_and_each_task_told_its_own_work() -> None:
+    async def story(daemon: Daemon) -> None:
+        await daemon.apply(COST_MODEL)
+        daemon.node("a")
+        array_id = daemon.submit(model="m", array=ArraySpec((0, 1)))
+        daemon.clock.advance(HOUR_US)
+        daemon.meter()
+        first, last = [job.id for job in daemon.engine.state.jobs.values() if job.parent_id == array_id]
+        daemon.finish(first, Progress(step=3))
+        await daemon.engine.durable()
+        row = (await rows(daemon))[0]["m", ""]
+        assert (row["runs"], row["steps"]) == (0, 3)
+        daemon.finish(last, Progress(step=4))
+        await daemon.engine.durable()
+        row = (await rows(daemon))[0]["m", ""]
+        assert (row["runs"], row["steps"]) == (1, 7)
+        assert row["cost_per_run"] == row["cost"]
 
     in_a_daemon(story)

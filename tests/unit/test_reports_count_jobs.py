@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bursard.reports.cost import fold
+from bursard.reports.cost import Shape, fold
 from bursard.store import ChargeSum
 
 
@@ -31,3 +31,15 @@ def test_an_array_is_one_job_however_many_of_its_tasks_are_charged() -> None:
 def test_what_is_of_no_job_counts_as_none() -> None:
     table = fold(["kind"], [part("idle", ""), part("idle", ""), part("usage", "job_1")])
     assert {row.keys: row.jobs for row in table.rows} == {("idle",): 0, ("usage",): 1}
+
+
+def test_a_job_of_which_nothing_is_left_in_a_group_counts_there_no_more() -> None:
+    back = part("a", "job_1", nanos=-5)._replace(held_us=-1)
+    moved = [part("a", "job_1"), back, part("b", "job_1")]
+    table = fold(["model"], [*moved, part("a", "job_2")])
+    assert {row.keys: (row.jobs, row.nanos) for row in table.rows} == {("a",): (1, 5), ("b",): (1, 5)}
+    assert table.total.jobs == 2
+    free = part("a", "job_1", nanos=0)
+    assert [row.jobs for row in fold(["model"], [free]).rows] == [1]
+    topped = fold(["model"], [part("z", "job_9", nanos=99), *moved], Shape(top=1))
+    assert [row.jobs for row in topped.rows] == [1, 1]

@@ -45,7 +45,8 @@ class CostRow(msgspec.Struct):
         keys: one text per dimension; empty where the work does not say (idle has no project).
         gpu_milli_us, cpu_milli_us: what jobs used, in thousandths of a GPU or CPU times microseconds.
         held_us: summed length of the charges. unknown_us: the part of it without a known price.
-        jobs: different jobs; an array is one, however many of its tasks are among the charges.
+        jobs: different jobs; an array is one, however many of its tasks are among the charges. One of which
+            nothing is left, since all was moved to another group, is none.
         before: nanos of the group in the period before. others: so many small groups in one; else 0.
         use: of services and their keys alone.
     """
@@ -156,13 +157,33 @@ Keys = tuple[str | int, ...]
 
 
 class _Group(msgspec.Struct):
+    """`jobs`: of each, whatever it comes to in the group: nanos, time held, and that at no known price."""
+
     row: CostRow
-    jobs: set[str] = msgspec.field(default_factory=set)
+    jobs: dict[str, _Net] = msgspec.field(default_factory=dict)
 
     def add(self, other: _Group) -> None:
         self.row.add(other.row)
         self.row.before += other.row.before
-        self.jobs |= other.jobs
+        for job, net in other.jobs.items():
+            self.count(job, net)
+
+    def count(self, job: str, net: _Net) -> None:
+        nanos, held_us, unpriced_us = self.jobs.get(job, _NOTHING)
+        self.jobs[job] = nanos + net[0], held_us + net[1], unpriced_us + net[2]
+
+
+_Net = tuple[int, int, int]
+_NOTHING: Final[_Net] = (0, 0, 0)
+
+
+def nets_to_nothing(part: ChargeSum) -> bool:
+    """Was all of it taken back again, as what a retag moves is?"""
+    return _net(part) == _NOTHING
+
+
+def _net(part: ChargeSum) -> _Net:
+    return part.nanos, part.held_us, part.unpriced_us
 
 
 def fold(
@@ -184,7 +205,7 @@ def fold(
         for one in (group, total):
             one.row.add(part)
             if whole:
-                one.jobs.add(whole)
+                one.count(whole, _net(part))
     for part in before:
         for one in (_group(groups, shorten(part.keys[:-1])), total):
             one.row.before += part.nanos
@@ -194,7 +215,7 @@ def fold(
     if shape.top and by:
         found = _topped(found, shape.top, len(by))
     for one in (*found, total):
-        one.row.jobs = len(one.jobs)
+        one.row.jobs = sum(net != _NOTHING for net in one.jobs.values())
     return CostTable(tuple(by), tuple(one.row for one in found) if by else (), total.row)
 
 

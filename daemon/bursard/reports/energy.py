@@ -192,6 +192,8 @@ def _cells(row: _Sum, before: int) -> tuple[Cell, ...]:
     """`before`: millijoules of the rows above; kWh are rounded so that they add up to the total."""
     attempts, untold = row.attempts()
     nothing_said = row.without == row.millijoules != 0
+    if untold and not row.millijoules:  # nobody told any, which is not none
+        return (row.gpu_milli_us // MILLI, attempts, untold, *(None,) * 7)
     return (
         row.gpu_milli_us // MILLI,
         attempts,

@@ -16,6 +16,8 @@ from bursard.reports.period import Period
 from bursard.store import ChargeFilter, ChargeSum, Dim, Unposted, Views
 
 _IDLE_KINDS: Final = ("idle", "reserved", "keep-alive", "down", "unknown")
+_BESIDE: Final = ("startup", "overhead", "refund")
+"""Costs of a node that are of no hour in which it could be held."""
 _IDLE_COLUMNS: Final = (
     Column("pool", wrap=True, drop=3), Column("node", wrap=True), Column("cause"), Column("time", "hours"),
     Column("cost", "money"), Column("share", "percent", drop=2), Column("at_no_known_price", "hours", drop=1),
@@ -24,7 +26,8 @@ _USED_COLUMNS: Final = (
     Column("pool", wrap=True, drop=4), Column("node", wrap=True), Column("gpu", "hours", drop=2),
     Column("cpu", "hours", drop=3), Column("cost", "money"), Column("held", "money", drop=7),
     Column("idle", "money"), Column("down", "money", drop=5), Column("unknown", "money", drop=6),
-    Column("utilization", "percent"),
+    Column("startup", "money", drop=8), Column("overhead", "money", drop=9),
+    Column("refund", "money", drop=10), Column("utilization", "percent"),
 )  # fmt: skip
 
 
@@ -71,7 +74,7 @@ def utilization(views: Views, period: Period, currency: str, unposted: Unposted)
         total=_used("total", "", every),
         notes=(
             "Utilization is what jobs held of what a node cost its site: GPUs, CPUs and memory weigh as they"
-            " are priced.",
+            " are priced. Held, idle, down, unknown, startup, overhead and refund add up to the cost.",
             "How busy the devices were meanwhile is not in the books: `bursar top` and `show` tell it.",
         ),
     )
@@ -79,7 +82,7 @@ def utilization(views: Views, period: Period, currency: str, unposted: Unposted)
 
 def _used(pool: str, node: str, parts: Iterable[ChargeSum]) -> tuple[Cell, ...]:
     found = list(parts)
-    nanos = dict.fromkeys((*_IDLE_KINDS, "overhead", "startup", "refund"), 0)
+    nanos = dict.fromkeys((*_IDLE_KINDS, *_BESIDE), 0)
     for part in found:
         kind = str(part.keys[2])
         if kind in nanos:
@@ -89,5 +92,5 @@ def _used(pool: str, node: str, parts: Iterable[ChargeSum]) -> tuple[Cell, ...]:
     gpu_us = sum(part.gpu_milli_us for part in found) // MILLI
     cpu_us = sum(part.cpu_milli_us for part in found) // MILLI
     idle_nanos = nanos["idle"] + nanos["reserved"] + nanos["keep-alive"]
-    unowned = (idle_nanos, nanos["down"], nanos["unknown"])
+    unowned = (idle_nanos, nanos["down"], nanos["unknown"], *(nanos[kind] for kind in _BESIDE))
     return (pool, node, gpu_us, cpu_us, cost, held, *unowned, ppm(held, cost))

@@ -1,23 +1,26 @@
 """What models cost: by version, beside how often each was run and what a step, a sample and a token cost.
 
 Why     a model's price is asked for per run and per token, and the ledger knows neither. Amounts are those of
-        the period, as `cost` has them. A unit's cost is of whole jobs, since a job tells how far it came in
-        all and not how far in a month; of those alone that told it, or the others' money would be in it.
+        the period, as `cost` has them. A run and its work count once, in the period in which it ended: what
+        one of them cost is of whole jobs, since a job tells how far it came in all and not how far in a
+        month; of a unit of those alone that told it, or the others' money would be in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 import msgspec
 
 from bursar.model import Progress
 from bursar.resources import MILLI
-from bursard.reports.cost import ppm
+from bursard.reports.cost import nets_to_nothing, ppm
 from bursard.reports.pages import Cell, Column, Page
 from bursard.reports.period import Period
 from bursard.state.documents import decode
+from bursard.state.ends import job_ended_at
 from bursard.state.records import JobRecord
 from bursard.state.told import told_progress
 from bursard.store import ChargeFilter, Dim, Unposted, Views
@@ -34,19 +37,24 @@ _COLUMNS: Final = (
 
 
 class Work(msgspec.Struct, frozen=True):
-    """What a job cost in all, and how far it came by what its attempts told at their ends: None, nothing."""
+    """What a job cost in all, and how far it came by what its attempts told at their ends: None, nothing.
+    `ended_at`: 0 while it has not ended.
+    """
 
     nanos: int
     progress: Progress | None
+    ended_at: int = 0
 
 
 class _Model(msgspec.Struct):
-    """One row in the making. `runs`: jobs; an array is one. `told`: jobs and tasks that told their work."""
+    """One row in the making. `runs`: jobs that ended in the period; an array is one. `told`: jobs and tasks
+    that ended in it and told their work.
+    """
 
     nanos: int = 0
     gpu_milli_us: int = 0
     unpriced_us: int = 0
-    runs: set[str] = msgspec.field(default_factory=set)
+    runs: dict[str, Work] = msgspec.field(default_factory=dict)
     told: dict[str, Work] = msgspec.field(default_factory=dict)
 
     def add(self, other: _Model) -> None:
@@ -60,15 +68,16 @@ class _Model(msgspec.Struct):
 
 def work_of(job: JobRecord) -> Work:
     """Of a job or a task."""
-    return Work(job.settled_nanos, told_progress(job))
+    return Work(job.settled_nanos, told_progress(job), job_ended_at(job))
 
 
 def models(
     views: Views, period: Period, currency: str, unposted: Unposted, project: str, live: Mapping[str, Work]
 ) -> Page:
-    """Cost and work of each version of each model. `live`: of every job in memory, how far it came."""
+    """Cost and work of each version of each model. `live`: what jobs and arrays in memory did."""
     query = ChargeFilter(since=period.since, until=period.until, project=project)
     found: dict[tuple[str, str], _Model] = {}
+    ended = partial(_ended_within, views, period, live, {})
     for part in views.charge_sums([Dim.MODEL, Dim.MODEL_VERSION, Dim.JOB], query, unposted):
         model, version, job_id = map(str, part.keys)
         if not job_id:  # what no job held is of no model
@@ -77,9 +86,12 @@ def models(
         row.nanos += part.nanos
         row.gpu_milli_us += part.gpu_milli_us
         row.unpriced_us += part.unpriced_us
-        row.runs.add(job_id.partition(".")[0])
-        work = live.get(job_id) or _ended(views, job_id)
-        if work is not None and work.progress is not None:
+        if nets_to_nothing(part):  # all of it was moved to another name
+            continue
+        whole_id = job_id.partition(".")[0]
+        if (run := ended(whole_id)) is not None:
+            row.runs[whole_id] = run
+        if (work := ended(job_id)) is not None and work.progress is not None:
             row.told[job_id] = work
     whole = _Model()
     for row in found.values():
@@ -93,16 +105,26 @@ def models(
         rows=tuple(_row(names, row, whole.nanos) for names, row in sorted(found.items())),
         total=_row(("total", ""), whole, whole.nanos),
         notes=(
-            "A run is a job; an array is one. Without a name: jobs that named no model.",
-            "Steps, samples and tokens are of whole jobs, told when their attempts ended; what a unit cost is"
-            " what these jobs cost in all, before corrections.",
+            "A run is a job that ended in the period; an array is one. Without a name: jobs that named no"
+            " model.",
+            "Steps, samples and tokens are of whole jobs, told when their attempts ended; what a run or a"
+            " unit cost is what these jobs cost in all, before corrections. What jobs cost that run on, or"
+            " that ended in another period, is in the cost alone.",
         ),
     )
 
 
-def _ended(views: Views, job_id: str) -> Work | None:
-    row = views.find_job(job_id)
-    return None if row is None else work_of(decode(row.document))
+def _ended_within(
+    views: Views, period: Period, live: Mapping[str, Work], known: dict[str, Work | None], job_id: str
+) -> Work | None:
+    """What a job, array or task did that ended in a period; None of one that did not."""
+    if job_id not in known:
+        work = live.get(job_id)
+        if work is None and (row := views.find_job(job_id)) is not None:
+            work = work_of(decode(row.document))
+        within = work is not None and period.since < work.ended_at <= period.until
+        known[job_id] = work if within else None
+    return known[job_id]
 
 
 def _row(names: tuple[str, str], row: _Model, total: int) -> tuple[Cell, ...]:
@@ -113,7 +135,7 @@ def _row(names: tuple[str, str], row: _Model, total: int) -> tuple[Cell, ...]:
         row.gpu_milli_us // MILLI,
         nanos,
         None if nanos is None else ppm(nanos, total),
-        None if nanos is None else _over(nanos, len(row.runs)),
+        None if nanos is None else _over(sum(run.nanos for run in row.runs.values()), len(row.runs)),
         len(row.told),
         *_unit(row, "step", 1),
         *_unit(row, "samples", _MILLION),

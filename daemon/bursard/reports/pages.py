@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Final
 
 import msgspec
@@ -153,7 +154,7 @@ def csv_pieces(page: Page) -> Iterator[bytes]:
     lines = [
         (
             *(
-                "" if cell is None else defused(cell) if isinstance(cell, str) else _value(column, cell)
+                "" if cell is None else defused(cell) if isinstance(cell, str) else _exact(column, cell)
                 for column, cell in zip(page.columns, row, strict=True)
             ),
             page.currency,
@@ -163,6 +164,11 @@ def csv_pieces(page: Page) -> Iterator[bytes]:
         for row in (*page.rows, *((page.total,) if page.total else ()))
     ]
     return csv_lines(header, lines)
+
+
+def _exact(column: Column, cell: int) -> str:
+    """One cell for programs, to the digit that JSON has; people are told hours at three places."""
+    return f"{Decimal(repr(cell / HOUR_US)):f}" if column.kind == "hours" else _value(column, cell)
 
 
 def _title(column: Column) -> str:

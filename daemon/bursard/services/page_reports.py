@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from msgspec.structs import replace
 
 from bursar.errors import InvalidRequest
+from bursar.wholehours import within_hours
 from bursar_policies.attribution import Attributions
 from bursar_policies.commitments import Promise
 from bursard.engine import Engine
@@ -75,7 +76,14 @@ def page_maker(
 def _stamped(engine: Engine, period: Period, page: MakePage) -> MakePage:
     """With by which close nothing of it changes any more."""
     closed = next((one for one in engine.state.closed.all if period.until <= one.until), None)
-    return lambda unposted: replace(page(unposted), closed=closed)
+
+    notes = within_hours(period.since, period.until, period.timezone)
+
+    def stamped(unposted: Unposted) -> Page:
+        made = page(unposted)
+        return replace(made, closed=closed, notes=(*made.notes, *notes))
+
+    return stamped
 
 
 def _waste(engine: Engine, period: Period, project: str, past: Past) -> MakePage:
@@ -108,7 +116,9 @@ def _quotas(engine: Engine, period: Period, project: str, _: Past) -> MakePage:
 
 def _models(engine: Engine, period: Period, project: str, past: Past) -> MakePage:
     views, currency = engine.views, engine.state.currency
-    live = {job.id: work_of(job) for job in past.tried}
+    known = engine.state.jobs
+    arrays = {job.parent_id: known[job.parent_id] for job in past.tried if job.parent_id in known}
+    live = {job.id: work_of(job) for job in (*past.tried, *arrays.values())}
     return _stamped(engine, period, lambda unposted: models(views, period, currency, unposted, project, live))
 
 

@@ -11,11 +11,12 @@ import click
 
 from bursar.cli.common import connected, listing, read_since
 from bursar.cli.groups import NearChoice, nearest
-from bursar.cli.output import Column, Output, Row, emit
+from bursar.cli.output import Column, Output, Row, emit, say
 from bursar.cli.terminal import money_text, seconds_text, time_text
 from bursar.cli.texts import within_terminal
 from bursar.codec import view
 from bursar.errors import InvalidRequest
+from bursar.wholehours import within_hours
 
 if TYPE_CHECKING:
     from bursar.client import WireClient
@@ -112,6 +113,9 @@ def cost(
     )
     if told:
         sys.stdout.write(within_terminal(_total_text(document["total"]), sys.stdout) + "\n")
+    if found.period and not output.quiet:
+        for note in within_hours(found.since, found.until, found.timezone):
+            say(within_terminal(f"note: {note}", sys.stderr))
 
 
 def read_dimensions(by: str, of_job: bool) -> list[str]:
