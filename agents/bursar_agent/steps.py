@@ -42,6 +42,8 @@ UNKNOWN_MAX = 32
 """Connections of one account that wait to be known: whoever is no job's takes none from the others."""
 ACCEPTED_MAX = 32
 """In one turn of the loop, however many come."""
+WARN_AGAIN_S = 10.0
+"""A warning that processes of others cause is said once in so long."""
 ACCEPT_AGAIN_S = 0.2
 """Who cannot be let in, for want of descriptors say, is tried again after so long."""
 BACKLOG_BYTES_MAX = 4 << 20
@@ -128,6 +130,8 @@ class Steps:
         self._tasks: set[asyncio.Task[None]] = set()
         self._unknown: Counter[int] = Counter()
         """By account."""
+        self._warned: dict[str, tuple[float, int]] = {}
+        """Of each warning, when it may be said again, and how often it was not."""
         self._begun_at = 0.0
         self._pieces_left, self._counted_at = float(FRAMES_BURST), time.monotonic()
 
@@ -190,7 +194,7 @@ class Steps:
                 return
             except OSError as problem:
                 # They stay at the door: asking at once would ask for ever.
-                log.warning("a process cannot be let in yet", extra={"problem": str(problem)})
+                self._warn("a process cannot be let in yet", problem=str(problem))
                 self._deaf(self._socket)
                 return
             channel.setblocking(False)
@@ -229,8 +233,17 @@ class Steps:
             if (member := self._whose(pid, uid)) is not None:
                 self._take_in(channel, member, pid)
                 return
-        log.warning("not a process of a job; its step is refused", extra={"pid": pid, "uid": uid})
+        self._warn("not a process of a job; its step is refused", pid=pid, uid=uid)
         _hang_up(channel, "the agent knows of no job that this process is of")
+
+    def _warn(self, what: str, **about: object) -> None:
+        """One line in `WARN_AGAIN_S`, with how often since the last: whoever connects cannot fill our log."""
+        now, (again_at, count) = time.monotonic(), self._warned.get(what, (0.0, 0))
+        if now < again_at:
+            self._warned[what] = (again_at, count + 1)
+            return
+        self._warned[what] = (now + WARN_AGAIN_S, 0)
+        log.warning(what, extra={**about, "times": count + 1})
 
     def _looked(self, channel: socket.socket, uid: int, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -17,7 +17,7 @@ import pytest
 from tests.support import runtime_stand
 from tests.support.runtime_stand import IMAGE, Stand
 
-from bursar_agent.runner import images, scratch, secretfiles
+from bursar_agent.runner import images, places, secretfiles
 from bursar_agent.runner.model import StopRequest
 from bursar_agent.runner.testing import Bench, alive, marker, play, until
 
@@ -88,13 +88,13 @@ def test_it_has_its_directory_its_variables_and_its_secrets_and_its_code_is_the_
         ]  # fmt: skip
         assert (work / "here").exists()
         assert (tmp_path / "kept" / "step").exists()
-        scratches.append(scratch.path_of(marker(made.directory, "att_cc1.0")))
+        scratches.append(marker(made.directory, "att_cc1.0"))
         assert report.image_digest.startswith("sha256:")
 
     scratches: list[str] = []
     play(tmp_path / "run", story)
     assert stand.containers() == []
-    assert not os.path.exists(scratches[0])
+    assert places.of(scratches[0]) == []
 
 
 def test_setup_and_run_share_a_container_and_a_setup_that_fails_says_so(stand: Stand, tmp_path: Path) -> None:

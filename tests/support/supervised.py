@@ -26,6 +26,7 @@ class Job:
         self.uid: int | None = None
         self.gid: int | None = None
         self.setup = self.script = self.scratch_dir = self.secrets_dir = self.progress_dir = ""
+        self.progress_made = (-1, -1)
         self.steps_dir = self.output_path = self.error_path = ""
         self.secret_files: dict[str, str] = {"A": "b"}
         self.image = self.engine_script = ""

@@ -191,13 +191,53 @@ def test_the_last_word_of_another_user_is_copied_unless_it_is_too_long(
     theirs.mkdir()
     ours.mkdir()
     monkeypatch.chdir(ours)
-    progressfile.keep(str(theirs))
+    made = progressfile.identity(str(theirs))
+    progressfile.keep(str(theirs), made)
     (theirs / "progress").write_bytes(b"x" * 4097)
-    progressfile.keep(str(theirs))
+    progressfile.keep(str(theirs), made)
     assert list(ours.iterdir()) == []
     (theirs / "progress").write_bytes(FILE)
-    progressfile.keep(str(theirs))
+    progressfile.keep(str(theirs), made)
     assert (ours / "progress").read_bytes() == FILE
+
+
+@pytest.mark.parametrize("how", ["link", "another directory", "nothing", "file"])
+def test_a_job_that_puts_anothers_directory_in_the_place_of_its_own_tells_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    own, anothers, kept = tmp_path / "own", tmp_path / "anothers", tmp_path / "kept"
+    for one in (own, anothers, kept):
+        one.mkdir()
+    monkeypatch.chdir(kept)
+    (own / "progress").write_bytes(b"own")
+    (anothers / "progress").write_bytes(FILE)
+    made = progressfile.identity(str(own))
+    start = {"pid": os.getpid(), "progress_dir": [str(own), *made]}
+    assert progressfile.read_of_another(start, "m", "progress", 4096) == b"own"
+    own.rename(tmp_path / "moved")
+    if how == "link":
+        own.symlink_to(anothers)
+    elif how == "another directory":
+        anothers.rename(own)
+    elif how == "file":
+        own.write_bytes(FILE)
+    assert progressfile.read_of_another(start, "m", "progress", 4096) is None
+    progressfile.keep(str(own), made)
+    assert list(kept.iterdir()) == []
+
+
+def test_of_a_job_that_an_older_release_started_only_a_directory_of_its_own_account_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progressfile, "directory_of_another", lambda marker: str(tmp_path / marker))
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/progress").write_bytes(FILE)
+    (tmp_path / "link").symlink_to(tmp_path / "m")
+    start = {"pid": os.getpid()}
+    assert progressfile.read_of_another(start, "m", "progress", 4096) == FILE
+    assert progressfile.read_of_another(start, "link", "progress", 4096) is None
+    assert progressfile.open_directory(str(tmp_path / "m"), uid=os.getuid() + 1) is None
+    assert progressfile.read_of_another({"pid": 2**22 + 1}, "m", "progress", 4096) is None
 
 
 # --- the daemon

@@ -32,6 +32,7 @@ from bursar_agent.runner import (
     handle,
     layout,
     leftovers,
+    places,
     progressfile,
     pulse,
     scratch,
@@ -52,7 +53,6 @@ from bursar_agent.runner.layout import (
 )
 from bursar_agent.runner.model import AttemptTruth, Ended, ExitReport, StopRequest
 from bursar_agent.runner.removed import MESSAGE
-from bursar_agent.runner.spawning import script_of_another, setup_of_another
 
 
 @pytest.fixture
@@ -247,8 +247,8 @@ def test_nothing_is_buried_before_its_last_process_is_gone_and_nothing_of_it_is_
 
     monkeypatch.setattr(leftovers, "kill", kill)
     monkeypatch.setattr(handle, "_LOST_POLL_S", 0.75)
-    for module, name in ((scratch, "remove"), (scratch, "remove_file"), (secretfiles, "remove")):
-        monkeypatch.setattr(module, name, removed.append)
+    monkeypatch.setattr(scratch, "remove", removed.append)
+    monkeypatch.setattr(places, "of", lambda marker: [f"/tmp/bursar-{marker}.0a.scratch", f"/m/{marker}"])
 
     async def story(runner: ProcessRunner) -> None:
         dir_fd = os.open(made, os.O_RDONLY)
@@ -261,11 +261,7 @@ def test_nothing_is_buried_before_its_last_process_is_gone_and_nothing_of_it_is_
         assert killed == [("att_1.0", place, STARTED)] * 3
         assert waited == [0.75, 1.0]
         marker = f"att_1.0@{place}"
-        assert removed == [
-            scratch.path_of(marker), secretfiles.path_of(marker), script_of_another(marker),
-            setup_of_another(marker),
-            f"/tmp/bursar-{marker}.progress",
-        ]  # fmt: skip
+        assert removed == [f"/tmp/bursar-{marker}.0a.scratch", f"/m/{marker}"]
 
     site.play(story)
 
@@ -571,12 +567,13 @@ def test_a_log_is_read_by_its_members_own_cap_and_never_anothers(
 def test_progress_is_in_the_members_directory_or_of_another_user_where_we_may_look(
     site: Site, monkeypatch: pytest.MonkeyPatch, user: int, own: bool, expected: bytes | None
 ) -> None:
-    made = site.member()
+    made = site.member(start=STARTED)
     if own:
         (made / PROGRESS).write_bytes(b"own")
     asked: list[str] = []
 
-    def other(marker: str) -> bytes:
+    def other(start: Any, marker: str, *_: object) -> bytes:
+        assert start["pid"] == STARTED["pid"]
         asked.append(marker)
         return b"other"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -477,6 +478,26 @@ def test_a_process_of_no_job_is_hung_up_on_after_a_while(monkeypatch: pytest.Mon
         assert room._owner(2**22 + 1) == -1
 
     play(story)
+
+
+def test_who_connects_without_end_gets_one_line_in_ten_seconds_into_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(room, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(room, "_IDENTITY_TRIES", 0)
+
+    async def story(bench: Bench) -> None:
+        for at in [100.0] * 30 + [109.9, 110.0, 119.0]:
+            now[0] = at
+            channel, theirs = pair(bench)
+            await bench.steps._identify(channel, 7, 1000)
+            assert read(theirs)[0] == bridge.CLOSE + b"the agent knows of no job that this process is of"
+
+    with caplog.at_level(logging.WARNING):
+        play(story)
+    said = [vars(record) for record in caplog.records if "not a process of a job" in record.getMessage()]
+    assert [(one["times"], one["pid"], one["uid"]) for one in said] == [(1, 7, 1000), (31, 7, 1000)]
 
 
 def pair(bench: Bench) -> tuple[socket.socket, socket.socket]:

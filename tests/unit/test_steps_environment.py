@@ -176,8 +176,9 @@ def test_a_member_that_holds_its_place_has_the_files_and_no_secret_in_its_enviro
 
 
 def test_a_step_finds_the_files_of_the_node_that_it_runs_on(steps: Path) -> None:
-    mine = job(steps).env
-    assert mine[names.SECRETS] == secretfiles.path_of(job(steps).marker)
+    made = job(steps)
+    mine = made.env
+    assert mine[names.SECRETS] == secretfiles.path_of(made.name)
     assert names.SECRETS == secretfiles.VARIABLE
     theirs = "/dev/shm/bursar-other.0.secrets"
     env = {

@@ -123,7 +123,7 @@ def test_what_another_users_job_left_is_kept_as_far_as_it_is_read(
     monkeypatch.chdir(here)
     Record(env_of(there), "a", 1, 1)
     (there / "progress").write_text('{"step": 1}')
-    progressfile.keep(str(there))
+    progressfile.keep(str(there), progressfile.identity(str(there)))
     assert (here / STEP_RECORDS).read_bytes() == (there / records.FILE).read_bytes()
     assert (here / "progress").read_text() == '{"step": 1}'
 

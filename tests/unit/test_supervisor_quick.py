@@ -30,7 +30,9 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Supervisor
         spawning.Host(), None, None, 33, -1,  # type: ignore[arg-type]
     )  # fmt: skip
     made._attempt_dir_fd = -1
-    made._job = SimpleNamespace(argv=["a"], engine_script="", setup="", warn_us=0)  # type: ignore[assignment]
+    made._job = SimpleNamespace(  # type: ignore[assignment]
+        argv=["a"], engine_script="", setup="", warn_us=0, progress_dir=""
+    )
     yield made
     for fd in (made._log_read, made._log_write):
         if fd >= 0:

@@ -467,6 +467,7 @@ def test_a_command_a_text_or_a_script_with_its_interpreter_is_run(
 def test_its_folders_are_made_before_its_first_phase(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     made_dirs: list[Any] = []
     monkeypatch.setattr(scratch, "make", lambda *words: made_dirs.append(words))
+    monkeypatch.setattr(progressfile, "identity", lambda path: (1, 2))
     for setup, phase in (("prepare", "setup"), ("", "run")):
         job = Job(uid=5, gid=6, scratch_dir="/t", progress_dir="/p", setup=setup, warn_us=10)
         monkeypatch.setattr(spawning, "Job", lambda request, job=job: job)
@@ -479,18 +480,26 @@ def test_its_folders_are_made_before_its_first_phase(world: World, monkeypatch: 
     assert [argv for argv, _ in world.spawned] == [(made._host.shell, "/x"), ("true",)]
 
 
-@pytest.mark.parametrize(("where", "left"), [("/t", ("", "/p")), ("/p", ("/t", "")), ("/ck", ("/t", "/p"))])
+@pytest.mark.parametrize(("where", "left"), [("/t", ("", "/p")), ("/p", ("", "")), ("/ck", ("/t", "/p"))])
 def test_a_folder_that_cannot_be_made_is_named_and_left_to_whoever_has_it(
     world: World, monkeypatch: pytest.MonkeyPatch, where: str, left: tuple[str, str]
 ) -> None:
     job = Job(scratch_dir="/t", progress_dir="/p")
     monkeypatch.setattr(spawning, "Job", lambda request: job)
-    world.folders.problem = OSError(errno.EEXIST, "File exists", where)
+
+    def make(path: str, *_: object) -> None:
+        if path == where:
+            raise OSError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(scratch, "make", make)
+    monkeypatch.setattr(progressfile, "identity", lambda path: (1, 2))
+    if where == "/ck":
+        world.folders.problem = OSError(errno.EACCES, "Permission denied", where)
     made = world.job()
     assert not made._begin()
     report = made._report
     assert (report["end_cause"], report["exit_code"]) == ("start_failed", None)
-    assert (report["message"], report["phase"]) == (f"directory {where}: File exists", "run")
+    assert (report["message"], report["phase"]) == (f"directory {where}: Permission denied", "run")
     assert (job.scratch_dir, job.progress_dir, world.spawned) == (*left, [])
 
 
@@ -597,7 +606,7 @@ def test_the_report_says_all_and_nothing_of_the_job_is_left(
     for module, name in (
         (scratch, "remove"), (scratch, "remove_file"), (secretfiles, "remove"), (progressfile, "keep"),
     ):  # fmt: skip
-        monkeypatch.setattr(module, name, lambda path, name=name: gone.append(f"{name} {path}"))
+        monkeypatch.setattr(module, name, lambda path, *_, name=name: gone.append(f"{name} {path}"))
     made = world.job(Job(uid=5, scratch_dir="/t", secrets_dir="/s", progress_dir="/p"))
     made._texts = ["/tmp/script", "/tmp/setup"]
     os.write(made._log_write, b"its last words")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import socket
 import stat
 from collections.abc import Iterator
@@ -246,8 +247,9 @@ def test_a_job_is_what_its_launch_says_and_what_only_the_node_knows() -> None:
     }
     assert made.progress_dir == ""
     theirs = Job({**request(script="x"), "uid": 7, "gid": 7})
-    assert theirs.progress_dir == "/tmp/bursar-att_1.0@fe-1.progress"
-    assert theirs.env["BURSAR_PROGRESS_FILE"] == "/tmp/bursar-att_1.0@fe-1.progress/progress"
+    assert re.fullmatch(r"att_1\.0@fe-1\.[0-9a-f]{10}", theirs.name)
+    assert theirs.progress_dir == f"/tmp/bursar-{theirs.name}.progress"
+    assert theirs.env["BURSAR_PROGRESS_FILE"] == f"/tmp/bursar-{theirs.name}.progress/progress"
     assert (made.marker, made.uid, made.gid, made.warn_us, made.script_only) == (
         "att_1.0@fe-1",
         None,
@@ -268,7 +270,7 @@ def test_directories_of_the_node_stand_in_the_environment() -> None:
         files={"KEY": "secret"},
     )  # fmt: skip
     made = Job(asked)
-    scratch, secrets = spawning.scratch.path_of(made.marker), spawning.secretfiles.path_of(made.marker)
+    scratch, secrets = spawning.scratch.path_of(made.name), spawning.secretfiles.path_of(made.name)
     assert (made.checkpoint_dir, made.scratch_dir, made.secrets_dir) == ("/ck", scratch, secrets)
     assert (made.env["BURSAR_CHECKPOINT_DIR"], made.env["TMPDIR"]) == ("/ck", scratch)
     assert (made.env[spawning.secretfiles.VARIABLE], made.env["KEY"]) == (secrets, f"{secrets}/KEY")

@@ -140,7 +140,9 @@ def remove(record: dict[str, Any]) -> str:
     name, runtime = record.get("name"), record.get("runtime")
     if not isinstance(name, str) or not isinstance(runtime, dict) or not NAME.fullmatch(name):
         return ""
-    scratch.remove(private_of(name))
+    private = record.get("private", f"{name}.container")  # of older releases there is none
+    if isinstance(private, str) and NAME.fullmatch(private):
+        scratch.remove(private_of(private))
     if runtime.get("kind") not in runtimes.OCI:
         return ""
     try:
@@ -152,8 +154,11 @@ def remove(record: dict[str, Any]) -> str:
 
 
 def private_of(name: str) -> str:
-    """Where credentials and variables of a container lie while it is made, in memory alone."""
-    return f"{secretfiles.MEMORY}/{name}.container"
+    """Where credentials and variables of a container lie while it is made, in memory alone.
+
+    `name`: as its record has it, with a part that nobody can foretell.
+    """
+    return f"{secretfiles.MEMORY}/{name}"
 
 
 def _become(
@@ -195,11 +200,13 @@ class Member:
         self._runtime = job.runtime
         self._image = runtimes.full_name(job.image)
         self._name = runtimes.container_name(job.marker)
-        self._private = private_of(self._name)
+        private = f"{self._name}.{os.urandom(spawning.NAME_BYTES).hex()}.container"
+        self._private = private_of(private)
         self._path = ""
         self._images = Images(job, request, home_fd, self._private)
         self._record: dict[str, Any] = {
-            "name": self._name, "runtime": self._runtime, "image": self._image, "digest": "", "pull_us": 0,
+            "name": self._name, "private": private, "runtime": self._runtime,
+            "image": self._image, "digest": "", "pull_us": 0,
             "began": False, "init_pid": 0, "out_of_memory": False, "setup_failed": False, "problem": None,
         }  # fmt: skip
 

@@ -15,10 +15,9 @@ import signal
 from typing import Any
 
 from bursar.model.ends import RECORDS_REMOVED
-from bursar_agent.runner import containers, leftovers, progressfile, pulse, scratch, secretfiles, tree
+from bursar_agent.runner import containers, leftovers, places, pulse, scratch, tree
 from bursar_agent.runner.layout import ATTEMPTS, FREE, SPARE, stat_fields
 from bursar_agent.runner.model import ExitReport
-from bursar_agent.runner.spawning import script_of_another, setup_of_another
 
 log = logging.getLogger(__name__)
 
@@ -112,11 +111,8 @@ def clear_outside(marker: str, container: dict[str, Any] | None) -> None:
     """What a member leaves outside of its directory."""
     if container is not None and (problem := containers.remove(container)):
         log.warning("container stays", extra={"member": marker, "problem": problem})
-    scratch.remove(scratch.path_of(marker))
-    secretfiles.remove(secretfiles.path_of(marker))
-    for path in (script_of_another(marker), setup_of_another(marker)):
-        scratch.remove_file(path)
-    scratch.remove(progressfile.directory_of_another(marker))
+    for path in places.of(marker):
+        scratch.remove(path)
 
 
 def report(attempt_id: str, rank: int, boot_id: str, started_us: int, ended_us: int) -> ExitReport:

@@ -13,11 +13,14 @@ PLACEHOLDER = "@scratch"
 """The daemon writes this where only the node can know the path."""
 
 
-def path_of(marker: str) -> str:
-    """Where the directory of a member is (`layout.marker_of`). Agent, launcher and supervisor have one
-    environment.
-    """
-    return f"{os.environ.get('TMPDIR') or '/tmp'}/bursar-{marker}.scratch"
+def place() -> str:
+    """Where this machine keeps temporary files. Agent, launcher and supervisor have one environment."""
+    return os.environ.get("TMPDIR") or "/tmp"
+
+
+def path_of(name: str) -> str:
+    """Where the directory of a member is (`spawning.Job.name`)."""
+    return f"{place()}/bursar-{name}.scratch"
 
 
 def make(path: str, uid: int | None, gid: int | None) -> None:

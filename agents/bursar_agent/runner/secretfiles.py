@@ -16,9 +16,9 @@ MEMORY = "/dev/shm"
 VARIABLE = "BURSAR_SECRETS_DIR"
 
 
-def path_of(marker: str) -> str:
-    """Where the directory of a member is (`layout.marker_of`)."""
-    return f"{MEMORY}/bursar-{marker}.secrets"
+def path_of(name: str) -> str:
+    """Where the directory of a member is (`spawning.Job.name`)."""
+    return f"{MEMORY}/bursar-{name}.secrets"
 
 
 def make(path: str, files: Mapping[str, str], uid: int | None, gid: int | None) -> None:

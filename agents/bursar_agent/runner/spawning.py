@@ -30,6 +30,10 @@ from bursar_agent.runner.layout import (
 SIGNALS = tuple(number for number in range(1, 65) if number not in (9, 19, 32, 33))
 """All that have a disposition: 9 and 19 cannot have one, 32 and 33 belong to the C library."""
 
+NAME_BYTES = 5
+"""Of a name nobody can foretell. Sockets lie below it, whose paths have 107 letters at most."""
+NAME_TRIES = 8
+
 PIDS_MAX = 32_768
 """Processes and threads of one member: room for 8 ranks of 64 loaders, none for a fork bomb."""
 _CPU_PERIOD_US = 100_000
@@ -95,10 +99,10 @@ class Job:
 
     __slots__ = (
         "appends", "arguments", "argv", "checkpoint_dir", "cwd", "cwd_is_own", "engine_script",
-        "env", "error_path", "gid", "image", "image_auth", "marker", "mounts", "output_path", "own_names",
-        "progress_dir", "runtime",
-        "scratch_dir", "script", "script_only", "secret_files", "secrets_dir", "setup", "steps_dir", "uid",
-        "warn_us",
+        "env", "error_path", "gid", "image", "image_auth", "marker", "mounts", "name", "output_path",
+        "own_names", "progress_dir", "progress_made", "runtime",
+        "scratch_dir", "scratch_names", "script", "script_only", "secret_files", "secrets_dir",
+        "setup", "steps_dir", "uid", "warn_us",
     )  # fmt: skip
 
     def __init__(self, request: dict[str, Any]) -> None:
@@ -164,16 +168,26 @@ class Job:
         self.checkpoint_dir = ""
         if own.get(CHECKPOINT_VARIABLE) == CHECKPOINT_PLACEHOLDER:
             self.checkpoint_dir = self.env[CHECKPOINT_VARIABLE] = request["checkpoint_dir"]
+        self.scratch_names = [name for name, value in own.items() if value == scratch.PLACEHOLDER]
+        self.take_names()
+
+    def take_names(self) -> None:
+        """Choose anew where it has what lies in places that every account may write to.
+
+        Everybody is told of an attempt and its node before it starts, and could make what bears their names.
+        """
+        self.progress_made = (-1, -1)
+        """Its directory of progress, as it was made (`progressfile.identity`)."""
+        self.name = f"{self.marker}.{os.urandom(NAME_BYTES).hex()}"
         self.progress_dir = ""
         if self.uid is not None or self.image:
-            self.progress_dir = progressfile.directory_of_another(self.marker)
+            self.progress_dir = progressfile.directory_of_another(self.name)
         self.env[progressfile.VARIABLE] = f"{self.progress_dir or os.getcwd()}/{PROGRESS}"
-        self.scratch_dir = scratch.path_of(self.marker) if self.image else ""
-        for name in [name for name, value in own.items() if value == scratch.PLACEHOLDER]:
-            self.scratch_dir = self.env[name] = scratch.path_of(self.marker)
+        self.scratch_dir = scratch.path_of(self.name) if self.image or self.scratch_names else ""
+        self.env.update(dict.fromkeys(self.scratch_names, self.scratch_dir))
         self.secrets_dir = ""
         if self.secret_files:
-            self.secrets_dir = self.env[secretfiles.VARIABLE] = secretfiles.path_of(self.marker)
+            self.secrets_dir = self.env[secretfiles.VARIABLE] = secretfiles.path_of(self.name)
             self.env.update({name: f"{self.secrets_dir}/{name}" for name in self.secret_files})
 
     def words(self, script: str) -> list[str]:
@@ -277,14 +291,14 @@ def interpreter(script: str) -> list[str]:
     return first[2:].strip(" \t").split(None, 1) if first.startswith("#!") else []
 
 
-def script_of_another(marker: str) -> str:
-    """Where a script lies that runs as another user."""
-    return f"{SCRIPTS_OF_OTHERS}/bursar-{marker}"
+def script_of_another(name: str) -> str:
+    """Where a script lies that runs as another user (`Job.name`)."""
+    return f"{SCRIPTS_OF_OTHERS}/bursar-{name}"
 
 
-def setup_of_another(marker: str) -> str:
+def setup_of_another(name: str) -> str:
     """Where its setup lies."""
-    return f"{SCRIPTS_OF_OTHERS}/bursar-{marker}.{SETUP}"
+    return f"{SCRIPTS_OF_OTHERS}/bursar-{name}.{SETUP}"
 
 
 def write_script(job: Job) -> str:
@@ -306,9 +320,16 @@ def write_setup(job: Job) -> str:
 def _write_text(job: Job, name: str, text: str, of_another: Callable[[str], str]) -> str:
     path = f"{os.getcwd()}/{name}"
     if job.uid is not None:
-        path = of_another(job.marker)
+        path = of_another(job.name)
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o700)
+        for left in range(NAME_TRIES - 1 if job.uid is not None else 0, -1, -1):
+            try:
+                fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o700)
+                break
+            except FileExistsError:  # others see the names that it has by now
+                if not left:
+                    raise
+                path = of_another(f"{job.marker}.{os.urandom(NAME_BYTES).hex()}")
         with open(fd, "wb") as file:
             file.write(text.encode("utf-8", "surrogateescape"))
             if job.uid is not None:

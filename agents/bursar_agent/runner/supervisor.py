@@ -23,7 +23,7 @@ import sys
 import time
 from typing import Any
 
-from bursar_agent.runner import outputs, progressfile, scratch, secretfiles, spawning, tree
+from bursar_agent.runner import outputs, places, progressfile, scratch, secretfiles, spawning, tree
 from bursar_agent.runner.folder import CheckpointFolder
 from bursar_agent.runner.layout import (
     AGENT_SOCKET,
@@ -216,17 +216,9 @@ class Supervisor:
             return False
         try:
             self._folders.enter(job.checkpoint_dir, job.uid, job.gid)
-            if job.progress_dir:
-                scratch.make(job.progress_dir, job.uid, job.gid)
-            if job.scratch_dir:
-                scratch.make(job.scratch_dir, job.uid, job.gid)
-            if not self._write_secrets(job):
+            if not places.make(job, self._write_secrets):
                 return False
         except OSError as problem:
-            if problem.filename == job.scratch_dir:
-                job.scratch_dir = ""  # somebody else's, or none: not ours to remove
-            elif problem.filename == job.progress_dir:
-                job.progress_dir = ""
             told = f"directory {problem.filename}: {problem.strerror}"
             self._cannot_start(spawning.CannotStart(told, disk=problem.errno in DISK_REFUSES))
             return False
@@ -251,7 +243,9 @@ class Supervisor:
         return True
 
     def _write_secrets(self, job: spawning.Job) -> bool:
-        """Give it its secrets that are files; False (with the report filled in) where they cannot be."""
+        """Give it its secrets that are files; False (with the report filled in) where they cannot be. Raises
+        `FileExistsError`: somebody has taken the name.
+        """
         if not job.secrets_dir:
             return True
         problem = f"this node has no tmpfs at {secretfiles.MEMORY}"
@@ -259,6 +253,8 @@ class Supervisor:
             try:
                 secretfiles.make(job.secrets_dir, job.secret_files, job.uid, job.gid)
                 return True
+            except FileExistsError:
+                raise
             except OSError as failed:
                 problem = f"{job.secrets_dir}: {failed.strerror}"
         job.secrets_dir = ""  # somebody else's, or none: not ours to remove
@@ -373,6 +369,8 @@ class Supervisor:
             "takes_limits": True,
             "reaped_before_us": self._reaped_before_us,
         }
+        if self._job is not None and self._job.progress_dir:
+            start["progress_dir"] = [self._job.progress_dir, *self._job.progress_made]
         self._alive_us = boot_us()
         data = start_record(start, self._alive_us)
         write_record(START, data)
@@ -743,7 +741,7 @@ class Supervisor:
         if job is not None and job.secrets_dir:
             secretfiles.remove(job.secrets_dir)
         if job is not None and job.progress_dir:
-            progressfile.keep(job.progress_dir)
+            progressfile.keep(job.progress_dir, job.progress_made)
             scratch.remove(job.progress_dir)
         report["supervisor_pid"] = os.getpid()
         report["boot_id"] = self._request["boot_id"]

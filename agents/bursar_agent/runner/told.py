@@ -27,8 +27,10 @@ def _running(run_fd: int, attempt_id: str, rank: int, name: str, bytes_max: int)
     try:
         data = progressfile.read(name, dir_fd, bytes_max)
         if data is None and (os.geteuid() == 0 or containers.read_record(dir_fd) is not None):
+            start = truth.read_start(dir_fd)
             marker = marker_of(member_name(attempt_id, rank), place_of(run_fd))
-            data = progressfile.read_of_another(marker, name, bytes_max)
+            if start is not None:
+                data = progressfile.read_of_another(start, marker, name, bytes_max)
         return data
     finally:
         os.close(dir_fd)
