@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -70,7 +71,7 @@ def test_the_mark_is_changed_before_the_first_process_is_made(
     made._attempt_dir_fd = -1
     monkeypatch.setattr(made, "_argv", lambda job: ["true"])
     monkeypatch.setattr(made._host, "job_cgroup", lambda request: None)
-    assert not made._spawn(None)  # type: ignore[arg-type]
+    assert not made._spawn(SimpleNamespace(argv=["true"], setup="", script=""))  # type: ignore[arg-type]
     os.close(mark_fd)
     assert found == [{"taken": 2, "epoch": 4}]
     assert (SPAWNING, path.read_bytes()[TAKEN_AT : TAKEN_AT + 1]) == (b"2", b"2")
