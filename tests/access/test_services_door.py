@@ -21,9 +21,14 @@ def service(site: Site, owner: str = "bob", project: str = "nlp", name: str = "c
 
 
 async def new_key(site: Site, token: str, **more: Any) -> Any:
-    request = services_pb2.NewKeyRequest(service="chat", **more)
+    request = services_pb2.NewKeyRequest(**({"service": "chat"} | more))
     (status, details), answers = await site.ask("Services.NewKey", request, token=token)
     return answers[0] if status == "OK" else (status, details)
+
+
+def of_scope(name: str, scope: str) -> money_pb2.ApplyRequest:
+    text = f"kind: Budget\nname: {name}\nspec: {{scope: {{{scope}}}, limit: 3 USD, period: month}}\n"
+    return money_pb2.ApplyRequest(sources=[money_pb2.PolicySource(name="b", text=text)])
 
 
 async def sync(site: Site, *minutes: services_pb2.ServiceMinute, keys_tag: str = "") -> Any:
@@ -207,6 +212,26 @@ def test_a_key_names_a_budget_that_its_maker_sees_and_that_covers_its_project() 
         ):
             _, details = await new_key(site, boss, **given)
             assert why in details
+        for name, scope in (
+            ("exp", "experiment: exp-42"),
+            ("llm", "model: llama"),
+            ("lab", "label: team=a"),
+        ):
+            await site.call("Policies.Apply", of_scope(name, scope), token=site.token("root", "admin"))
+            _, details = await new_key(site, boss, budget=name)
+            assert f"budget: {name} is of " in details, "what it does counts against another's"
+            assert "service chat is not of that experiment or model, or has not those labels" in details
+        site.job(
+            "bob",
+            "ml",
+            name="llm",
+            time_limit_us=0,
+            service=ServiceSpec(),
+            model="llama",
+            experiment="exp-42",
+        )
+        for name in ("exp", "llm"):
+            assert (await new_key(site, boss, budget=name, service="llm")).budget == name
         chief = site.token("cat", "project-admin", "ml")
         _, details = await new_key(site, chief, budget="nlp-month")
         assert "there is no budget 'nlp-month'" in details, "who may not see it is told no more than that"

@@ -12,6 +12,7 @@ from typing import Any, Final
 from bursar.clock import DAY_US, HOUR_US
 from bursar.codec.spec import refuse, spec_from_wire
 from bursar.errors import InvalidRequest, NotFound, RateLimited
+from bursar.model import JobSpec
 from bursar.model.check import check
 from bursar.pinned import is_certificate
 from bursar.projects import is_within, problem_of
@@ -188,7 +189,7 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
             requests_per_minute=request.requests_per_minute,
             concurrency=request.concurrency,
             expires_at=self.engine.now() + request.valid_us if request.valid_us else 0,
-            budget=self._budget(request.budget, project),
+            budget=self._budget(request.budget, project, job.spec),
             now=self.engine.now(),
         )
         await self.engine.durable(self.engine.commit(events, user))
@@ -198,9 +199,9 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
             self.engine.state, self.engine.state.service_keys[issued.key_id], caller(), secret, "created"
         )
 
-    def _budget(self, name: str, project: str) -> str:
-        """A budget that a key may name: one that the caller may see, and that work of its project counts
-        against.
+    def _budget(self, name: str, project: str, spec: JobSpec) -> str:
+        """A budget that a key may name: one that the caller may see, and that work of its project, and with
+        the marks of its service, counts against.
         """
         if not name:
             return ""
@@ -212,6 +213,12 @@ class ServicesService(services_pb2_grpc.ServicesServicer):
             raise InvalidRequest(
                 f"budget: {name} is of {scope}, and this key's project is {project}; name a budget that"
                 " covers it, or another --project",
+                {"field": "budget"},
+            )
+        if not scope.covers(project, caller().name, spec.experiment, spec.model, dict(spec.labels)):
+            raise InvalidRequest(
+                f"budget: {name} is of {scope}, and service {spec.name} is not of that experiment or model,"
+                " or has not those labels; name a budget that covers it",
                 {"field": "budget"},
             )
         return name
