@@ -255,6 +255,33 @@ def test_a_key_that_is_new_is_learnt_when_a_token_names_it_and_one_that_is_gone_
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("kind", ["the same", "another"])
+def test_a_key_that_is_replaced_under_its_name_is_good_no_more_and_the_new_one_is_learnt(
+    idp: Provider, kind: str
+) -> None:
+    async def story() -> None:
+        world = World(idp)
+        first = f"Bearer {idp.token()}"
+        name = idp.public[0]["kid"]
+        assert (await world.authority.admit(first)).name == "ann@example.org"
+        if kind == "another":
+            idp.rotate(name)
+            del idp.public[0]
+        else:
+            idp.key = RSAKey.generate_key(2048, {"kid": name, "alg": "RS256", "use": "sig"})
+            idp.public[:] = [idp.key.as_dict(private=False)]
+        second = f"Bearer {idp.token()}"
+        with pytest.raises(KeyUnknown):  # looked just now
+            await world.authority.admit(second)
+        world.clock.advance(AGAIN_US)
+        assert (await world.authority.admit(second)).name == "ann@example.org"
+        with pytest.raises(Unauthenticated):
+            world.authority.identify(first)
+        assert world.authority.identify(second).name == "ann@example.org"
+
+    asyncio.run(story())
+
+
 def test_strangers_tokens_make_us_ask_once_in_a_while_however_many_they_are(idp: Provider) -> None:
     async def story() -> None:
         world = World(idp)

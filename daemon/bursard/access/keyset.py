@@ -50,7 +50,7 @@ FAMILIES: Final[Mapping[str, type[Key]]] = {"RSA": RSAKey, "EC": ECKey}
 
 
 class KeyUnknown(Unauthenticated):
-    """A token names a key that the provider was not known to have."""
+    """A token names a key that the provider was not known to have, or is not signed with the one known."""
 
 
 def fetcher(ca_file: Path) -> Fetch:
@@ -78,6 +78,8 @@ class Keys:
         self._fetch = fetch
         self._now_us = now_us
         self._keys: dict[str, Key] = {}
+        self._prints: dict[str, str] = {}
+        """The thumbprint of each: a provider may give another key the same name."""
         self._learnt_at = 0
         self._looked_at = -AGAIN_US
         self._look: asyncio.Task[None] | None = None
@@ -88,14 +90,20 @@ class Keys:
         """Is it one of those that are believed now?"""
         return key_id in self._keys and self._now_us() - self._learnt_at < BELIEVED_US
 
+    def print_of(self, key_id: str) -> str:
+        """The thumbprint (RFC 7638) of the key of this name; "" where none is believed now."""
+        return self._prints[key_id] if self.has(key_id) else ""
+
     def of(self, key_id: str, algorithm: object) -> Key:
-        """The key of this name. Raises `KeyUnknown`; `Unauthenticated`: it is not for this algorithm."""
+        """The key of this name. Raises `KeyUnknown`, also where it is not for this algorithm: the provider
+        may have another of that name by now.
+        """
         if not self.has(key_id):
             why = f" ({self.problem})" if self.problem else ""
             raise KeyUnknown(f"the token was signed with a key that is not known here{why}; `bursar login`")
         key = self._keys[key_id]
         if key.alg is not None and key.alg != algorithm:
-            raise Unauthenticated(f"the token is signed by another algorithm than its key is for, {key.alg}")
+            raise KeyUnknown(f"the token is signed by another algorithm than its key is for, {key.alg}")
         return key
 
     async def learn(self) -> None:
@@ -129,6 +137,7 @@ class Keys:
             self.problem = f"its provider does not tell its keys: {str(problem)[:200]}"
         else:
             self._keys, self._learnt_at, self.problem = keys, self._now_us(), ""
+            self._prints = {name: key.thumbprint() for name, key in keys.items()}
         finally:
             self._look = None
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 from joserfc import jwt
-from joserfc.errors import ClaimError, ExpiredTokenError, MissingClaimError
+from joserfc.errors import BadSignatureError, ClaimError, ExpiredTokenError, MissingClaimError
 from joserfc.jws import JWSRegistry
 
 from bursar import users
@@ -25,7 +25,7 @@ from bursar.clock import SECOND_US
 from bursar.errors import InvalidRequest, Unauthenticated
 from bursar.projects import problem_of
 from bursard.access.identity import Grant, Role
-from bursard.access.keyset import Keys
+from bursard.access.keyset import Keys, KeyUnknown
 
 ASYMMETRIC: Final = (
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512",
@@ -72,11 +72,14 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """What a good token says. ends_s: when it is good no more, leeway included, by the wall clock."""
+    """What a good token says. ends_s: when it is good no more, leeway included, by the wall clock. key_print:
+    of the key itself, since another may come to have its name.
+    """
 
     user: str
     grants: tuple[Grant, ...]
     key_id: str
+    key_print: str
     ends_s: float
 
 
@@ -130,12 +133,14 @@ class Verifier:
         """What a token says, when it is good now.
 
         Raises:
-            KeyUnknown: its key is not known (yet): `Keys.learn` may bring it.
+            KeyUnknown: its key is not known (yet), or another than it was signed with has that name:
+                `Keys.learn` may bring it.
             Unauthenticated: it is not good, and why.
         """
         digest = hashlib.sha256(token.encode()).hexdigest()
         known = self._kept.get(digest)
-        if known is not None and known.ends_s > self._seconds() and self.keys.has(known.key_id):
+        good = known is not None and known.ends_s > self._seconds()
+        if known is not None and good and self.keys.print_of(known.key_id) == known.key_print:
             return known
         self._kept.pop(digest, None)
         found = self._checked(token)
@@ -171,13 +176,16 @@ class Verifier:
             raise refused(f"lacks {problem.claim}") from None
         except ClaimError as problem:
             raise refused(f"has another {problem.claim} than is right here") from None
+        except BadSignatureError as problem:  # perhaps by a key that replaced the one of that name
+            raise KeyUnknown(refused(f"cannot be verified ({_short(problem)})").message) from None
         except Unauthenticated:
             raise
         except Exception as problem:  # a stranger's bytes, whatever they break: they are no token
             raise refused(f"cannot be verified ({_short(problem)})") from None
         self._check_party(made.claims)
         ends_s = made.claims["exp"] + self.rules.leeway_s
-        return Claimed(self._user(made.claims), self._grants(made.claims), key_id, ends_s)
+        key_print = self.keys.print_of(key_id)
+        return Claimed(self._user(made.claims), self._grants(made.claims), key_id, key_print, ends_s)
 
     def _check_party(self, claims: Mapping[str, Any]) -> None:
         """A token for several must have been asked for by one of ours (OpenID Connect Core 3.1.3.7)."""
