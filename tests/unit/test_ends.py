@@ -287,6 +287,27 @@ def test_whoever_may_not_see_the_program_reads_the_end_without_what_quotes_it() 
     assert hidden.message.startswith("command not found: rank 0 of 2 on n-1")
 
 
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("working directory /home/bob/x: Permission denied", "bad working directory: rank 0 of 2 on n-1"),
+        ("output file /home/bob/out: Permission denied", "output file cannot be opened: rank 0 of 2 on n-1"),
+    ],
+)
+def test_whoever_may_not_see_it_is_told_the_kind_of_end_that_it_was(message: str, said: str) -> None:
+    world = Timed()
+    world.end_at(0, C.FAILED, after_s=1, exit_code=126, message=message)
+    world.end_at(1, C.FAILED, after_s=2, exit_code=-1, signal=15, stopped=True)
+    seen, hidden = end_view(world.job, private=True), end_view(world.job, private=False)
+    assert seen is not None
+    assert hidden is not None
+    assert seen.message.startswith(said)
+    assert hidden.message.startswith(said)
+    assert "/home/bob" not in hidden.message
+    assert not hidden.message.endswith(message.split("/")[0].strip()), "nor does it repeat itself"
+    assert hidden.remedy == seen.remedy
+
+
 def test_what_a_script_left_in_the_background_is_told_beside_its_good_end() -> None:
     world = Timed()
     world.end_at(0, C.COMPLETED, after_s=1, exit_code=0, message="2 left in the background")

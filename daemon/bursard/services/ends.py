@@ -12,7 +12,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from bursar.model import EndCause, EndFacts, JobState, kind_of, phrase_of, remedy_of, sentence_of
-from bursar.model.ends import NOT_EXECUTABLE, NOT_FOUND, REMEDIES
+from bursar.model.ends import NOT_EXECUTABLE, NOT_FOUND, REMEDIES, beginning_of
 from bursar.model.ranges import Ranges, compress, count
 from bursar.model.steps import unnamed
 from bursar.v1 import types_pb2 as pb
@@ -41,7 +41,7 @@ def end_view(job: JobRecord, private: bool) -> pb.End | None:
     facts = facts_of(job)
     kind = kind_of(facts)
     quotes = kind in QUOTING or (bool(job.attempts) and may_quote(job.attempts[-1]))
-    shown = facts if private or not quotes else replace(facts, detail="")
+    shown = facts if private or not quotes else _unquoted(facts)
     shown = shown if private else replace(shown, steps=unnamed(shown.steps))
     wire = pb.End(
         cause=facts.cause.value, signal=facts.signal, message=sentence_of(shown), remedy=remedy_of(facts)
@@ -51,6 +51,11 @@ def end_view(job: JobRecord, private: bool) -> pb.End | None:
     if facts.exit_code >= 0:
         wire.exit_code = facts.exit_code
     return wire
+
+
+def _unquoted(facts: EndFacts) -> EndFacts:
+    """Without what may quote the program, but still of its kind: our own words that tell it stay."""
+    return replace(facts, detail=beginning_of(facts.detail))
 
 
 def may_quote(attempt: AttemptRecord) -> bool:
@@ -102,7 +107,7 @@ def name_failed(wire: pb.End, number: int, tasks: Sequence[JobRecord], private: 
 
 
 def _task(index: int, facts: EndFacts, private: bool) -> pb.FailedTask:
-    shown = facts if private or kind_of(facts) not in QUOTING else replace(facts, detail="")
+    shown = facts if private or kind_of(facts) not in QUOTING else _unquoted(facts)
     shown = shown if private else replace(shown, steps=unnamed(shown.steps))
     wire = pb.FailedTask(
         index=index, cause=facts.cause.value, signal=facts.signal, message=sentence_of(shown)

@@ -352,6 +352,8 @@ def _sentence_of(end: EndFacts) -> str:
     kind = kind_of(end)
     who = _who(end)
     detail = f": {end.detail}" if end.detail else ""
+    if end.detail in (WORKDIR, NO_ACCOUNT, OUTPUT_FILE):  # what it went on with is not everybody's to see
+        detail = ""
     match kind:
         case "completed" | "step_failed":
             return "completed" + ("" if end.members == 1 else f", all {end.members} ranks") + _left(end)
