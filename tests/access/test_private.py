@@ -83,7 +83,7 @@ def test_env_and_program_are_for_the_owner_project_admins_and_operators(
 ) -> None:
     async def story(site: Site) -> None:
         job_id = site.job("ann", "nlp/deep", **private)
-        request = jobs_pb2.UpdateRequest(job=job_id, priority=60)  # an event with the whole spec once more
+        request = jobs_pb2.UpdateRequest(job=job_id, priority=45)  # an event with the whole spec once more
         assert (await site.call("Jobs.Update", request, token=site.token("ann", "submitter")))[0] == "OK"
         said = await told(site, site.token(user, role, project), job_id)
         assert (CANARY.encode() in said) is may

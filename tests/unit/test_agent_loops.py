@@ -95,6 +95,9 @@ def test_readings_are_taken_once_the_cluster_is_known_and_go_to_the_broker_if_th
     )
     monkeypatch.setattr(room.wire, "telemetry_message", lambda batch: ("message", batch.SerializeToString()))
 
+    left_out: list[Any] = []
+    monkeypatch.setattr(room.wire, "leave_out_steps", left_out.append)
+
     async def with_devices(reading: str, trees: str) -> str:
         return f"{reading}+{trees}"
 
@@ -108,6 +111,7 @@ def test_readings_are_taken_once_the_cluster_is_known_and_go_to_the_broker_if_th
     made = app(
         _cluster_id="c1",
         _core=SimpleNamespace(live=lambda: "live"),
+        _clock=SimpleNamespace(boot_us=lambda: 5),
         _probing=None,
         _sampler=SimpleNamespace(sample=lambda live: (f"reading of {live}", "trees")),
         _devices=SimpleNamespace(read=with_devices),
@@ -118,8 +122,9 @@ def test_readings_are_taken_once_the_cluster_is_known_and_go_to_the_broker_if_th
     )
     with pytest.raises(Over):
         asyncio.run(made._sample())
-    words = ("c1", "n1", ("reading of live+trees+progress",))
+    words = ("c1", "n1", ("reading of live+trees+progress",), 5)
     assert offered == [("message", words), *([words] if broker else [])]
+    assert len(left_out) == broker  # names of programs are on no broker
     assert pauses.found == [1.0] * 3
 
 

@@ -30,7 +30,7 @@ def test_many_are_ended_only_after_a_yes(
     monkeypatch.chdir(tmp_path)
     with FakeServer(tmp_path / "run") as server:
         monkeypatch.setenv("BURSAR_SERVER", server.url)
-        job = types_pb2.Job(id="job_1", number=1, state="CANCELLED")
+        job = types_pb2.Job(id="job_1", number=1, state="RUNNING")
         server.answers["Jobs/List"] = jobs_pb2.ListJobsResponse(jobs=[job])
         server.answers["Jobs/Cancel"] = jobs_pb2.JobsResponse(jobs=[job])
         run(["cancel", "--name", "ft", *flags])

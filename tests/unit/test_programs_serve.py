@@ -334,5 +334,5 @@ def test_a_gateway_ends_with_the_code_of_what_stopped_it(
     monkeypatch.setattr(gateway, "serve", serve)
     assert gateway.main(["--state-dir", str(folder / "g"), "--server", "unix:///s"]) == 5
     assert capsys.readouterr().err == "bursar-gateway: taken\n"
-    assert given == [("unix:///s", "127.0.0.1:7481", "", folder / "g")]
+    assert given == [("unix:///s", "127.0.0.1:7481", "", folder / "g", None)]
     assert stat.S_IMODE((folder / "g").stat().st_mode) == 0o700

@@ -28,7 +28,6 @@ OLDEST = "number >= (select min(+number) from jobs where {0} >= ? and array_inde
         ({"labels": (("k", "v"), ("l", "w"))}, [
             "exists (select 1 from json_each(labels) where json_each.key = ? and value = ?)"] * 2,
          ["k", "v", "l", "w"]),
-        ({"since": 5}, ["submitted_at >= ?", OLDEST.format("submitted_at")], [5, 5]),
         ({"ended_since": 6}, ["finished_at >= ?", OLDEST.format("finished_at")], [6, 6]),
         ({"cursor": (9, 2)}, ["number <= ? and (number < ? or array_index > ?)"], [9, 9, 2]),
     ],
@@ -40,14 +39,14 @@ def test_each_filter_of_jobs_is_one_condition(asked: Any, clauses: list[str], va
 
 
 def test_tasks_are_found_by_the_number_of_their_array_and_no_walk_is_cut_short() -> None:
-    found = where_jobs(JobFilter(parent_id="job_1", project="a", since=5, ended_since=6))
+    found = where_jobs(JobFilter(parent_id="job_1", project="a", ended_since=6))
     assert str(found) == (
         " where number = (select number from jobs where id > ? and id < ? limit 1)"
         " and array_index >= 0 and parent_id = ?"
         " and ((project = ?) or (project >= ? and project < ?))"
-        " and submitted_at >= ? and finished_at >= ?"
+        " and finished_at >= ?"
     )
-    assert found.values == ["job_1.", "job_1/", "job_1", "a", "a/", "a0", 5, 6]
+    assert found.values == ["job_1.", "job_1/", "job_1", "a", "a/", "a0", 6]
 
 
 def test_nothing_asked_is_no_condition() -> None:

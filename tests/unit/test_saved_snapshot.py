@@ -258,11 +258,11 @@ def test_replay_refuses_what_it_would_ignore_and_what_is_not_there(file, capsys,
 def test_replay_of_nodes_that_cannot_be_blames_the_file(file, capsys, output):
     saved = site()
     nodes = saved.snapshot.nodes
-    nodes = replace(nodes, cpu_free=nodes.cpu_free * 0 - 1)
+    nodes = replace(nodes, cpu_free=nodes.cpu_free * 0 - (1 << 62))
     file.write_bytes(packed(replace(saved, snapshot=replace(saved.snapshot, nodes=nodes))))
     assert bursar(["sim", "--replay", str(file), "-o", output]) == 2
     said = capsys.readouterr()
-    assert f"--replay {file}: no plan can be made of it (ZeroDivisionError" in said.err
+    assert f"--replay {file}: no plan can be made of it (OverflowError" in said.err
     assert said.out == ""
 
 
@@ -273,7 +273,7 @@ def test_whatever_goes_wrong_in_a_plan_of_a_file_is_said_of_the_file(file, capsy
     monkeypatch.setattr(Saved, "again", fails)
     assert bursar(["sim", "--replay", str(file)]) == 2
     said = capsys.readouterr().err
-    assert "no plan can be made of it (IndexError: row 7 [2J)" in said
+    assert "no plan can be made of it (OverflowError: row 7 [2J)" in said
     assert "defect of bursar" not in said
 
 
