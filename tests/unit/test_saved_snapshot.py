@@ -273,7 +273,7 @@ def test_whatever_goes_wrong_in_a_plan_of_a_file_is_said_of_the_file(file, capsy
     monkeypatch.setattr(Saved, "again", fails)
     assert bursar(["sim", "--replay", str(file)]) == 2
     said = capsys.readouterr().err
-    assert "no plan can be made of it (OverflowError: row 7 [2J)" in said
+    assert "no plan can be made of it (IndexError: row 7 [2J)" in said
     assert "defect of bursar" not in said
 
 
