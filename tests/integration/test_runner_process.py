@@ -61,7 +61,7 @@ def test_what_a_script_leaves_in_the_background_is_counted_where_it_does_work(tm
     async def story(made: Bench) -> None:
         for number, (script, told) in enumerate((
             ("sleep 300 & (sleep 300; echo late) & exit 0", "left in the background"),
-            ("exec > >(tee out) 2>&1\nuntil [ -e out ]; do :; done", ""),
+            (f"cd {tmp_path}; exec > >(tee out) 2>&1\nuntil [ -e out ]; do :; done", ""),
             ("sleep 0 & wait", ""),
             ("sleep 300 & exit 3", ""),
         )):  # fmt: skip
