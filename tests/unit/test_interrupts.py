@@ -19,6 +19,8 @@ def busy():
     while time.monotonic() < end: pass
     print("it was lost")
 """
+HEARD = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+"""What a shell started in the background ignores it, and so does all that it starts."""
 HALF = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nfor _ in range(100): pass\nwhole = 1\n"
 CASES = {
     "in an import": ("import half\nbusy()", "half.whole"),
@@ -37,7 +39,7 @@ CASES = {
 
 def ended(program: str, tmp_path) -> tuple[int, str, str]:
     (tmp_path / "half.py").write_text(HALF)
-    program = f"{HEAD}\nsys.path.insert(0, {str(tmp_path)!r})\n" + program
+    program = f"{HEARD}{HEAD}\nsys.path.insert(0, {str(tmp_path)!r})\n" + program
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     return done.returncode, done.stdout, done.stderr
