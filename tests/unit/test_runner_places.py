@@ -59,16 +59,19 @@ def test_who_knows_of_an_attempt_cannot_take_the_names_that_it_will_have(machine
     assert places.make(made, give)
     own = {made.progress_dir, made.scratch_dir, made.secrets_dir, write_script(made)}
     assert there(machine) == {f"{machine}/{name}" for name in known} | own
-    assert job().name != made.name
+    parts = {
+        path.removesuffix(".progress").removesuffix(".scratch").removesuffix(".secrets")[-10:] for path in own
+    }
+    assert len(parts) == 4  # who sees one of them made knows no name of the next
 
 
 @pytest.mark.parametrize("which", ["progress_dir", "scratch_dir", "secrets_dir"])
 def test_a_name_that_is_taken_is_left_to_its_owner_and_another_is_chosen(machine: Path, which: str) -> None:
     made = job()
-    taken, before = getattr(made, which), made.name
+    taken = getattr(made, which)
     Path(taken).mkdir()
     assert places.make(made, give)
-    assert made.name != before
+    assert getattr(made, which) != taken
     own = {made.progress_dir, made.scratch_dir, made.secrets_dir}
     assert there(machine) == {taken} | own
     assert (made.env["TMPDIR"], made.env["KEY"]) == (made.scratch_dir, f"{made.secrets_dir}/KEY")
@@ -92,12 +95,15 @@ def test_where_every_name_is_taken_nothing_of_it_stays_and_nothing_of_others_goe
 
 def test_a_script_whose_name_is_taken_has_another(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = job()
-    Path(script_of_another(made.name)).write_text("of somebody else")
+    names = iter(("taken", "free"))
+    monkeypatch.setattr(Job, "new_name", lambda self: f"{MARKER}.{next(names)}")
+    taken = Path(script_of_another(f"{MARKER}.taken"))
+    taken.write_text("of somebody else")
     path = write_script(made)
-    assert Path(path).read_text() == "x"
-    assert Path(script_of_another(made.name)).read_text() == "of somebody else"
-    monkeypatch.setattr(os, "urandom", lambda count: bytes.fromhex(path[-2 * count :]))
-    again = job()
+    assert (path, Path(path).read_text()) == (script_of_another(f"{MARKER}.free"), "x")
+    assert taken.read_text() == "of somebody else"
+    again = made
+    monkeypatch.setattr(Job, "new_name", lambda self: f"{MARKER}.free")
     with pytest.raises(CannotStart, match=f"cannot write the script to {path}: File exists"):
         write_script(again)
 
@@ -110,7 +116,7 @@ def test_what_a_lost_member_left_is_found_by_its_name_also_that_of_older_release
         f"{machine}/{path}"
         for path in (f"tmp/bursar-{MARKER}.scratch", f"shm/bursar-{MARKER}.secrets", f"tmp/bursar-{MARKER}")
     }
-    setup = setup_of_another(made.name)
+    setup = setup_of_another(made.new_name())
     for path in old | {setup}:
         Path(path).mkdir()
     strangers = ("att_1.0@fe-12.0a.scratch", "att_1.0", "att_1.0.3@fe-1.0a.scratch", f"{MARKER}.x", "att_2.0")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -178,7 +179,8 @@ def test_a_member_that_holds_its_place_has_the_files_and_no_secret_in_its_enviro
 def test_a_step_finds_the_files_of_the_node_that_it_runs_on(steps: Path) -> None:
     made = job(steps)
     mine = made.env
-    assert mine[names.SECRETS] == secretfiles.path_of(made.name)
+    assert mine[names.SECRETS] == made.secrets_dir
+    assert re.fullmatch(secretfiles.path_of(rf"{re.escape(made.marker)}\.[0-9a-f]{{10}}"), made.secrets_dir)
     assert names.SECRETS == secretfiles.VARIABLE
     theirs = "/dev/shm/bursar-other.0.secrets"
     env = {

@@ -247,9 +247,8 @@ def test_a_job_is_what_its_launch_says_and_what_only_the_node_knows() -> None:
     }
     assert made.progress_dir == ""
     theirs = Job({**request(script="x"), "uid": 7, "gid": 7})
-    assert re.fullmatch(r"att_1\.0@fe-1\.[0-9a-f]{10}", theirs.name)
-    assert theirs.progress_dir == f"/tmp/bursar-{theirs.name}.progress"
-    assert theirs.env["BURSAR_PROGRESS_FILE"] == f"/tmp/bursar-{theirs.name}.progress/progress"
+    assert re.fullmatch(r"/tmp/bursar-att_1\.0@fe-1\.[0-9a-f]{10}\.progress", theirs.progress_dir)
+    assert theirs.env["BURSAR_PROGRESS_FILE"] == f"{theirs.progress_dir}/progress"
     assert (made.marker, made.uid, made.gid, made.warn_us, made.script_only) == (
         "att_1.0@fe-1",
         None,
@@ -264,13 +263,15 @@ def test_a_job_is_what_its_launch_says_and_what_only_the_node_knows() -> None:
     assert Job(without).marker == "att_1.0"
 
 
-def test_directories_of_the_node_stand_in_the_environment() -> None:
+def test_directories_of_the_node_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = request(
         script="x", env={"BURSAR_CHECKPOINT_DIR": "@checkpoint", "TMPDIR": spawning.scratch.PLACEHOLDER},
         files={"KEY": "secret"},
     )  # fmt: skip
+    chosen = iter(("1", "2", "3"))
+    monkeypatch.setattr(Job, "new_name", lambda self: next(chosen))
     made = Job(asked)
-    scratch, secrets = spawning.scratch.path_of(made.name), spawning.secretfiles.path_of(made.name)
+    scratch, secrets = spawning.scratch.path_of("1"), spawning.secretfiles.path_of("2")
     assert (made.checkpoint_dir, made.scratch_dir, made.secrets_dir) == ("/ck", scratch, secrets)
     assert (made.env["BURSAR_CHECKPOINT_DIR"], made.env["TMPDIR"]) == ("/ck", scratch)
     assert (made.env[spawning.secretfiles.VARIABLE], made.env["KEY"]) == (secrets, f"{secrets}/KEY")

@@ -25,7 +25,7 @@ _CAREFULLY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CL
 
 
 def directory_of_another(name: str) -> str:
-    """Where another user's file lies while its job runs (`spawning.Job.name`)."""
+    """Where another user's file lies while its job runs (`spawning.Job.new_name`)."""
     return f"/tmp/bursar-{name}.progress"
 
 

@@ -19,7 +19,7 @@ def place() -> str:
 
 
 def path_of(name: str) -> str:
-    """Where the directory of a member is (`spawning.Job.name`)."""
+    """Where the directory of a member is (`spawning.Job.new_name`)."""
     return f"{place()}/bursar-{name}.scratch"
 
 

@@ -17,7 +17,7 @@ VARIABLE = "BURSAR_SECRETS_DIR"
 
 
 def path_of(name: str) -> str:
-    """Where the directory of a member is (`spawning.Job.name`)."""
+    """Where the directory of a member is (`spawning.Job.new_name`)."""
     return f"{MEMORY}/bursar-{name}.secrets"
 
 

@@ -99,7 +99,7 @@ class Job:
 
     __slots__ = (
         "appends", "arguments", "argv", "checkpoint_dir", "cwd", "cwd_is_own", "engine_script",
-        "env", "error_path", "gid", "image", "image_auth", "marker", "mounts", "name", "output_path",
+        "env", "error_path", "gid", "image", "image_auth", "marker", "mounts", "output_path",
         "own_names", "progress_dir", "progress_made", "runtime",
         "scratch_dir", "scratch_names", "script", "script_only", "secret_files", "secrets_dir",
         "setup", "steps_dir", "uid", "warn_us",
@@ -175,20 +175,24 @@ class Job:
         """Choose anew where it has what lies in places that every account may write to.
 
         Everybody is told of an attempt and its node before it starts, and could make what bears their names.
+        Each has a name of its own: the first that is made tells nobody what the next one will be called.
         """
         self.progress_made = (-1, -1)
         """Its directory of progress, as it was made (`progressfile.identity`)."""
-        self.name = f"{self.marker}.{os.urandom(NAME_BYTES).hex()}"
         self.progress_dir = ""
         if self.uid is not None or self.image:
-            self.progress_dir = progressfile.directory_of_another(self.name)
+            self.progress_dir = progressfile.directory_of_another(self.new_name())
         self.env[progressfile.VARIABLE] = f"{self.progress_dir or os.getcwd()}/{PROGRESS}"
-        self.scratch_dir = scratch.path_of(self.name) if self.image or self.scratch_names else ""
+        self.scratch_dir = scratch.path_of(self.new_name()) if self.image or self.scratch_names else ""
         self.env.update(dict.fromkeys(self.scratch_names, self.scratch_dir))
         self.secrets_dir = ""
         if self.secret_files:
-            self.secrets_dir = self.env[secretfiles.VARIABLE] = secretfiles.path_of(self.name)
+            self.secrets_dir = self.env[secretfiles.VARIABLE] = secretfiles.path_of(self.new_name())
             self.env.update({name: f"{self.secrets_dir}/{name}" for name in self.secret_files})
+
+    def new_name(self) -> str:
+        """One of this member that nobody can foretell."""
+        return f"{self.marker}.{os.urandom(NAME_BYTES).hex()}"
 
     def words(self, script: str) -> list[str]:
         """Its command; the text of an engine's is in the file `script`, as that of any script."""
@@ -292,7 +296,7 @@ def interpreter(script: str) -> list[str]:
 
 
 def script_of_another(name: str) -> str:
-    """Where a script lies that runs as another user (`Job.name`)."""
+    """Where a script lies that runs as another user (`Job.new_name`)."""
     return f"{SCRIPTS_OF_OTHERS}/bursar-{name}"
 
 
@@ -320,7 +324,7 @@ def write_setup(job: Job) -> str:
 def _write_text(job: Job, name: str, text: str, of_another: Callable[[str], str]) -> str:
     path = f"{os.getcwd()}/{name}"
     if job.uid is not None:
-        path = of_another(job.name)
+        path = of_another(job.new_name())
     try:
         for left in range(NAME_TRIES - 1 if job.uid is not None else 0, -1, -1):
             try:
@@ -329,7 +333,7 @@ def _write_text(job: Job, name: str, text: str, of_another: Callable[[str], str]
             except FileExistsError:  # others see the names that it has by now
                 if not left:
                     raise
-                path = of_another(f"{job.marker}.{os.urandom(NAME_BYTES).hex()}")
+                path = of_another(job.new_name())
         with open(fd, "wb") as file:
             file.write(text.encode("utf-8", "surrogateescape"))
             if job.uid is not None:
